@@ -1,0 +1,36 @@
+"""prunekit finds what a task does not need of a transformer encoder, removes it, and measures what ships.
+
+Public names are imported on first use, so that `import prunekit` loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Budget": "prunekit.budget",
+    "Plan": "prunekit.plan",
+    "PrunekitError": "prunekit.errors",
+    "Recipe": "prunekit.recipe",
+    "Result": "prunekit.pipeline",
+    "apply": "prunekit.transforms.apply",
+    "compress": "prunekit.pipeline",
+    "load": "prunekit.exporters.checkpoint",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'prunekit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,120 @@
+"""Correlation clustering of neurons (Dalvi et al. 2020, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import fastcluster
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.cluster.hierarchy import fcluster
+from sklearn.base import BaseEstimator
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from prunekit.errors import ParameterError
+from prunekit.stats.moments import Moments
+
+Floats = NDArray[np.float64]
+
+
+class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
+    """Group neurons that say the same, and keep one of each group.
+
+    The distance of two neurons is 1 - |Pearson correlation|; clusters are cut from an average-linkage tree. A neuron without
+    variance correlates with nothing.
+
+    Parameters
+    ----------
+    threshold : float
+        Distance at which the tree is cut, in [0, 1]: c_t of the paper, 0.3 in its transfer experiments.
+    representative : {"medoid", "random"}
+        Which neuron of a cluster stays: the one with the highest mean |correlation| to its cluster (ties: the lowest id), or
+        one drawn at random, as in the paper.
+    random_state : int
+        Seed of the draw.
+
+    Attributes
+    ----------
+    labels_ : (D,) int64
+        Cluster of each neuron, numbered by first appearance.
+    representatives_ : (C,) int64
+        Neurons kept, ascending.
+    n_features_in_ : int
+    """
+
+    def __init__(self, threshold: float = 0.3, representative: Literal["medoid", "random"] = "medoid", random_state: int = 0) -> None:
+        self.threshold = threshold
+        self.representative = representative
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Cluster the columns of X, (n, D)."""
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        return self._cluster(Moments.of(X))
+
+    @classmethod
+    def from_moments(
+        cls, moments: Moments, threshold: float = 0.3, representative: Literal["medoid", "random"] = "medoid", random_state: int = 0
+    ) -> Self:
+        """Fitted on moments instead of rows."""
+        return cls(threshold, representative, random_state)._cluster(moments)
+
+    def _cluster(self, moments: Moments) -> Self:
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ParameterError("threshold", "CorrelationClusters", "in [0, 1]", self.threshold)
+        if self.representative not in ("medoid", "random"):
+            raise ParameterError("representative", "CorrelationClusters", "'medoid' or 'random'", self.representative)
+        width = moments.width
+        self.n_features_in_ = width
+        scale = _scale(moments)
+        if width > 1:
+            tree = fastcluster.linkage(_distances(moments, scale), method="average", preserve_input=False)
+            found = fcluster(tree, t=self.threshold, criterion="distance")
+        else:
+            found = np.ones(width, dtype=np.int64)
+        _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+        self.labels_: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse].astype(np.int64)
+        members = np.split(np.argsort(self.labels_, kind="stable"), np.cumsum(np.bincount(self.labels_))[:-1])
+        if self.representative == "random":
+            generator = np.random.default_rng(self.random_state)
+            chosen = [int(generator.choice(group)) for group in members]
+        else:
+            chosen = [_medoid(moments, scale, group) for group in members]
+        self.representatives_: NDArray[np.int64] = np.sort(np.array(chosen, dtype=np.int64))
+        return self
+
+    def _get_support_mask(self) -> NDArray[np.bool_]:
+        check_is_fitted(self)
+        mask = np.zeros(self.n_features_in_, dtype=bool)
+        mask[self.representatives_] = True
+        return mask
+
+
+def _scale(moments: Moments) -> Floats:
+    varies = moments.varies
+    return np.where(varies, 1.0 / np.sqrt(np.where(varies, moments.comoment.diagonal(), 1.0)), 0.0)
+
+
+def _distances(moments: Moments, scale: Floats) -> Floats:
+    """Condensed distances, (D (D - 1) / 2,), row by row: the full correlation matrix is never made."""
+    width = moments.width
+    condensed = np.empty(width * (width - 1) // 2)
+    at = 0
+    for i in range(width - 1):
+        row = condensed[at : at + width - 1 - i]
+        np.multiply(moments.comoment[i, i + 1 :], scale[i + 1 :] * scale[i], out=row)
+        np.abs(row, out=row)
+        np.subtract(1.0, row, out=row)
+        np.clip(row, 0.0, 1.0, out=row)
+        at += len(row)
+    return condensed
+
+
+def _medoid(moments: Moments, scale: Floats, group: NDArray[np.int64]) -> int:
+    if len(group) == 1:
+        return int(group[0])
+    similarity = np.abs(moments.block(group, group)) * scale[group]
+    mean = (similarity * scale[group][:, None]).mean(axis=0)
+    # Two members are equally central up to rounding: the first, not whichever the rounding favours.
+    return int(group[int(np.flatnonzero(mean >= mean.max() - 1e-12)[0])])

@@ -1,0 +1,139 @@
+"""Exact counts of a live model, dense or slim: neurons, parameters, multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from prunekit.arch.spec import ArchSpec
+from prunekit.arch.view import ModelView, Reader, find
+from prunekit.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a model costs.
+
+    Attributes
+    ----------
+    neurons : int
+        What the classifier reads; all (layer, dimension) pairs for a model with its own head.
+    params : int
+        All parameters.
+    params_layers : int
+        Parameters of the blocks: without embeddings, pooler and head.
+    params_embeddings : int
+        Parameters of the embeddings.
+    macs : float
+        Mean multiply-accumulates per row at the given lengths. Per block and token one for each weight, and
+        2 T^2 (heads x head_dim) for attention; lookups, norms and biases cost nothing.
+    """
+
+    neurons: int
+    params: int
+    params_layers: int
+    params_embeddings: int
+    macs: float
+
+
+def _size(modules: Iterable[nn.Module | nn.Parameter]) -> int:
+    return sum(part.numel() if isinstance(part, nn.Parameter) else sum(p.numel() for p in part.parameters()) for part in modules)
+
+
+def _block_macs(block: nn.Module, spec: ArchSpec) -> tuple[float, int]:
+    """(weights that one token meets, width of what attention mixes)."""
+    per_token = sum(
+        parameter.numel() * spec.row_rate.get(name, 1.0)
+        for name, parameter in block.named_parameters()
+        if parameter.ndim > 1
+        and not isinstance(find(block, name.rpartition(".")[0]), nn.Embedding)
+        and not name.endswith(("_bias", "seg_embed"))
+    )
+    output = find(block, spec.attention.output)
+    weight = output if isinstance(output, nn.Parameter) else getattr(output, "weight", None)
+    # A removed sub-block has no output projection left, only its bias.
+    if weight is None:
+        return per_token, 0
+    hidden = next(dim for dim, axis in enumerate(_output_axes(spec)) if axis)
+    return per_token, weight.numel() // weight.shape[hidden]
+
+
+def _output_axes(spec: ArchSpec) -> tuple[bool, ...]:
+    name = spec.attention.output
+    axes = spec.block[name] if name in spec.block else spec.block[f"{name}.weight"]
+    return tuple(axis is not None and axis.role == "hidden" for axis in axes)
+
+
+def _linear_size(root: nn.Module, skip: tuple[nn.Module, ...] = ()) -> int:
+    """Weights of the linear layers below `root`, but not below any module of `skip`."""
+    hidden = {id(module) for part in skip for module in part.modules()}
+    return sum(module.weight.numel() for module in root.modules() if isinstance(module, nn.Linear) and id(module) not in hidden)
+
+
+def count(model: nn.Module | ModelView, lengths: npt.NDArray[np.integer]) -> Counts:
+    """Count a model.
+
+    Parameters
+    ----------
+    model : PreTrainedModel, ReadoutModel or ModelView
+        Dense or slim; its actual shapes are counted.
+    lengths : ndarray
+        (rows,), int, real lengths of the data's rows in tokens.
+
+    Returns
+    -------
+    Counts
+
+    Raises
+    ------
+    ParameterError
+        If there are no lengths.
+    """
+    if not len(lengths):
+        raise ParameterError("lengths", "count", "a non-empty array of row lengths", 0)
+    view = model if isinstance(model, ModelView) else ModelView.of(model)
+    spec, body, top = view.spec, view.body, view.model
+    blocks = view.blocks
+    depth = int(view.config.num_hidden_layers)
+    tokens = lengths.astype(np.float64)
+    per_block = [_block_macs(block, spec) for block in blocks] * (depth if spec.shared_blocks else 1)
+    pooler = find(body, spec.pooler) if spec.pooler else None
+    inner: tuple[nn.Module, ...] = (blocks, pooler) if pooler is not None else (blocks,)
+    per_token: float = sum(weights for weights, _ in per_block) + _linear_size(body, inner)
+    per_row: float = 0 if pooler is None else _linear_size(pooler)
+    head = 0 if body is top else _linear_size(top, (body,))
+    if _per_token(view):
+        per_token += head
+    else:
+        per_row += head
+    mixed = sum(width for _, width in per_block)
+    macs = per_row + per_token * tokens + 2 * mixed * tokens**2
+    neurons = top.readout.in_features if isinstance(top, Reader) else (depth + 1) * _width(view)
+    return Counts(
+        neurons=neurons,
+        params=_size([top]),
+        params_layers=_size([blocks]),
+        params_embeddings=_size([part for path in spec.embeddings if (part := find(body, path)) is not None]),
+        macs=float(macs.mean()),
+    )
+
+
+def _width(view: ModelView) -> int:
+    """Width of the residual stream as it is, whatever the config says."""
+    for name, axes in (*view.spec.outer.items(), *((f"{view.spec.blocks}.0.{key}", axes) for key, axes in view.spec.block.items())):
+        parameter = find(view.body, name)
+        for dim, axis in enumerate(axes):
+            if parameter is not None and axis is not None and axis.role == "hidden" and not axis.when:
+                return int(parameter.shape[dim])
+    return view.hidden_size
+
+
+def _per_token(view: ModelView) -> bool:
+    if isinstance(view.model, Reader):
+        return view.model.per_token
+    # Causal sequence heads score every token and then choose the last.
+    return not type(view.model).__name__.endswith("ForSequenceClassification") or view.spec.heads["ForSequenceClassification"] == ("score",)

@@ -1,0 +1,242 @@
+"""A checkpoint becomes a model in memory, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import CRITICAL
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from prunekit.arch import SPECS
+from prunekit.errors import ModelError, UnsupportedError
+
+_HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+# What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model ready to be looked at.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        In eval mode, float32, on the CPU; with its task head if it is fine-tuned, the bare body otherwise.
+    tokenizer : PreTrainedTokenizerBase
+        With a padding token (the end-of-text token, where there was none).
+    config : PretrainedConfig
+        The model's own.
+    fine_tuned : bool
+        Whether the checkpoint has a sequence or token classification head.
+    per_token : bool
+        Whether that head reads each token.
+    name : str
+        As given.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: PretrainedConfig
+    fine_tuned: bool
+    per_token: bool
+    name: str
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of the head's outputs; None for a bare body."""
+        if not self.fine_tuned:
+            return None
+        names = self.config.id2label or {}
+        return tuple(str(name) for _, name in sorted(names.items()))
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    task_labels: Sequence[str] | None = None,
+) -> LoadedModel:
+    """Load a checkpoint from a directory or from the hub (from its cache alone where HF_HUB_OFFLINE is set).
+
+    A checkpoint whose `config.architectures` names a sequence or token classifier is loaded with its head, every other
+    one without. A pooler that the checkpoint does not hold is left out: random weights are never part of a model.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A directory, or a hub id.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    trust_remote_code : bool
+        Whether code that comes with the checkpoint may run.
+    task_labels : sequence of str, optional
+        Class names in the order of their ids, written to the config in place of what it has.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ModelError
+        No such checkpoint, a broken one, one without safetensors, tokenizer or some weights, or labels that do not fit its head.
+    UnsupportedError
+        A family that prunekit does not know, or a multi-label head.
+    """
+    name = str(name_or_path)
+    folder = Path(name).expanduser()
+    local = folder.is_dir()
+    if local:
+        _check_folder(folder)
+    elif folder.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
+        raise ModelError(f"The model {name!r} is not a directory. Give a directory with config.json and model.safetensors, or a hub id.")
+    place: dict[str, Any] = {
+        "revision": revision or "main",
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": local or constants.HF_HUB_OFFLINE,
+    }
+    at = str(folder) if local else name
+    with _quiet():
+        config = _load_config(name, at, place)
+        head = _head_of(config)
+        model = _load_weights(name, at, place, config, head)
+        tokenizer = _load_tokenizer(name, at, place)
+    _agree(name, tokenizer, model.config, task_labels, head is not None)
+    return LoadedModel(model, tokenizer, model.config, head is not None, head == "ForTokenClassification", name)
+
+
+def _check_folder(folder: Path) -> None:
+    """Say of a directory what transformers would say in many lines, or not at all."""
+    where = f"The model directory {str(folder)!r}"
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{where} has no config.json.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{where} has a config.json that cannot be read: {_one_line(error)}.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{where} has a config.json without a model_type.")
+    _check_type(str(folder), config["model_type"])
+    if not any((folder / file).is_file() for file in _WEIGHTS):
+        if any((folder / file).is_file() for file in _PICKLED):
+            cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
+            raise ModelError(f"{where} has pickled weights only (pytorch_model.bin). Convert them to safetensors: {cure}.")
+        raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+        raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
+
+
+def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(at, **place)
+    except _BROKEN as error:
+        raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
+    _check_type(name, config.model_type)
+    return config
+
+
+def _check_type(name: str, model_type: str) -> None:
+    if model_type not in SPECS:
+        known = ", ".join(sorted(SPECS))
+        raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
+
+
+def _head_of(config: PretrainedConfig) -> str | None:
+    for architecture in config.architectures or ():
+        for suffix in _HEADS:
+            if architecture.endswith(suffix):
+                if config.problem_type == "multi_label_classification":
+                    raise UnsupportedError("A multi-label head (several classes a row) is not supported; one class a row is.")
+                return suffix
+    return None
+
+
+def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:
+    auto = AutoModel if head is None else _HEADS[head]
+    try:
+        model, found = auto.from_pretrained(at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place)
+    except _BROKEN as error:
+        raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {_one_line(error)}.") from None
+    missing = sorted(found["missing_keys"])
+    if head is None and any(key.startswith("pooler.") for key in missing):
+        missing = [key for key in missing if not key.startswith("pooler.")]
+        model.pooler = None
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(f"The model {name!r} is not complete: its safetensors lack {missing[0]}{more}.")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(at, **place)
+    except Exception as error:
+        # The tokenizers library raises Exception itself for a file that it cannot read; its subclasses keep their meaning.
+        if type(error) is not Exception and not isinstance(error, _BROKEN):
+            raise
+        raise ModelError(f"The model {name!r} has no tokenizer that can be loaded: {_one_line(error)}.") from None
+    return tokenizer
+
+
+def _agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
+    """Make tokenizer, config and labels speak of one thing, or refuse."""
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= config.vocab_size:
+        raise ModelError(
+            f"The tokenizer of {name!r} has ids up to {highest}, the model embeds {config.vocab_size}: they do not belong together."
+        )
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    if labels is None:
+        return
+    if fine_tuned and len(labels) != config.num_labels:
+        raise ModelError(f"The model {name!r} has {config.num_labels} outputs, {len(labels)} labels were given.")
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no reports of transformers; both as they were afterwards."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(CRITICAL)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

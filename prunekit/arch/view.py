@@ -1,0 +1,212 @@
+"""`ModelView` binds an `ArchSpec` to a live model: one place that knows where things are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.arch import SPECS
+from prunekit.arch.spec import ArchSpec, Axes, Axis
+from prunekit.errors import UnsupportedError
+from prunekit.plan import Source
+
+
+class Reader(nn.Module):
+    """A body with a linear classifier on chosen neurons, as opposed to one of the stock heads.
+
+    Attributes
+    ----------
+    body : PreTrainedModel
+    readout : nn.Linear
+    """
+
+    base_model_prefix = "body"
+    body: nn.Module
+    readout: nn.Linear
+
+    @property
+    @abstractmethod
+    def per_token(self) -> bool:
+        """Whether there is one output per token rather than one per row."""
+
+
+def find(root: nn.Module, path: str) -> Any:
+    """The module or parameter at a dotted path, or None if any step of the path is missing."""
+    found: Any = root
+    for part in filter(None, path.split(".")):
+        found = getattr(found, part, None)
+        if found is None:
+            return None
+    return found
+
+
+class ModelView:
+    """A live model seen through its family's record.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The model as given, with or without a task head.
+    body : nn.Module
+        The encoder below the head (`base_model_prefix` peeled once).
+    spec : ArchSpec
+    source : Source
+        Shape of the model, as plans record it.
+    """
+
+    def __init__(self, model: nn.Module, spec: ArchSpec) -> None:
+        self.model, self.spec = model, spec
+        body = getattr(model, str(model.base_model_prefix), model)
+        assert isinstance(body, nn.Module)
+        self.body: nn.Module = body
+        self.config: Any = model.config
+        self.source = _source(self.config, spec)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ModelView:
+        """Look the family up by `model.config.model_type`.
+
+        Raises
+        ------
+        UnsupportedError
+            If the family is not known, or the model uses something of it that is not.
+        """
+        config: Any = getattr(model, "config", None)
+        model_type = getattr(config, "model_type", None)
+        if model_type not in SPECS:
+            raise UnsupportedError(f"Models of type {model_type!r} are not supported. Supported types: {', '.join(sorted(SPECS))}.")
+        view = cls(model, SPECS[model_type])
+        view.check("all")
+        return view
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks, L."""
+        return self.source.layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream, H."""
+        return self.source.hidden
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that the body's forward takes from a tokenizer, in the order of the ONNX file's inputs."""
+        typed = getattr(self.config, "type_vocab_size", 1) > 0
+        return tuple(name for name in self.spec.inputs if typed or name != "token_type_ids")
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks as stored: L of them, or the shared one."""
+        blocks = find(self.body, self.spec.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    @property
+    def head_kind(self) -> str | None:
+        """The task head as the record names it, "" for a bare body, None for a head that the record does not describe."""
+        if self.body is self.model or isinstance(self.model, Reader):
+            return ""
+        name = type(self.model).__name__
+        return next((kind for kind in self.spec.heads if name.endswith(kind)), None)
+
+    def units(self, role: str) -> int:
+        """How many units of a role the record's source has."""
+        return int(getattr(self.source, role))
+
+    def check(self, unit: str) -> None:
+        """Raise UnsupportedError if a limit of the family forbids pruning this unit in this model."""
+        for limit in self.spec.limits:
+            if limit.unit == unit and (not limit.key or getattr(self.config, limit.key, limit.allowed) != limit.allowed):
+                raise UnsupportedError(f"{self.source.model_type} model, {unit}: {limit.sentence}.")
+
+    def roles(self) -> dict[str, Axes]:
+        """Roles of all parameters of the model, by full name.
+
+        Raises
+        ------
+        UnsupportedError
+            If a parameter or the task head is not described by the record.
+        """
+        kind = self.head_kind
+        if kind is None:
+            known = ", ".join(self.spec.heads)
+            raise UnsupportedError(f"The task head of {type(self.model).__name__} is not described; supported: the base model, {known}.")
+        prefix = "" if self.body is self.model else f"{self.model.base_model_prefix}."
+        readers = self.spec.heads.get(kind, ())
+        found: dict[str, Axes] = {}
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(prefix):
+                axes = self._body_axes(name[len(prefix) :])
+                if axes is None:
+                    raise UnsupportedError(
+                        f"The parameter {name!r} is not described by the record of {self.spec.name!r}; it cannot be pruned."
+                    )
+                found[name] = tuple(self._resolve(axis) for axis in axes)
+            elif name.removesuffix(".weight") in readers:
+                found[name] = (None, Axis("hidden"))
+            else:
+                found[name] = (None,) * parameter.ndim
+        return found
+
+    def _body_axes(self, name: str) -> Axes | None:
+        start = f"{self.spec.blocks}."
+        if name.startswith(start):
+            return self.spec.block.get(name[len(start) :].partition(".")[2])
+        return self.spec.outer.get(name)
+
+    def _resolve(self, axis: Axis | None) -> Axis | None:
+        if axis is None or (axis.when and not getattr(self.config, axis.when, False)):
+            return None
+        if axis.role == "embedding":
+            # Without a projection the embeddings are the residual stream.
+            return None if find(self.body, self.spec.projection) is not None else Axis("hidden")
+        return axis
+
+    def hidden_states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Run the body; L+1 tensors of shape (batch, length, H): the embedding output, then each block's output.
+
+        The last one has passed the final norm, if the family has one.
+        """
+        tensors = {name: batch[name] for name in self.inputs if name in batch or name != "token_type_ids"}
+        return run_body(self.body, self.spec, tensors, states=True)
+
+    def cls_positions(self, attention_mask: Tensor) -> Tensor:
+        """Index of the [CLS] token in each row, shape (batch,), int64; for causal families the last real token."""
+        return cls_positions(self.spec, attention_mask)
+
+
+def run_body(body: nn.Module, spec: ArchSpec, tensors: Mapping[str, Tensor], *, states: bool) -> tuple[Tensor, ...]:
+    """Run a body; all hidden states if `states`, else only the last one, each (batch, length, H)."""
+    output = body(**tensors, **spec.flags, output_hidden_states=states, return_dict=True)
+    # transformers 4 and 5 differ in whether the last of ModernBERT's hidden states has passed the final norm: here it has.
+    return (*(output.hidden_states[:-1] if states and output.hidden_states else ()), output.last_hidden_state)
+
+
+def cls_positions(spec: ArchSpec, attention_mask: Tensor) -> Tensor:
+    """Index of the [CLS] token in each row of a (batch, length) mask, shape (batch,), int64."""
+    if spec.cls == "first":
+        return torch.zeros_like(attention_mask[:, 0], dtype=torch.int64)
+    return last_positions(attention_mask)
+
+
+def last_positions(attention_mask: Tensor) -> Tensor:
+    """Index of the last real token in each row of a (batch, length) mask, shape (batch,), int64."""
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (attention_mask.to(torch.int64) * positions).argmax(dim=1)
+
+
+def _source(config: Any, spec: ArchSpec) -> Source:
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return Source(
+        model_type=config.model_type,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=heads,
+        ffn=getattr(config, spec.ffn_key) or 4 * config.hidden_size,
+        vocabulary=config.vocab_size,
+    )

@@ -1,0 +1,77 @@
+"""What may be kept: `Budget.parse("10%")`, `"40% params"`, `"8 MB"`.
+
+A percentage without a unit counts neurons: the (layer, dimension) pairs that the classifier reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prunekit.errors import ParameterError
+
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*([A-Za-z]*)\s*", re.ASCII)
+_MUST = "a percentage in (0%, 100%] (of neurons, or with a unit: params, macs, latency) or a file size such as '8 MB'"
+
+
+class Unit(StrEnum):
+    """What a budget counts. The first four are shares of the dense model, the last is absolute."""
+
+    NEURONS = "neurons"
+    PARAMS = "params"
+    MACS = "macs"
+    LATENCY = "latency"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most `amount` of `unit` may be kept.
+
+    Attributes
+    ----------
+    unit : Unit
+        What is counted.
+    amount : float
+        A share in (0, 1] of the dense model, or a number of bytes for `Unit.BYTES`.
+    """
+
+    unit: Unit
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str, *, of: str = "compress") -> Budget:
+        """Read a budget as a person writes it; raises ParameterError."""
+        match = _AMOUNT.fullmatch(text)
+        if match is None:
+            raise ParameterError("keep", of, _MUST, text)
+        number, percent, word = float(match[1]), match[2], match[3]
+        if not percent:
+            if word.upper() not in _BYTES or number <= 0:
+                raise ParameterError("keep", of, _MUST, text)
+            return cls(Unit.BYTES, number * _BYTES[word.upper()])
+        units = {unit.value: unit for unit in Unit if unit is not Unit.BYTES}
+        name = word.lower() or Unit.NEURONS.value
+        if name not in units or not 0 < number <= 100:
+            raise ParameterError("keep", of, _MUST, text)
+        return cls(units[name], number / 100)
+
+    def __str__(self) -> str:
+        if self.unit is Unit.BYTES:
+            return f"{self.amount / 10**6:g} MB"
+        return f"{self.amount * 100:g}% {self.unit.value}"
+
+
+def parse_budgets(texts: str | Iterable[str], *, of: str = "compress") -> tuple[Budget, ...]:
+    """Read one or several budgets, all of which must hold; two of one unit contradict each other."""
+    budgets = tuple(Budget.parse(text, of=of) for text in ([texts] if isinstance(texts, str) else texts))
+    if not budgets:
+        raise ParameterError("keep", of, _MUST, "nothing")
+    units = [budget.unit for budget in budgets]
+    for unit in units:
+        if units.count(unit) > 1:
+            raise ParameterError("keep", of, f"given once for each unit ({unit.value} came twice)", str(budgets[0]))
+    return budgets

@@ -1,0 +1,305 @@
+"""Rows as token ids, and batches of rows of about one length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.data.rows import Rows
+from prunekit.errors import DataError, ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+_CHUNK = 1024  # rows tokenised at once
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Padded rows of one split, b rows of at most L tokens, of which k places are read.
+
+    Attributes
+    ----------
+    input_ids, attention_mask, token_type_ids : int64 ndarrays of shape (b, L)
+        Padded on the tokenizer's side with the tokenizer's ids. A model without token types ignores the last.
+    rows : int64 ndarray of shape (b,)
+        Which rows of the split these are.
+    first : int64 ndarray of shape (k, 2), or None
+        For a token task, (row of this batch, position) of the first sub-word of each word; None where a row is read as a whole.
+    targets : int64 ndarray of shape (k,)
+        Where each result belongs in the split's own order: an index into `Encoded.labels`. Equals `rows` where a row is read as a whole.
+    labels : ndarray of shape (k,), int64 or float64
+        `Encoded.labels[targets]`.
+    """
+
+    input_ids: IntArray
+    attention_mask: IntArray
+    token_type_ids: IntArray
+    rows: IntArray
+    first: IntArray | None
+    targets: IntArray
+    labels: NDArray[Any]
+
+    @property
+    def inputs(self) -> dict[str, IntArray]:
+        """The three input arrays by name."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "token_type_ids": self.token_type_ids}
+
+
+@dataclass(frozen=True, eq=False)
+class _Padding:
+    token: int
+    kind: int
+    left: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Words:
+    """Words kept, flat over the rows: `places` within the unpadded row, `starts` (n + 1,) as offsets by row."""
+
+    places: NDArray[np.int32]
+    starts: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The n rows of a split as token ids, 5 bytes a token.
+
+    Attributes
+    ----------
+    ids : int32 ndarray
+        All rows end to end, special tokens included, without padding.
+    kinds : int8 ndarray
+        Token types, like `ids`.
+    offsets : int64 ndarray of shape (n + 1,)
+        Row i is `ids[offsets[i]:offsets[i + 1]]`.
+    labels : ndarray of shape (n,), int64 or float64; for a token task (m,), one a word kept, in the split's order
+    truncated : int
+        Rows cut at `max_length`.
+    dropped : int
+        Words that have no sub-word left (cut, or spelled by nothing the tokenizer knows); their labels are dropped with them.
+    """
+
+    ids: NDArray[np.int32]
+    kinds: NDArray[np.int8]
+    offsets: IntArray
+    labels: NDArray[Any]
+    truncated: int
+    dropped: int
+    padding: _Padding
+    words: _Words | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> IntArray:
+        """Tokens in each row, shape (n,)."""
+        return np.diff(self.offsets)
+
+    def batches(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[Batch]:
+        """Yield batches of at most `max_rows` rows and `max_tokens` padded tokens (one row at least), from short to long rows.
+
+        The order depends on the lengths alone: it is the same in every run.
+
+        Raises
+        ------
+        ParameterError
+            A limit below 1.
+        """
+        for name, value in (("max_tokens", max_tokens), ("max_rows", max_rows)):
+            if value < 1:
+                raise ParameterError(name, "Encoded.batches", "at least 1", value)
+        lengths = self.lengths
+        order = np.argsort(lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            stop = start + 1
+            while stop < len(order) and stop - start < max_rows and (stop - start + 1) * lengths[order[stop]] <= max_tokens:
+                stop += 1
+            yield self.batch(order[start:stop])
+            start = stop
+
+    def batch(self, rows: IntArray) -> Batch:
+        """Pad the given rows, int64 of shape (b,), to one batch."""
+        lengths = self.lengths[rows]
+        width = int(lengths.max())
+        shifts = width - lengths if self.padding.left else np.zeros_like(lengths)
+        ids = np.full((len(rows), width), self.padding.token, dtype=np.int64)
+        kinds = np.full((len(rows), width), self.padding.kind, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for at, (row, shift, length) in enumerate(zip(rows, shifts, lengths, strict=True)):
+            span = slice(self.offsets[row], self.offsets[row + 1])
+            ids[at, shift : shift + length] = self.ids[span]
+            kinds[at, shift : shift + length] = self.kinds[span]
+            mask[at, shift : shift + length] = 1
+        if self.words is None:
+            return Batch(ids, mask, kinds, rows, None, rows, self.labels[rows])
+        starts = self.words.starts
+        targets = _ranges(starts[rows], starts[rows + 1])
+        owner = np.repeat(np.arange(len(rows)), starts[rows + 1] - starts[rows])
+        first = np.stack([owner, self.words.places[targets] + shifts[owner]], axis=1)
+        return Batch(ids, mask, kinds, rows, first, targets, self.labels[targets])
+
+    def take(self, rows: IntArray) -> Encoded:
+        """Return the given rows, int64 of shape (b,), in the order given; the counts of what was cut stay the split's."""
+        span = _ranges(self.offsets[rows], self.offsets[rows + 1])
+        offsets = _offsets(self.lengths[rows])
+        if self.words is None:
+            return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[rows], self.truncated, self.dropped, self.padding)
+        starts = self.words.starts
+        kept = _ranges(starts[rows], starts[rows + 1])
+        words = _Words(self.words.places[kept], _offsets(np.diff(starts)[rows]))
+        return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[kept], self.truncated, self.dropped, self.padding, words)
+
+    def sample(self, n: int, seed: int) -> Encoded:
+        """Draw `n` rows (all, if there are fewer) with the lengths of the whole: one from each n-th of the rows by length.
+
+        Raises
+        ------
+        ParameterError
+            n below 1.
+        """
+        if n < 1:
+            raise ParameterError("n", "Encoded.sample", "at least 1", n)
+        order = np.argsort(self.lengths, kind="stable")
+        edges = np.linspace(0, len(order), min(n, len(order)) + 1).astype(np.int64)
+        generator = np.random.default_rng(seed)
+        return self.take(order[generator.integers(edges[:-1], edges[1:])])
+
+
+def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool) -> Encoded:
+    """Tokenise a split once, without padding.
+
+    Parameters
+    ----------
+    rows : Rows
+        Texts or pairs; words for a token task.
+    tokenizer : PreTrainedTokenizerBase
+        With `per_token` it must be a fast one, which knows the word of each sub-word.
+    max_length : int
+        Tokens that a row may have, special tokens included; what is longer is cut and counted.
+    per_token : bool
+        Whether each word is read, at its first sub-word.
+
+    Returns
+    -------
+    Encoded
+
+    Raises
+    ------
+    ParameterError
+        A `max_length` that leaves no room for text, or `per_token` that does not fit the rows.
+    ModelError
+        A tokenizer without padding, or without words where they are needed.
+    DataError
+        A row of which the tokenizer makes nothing.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=rows.pairs is not None)
+    least = special + (2 if rows.pairs is not None else 1)
+    if max_length < least:
+        raise ParameterError("max_length", "encode", f"at least {least} (the tokenizer adds {special} tokens)", max_length)
+    if per_token != bool(rows.tokens):
+        raise ParameterError("per_token", "encode", f"{bool(rows.tokens)} for these rows", per_token)
+    if per_token and not tokenizer.is_fast:
+        raise ModelError(f"A token task needs a fast tokenizer. {type(tokenizer).__name__} is not one: convert it to a tokenizer.json.")
+    padding = _padding_of(tokenizer)
+    parts = [_encode_chunk(rows, slice(start, start + _CHUNK), tokenizer, max_length) for start in range(0, len(rows), _CHUNK)]
+    lengths = np.concatenate([part.lengths for part in parts])
+    if not lengths.all():
+        raise DataError(f"The tokenizer makes no token of row {int(np.argmin(lengths)) + 1} (the first row is 1).")
+    ids, kinds = np.concatenate([part.ids for part in parts]), np.concatenate([part.kinds for part in parts])
+    truncated = sum(part.truncated for part in parts)
+    if not isinstance(rows.labels, tuple):
+        return Encoded(ids, kinds, _offsets(lengths), rows.labels, truncated, 0, padding)
+    firsts = [first for part in parts for first in part.firsts]
+    kept = np.concatenate([labels[words] for labels, (words, _) in zip(rows.labels, firsts, strict=True)])
+    words = _Words(np.concatenate([places for _, places in firsts]), _offsets(np.array([len(places) for _, places in firsts])))
+    dropped = sum(len(labels) for labels in rows.labels) - len(kept)
+    return Encoded(ids, kinds, _offsets(lengths), kept, truncated, dropped, padding, words)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    ids: NDArray[np.int32]
+    kinds: NDArray[np.int8]
+    lengths: IntArray
+    truncated: int
+    firsts: list[tuple[IntArray, NDArray[np.int32]]]  # for each row: the words that are left, and where each begins
+
+
+def _encode_chunk(rows: Rows, span: slice, tokenizer: PreTrainedTokenizerBase, max_length: int) -> _Part:
+    texts: Sequence[Any] = rows.tokens[span] if rows.tokens else rows.texts[span]
+    pairs = None if rows.pairs is None else rows.pairs[span]
+    found = _tokenize(tokenizer, texts, pairs, max_length)
+    ids, kinds = found["input_ids"], found["token_type_ids"]
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    # Only a row that fills the limit can have been cut; whether it was, its full length tells.
+    full = np.flatnonzero(lengths == max_length).tolist()
+    cut = 0
+    if full:
+        whole = _tokenize(tokenizer, [texts[at] for at in full], None if pairs is None else [pairs[at] for at in full], None)
+        cut = sum(len(row) > max_length for row in whole["input_ids"])
+    return _Part(
+        ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]),
+        kinds=np.concatenate([np.asarray(row, dtype=np.int8) for row in kinds]),
+        lengths=lengths,
+        truncated=cut,
+        firsts=[_firsts(found.word_ids(at)) for at in range(len(texts))] if rows.tokens else [],
+    )
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], pairs: Sequence[str] | None, max_length: int | None
+) -> BatchEncoding:
+    words = not isinstance(texts[0], str)
+    if words and getattr(tokenizer, "add_prefix_space", None) is False:
+        # A byte-level tokenizer spells a word by the space before it, which a list of words has lost.
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.add_prefix_space = True
+        texts = [[" " + word for word in row] for row in texts]
+    found: BatchEncoding = tokenizer(
+        [list(row) for row in texts] if words else list(texts),
+        None if pairs is None else list(pairs),
+        is_split_into_words=words,
+        truncation=max_length is not None,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+        verbose=False,
+    )
+    return found
+
+
+def _firsts(word_ids: Sequence[int | None]) -> tuple[IntArray, NDArray[np.int32]]:
+    places: dict[int, int] = {}
+    for place, word in enumerate(word_ids):
+        if word is not None:
+            places.setdefault(word, place)
+    return np.array(list(places), dtype=np.int64), np.array(list(places.values()), dtype=np.int32)
+
+
+def _padding_of(tokenizer: PreTrainedTokenizerBase) -> _Padding:
+    token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise ModelError(f"{type(tokenizer).__name__} has neither a padding nor an end-of-text token: set its pad_token.")
+    return _Padding(int(token), int(tokenizer.pad_token_type_id), tokenizer.padding_side == "left")
+
+
+def _offsets(lengths: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _ranges(starts: IntArray, stops: IntArray) -> IntArray:
+    """Concatenate the ranges [start, stop)."""
+    lengths = stops - starts
+    shifts: IntArray = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    return np.arange(lengths.sum()) + shifts

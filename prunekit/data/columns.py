@@ -1,0 +1,149 @@
+"""Which column means what, by convention or as named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prunekit.errors import DataError, ParameterError
+from prunekit.tasks import TaskKind
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PAIRS = (
+    ("text", "text_pair"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "answer"),
+    ("question1", "question2"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "review_body", "document", "comment", "tweet", "body")
+LABELS = ("label", "labels", "score", "target", "category", "class", "sentiment", "intent", "stars", "rating", "similarity_score")
+TOKENS = ("tokens", "words")
+TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column names: `text` (and `pair`) or `tokens`, and `label`."""
+
+    label: str
+    text: str | None = None
+    pair: str | None = None
+    tokens: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        return tuple(name for name in (self.text, self.pair, self.tokens, self.label) if name is not None)
+
+
+def resolve(
+    data: Dataset,
+    *,
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    tokens: str | None,
+    tags: str | None,
+    kind: TaskKind | None,
+) -> Columns:
+    """Find the columns of a table; a named column is taken as named, everything else goes by convention.
+
+    Raises
+    ------
+    ParameterError
+        A named column that does not exist, or names that contradict each other.
+    DataError
+        No column, or more than one, that could be meant.
+    """
+    named = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
+    for parameter, name in named.items():
+        if name is not None and name not in data.column_names:
+            raise ParameterError(parameter, "load_data", f"a column of the data ({', '.join(data.column_names)})", name)
+    taken = [name for name in named.values() if name is not None]
+    for name in taken:
+        if taken.count(name) > 1:
+            raise ParameterError("text", "load_data", "another column than text_pair, label, tokens and tags", name)
+    for_texts, for_tokens = any((text, text_pair, label)), any((tokens, tags))
+    if for_texts and for_tokens:
+        raise ParameterError("tokens", "load_data", "given with tags alone, without text, text_pair or label", tokens or tags)
+    if for_tokens and kind not in (None, TaskKind.TOKENS):
+        raise ParameterError("task", "load_data", f"{TaskKind.TOKENS.value!r} where tokens or tags are named", str(kind))
+    if for_texts and kind is TaskKind.TOKENS:
+        raise ParameterError("task", "load_data", "text-classification or regression where text, text_pair or label are named", str(kind))
+    if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and _holds_words(data)):
+        return _of_tokens(data, tokens, tags)
+    return _of_texts(data, text, text_pair, label)
+
+
+def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
+    label = label or _only(data, LABELS, "label", "--label", without=(text, pair))
+    if text is None and pair is None:
+        pairs = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,)) if label not in (a, b)]
+        if len(pairs) == 1:
+            return Columns(label, *pairs[0])
+        if pairs:
+            listed = "; ".join(f"{a} and {b}" for a, b in pairs)
+            raise DataError(f"Several columns could be the two texts ({listed}). Name them: --text, --text-pair.")
+    return Columns(label, text or _only(data, TEXTS, "text", "--text", without=(pair, label)), pair)
+
+
+def _of_tokens(data: Dataset, tokens: str | None, tags: str | None) -> Columns:
+    tokens = tokens or _only(data, TOKENS, "tokens", "--tokens", without=(tags,), lists=True)
+    tags = tags or _only(data, TAGS, "tags", "--tags", without=(tokens,), lists=True)
+    for parameter, name in (("tokens", tokens), ("tags", tags)):
+        if not is_list(data, name):
+            raise DataError(f"The {parameter} column {name!r} must hold a list in each row. It holds {_type(data, name)}.")
+    return Columns(tags, tokens=tokens)
+
+
+def _holds_words(data: Dataset) -> bool:
+    words = _named(data, TOKENS, lists=True)
+    return bool(words) and not any(not is_list(data, name) for name in _named(data, LABELS))
+
+
+def _named(data: Dataset, names: Iterable[str], *, lists: bool = False) -> list[str]:
+    wanted = {name.casefold() for name in names}
+    return [name for name in data.column_names if name.casefold() in wanted and (not lists or is_list(data, name))]
+
+
+def _only(data: Dataset, names: Sequence[str], what: str, option: str, *, without: tuple[str | None, ...], lists: bool = False) -> str:
+    found = [name for name in _named(data, names, lists=lists) if name not in without]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"Several columns could be the {what} ({', '.join(found)}). Name one: {option}.")
+    raise DataError(f"No column is named as a {what} column is ({', '.join(names)}). Name one of {', '.join(data.column_names)}: {option}.")
+
+
+def _type(data: Dataset, name: str) -> str:
+    return str(getattr(data.features[name], "dtype", data.features[name]))
+
+
+def is_list(data: Dataset, name: str) -> bool:
+    """Whether a column holds a list in each row."""
+    return _item(data.features[name]) is not None
+
+
+def class_names(data: Dataset, name: str) -> tuple[str, ...] | None:
+    """Names of the classes where a column (of classes, or of lists of classes) declares them."""
+    feature = data.features[name]
+    names = getattr(_item(feature) or feature, "names", None)
+    return None if names is None else tuple(names)
+
+
+def _item(feature: Any) -> Any:
+    """Return the type of a list's entries, None for anything but a list; `datasets` has written it in three ways."""
+    if isinstance(feature, list):
+        return feature[0]
+    return getattr(feature, "feature", None)

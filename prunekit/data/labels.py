@@ -1,0 +1,150 @@
+"""From what the label column holds to class ids or values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from prunekit.errors import DataError
+from prunekit.tasks import TaskKind
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_GENERIC = re.compile(r"LABEL_\d+")
+_SHOWN = 8
+
+Label = str | int | float
+
+
+@dataclass(frozen=True)
+class Space:
+    """How labels become outputs.
+
+    Attributes
+    ----------
+    kind : TaskKind
+    labels : tuple of str
+        Class names in the order of their ids; empty for a regression.
+    ids : dict
+        {label as the data has it: class id}.
+    note : str
+        What was decided, if anything.
+    """
+
+    kind: TaskKind
+    labels: tuple[str, ...]
+    ids: dict[Label, int]
+    note: str = ""
+
+
+def reads_as_numbers(values: Iterable[object]) -> bool:
+    """Whether every label is a string that is a number, as a CSV file has them."""
+    shown = set(values)
+    return bool(shown) and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in shown)
+
+
+def plain(values: Iterable[object], column: str, where: str, *, numbers: bool) -> list[Label]:
+    """Labels as str, int or float: booleans by their name, and with `numbers` each string that is one as a number.
+
+    Raises
+    ------
+    DataError
+        Labels of other types, of mixed types, or not finite.
+    """
+    found: list[Label] = []
+    for value in values:
+        if isinstance(value, bool):
+            found.append(str(value))
+        elif isinstance(value, str):
+            found.append(float(value) if numbers and _NUMBER.fullmatch(value) else value)
+        elif isinstance(value, int | float):
+            found.append(value)
+        else:
+            raise DataError(f"The label column {column!r} of {where} must hold strings or numbers. It holds {type(value).__name__}.")
+    if not numbers and len({isinstance(value, str) for value in found}) > 1:
+        raise DataError(f"The label column {column!r} of {where} mixes strings and numbers.")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in found):
+        raise DataError(f"The label column {column!r} of {where} holds numbers that are not finite.")
+    return [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
+
+
+def space_of(
+    train: Sequence[Label],
+    *,
+    column: str,
+    declared: tuple[str, ...] | None,
+    kind: TaskKind | None,
+    model: tuple[str, ...] | None,
+    per_token: bool,
+) -> Space:
+    """Find the label space that the training labels show.
+
+    Parameters
+    ----------
+    train : sequence of str, int or float
+        From `plain`.
+    column : str
+        The label column, for errors.
+    declared : tuple of str, or None
+        Names of the classes in the data's own order, where it declares them.
+    kind : TaskKind, or None
+        As asked; None decides by the labels.
+    model : tuple of str, or None
+        Names of the classes of a fine-tuned model, in the order of its outputs; one name means one value.
+    per_token : bool
+
+    Raises
+    ------
+    DataError
+        One class only, labels that are no values, or labels that are not the model's.
+    """
+    shown = set(train)
+    numbers = all(not isinstance(value, str) for value in shown)
+    if kind is None and not per_token and numbers and (any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1)):
+        kind = TaskKind.REGRESSION
+    if len(shown) < 2:
+        raise DataError(f"The label column {column!r} of train holds one value only, {_first(shown)!r}: there is nothing to tell apart.")
+    if kind is TaskKind.REGRESSION:
+        if not numbers:
+            raise DataError(f"A regression needs numbers. The label column {column!r} holds {_listed(_sorted(shown))}.")
+        if model is not None and len(model) != 1:
+            raise DataError(f"The label column {column!r} holds values, the model has {len(model)} classes: {_listed(model)}.")
+        return Space(TaskKind.REGRESSION, (), {})
+    kind = TaskKind.TOKENS if per_token else TaskKind.CLASSIFICATION
+    order = _sorted(shown) if declared is None else [name for name in declared if name in shown]
+    if model is None:
+        return Space(kind, tuple(str(value) for value in order), {value: index for index, value in enumerate(order)})
+    return _as_model(kind, order, declared, model, column)
+
+
+def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:
+    """Labels in the order of a fine-tuned model's outputs: by name, else by id where nothing speaks against it."""
+    by_name = {name: index for index, name in enumerate(model)}
+    folded = {name.casefold(): index for index, name in enumerate(model)}
+    if all(str(value) in by_name for value in order):
+        return Space(kind, model, {value: by_name[str(value)] for value in order})
+    if len(folded) == len(model) and all(str(value).casefold() in folded for value in order):
+        return Space(kind, model, {value: folded[str(value).casefold()] for value in order})
+    if all(isinstance(value, int) and 0 <= value < len(model) for value in order):
+        note = f"labels: the ids of {column!r} are taken as the model's ({_listed(model)})"
+        return Space(kind, model, {value: int(value) for value in order}, note)
+    if declared is not None and len(declared) <= len(model) and all(_GENERIC.fullmatch(name) for name in model):
+        note = f"labels: the model does not name its classes, the ids of {column!r} are taken as its own"
+        return Space(kind, model, {name: declared.index(name) for name in declared}, note)
+    raise DataError(f"The label column {column!r} does not fit the model: it holds {_listed(order)}, the model has {_listed(model)}.")
+
+
+def _sorted(shown: set[Label]) -> list[Label]:
+    if any(isinstance(value, str) for value in shown):
+        return sorted(shown, key=str)
+    return sorted(shown, key=float)
+
+
+def _first(shown: set[Label]) -> Label | None:
+    return next(iter(shown), None)
+
+
+def _listed(names: Sequence[object]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+    return ", ".join(str(name) for name in names[:_SHOWN]) + more

@@ -1,0 +1,101 @@
+"""Rows of a split, and the three splits of a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one split, in their order.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n,), int64 class ids or float64 values; or tuple of n int64 ndarrays, one id a word
+    texts : tuple of str
+        One text a row; empty for a token task.
+    pairs : tuple of str, or None
+        The second text of each row, where the task compares two.
+    tokens : tuple of tuple of str
+        The words of each row of a token task; empty otherwise.
+    """
+
+    labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
+    texts: tuple[str, ...] = ()
+    pairs: tuple[str, ...] | None = None
+    tokens: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        assert not (self.texts and self.tokens)
+        assert len(self.labels) == len(self)
+        assert self.pairs is None or len(self.pairs) == len(self)
+
+    def __len__(self) -> int:
+        return len(self.tokens) if self.tokens else len(self.texts)
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Rows:
+        """Return the rows at `indices`, in the order given."""
+        at = [int(index) for index in indices]
+        labels = tuple(self.labels[i] for i in at) if isinstance(self.labels, tuple) else self.labels[at]
+        return Rows(
+            labels=labels,
+            texts=tuple(self.texts[i] for i in at) if self.texts else (),
+            pairs=None if self.pairs is None else tuple(self.pairs[i] for i in at),
+            tokens=tuple(self.tokens[i] for i in at) if self.tokens else (),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """A task with its three splits.
+
+    Attributes
+    ----------
+    task : Task
+    train, validation, test : Rows
+        Choices are made on train and validation alone; test is only measured.
+    notes : tuple of str
+        What was decided while reading, one line each: "validation: 10% of train, seed 0".
+    provenance : dict
+        `source` as given, `rows` {split: count}, `sha256` of the rows.
+    """
+
+    task: Task
+    train: Rows
+    validation: Rows
+    test: Rows
+    notes: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: Task, splits: Mapping[str, Rows], notes: Iterable[str], provenance: Mapping[str, Any]) -> TaskData:
+        """Put three splits together; the row counts and the fingerprint are added to the provenance."""
+        counts = {name: len(rows) for name, rows in splits.items()}
+        where = {**provenance, "rows": counts, "sha256": fingerprint(task, splits)}
+        return cls(task, splits["train"], splits["validation"], splits["test"], tuple(notes), where)
+
+    @property
+    def splits(self) -> dict[str, Rows]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def fingerprint(task: Task, splits: Mapping[str, Rows]) -> str:
+    """sha256 over the label space and every row of every split, whatever file format they came from."""
+    digest = hashlib.sha256(json.dumps([task.kind.value, task.labels]).encode())
+    for name, rows in splits.items():
+        for index in range(len(rows)):
+            label = rows.labels[index].tolist()
+            text = rows.tokens[index] if rows.tokens else rows.texts[index]
+            pair = None if rows.pairs is None else rows.pairs[index]
+            digest.update(json.dumps([name, text, pair, label]).encode() + b"\n")
+    return digest.hexdigest()

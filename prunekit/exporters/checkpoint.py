@@ -1,0 +1,247 @@
+"""Slim models on disk: plan.json, config.json, weights, and nothing that is executed on loading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from prunekit.arch import SPECS
+from prunekit.arch.view import ModelView, Reader, find
+from prunekit.errors import ModelError, OutputError, PlanError, UnsupportedError
+from prunekit.plan import Plan
+from prunekit.transforms.apply import DENSE, apply
+from prunekit.transforms.layers import configs
+from prunekit.transforms.stubs import STUBS
+
+PLAN, CONFIG, STOCK, PRUNED = "plan.json", "config.json", "model.safetensors", "pruned.safetensors"
+_PLAIN = (bool, int, float, str, tuple, list, type(None))
+
+
+class _ParametersOnMeta(TorchFunctionMode):
+    """Layers allocate their parameters by `torch.empty`; buffers, made by `arange` and its like, stay real."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _build(config: Any) -> Any:
+    """The stock model of a config, without weights."""
+    name = (config.architectures or [""])[0]
+    model_class = getattr(transformers, name, None)
+    if model_class is None or config.model_type not in SPECS:
+        raise ModelError(
+            f"The config's 'architectures' must name a class of transformers for a supported model type. Got {name!r} instead."
+        )
+    with torch.random.fork_rng(devices=[]), _ParametersOnMeta():
+        return model_class(config)
+
+
+def _plain_config(config: Any) -> Any:
+    """The config without what only prunekit reads."""
+    fields = config.to_dict()
+    fields.pop(DENSE, None)
+    return _config_of(fields)
+
+
+def _config_of(fields: dict[str, Any]) -> Any:
+    fields = dict(fields)
+    model_type = fields.pop("model_type", None)
+    if model_type not in SPECS:
+        raise UnsupportedError(f"Models of type {model_type!r} are not supported. Supported types: {', '.join(sorted(SPECS))}.")
+    architectures = fields.pop("architectures", None)
+    config: Any = transformers.AutoConfig.for_model(model_type, **fields)
+    config.architectures = architectures
+    return config
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """Sizes and switches that a module's forward may depend on."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("training", "name_or_path")
+    }
+
+
+def is_stock(model: nn.Module) -> bool:
+    """Whether the stock class, built from the model's config, has exactly the modules, sizes and shapes of the model.
+
+    Only then may the weights be written where stock loaders look for them: they fill what is missing with random
+    weights, and ignore what they do not know.
+    """
+    if isinstance(model, Reader) or any(isinstance(module, STUBS) for module in model.modules()):
+        return False
+    try:
+        stock = _build(_plain_config(model.config))
+    except (StrictDataclassError, ValueError, KeyError, IndexError, ZeroDivisionError, TypeError):
+        # The config's own checks refuse the sizes.
+        return False
+    ours, theirs = dict(model.named_modules()), dict(stock.named_modules())
+    if ours.keys() != theirs.keys():
+        return False
+    if any(type(ours[name]) is not type(theirs[name]) or _attributes(ours[name]) != _attributes(theirs[name]) for name in ours):
+        return False
+    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (model, stock)]
+    return shapes[0] == shapes[1]
+
+
+def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directory: str | Path) -> Path:
+    """Write a slim model so that `load` gives it back exactly.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What `apply` returned, trained further or not.
+    tokenizer : PreTrainedTokenizer, optional
+        Goes beside it, as it is.
+    plan : Plan
+        The plan of the model.
+    directory : path
+        Made if missing.
+
+    Returns
+    -------
+    Path
+        The weights: `model.safetensors` if plain `from_pretrained` loads them exactly, else `pruned.safetensors`.
+
+    Raises
+    ------
+    OutputError
+        If the directory cannot be written.
+    """
+    directory = Path(directory)
+    stock = is_stock(model)
+    weights = directory / (STOCK if stock else PRUNED)
+    config: Any = model.config
+    fields = (_plain_config(config) if stock else config).to_dict()
+    fields["architectures"] = config.architectures or [type(model).__name__]
+    # Dtypes do not survive JSON as objects.
+    fields = json.loads(json.dumps(fields, default=lambda value: str(value).removeprefix("torch.")))
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        plan.save(directory / PLAN)
+        for stale in (directory / STOCK, directory / PRUNED):
+            stale.unlink(missing_ok=True)
+        save_file(state, weights, metadata={"format": "pt", "plan": plan.digest})
+        _sort_metadata(weights)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(directory))
+    except OSError as error:
+        raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from None
+    return weights
+
+
+def _sort_metadata(weights: Path) -> None:
+    """Order the file's metadata, which comes in the order of a hash table, so that equal models are equal files."""
+    with weights.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))
+
+
+def load(path: str | Path) -> nn.Module:
+    """Read a slim model that `save_checkpoint` wrote; difference 0.
+
+    Parameters
+    ----------
+    path : path
+        A directory.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode: the stock class, or a `ReadoutModel`.
+
+    Raises
+    ------
+    PlanError
+        If the plan is missing or broken, or is not that of the weights.
+    ModelError
+        If the config or the weights are missing or broken.
+    """
+    directory = Path(path)
+    if not (directory / PLAN).is_file():
+        raise PlanError(f"There is no {PLAN} in {str(directory)!r}; load it with from_pretrained if prunekit did not write it.")
+    plan = Plan.load(directory / PLAN)
+    weights = next((file for file in (directory / PRUNED, directory / STOCK) if file.is_file()), None)
+    if weights is None:
+        raise ModelError(f"There is neither {PRUNED} nor {STOCK} in {str(directory)!r}.")
+    state = _read(weights, plan)
+    fields = _fields(directory / CONFIG)
+    dense = fields.pop(DENSE, None)
+    if weights.name == STOCK:
+        model: nn.Module = _build(_config_of(fields))
+        _drop_pooler(model, state)
+    elif dense is None:
+        raise ModelError(f"{str(directory / CONFIG)!r} has no {DENSE!r}, from which {PRUNED} is rebuilt.")
+    else:
+        whole = _build(_config_of(dense))
+        if plan.readout is None:
+            _drop_pooler(whole, state)
+        model = apply(whole, plan)
+        for config in configs(model):
+            _relabel(config, fields)
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{str(weights)!r} does not fit its plan and config: {' '.join(str(error).split())}") from None
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    assert not left, f"without values: {left}"
+    return model.eval()
+
+
+def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(weights, framework="pt") as file:
+            digest = (file.metadata() or {}).get("plan")
+        # Copies, for a mapped file is not aligned as memory is, and some kernels then round differently.
+        state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{str(weights)!r} cannot be read: {error}") from None
+    if digest != plan.digest:
+        raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")
+    return state
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{str(path)!r} must hold a JSON object.")
+    return fields
+
+
+def _relabel(config: object, fields: dict[str, Any]) -> None:
+    """Label names may have been given after pruning."""
+    labels = fields.get("id2label")
+    if labels:
+        setattr(config, "id2label", {int(key): value for key, value in labels.items()})  # noqa: B010
+        setattr(config, "label2id", {value: int(key) for key, value in labels.items()})  # noqa: B010
+
+
+def _drop_pooler(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """A bare body may have been built without its pooler, which its config does not say."""
+    view = ModelView.of(model)
+    pooler = view.spec.pooler
+    if pooler and view.body is model and find(model, pooler) is not None and not any(name.startswith(f"{pooler}.") for name in state):
+        setattr(model, pooler, None)

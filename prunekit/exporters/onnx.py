@@ -1,0 +1,410 @@
+"""A PyTorch model as an ONNX file: TorchScript export with eager attention, the route that works for every family.
+
+The route is named explicitly, and the file is made in a folder of its own, so that a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel, masking_utils
+
+from prunekit import __version__
+from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+ROUTE = "torchscript"
+OPSET = 18  # what onnxruntime 1.18 still reads
+SINGLE_FILE = 2_000_000_000  # bytes; protobuf itself ends at 2 GiB
+_OPSETS = (17, 20)
+_TRACED = (2, 7)  # rows and length
+_QUIET = ("transformers", "torch.onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class InputSpace:
+    """What a model may be given.
+
+    Attributes
+    ----------
+    vocab_size : int
+        Token ids are 0 .. vocab_size - 1.
+    pad_id : int
+        Token id of the padding.
+    padding_side : {"right", "left"}
+    max_length : int
+        Longest row, special tokens included.
+    type_vocab_size : int
+        Token types are 0 .. type_vocab_size - 1.
+    """
+
+    vocab_size: int
+    pad_id: int = 0
+    padding_side: Literal["right", "left"] = "right"
+    max_length: int = 512
+    type_vocab_size: int = 1
+
+    def batch(self, rows: int, length: int, *, seed: int, names: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
+        """Draw a padded batch.
+
+        Parameters
+        ----------
+        rows, length : int
+            The first row fills the length, the others have at least one token.
+        seed : int
+        names : tuple of str
+            Which of input_ids, attention_mask, token_type_ids.
+
+        Returns
+        -------
+        dict
+            {name: int64 of shape (rows, length)}. The padding's id occurs in the padding alone.
+        """
+        generator = np.random.default_rng((seed, rows, length))
+        real = np.array([length, *generator.integers(1, length + 1, size=rows - 1)])
+        places = np.arange(length)
+        mask = places < real[:, None] if self.padding_side == "right" else places >= length - real[:, None]
+        ids = (
+            generator.integers(self.vocab_size - 1, size=(rows, length))
+            if self.vocab_size > 1
+            else np.zeros((rows, length), dtype=np.int64)
+        )
+        ids = np.where(mask, ids + (ids >= self.pad_id) * (self.vocab_size > 1), self.pad_id)
+        kinds = np.where(mask, generator.integers(self.type_vocab_size, size=(rows, length)), 0)
+        found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+        return {name: found[name].astype(np.int64) for name in names}
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that was written.
+
+    Attributes
+    ----------
+    path : Path
+    bytes : int
+        Its size, that of its external data included.
+    opset : int
+    route : str
+        How it was made.
+    inputs, outputs : tuple of str
+    """
+
+    path: Path
+    bytes: int
+    opset: int
+    route: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class _Plain(nn.Module):
+    """A model whose inputs and outputs are bare tensors."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.inputs, self.outputs = model, inputs, outputs
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        found = self.model(**dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(getattr(found, name) for name in self.outputs)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, without gradients, and back as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _broadcast(mask_function: Callable[..., Tensor], bh_indices: bool = True) -> Callable[..., Tensor]:
+    def mask(*indices: Tensor) -> Tensor:
+        given = [index for index in indices if index is not None]
+        grid = [index.reshape([-1 if axis == at else 1 for axis in range(len(given))]) for at, index in enumerate(given)]
+        found = mask_function(*([None] * (len(indices) - len(given))), *grid)
+        return found.expand([index.shape[0] for index in given])
+
+    return mask
+
+
+#: transformers 4 computes causal masks by vmap, which cannot be traced; broadcasting gives the same mask.
+_BROADCAST: dict[str, Any] = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": nullcontext}
+
+
+@contextmanager
+def traceable(model: nn.Module) -> Iterator[None]:
+    """Plain matrix products for attention and no cache of keys and values, and back as it was.
+
+    Modules ask their config when they run, except those of some families in transformers 4, which ask when they are built:
+    those keep the attention that they have.
+    """
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
+    asks = all(module._can_set_attn_implementation() for module in model.modules() if isinstance(module, PreTrainedModel))
+    changes = {"use_cache": False, **({"_attn_implementation": "eager"} if asks else {})}
+    before = [
+        (config, name, value) for config in configs.values() for name in changes if (value := getattr(config, name, None)) is not None
+    ]
+    for config, name, _ in before:
+        setattr(config, name, changes[name])
+    mapped = {name: getattr(masking_utils, name) for name in _BROADCAST if int(transformers.__version__.partition(".")[0]) < 5}
+    for name in mapped:
+        setattr(masking_utils, name, _BROADCAST[name])
+    try:
+        yield
+    finally:
+        for name, value in mapped.items():
+            setattr(masking_utils, name, value)
+        for config, name, value in before:
+            setattr(config, name, value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns of every shape that it sees in Python; the parity check tells whether one of them mattered."""
+    loggers = [logging.getLogger(name) for name in _QUIET]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    inputs: tuple[str, ...],
+    space: InputSpace,
+    outputs: tuple[str, ...] = ("logits",),
+    opset: int = OPSET,
+    metadata: Mapping[str, str] | None = None,
+) -> OnnxFile:
+    """Write a model as ONNX.
+
+    The file takes exactly `inputs`, each int64 of shape (batch_size, sequence_length), also those that a pruned graph has no
+    more use for, so that the same feeds go into a dense and a slim file. Axes of the outputs that grow with the input are
+    named alike. Training modes and attention implementations are as before when it returns.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers model or a `ReadoutModel`, in float32, called with the inputs by name.
+    path : path
+        The file. Weights of more than 2 GB go to `{path}_data` beside it.
+    inputs : tuple of str
+        Of input_ids, attention_mask, token_type_ids, those that the architecture has.
+    space : InputSpace
+        To trace with valid ids.
+    outputs : tuple of str
+        Fields of what the model returns.
+    opset : int
+        17 to 20.
+    metadata : mapping, optional
+        Text that goes into the file, such as the plan's digest; the version of prunekit is added.
+
+    Returns
+    -------
+    OnnxFile
+
+    Raises
+    ------
+    ParameterError
+        An opset out of range, a model that is not in float32, or that lacks an input or an output.
+    ExportError
+        If the exporter fails.
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    _check(model, inputs, opset)
+    with ExitStack() as stack:
+        for context in (_quiet(), evaluating(model), traceable(model)):
+            stack.enter_context(context)
+        wrapper = _Plain(model, inputs, outputs).eval()
+        try:
+            axes = _dynamic_axes(wrapper, space)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A folder of its own: above 2 GB the exporter writes one file for each weight.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".onnx-", dir=path.parent))
+            raw, done = Path(folder) / "raw" / "model.onnx", Path(folder) / path.name
+            raw.parent.mkdir()
+            torch.onnx.export(
+                wrapper,
+                _tensors(space.batch(_TRACED[0], min(_TRACED[1], space.max_length), seed=0, names=inputs), model),
+                str(raw),
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=axes,
+                do_constant_folding=True,
+            )
+            proto = onnx.load(str(raw))
+            _clean(proto, inputs, axes, {"prunekit.version": __version__, **(metadata or {})})
+            _save(proto, done)
+            onnx.checker.check_model(str(done))
+            _move(done, path)
+        except PrunekitError:
+            raise
+        except OSError as error:
+            raise OutputError(f"The ONNX file {str(path)!r} cannot be written: {error.strerror or error}") from error
+        except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
+            raise ExportError(f"{type(model).__name__} cannot be exported to ONNX: {' '.join(str(error).split())[:300]}") from error
+    return OnnxFile(path, onnx_bytes(path), opset, ROUTE, inputs, outputs)
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a file go that is too large to hold them; the name that loaders look for."""
+    return path.with_name(f"{path.name}_data")
+
+
+def onnx_bytes(path: Path) -> int:
+    """Size of an ONNX file, that of its external data included."""
+    data = data_path(path)
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+
+
+def _check(model: nn.Module, inputs: tuple[str, ...], opset: int) -> None:
+    if not _OPSETS[0] <= opset <= _OPSETS[1]:
+        raise ParameterError("opset", "export_onnx", f"{_OPSETS[0]} to {_OPSETS[1]}", opset)
+    if not inputs or not set(inputs) <= set(INPUTS):
+        raise ParameterError("inputs", "export_onnx", f"of {', '.join(INPUTS)}", ", ".join(inputs) or "nothing")
+    other = next(
+        (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point() and parameter.dtype != torch.float32), None
+    )
+    if other is not None:
+        raise ParameterError("model", "export_onnx", "in float32", str(other), "Call model.float() first.")
+
+
+def _tensors(batch: Mapping[str, NDArray[np.int64]], model: nn.Module) -> tuple[Tensor, ...]:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return tuple(torch.from_numpy(array).to(device) for array in batch.values())
+
+
+def _dynamic_axes(wrapper: _Plain, space: InputSpace) -> dict[str, dict[int, str]]:
+    """Run the model with one row more, and with one token less: the axes of the outputs that change are dynamic."""
+    length = min(_TRACED[1], space.max_length)
+    shapes = (_TRACED[0], length), (_TRACED[0] + 1, length), (_TRACED[0], max(1, length - 1))
+    try:
+        traced, taller, shorter = (wrapper(*_tensors(space.batch(*shape, seed=0, names=wrapper.inputs), wrapper)) for shape in shapes)
+    except (AttributeError, TypeError) as error:
+        must = f"a model with inputs {', '.join(wrapper.inputs)} and outputs {', '.join(wrapper.outputs)}"
+        raise ParameterError("model", "export_onnx", must, str(error)) from None
+    axes = {name: {0: "batch_size", 1: "sequence_length"} for name in wrapper.inputs}
+    for name, one, tall, short in zip(wrapper.outputs, traced, taller, shorter, strict=True):
+        if not isinstance(one, Tensor):
+            raise ParameterError("outputs", "export_onnx", "fields that the model fills with a tensor", name)
+        sizes = enumerate(zip(one.shape, tall.shape, short.shape, strict=True))
+        axes[name] = {
+            at: "batch_size" if same != more else "sequence_length" for at, (same, more, less) in sizes if same != more or same != less
+        }
+    return axes
+
+
+def _clean(proto: onnx.ModelProto, inputs: tuple[str, ...], axes: Mapping[str, Mapping[int, str]], metadata: Mapping[str, str]) -> None:
+    graph = proto.graph
+    _share(graph)
+    # Shapes of intermediate values keep onnxruntime from fusing: a file without them is a tenth faster.
+    del graph.value_info[:]
+    given = {node.name: node for node in graph.input}
+    del graph.input[:]
+    for name in inputs:
+        dead = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch_size", "sequence_length"])
+        graph.input.append(given.get(name, dead))
+    for node in graph.output:
+        for axis, name in axes[node.name].items():
+            # The exporter puts a name of its own where it sees how an axis is computed.
+            node.type.tensor_type.shape.dim[axis].dim_param = name
+    proto.doc_string = ""
+    for node in graph.node:
+        node.doc_string = ""
+    onnx.helper.set_model_props(proto, dict(metadata))
+
+
+def _share(graph: onnx.GraphProto) -> None:
+    """Store equal weights once: constant folding transposes a shared weight anew for each layer that uses it."""
+    first: dict[tuple[object, ...], str] = {}
+    same: dict[str, str] = {}
+    kept = []
+    for tensor in graph.initializer:
+        digest = hashlib.sha256(tensor.raw_data).digest() if tensor.raw_data else tensor.name.encode()
+        name = first.setdefault((tensor.data_type, tuple(tensor.dims), digest), tensor.name)
+        if name == tensor.name:
+            kept.append(tensor)
+        else:
+            same[tensor.name] = name
+    if not same:
+        return
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
+    _rename(graph, same)
+
+
+def _rename(graph: onnx.GraphProto, same: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            node.input[at] = same.get(name, name)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, same)
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if size < SINGLE_FILE:
+        onnx.save_model(proto, str(path))
+    else:
+        onnx.save_model(
+            proto, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=data_path(path).name, size_threshold=1024
+        )
+
+
+def _move(done: Path, path: Path) -> None:
+    """Put a finished file and its data in place."""
+    data_path(path).unlink(missing_ok=True)
+    if data_path(done).is_file():
+        data_path(done).replace(data_path(path))
+    done.replace(path)
+
+
+def sample_space(config: Any, *, pad_id: int | None = None, padding_side: Literal["right", "left"] = "right") -> InputSpace:
+    """The input space that a transformers config describes.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+    pad_id : int, optional
+        Default: the config's padding token, or 0.
+    padding_side : {"right", "left"}
+    """
+    pad = max(0, getattr(config, "pad_token_id", None) or 0) if pad_id is None else pad_id
+    # XLNet says -1 where there is no limit.
+    length = max(getattr(config, "max_position_embeddings", None) or 0, 0) or 512
+    # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
+    return InputSpace(config.vocab_size, pad, padding_side, max(1, length - pad - 1), max(1, getattr(config, "type_vocab_size", 1) or 1))

@@ -1,0 +1,353 @@
+"""Which of several candidates is faster, and by how much.
+
+A processor's clock, its caches and its other tenants make absolute times wander by a quarter within minutes. So the
+candidates take turns on the same batch, in an order that rotates, and what is reported is the ratio of two times
+measured one right after the other. Percentiles in milliseconds are reported beside it, for orientation.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import ParameterError, StatisticsError
+from prunekit.measure.records import Comparison, Ratio, Timing, environment
+from prunekit.measure.session import OnnxSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prunekit.data.batches import Encoded
+
+B = TypeVar("B")
+
+RESAMPLES = 1000
+_HALF_WIDTH = 0.02
+_LEVEL = 0.95
+_SINGLES, _BUCKETS = 32, 8  # batches of one row, and of several
+_CELLS = 4_000_000  # numbers held at once while resampling: 32 MB
+
+
+def bootstrap_median(values: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES, level: float = _LEVEL) -> tuple[float, float]:
+    """Percentile bootstrap interval of a median.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), float64
+    seed : int
+        Of the resamples: the same values and seed give the same interval.
+    resamples : int
+    level : float
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    (float, float)
+
+    Raises
+    ------
+    StatisticsError
+        No values, or values that are not finite.
+    """
+    if not len(values) or not np.isfinite(values).all():
+        raise StatisticsError(
+            f"A median needs finite values. Got {len(values)}, of which {np.count_nonzero(~np.isfinite(values))} are not finite."
+        )
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _CELLS // len(values))
+    medians = [
+        np.median(values[generator.integers(len(values), size=(min(at_once, resamples - start), len(values)))], axis=1)
+        for start in range(0, resamples, at_once)
+    ]
+    low, high = np.quantile(np.concatenate(medians), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def compare(
+    candidates: Mapping[str, Callable[[B], object]],
+    batches: Sequence[B],
+    *,
+    baseline: str,
+    shapes: Sequence[tuple[int, int]],
+    min_rounds: int = 30,
+    max_seconds: float = 30.0,
+    warmup: int = 3,
+    seed: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Comparison:
+    """Time candidates against a baseline, taking turns.
+
+    A round runs every candidate once on one batch. The order of the candidates rotates from batch to batch, and from one
+    pass over the batches to the next, so that none always comes first, on any batch. It stops after the first pass at which
+    every ratio's interval has a half-width of at most 2% of the ratio, or after the first round at which the time is up.
+
+    Parameters
+    ----------
+    candidates : mapping
+        {name: function of a batch}, at least two.
+    batches : sequence
+    baseline : str
+        The name of the candidate that the others are compared with.
+    shapes : sequence of (int, int)
+        Rows and padded length of each batch.
+    min_rounds : int
+        Rounds in any case.
+    max_seconds : float
+        Time after which no further round begins, warm-up not counted.
+    warmup : int
+        Passes over the batches before the first that counts.
+    seed : int
+        Of the bootstrap.
+    threads, device
+        What the candidates use, for the record.
+    clock : callable
+        Seconds; only differences count.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ParameterError
+        Fewer than two candidates, no batches, an unknown baseline or a limit below 1.
+    StatisticsError
+        A clock that did not move.
+    """
+    _check(candidates, batches, baseline, shapes, min_rounds, warmup)
+    names = list(candidates)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    order: list[int] = []
+    stopped: Literal["narrow", "time"] = "time"
+    next_check = min_rounds
+    for turn in range(warmup * len(batches)):
+        for name in names:
+            candidates[name](batches[turn % len(batches)])
+    with _no_garbage():
+        begin = clock()
+        while True:
+            cycle, at = divmod(len(order), len(batches))
+            if at == 0 and len(order) >= next_check:
+                if _narrow(taken, baseline, seed):
+                    stopped = "narrow"
+                    break
+                # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
+                next_check = len(order) * 11 // 10
+            if len(order) >= min_rounds and clock() - begin >= max_seconds:
+                break
+            first = (at + cycle) % len(names)
+            for name in (*names[first:], *names[:first]):
+                start = clock()
+                candidates[name](batches[at])
+                taken[name].append(clock() - start)
+            order.append(at)
+        seconds = clock() - begin
+    rows = sum(shapes[at][0] for at in order)
+    return Comparison(
+        baseline=baseline,
+        device=device,
+        threads=threads,
+        batch_size=max(rows for rows, _ in shapes),
+        shapes=tuple((int(rows), int(length)) for rows, length in shapes),
+        order=tuple(order),
+        warmup=warmup * len(batches),
+        stopped=stopped,
+        seconds=seconds,
+        seed=seed,
+        timings=tuple(_timing(name, taken[name], rows) for name in names),
+        ratios=_ratios(taken, baseline, seed),
+        environment=environment(),
+    )
+
+
+def _check(
+    candidates: Mapping[str, object], batches: Sequence[object], baseline: str, shapes: Sequence[object], min_rounds: int, warmup: int
+) -> None:
+    if len(candidates) < 2:
+        raise ParameterError("candidates", "compare", "two or more", ", ".join(candidates) or "nothing")
+    if baseline not in candidates:
+        raise ParameterError("baseline", "compare", f"one of {', '.join(candidates)}", baseline)
+    if not batches:
+        raise ParameterError("batches", "compare", "at least one", "nothing")
+    if len(shapes) != len(batches):
+        raise ParameterError("shapes", "compare", f"one for each of the {len(batches)} batches", len(shapes))
+    if min_rounds < 1:
+        raise ParameterError("min_rounds", "compare", "at least 1", min_rounds)
+    if warmup < 0:
+        raise ParameterError("warmup", "compare", "at least 0", warmup)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """A collection that falls into one candidate's turn would be counted as its time."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _ratios(taken: Mapping[str, Sequence[float]], baseline: str, seed: int) -> tuple[Ratio, ...]:
+    found = []
+    base = np.asarray(taken[baseline], dtype=np.float64)
+    for name, times in taken.items():
+        if name == baseline:
+            continue
+        own = np.asarray(times, dtype=np.float64)
+        if base.min() <= 0 or own.min() <= 0:
+            raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
+        paired = base / own
+        low, high = bootstrap_median(paired, seed=seed)
+        found.append(Ratio(name, float(np.median(paired)), low, high))
+    return tuple(found)
+
+
+def _narrow(taken: Mapping[str, Sequence[float]], baseline: str, seed: int) -> bool:
+    return all((ratio.high - ratio.low) / 2 <= _HALF_WIDTH * ratio.value for ratio in _ratios(taken, baseline, seed))
+
+
+def _timing(name: str, seconds: Sequence[float], rows: int) -> Timing:
+    # A clock's own resolution is far above 10 ns, so nothing is lost by rounding to that.
+    raw = tuple(round(1000 * value, 5) for value in seconds)
+    p50, p90, p99 = (float(value) for value in np.percentile(raw, [50, 90, 99]))
+    return Timing(name, raw, p50, p90, p99, rows / sum(seconds))
+
+
+def single_rows(lengths: NDArray[np.int64], count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
+    """Choose batches of one row, with the lengths of the whole and in the order of the data, as requests come.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n,), int64
+        Tokens in each row.
+    count : int
+        Batches, at most.
+    seed : int
+
+    Returns
+    -------
+    tuple of int64 ndarray of shape (1,)
+        One row of each `count`-th of the rows by length.
+    """
+    order = np.argsort(lengths, kind="stable")
+    edges = np.linspace(0, len(order), min(count, len(order)) + 1).astype(np.int64)
+    rows = order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
+    return tuple(np.sort(rows)[:, None])
+
+
+def bucketed_rows(lengths: NDArray[np.int64], batch_size: int, count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
+    """Choose batches of rows of about one length, as a server that sorts its queue makes them.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n,), int64
+        Tokens in each row.
+    batch_size : int
+        Rows in a batch; all there are, if there are fewer.
+    count : int
+        Batches, at most.
+    seed : int
+
+    Returns
+    -------
+    tuple of int64 ndarray of shape (min(batch_size, n),)
+        From short to long, one batch of each `count`-th of all full batches.
+    """
+    size = min(batch_size, len(lengths))
+    order = np.argsort(lengths, kind="stable")
+    full = len(order) // size
+    edges = np.linspace(0, full, min(count, full) + 1).astype(np.int64)
+    chosen = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    # The rows that do not fill a batch are spread over the ends, so that the longest are not always left out.
+    start = (len(order) - full * size) // 2
+    return tuple(order[start + size * at : start + size * (at + 1)] for at in chosen)
+
+
+def latency_of_files(
+    files: Mapping[str, str | Path],
+    encoded: Encoded,
+    *,
+    baseline: str = "dense",
+    own: Mapping[str, Encoded] | None = None,
+    batch_sizes: Sequence[int] = (1, 32),
+    threads: int = 1,
+    device: str = "cpu",
+    min_rounds: int = 10,
+    max_seconds: float = 20.0,
+    seed: int = 0,
+) -> tuple[Comparison, ...]:
+    """Compare ONNX files on the data's real lengths.
+
+    Parameters
+    ----------
+    files : mapping
+        {name: ONNX file}, at least two.
+    encoded : Encoded
+        Rows to take batches from.
+    baseline : str
+        The name of the file that the others are compared with.
+    own : mapping, optional
+        {name: the same rows as that file's own tokenizer encodes them}, for files whose vocabulary is not that of `encoded`.
+    batch_sizes : sequence of int
+        One comparison for each. Single rows come in the order of the data, larger batches hold rows of about one length.
+    threads : int
+        Processor threads of each session.
+    device : {"cpu", "cuda"}
+    min_rounds, max_seconds, seed
+        As in `compare`, for each comparison.
+
+    Returns
+    -------
+    tuple of Comparison
+        In the order of `batch_sizes`.
+
+    Raises
+    ------
+    ParameterError
+        A batch size below 1, rows in `own` that are not as many, or as in `compare`.
+    ModelError, DependencyError
+        As in `OnnxSession`.
+    """
+    encodings = {name: (own or {}).get(name, encoded) for name in files}
+    for name, found in encodings.items():
+        if len(found) != len(encoded):
+            raise ParameterError("own", "latency_of_files", f"of the {len(encoded)} rows", f"{len(found)} rows for {name!r}")
+    sessions = {name: OnnxSession(path, threads=threads, device=device) for name, path in files.items()}
+    comparisons = []
+    for size in batch_sizes:
+        if size < 1:
+            raise ParameterError("batch_sizes", "latency_of_files", "at least 1", size)
+        rows = single_rows(encoded.lengths, _SINGLES, seed=seed) if size == 1 else bucketed_rows(encoded.lengths, size, _BUCKETS, seed=seed)
+        feeds = {name: [session.feeds(encodings[name].batch(chosen).inputs) for chosen in rows] for name, session in sessions.items()}
+        comparisons.append(
+            compare(
+                {name: partial(_run, session, feeds[name]) for name, session in sessions.items()},
+                range(len(rows)),
+                baseline=baseline,
+                shapes=[(len(chosen), int(encoded.lengths[chosen].max())) for chosen in rows],
+                min_rounds=min_rounds,
+                max_seconds=max_seconds,
+                warmup=1,
+                seed=seed,
+                threads=threads,
+                device=device,
+            )
+        )
+    return tuple(comparisons)
+
+
+def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at: int) -> None:
+    session.run(feeds[at])

@@ -1,0 +1,58 @@
+"""What the deployed file answers on a split: the file that ships is judged, not the model it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import StatisticsError
+from prunekit.measure.session import OnnxSession
+
+if TYPE_CHECKING:
+    from prunekit.data.batches import Encoded
+
+
+def outputs_of_file(
+    path: str | Path | OnnxSession, encoded: Encoded, *, output: str = "logits", threads: int = 1, device: str = "cpu"
+) -> NDArray[Any]:
+    """Run an ONNX file over a split with onnxruntime alone.
+
+    Parameters
+    ----------
+    path : path or OnnxSession
+    encoded : Encoded
+        n rows; of a token task, n words over all rows.
+    output : str
+        Which output.
+    threads, device
+        As in `OnnxSession`.
+
+    Returns
+    -------
+    ndarray of shape (n, C), float32
+        In the order of `encoded.labels`.
+
+    Raises
+    ------
+    StatisticsError
+        If an output is not finite.
+    ModelError, DependencyError
+        As in `OnnxSession`.
+    """
+    session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
+    found: NDArray[Any] | None = None
+    for batch in encoded.batches():
+        values = session(batch.inputs)[output]
+        if batch.first is not None:
+            values = values[batch.first[:, 0], batch.first[:, 1]]
+        if not np.isfinite(values).all():
+            row = int(batch.targets[np.flatnonzero(~np.isfinite(values).all(axis=-1))[0]])
+            raise StatisticsError(f"The ONNX file {str(session.path)!r} gives NaN or infinity for row {row + 1} (the first row is 1).")
+        if found is None:
+            found = np.empty((len(encoded.labels), values.shape[-1]), dtype=values.dtype)
+        found[batch.targets] = values
+    assert found is not None
+    return found

@@ -1,0 +1,231 @@
+"""What a measurement leaves behind: frozen values that are plain JSON, each with its unit in its name or its docstring."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+PACKAGES = ("prunekit", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn")
+# What decides how fast low precision runs, by the names of /proc/cpuinfo.
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX512F",
+    "avx_vnni": "AVX_VNNI",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "amx_bf16": "AMX_BF16",
+    "amx_int8": "AMX_INT8",
+    "asimd": "NEON",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+    "sve": "SVE",
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where something was measured.
+
+    Attributes
+    ----------
+    python, system : str
+    packages : dict
+        {distribution: version} of those that are installed.
+    processor : str
+        Model name.
+    instructions : tuple of str
+        Those that decide the speed of low precision: AVX512_VNNI, AMX_INT8, ...
+    cores : int
+        Logical processors of the machine.
+    affinity : int
+        Logical processors that this process may use.
+    """
+
+    python: str
+    system: str
+    packages: dict[str, str]
+    processor: str
+    instructions: tuple[str, ...]
+    cores: int
+    affinity: int
+
+
+def environment(cpuinfo: Path = Path("/proc/cpuinfo")) -> Environment:
+    """Look at the machine and at what is installed; nothing is imported."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    processor, flags = platform.processor() or platform.machine(), set[str]()
+    if cpuinfo.is_file():
+        fields = dict(_field(line) for line in reversed(cpuinfo.read_text(encoding="utf-8").splitlines()) if ":" in line)
+        processor = fields.get("model name", processor)
+        flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    cores = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    instructions = tuple(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
+    return Environment(
+        platform.python_version(), f"{platform.system()} {platform.release()}", packages, processor, instructions, cores, affinity
+    )
+
+
+def _field(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.strip(), value.strip()
+
+
+@dataclass(frozen=True)
+class ShapeParity:
+    """How far two models are apart on one batch.
+
+    Attributes
+    ----------
+    batch, length : int
+        Rows and padded length.
+    max_abs_difference : float
+        Over all outputs, of real tokens only where there is one output per token.
+    largest : float
+        Largest absolute value that the PyTorch model gave, for scale.
+    """
+
+    batch: int
+    length: int
+    max_abs_difference: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the deployed file is from the PyTorch model.
+
+    Attributes
+    ----------
+    max_abs_difference : float
+        Over all shapes.
+    tolerance : float
+        What was allowed, absolute.
+    relative : float
+        What was allowed on top, as a share of the largest output.
+    shapes : tuple of ShapeParity
+    seed : int
+        Of the random inputs.
+    """
+
+    max_abs_difference: float
+    tolerance: float
+    relative: float
+    shapes: tuple[ShapeParity, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One candidate's times.
+
+    Attributes
+    ----------
+    name : str
+    milliseconds : tuple of float
+        Raw wall time of each round, in the order of the rounds; round r is a batch of `Comparison.shapes[Comparison.order[r]]`.
+    p50_ms, p90_ms, p99_ms : float
+        Percentiles of `milliseconds`.
+    rows_per_second : float
+        All rows over all time.
+    """
+
+    name: str
+    milliseconds: tuple[float, ...]
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    rows_per_second: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast a candidate is as the baseline.
+
+    Attributes
+    ----------
+    candidate : str
+    value : float
+        Median over the rounds of time(baseline) / time(candidate) on the same batch, one right after the other.
+    low, high : float
+        95% bootstrap interval over the rounds.
+    """
+
+    candidate: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An interleaved comparison; every round runs every candidate once on one batch.
+
+    Attributes
+    ----------
+    baseline : str
+    device : str
+        Where it ran: "cpu", "cuda".
+    threads : int
+        Processor threads of each candidate.
+    batch_size : int
+        Most rows in a batch.
+    shapes : tuple of (int, int)
+        Rows and padded length of each batch.
+    order : tuple of int
+        The batch of each round.
+    warmup : int
+        Rounds before the first that counts.
+    stopped : {"narrow", "time"}
+        Whether every interval became narrow enough, or the time was up.
+    seconds : float
+        Wall time of the measured rounds.
+    seed : int
+        Of the bootstrap.
+    timings : tuple of Timing
+    ratios : tuple of Ratio
+        One for each candidate but the baseline.
+    environment : Environment
+    """
+
+    baseline: str
+    device: str
+    threads: int
+    batch_size: int
+    shapes: tuple[tuple[int, int], ...]
+    order: tuple[int, ...]
+    warmup: int
+    stopped: Literal["narrow", "time"]
+    seconds: float
+    seed: int
+    timings: tuple[Timing, ...]
+    ratios: tuple[Ratio, ...]
+    environment: Environment
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds that count."""
+        return len(self.order)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean padded length of the batches, tokens, each weighted by its rows."""
+        rows = sum(rows for rows, _ in self.shapes)
+        return sum(rows * length for rows, length in self.shapes) / rows
+
+    def timing(self, name: str) -> Timing:
+        """The times of one candidate; KeyError if there is none of that name."""
+        return {timing.name: timing for timing in self.timings}[name]
+
+    def ratio(self, candidate: str) -> Ratio:
+        """The ratio of one candidate; KeyError if there is none of that name."""
+        return {ratio.candidate: ratio for ratio in self.ratios}[candidate]

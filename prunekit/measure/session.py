@@ -1,0 +1,145 @@
+"""An ONNX file as a function of numpy arrays, and nothing between it and onnxruntime."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import DependencyError, ModelError, ParameterError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_DEVICES = {"cpu": CPU, "cuda": CUDA}
+_EXTRAS = {"cpu": "pip install 'prunekit[cpu]'", "cuda": "pip install 'prunekit[gpu]'"}
+_FATAL_ONLY = 4  # onnxruntime's log level; what it would log is said by the errors below
+
+
+def runtime(device: str = "cpu") -> Any:
+    """Import onnxruntime.
+
+    Raises
+    ------
+    DependencyError
+        If it is not installed, or is what an uninstalled second copy has left of it.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DependencyError(f"onnxruntime is not installed. Install it with: {_EXTRAS[device]}") from None
+    # onnxruntime and onnxruntime-gpu overwrite each other: uninstalling one leaves a shell of the other.
+    if not callable(getattr(onnxruntime, "InferenceSession", None)):
+        raise DependencyError(
+            f"onnxruntime is broken, as after removing one of onnxruntime and onnxruntime-gpu. Remove both, then: {_EXTRAS[device]}"
+        )
+    return onnxruntime
+
+
+class OnnxSession:
+    """An ONNX file, loaded.
+
+    Parameters
+    ----------
+    path : path
+        The file; external data is looked for beside it.
+    threads : int
+        Processor threads within an operator.
+    device : {"cpu", "cuda"}
+
+    Attributes
+    ----------
+    path : Path
+    inputs, outputs : tuple of str
+        Their names, in the order of the file.
+    per_token : frozenset of str
+        Outputs of one row per token: their second axis is `sequence_length`.
+
+    Raises
+    ------
+    DependencyError
+        No onnxruntime, or one that does not know the device.
+    ModelError
+        A file that is missing or broken.
+    ParameterError
+        Threads below 1 or an unknown device.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
+        if threads < 1:
+            raise ParameterError("threads", "OnnxSession", "at least 1", threads)
+        if device not in _DEVICES:
+            raise ParameterError("device", "OnnxSession", "one of cpu, cuda", device)
+        self.path, self.threads, self.device = Path(path), threads, device
+        if not self.path.is_file():
+            raise ModelError(f"The ONNX file {str(path)!r} does not exist.")
+        ort = runtime(device)
+        provider = _DEVICES[device]
+        if provider not in ort.get_available_providers():
+            raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {_EXTRAS[device]}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = _FATAL_ONLY
+        # Threads that spin while another session runs would slow it down by half.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = ort.InferenceSession(str(self.path), options, providers=[provider])
+        except _errors(ort) as error:
+            raise ModelError(f"The ONNX file {str(path)!r} cannot be loaded: {one_line(error)}") from None
+        # onnxruntime falls back to the processor with no more than a line in its log.
+        if self._session.get_providers()[0] != provider:
+            raise DependencyError(f"onnxruntime cannot use {provider} here: it fell back to {self._session.get_providers()[0]}.")
+        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self.outputs = tuple(node.name for node in self._session.get_outputs())
+        self.per_token = frozenset(node.name for node in self._session.get_outputs() if "sequence_length" in node.shape[1:2])
+
+    def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+        """Run it.
+
+        Parameters
+        ----------
+        batch : mapping
+            {name: int64 of shape (batch, length)}; names that the file does not take are left out.
+
+        Returns
+        -------
+        dict
+            {output: array}.
+
+        Raises
+        ------
+        ModelError
+            If the batch lacks an input, or onnxruntime fails.
+        """
+        missing = [name for name in self.inputs if name not in batch]
+        if missing:
+            raise ModelError(f"The ONNX file {str(self.path)!r} takes {', '.join(self.inputs)}; {', '.join(missing)} was not given.")
+        try:
+            found = self._session.run(None, {name: batch[name] for name in self.inputs})
+        except _errors(sys.modules["onnxruntime"]) as error:
+            raise ModelError(f"The ONNX file {str(self.path)!r} cannot be run: {one_line(error)}") from None
+        return dict(zip(self.outputs, found, strict=True))
+
+    def feeds(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+        """Of a batch, what the file takes: for loops that measure `run` and nothing else."""
+        return {name: batch[name] for name in self.inputs}
+
+    def run(self, feeds: dict[str, NDArray[np.int64]]) -> None:
+        """Run it on what `feeds` returned and drop the outputs."""
+        self._session.run(None, feeds)
+
+
+def _errors(ort: Any) -> tuple[type[Exception], ...]:
+    """Onnxruntime's own errors, which have no base class but Exception."""
+    native = ort.capi.onnxruntime_pybind11_state
+    return (
+        native.EPFail, native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf,
+        native.NoModel, native.NoSuchFile, native.NotImplemented, native.RuntimeException, RuntimeError,
+    )  # fmt: skip
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,199 @@
+"""Inline SVG: text that takes its colours from the page, so that it is legible in light and in dark."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from prunekit.report import words
+from prunekit.report.model import Point, Report
+
+_WIDTH = 760
+_LABEL = 220  # columns for the names at the left
+_VALUE = 150  # and for the figures at the right
+_ROW = 30
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A value with its interval; `kind` is a CSS class: "slim", "dense" or "other"."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    text: str
+    kind: str
+
+
+def svg(width: float, height: float, body: str, title: str) -> str:
+    """A figure that scales with its column."""
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}">{body}</svg>'
+
+
+def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them, a step of 1, 2 or 5 times a power of ten apart."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / raw)))
+    first = math.ceil(low / step - 1e-9)
+    return [at * step for at in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    return lambda value: start + (value - low) / (high - low) * (stop - start)
+
+
+def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, reference: float | None = None, axis: str = "") -> str:
+    """Values with intervals on one axis, one row each, the figures at the right.
+
+    Parameters
+    ----------
+    rows : sequence of Whisker
+    show : callable
+        A tick's text.
+    title : str
+        For those who do not see the figure.
+    reference : float, optional
+        A value that is marked through all rows.
+    axis : str
+        What the axis is, with its unit.
+    """
+    ends = [end for row in rows for end in (row.low, row.high)] + ([] if reference is None else [reference])
+    margin = 0.08 * (max(ends) - min(ends)) or 0.05 * abs(max(ends)) or 1.0
+    low, high = min(ends) - margin, max(ends) + margin
+    x = _scale(low, high, _LABEL, _WIDTH - _VALUE)
+    bottom = _ROW * len(rows) + 6
+    parts = []
+    for tick in ticks(low, high):
+        parts += [_line(x(tick), 0, x(tick), bottom, "grid"), _text(x(tick), bottom + 18, show(tick), "tick", "middle")]
+    if reference is not None:
+        parts.append(_line(x(reference), 0, x(reference), bottom, "reference"))
+    for at, row in enumerate(rows):
+        y = _ROW * at + _ROW / 2 + 3
+        parts += [
+            _text(0, y + 4.5, row.label, f"label {row.kind}"),
+            _line(x(row.low), y, x(row.high), y, f"whisker {row.kind}"),
+            f'<circle cx="{x(row.value):.1f}" cy="{y:.1f}" r="5" class="dot {row.kind}"/>',
+            _text(_WIDTH, y + 4.5, row.text, f"figure {row.kind}", "end"),
+        ]
+    if axis:
+        parts.append(_text((_LABEL + _WIDTH - _VALUE) / 2, bottom + 38, axis, "tick", "middle"))
+    return svg(_WIDTH, bottom + (44 if axis else 24), "".join(parts), title)
+
+
+def scores(report: Report) -> str:
+    """Each classifier's score with its interval."""
+    kinds = {"slim": "slim", "dense": "dense", "oracle": "dense"}
+    rows = [
+        Whisker(
+            words.NAMES[row.name],
+            row.value,
+            row.low,
+            row.high,
+            f"{words.metric_value(report, row.value)}  ({words.metric_value(report, row.low)} – {words.metric_value(report, row.high)})",
+            kinds.get(row.name, "other"),
+        )
+        for name in words.NAMES
+        if (row := report.row(name)) is not None
+    ]
+    name = words.metric_name(report)
+    return whiskers(
+        rows, lambda value: words.metric_tick(report, value), f"{name} with 95% intervals", axis=f"{name}, test split, with 95% intervals"
+    )
+
+
+def speeds(report: Report) -> str:
+    """The interleaved speed ratio at each batch size."""
+    rows = [
+        Whisker(
+            f"batch {found.batch_size}, {ratio.candidate}",
+            ratio.value,
+            ratio.low,
+            ratio.high,
+            f"{words.times(ratio.value)}  ({words.times(ratio.low)} – {words.times(ratio.high)})",
+            "slim" if ratio.candidate == "slim" else "other",
+        )
+        for found in report.latency
+        for ratio in found.ratios
+    ]
+    axis = "times as fast as dense, paired on the same batch, with 95% intervals"
+    return whiskers(rows, lambda value: f"{value:g}×", "speed relative to the dense model", reference=1.0, axis=axis)
+
+
+def kept(report: Report) -> str:
+    """What of each size is kept, as bars."""
+    rows = words.sizes(report).rows
+    shares = [getattr(report.slim, name) / getattr(report.dense, name) for name in type(report.slim).model_fields]
+    x = _scale(0, 1, _LABEL, _WIDTH - _VALUE)
+    parts = []
+    for at, (row, part) in enumerate(zip(rows, shares, strict=True)):
+        y = _ROW * at + 8
+        parts += [
+            _text(0, y + 12.5, row[0].partition(",")[0], "label"),
+            f'<rect x="{x(0):.1f}" y="{y}" width="{x(1) - x(0):.1f}" height="15" rx="2" class="bar whole"/>',
+            f'<rect x="{x(0):.1f}" y="{y}" width="{max(1.5, x(min(part, 1)) - x(0)):.1f}" height="15" rx="2" class="bar slim"/>',
+            _text(_WIDTH, y + 12.5, f"{row[3]}  ({row[2]})", "figure", "end"),
+        ]
+    return svg(_WIDTH, _ROW * len(rows) + 4, "".join(parts), "share of the dense model that is kept")
+
+
+def trace(report: Report) -> str:
+    """The metric on the validation split against the number of neurons, the one that was chosen marked."""
+    points = sorted(report.trace, key=lambda point: (point.neurons, point.value))
+    left, right, top, bottom = 56, _WIDTH - 16, 14, 270
+    values = [point.value for point in points]
+    margin = 0.1 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - margin, max(values) + margin
+    first, last = math.log10(points[0].neurons), math.log10(points[-1].neurons)
+    x = _scale(first, last if last > first else first + 1, left + 14, right - 14)
+    y = _scale(low, high, bottom, top)
+    parts = []
+    for tick in ticks(low, high):
+        parts += [
+            _line(left, y(tick), right, y(tick), "grid"),
+            _text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
+        ]
+    for count in _decades(points[0].neurons, points[-1].neurons):
+        at = x(math.log10(count))
+        parts += [_line(at, bottom, at, bottom + 5, "axis"), _text(at, bottom + 20, f"{count:,}", "tick", "middle")]
+    parts.append(_line(left, bottom, right, bottom, "axis"))
+    path = " ".join(f"{x(math.log10(point.neurons)):.1f},{y(point.value):.1f}" for point in points)
+    parts.append(f'<polyline points="{path}" class="curve"/>')
+    parts += [f'<circle cx="{x(math.log10(point.neurons)):.1f}" cy="{y(point.value):.1f}" r="3" class="dot slim"/>' for point in points]
+    parts += _chosen(report, points, x, y, bottom)
+    name = words.metric_name(report)
+    parts.append(_text((left + right) / 2, bottom + 42, f"neurons read by the classifier; {name}, validation split", "tick", "middle"))
+    return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against the number of neurons")
+
+
+def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float], bottom: float) -> list[str]:
+    found = max((point for point in points if point.neurons == report.slim.neurons), key=lambda point: point.value, default=None)
+    if found is None:
+        return []
+    at, height = x(math.log10(found.neurons)), y(found.value)
+    # The curve rises and flattens, so that the place below it on the right is free.
+    below = height + 30 if height + 36 < bottom else height - 16
+    label = f"chosen: {found.neurons:,} neurons, {words.metric_value(report, found.value)}"
+    anchor, shift = ("start", 6) if at < 0.7 * _WIDTH else ("end", 0)
+    return [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="7" class="chosen"/>', _text(at + shift, below, label, "figure slim halo", anchor)]
+
+
+def _decades(low: int, high: int) -> list[int]:
+    """1, 2, 5, 10, ... within the range; every other one where there are many; the ends where there is none."""
+    steps = [factor * 10**power for power in range(len(str(high))) for factor in (1, 2, 5)]
+    found = [step for step in steps if low <= step <= high]
+    if len(found) > 8:
+        found = [step for step in found if str(step)[0] == "1"]
+    return found or sorted({low, high})

@@ -1,0 +1,217 @@
+"""What a run found, as one frozen value: the report in three formats only prints it.
+
+Shares are kept as shares (0.1, not 10) and sizes in their base units; every field says its unit, and so does whatever prints it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prunekit.budget import Unit
+from prunekit.errors import DataError
+from prunekit.measure.records import Comparison, Environment, Parity
+from prunekit.tasks import Metric, TaskKind
+
+VERSION = 1
+
+RowName = Literal["dense", "oracle", "slim", "random", "magnitude"]
+Reference = Literal["dense", "oracle"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Row(_Frozen):
+    """One classifier's score on the test split.
+
+    Attributes
+    ----------
+    name : {"dense", "oracle", "slim", "random", "magnitude"}
+        The dense model with its own head; a probe on all its neurons; what ships; and a probe on as many neurons as that reads,
+        drawn at random or largest in magnitude.
+    value : float
+        The report's metric.
+    low, high : float
+        95% confidence interval over the draw of the rows.
+    n : int
+        Rows (words of a token task) that were scored.
+    neurons : int
+        Neurons that the classifier reads.
+    """
+
+    name: RowName
+    value: float
+    low: float
+    high: float
+    n: int
+    neurons: int
+
+
+class Sizes(_Frozen):
+    """What one model costs.
+
+    Attributes
+    ----------
+    neurons : int
+        Read by the classifier; of the dense model, all (layer, dimension) pairs.
+    layers : int
+        Blocks.
+    params : int
+        All parameters.
+    params_layers : int
+        Parameters of the blocks: without embeddings, pooler and head.
+    macs : float
+        Mean multiply-accumulates for a row, at the data's real lengths.
+    bytes : int
+        Of the ONNX file, with its external data.
+    """
+
+    neurons: int
+    layers: int
+    params: int
+    params_layers: int
+    macs: float
+    bytes: int
+
+
+class BudgetResult(_Frozen):
+    """A budget and what was reached.
+
+    Attributes
+    ----------
+    asked : str
+        As the user wrote it: "10% neurons".
+    unit : Unit
+    limit, reached : float
+        Shares of the dense model, or bytes.
+    """
+
+    asked: str
+    unit: Unit
+    limit: float
+    reached: float
+
+    @property
+    def met(self) -> bool:
+        """Whether no more is kept than was allowed."""
+        return self.reached <= self.limit * (1 + 1e-9)
+
+
+class Point(_Frozen):
+    """One step of the search.
+
+    Attributes
+    ----------
+    neurons : int
+        Neurons that the classifier reads.
+    value : float
+        The metric on the validation split.
+    """
+
+    neurons: int
+    value: float
+
+
+class Report(_Frozen):
+    """All that a run found.
+
+    Attributes
+    ----------
+    version : int
+        Of this schema.
+    model, data : str
+        As the user named them.
+    kind : TaskKind
+    metric : Metric
+    classes : int
+        0 for a regression.
+    rows : tuple of Row
+        "slim" is always there; "dense" where the model came fine-tuned.
+    dense, slim : Sizes
+    mean_length : float
+        Tokens of a row on average, special tokens included.
+    latency : tuple of Comparison
+        One for each batch size; baseline "dense", candidate "slim".
+    parity : Parity
+        Of the file that ships.
+    plan_digest : str
+    budgets : tuple of BudgetResult
+    max_drop : float or None
+        Largest relative loss on the validation split that was allowed, a share.
+    trace : tuple of Point
+        The metric on the validation split against the number of neurons, as the search saw it.
+    notes : tuple of str
+        What was decided on the way: splits, truncation, ...
+    stages : dict
+        {stage: seconds}.
+    seed : int
+    environment : Environment
+    """
+
+    version: Literal[1] = 1
+    model: str
+    data: str
+    kind: TaskKind
+    metric: Metric
+    classes: int
+    rows: tuple[Row, ...]
+    dense: Sizes
+    slim: Sizes
+    mean_length: float
+    latency: tuple[Comparison, ...] = ()
+    parity: Parity
+    plan_digest: str
+    budgets: tuple[BudgetResult, ...] = ()
+    max_drop: float | None = None
+    trace: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
+    stages: dict[str, float] = {}
+    seed: int
+    environment: Environment
+
+    def row(self, name: RowName) -> Row | None:
+        """The row of that name, if it was measured."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    def retained(self, name: RowName, of: Reference) -> float | None:
+        """A row's metric as a share of the dense model's, or of the oracle's.
+
+        None where one of the two was not measured, or where the reference is not above 0, so that a share says nothing.
+        """
+        row, reference = self.row(name), self.row(of)
+        if row is None or reference is None or reference.value <= 0:
+            return None
+        return row.value / reference.value
+
+    def to_json(self) -> str:
+        """Indented JSON; `derived` repeats what follows from the rest, for readers that do not want to compute."""
+        derived = {
+            "retained_of_dense": self.retained("slim", "dense"),
+            "retained_of_oracle": self.retained("slim", "oracle"),
+            "kept": {name: getattr(self.slim, name) / getattr(self.dense, name) for name in Sizes.model_fields},
+            "budgets_met": all(budget.met for budget in self.budgets),
+        }
+        return json.dumps({**self.model_dump(mode="json"), "derived": derived}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str = "report") -> Report:
+        """Read a report; raises DataError with one line that says what is wrong."""
+        try:
+            fields: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{name} is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise DataError(f"{name} must be a JSON object. Got {type(fields).__name__} instead.")
+        fields.pop("derived", None)
+        version = fields.get("version", VERSION)
+        if isinstance(version, int) and version > VERSION:
+            raise DataError(f"{name} has version {version}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise DataError(f"{name} is not a valid report: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

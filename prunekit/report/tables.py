@@ -1,0 +1,100 @@
+"""The report for a terminal and as Markdown."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from prunekit.report import words
+from prunekit.report.model import Report
+from prunekit.report.words import Table
+
+_ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'"})
+_PIPE_COLUMNS = 100
+
+
+def render_terminal(report: Report, console: Console | None = None) -> None:
+    """Print the report; 80 columns are enough, and nothing but text goes into a pipe.
+
+    Parameters
+    ----------
+    report : Report
+    console : rich.console.Console, optional
+        Default: standard output.
+    """
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width of its own, and at 80 columns long names would be folded for no reader.
+        console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
+    plain = not console.encoding.startswith("utf")
+    console.print(_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
+    for table in (words.scores(report), words.sizes(report), words.latency(report), words.budgets(report)):
+        if table.rows:
+            console.print()
+            console.print(_rich(table, plain))
+    console.print()
+    console.print(_text(f"{words.parity(report)} Plan {report.plan_digest[:12]}.", plain, "dim"))
+
+
+def _rich(table: Table, plain: bool) -> RichTable:
+    title = _text(table.title, plain, "bold")
+    found = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for at, name in enumerate(table.header):
+        found.add_column(_text(name, plain), justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
+    for at, row in enumerate(table.rows):
+        found.add_row(*(_text(cell, plain) for cell in row), style="bold" if at == table.strong else None)
+    return found
+
+
+def _text(text: str, plain: bool, style: str = "") -> Text:
+    """Never markup, for a model may be called [anything]; ASCII where the terminal has nothing else."""
+    return Text(text.translate(_ASCII) if plain else text, style)
+
+
+def to_markdown(report: Report) -> str:
+    """The report as GitHub-flavoured Markdown."""
+    tables = [words.scores(report), words.sizes(report), words.latency(report), words.budgets(report)]
+    parts = [
+        f"# {report.model} on {report.data}",
+        f"**{words.headline(report)}.**",
+        *(markdown_table(table) for table in tables if table.rows),
+    ]
+    parts.append(f"{words.parity(report)} Plan `{report.plan_digest}`, seed {report.seed}.")
+    said = words.method(report)
+    if said:
+        parts.append("\n".join(f"- {line}" for line in said))
+    if report.stages:
+        parts.append(markdown_table(stages(report)))
+    parts.append(words.machine(report))
+    return "\n\n".join(parts) + "\n"
+
+
+def stages(report: Report) -> Table:
+    """Where the time went."""
+    return Table("Time", ("stage", "seconds"), tuple((name, f"{seconds:.1f}") for name, seconds in report.stages.items()))
+
+
+def results_markdown(report: Report) -> str:
+    """The tables alone, for a model card."""
+    tables = (words.scores(report), words.sizes(report), words.latency(report))
+    return "\n\n".join([f"**{words.headline(report)}.**", *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
+
+
+def markdown_table(table: Table) -> str:
+    """One table with its title as GitHub-flavoured Markdown."""
+    lines = [
+        f"**{table.title}**",
+        "",
+        _line(table.header),
+        "|" + "|".join("---" if at == 0 else "---:" for at in range(len(table.header))) + "|",
+    ]
+    for at, row in enumerate(table.rows):
+        lines.append(_line([f"**{cell}**" if at == table.strong and cell else cell for cell in row]))
+    return "\n".join(lines)
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,260 @@
+"""The report's tables as text, each number with its unit: what the terminal, Markdown and HTML have in common."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prunekit.budget import Unit
+from prunekit.measure.records import Comparison
+from prunekit.report.model import Reference, Report, Row, RowName
+from prunekit.tasks import Metric
+
+NAMES: dict[RowName, str] = {
+    "dense": "dense, own head",
+    "oracle": "oracle, probe on all neurons",
+    "slim": "slim",
+    "random": "random neurons",
+    "magnitude": "largest neurons",
+}
+UNITS = {
+    Unit.NEURONS: "neurons read by the classifier",
+    Unit.PARAMS: "parameters of the layers",
+    Unit.MACS: "multiply-accumulates",
+    Unit.LATENCY: "latency",
+    Unit.BYTES: "ONNX file size",
+}
+# Fractions read as percentages; correlations do not.
+_PERCENT = (Metric.ACCURACY, Metric.F1)
+_REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
+NOT_MET = "NOT MET"
+_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column is a name, the others are numbers.
+
+    Attributes
+    ----------
+    title : str
+    header : tuple of str
+    rows : tuple of tuple of str
+    strong : int
+        The row to look at, or -1.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: int = -1
+
+
+def metric_name(report: Report) -> str:
+    """The metric with its unit, if it has one: "accuracy, %"."""
+    words = {
+        Metric.ACCURACY: "accuracy",
+        Metric.F1: "macro F1",
+        Metric.MATTHEWS: "Matthews r",
+        Metric.PEARSON: "Pearson r",
+        Metric.SPEARMAN: "Spearman r",
+    }
+    return words[report.metric] + (", %" if report.metric in _PERCENT else "")
+
+
+def metric_value(report: Report, value: float) -> str:
+    """A value of the metric, without its unit."""
+    return f"{100 * value:.1f}" if report.metric in _PERCENT else f"{value:.3f}"
+
+
+def metric_tick(report: Report, value: float) -> str:
+    """A round value of the metric at an axis, without its unit."""
+    return f"{100 * value:.10g}" if report.metric in _PERCENT else f"{value:.10g}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage; an n-dash for None."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}%" if value >= 0.0995 or value == 0 else f"{100 * value:.2g}%"
+
+
+def amount(value: float, unit: str = "") -> str:
+    """A number with three digits and a decimal prefix: 22.7 M."""
+    for scale, prefix in _SCALES:
+        if value >= 0.9995 * scale:
+            return f"{_three(value / scale)} {prefix}{unit}"
+    return f"{_three(value)} {unit}".strip()
+
+
+def _three(value: float) -> str:
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time in ms with three digits."""
+    return _three(value) if value >= 0.1 else f"{value:.3f}"
+
+
+def times(value: float) -> str:
+    """A ratio: 3.42x."""
+    return f"{value:.2f}×" if value < 10 else f"{value:.1f}×"
+
+
+def scores(report: Report) -> Table:
+    """Each classifier's score with its interval, and what of the dense model's or the oracle's it retains."""
+    against = [of for of in _REFERENCES if report.row(of) is not None]
+    header = ("classifier", "neurons", metric_name(report), "95% interval", *(f"of {of}" for of in against))
+    order = [row for name in NAMES if (row := report.row(name)) is not None]
+    rows = tuple(
+        (
+            NAMES[row.name],
+            f"{row.neurons:,}",
+            metric_value(report, row.value),
+            _interval(report, row),
+            *(_retained(report, row, of) for of in against),
+        )
+        for row in order
+    )
+    strong = next((at for at, row in enumerate(order) if row.name == "slim"), -1)
+    counts = sorted({row.n for row in order})
+    return Table(f"Test split, n = {' and '.join(f'{n:,}' for n in counts)}", header, rows, strong)
+
+
+def _interval(report: Report, row: Row) -> str:
+    return f"{metric_value(report, row.low)} – {metric_value(report, row.high)}"
+
+
+def _retained(report: Report, row: Row, of: Reference) -> str:
+    return share(report.retained(row.name, of))
+
+
+def sizes(report: Report) -> Table:
+    """What the two models cost, and the share that is kept."""
+    dense, slim = report.dense, report.slim
+    rows = [
+        ("neurons read", f"{dense.neurons:,}", f"{slim.neurons:,}", slim.neurons / dense.neurons),
+        ("layers", str(dense.layers), str(slim.layers), slim.layers / dense.layers),
+        ("parameters", amount(dense.params), amount(slim.params), slim.params / dense.params),
+        ("parameters of the layers", amount(dense.params_layers), amount(slim.params_layers), slim.params_layers / dense.params_layers),
+        (f"MACs a row, mean length {report.mean_length:.1f}", amount(dense.macs), amount(slim.macs), slim.macs / dense.macs),
+        ("ONNX file", amount(dense.bytes, "B"), amount(slim.bytes, "B"), slim.bytes / dense.bytes),
+    ]
+    return Table("Size", ("", "dense", "slim", "kept"), tuple((*row[:3], share(row[3])) for row in rows))
+
+
+def latency(report: Report) -> Table:
+    """Times and the interleaved ratio at each batch size."""
+    rows = []
+    for found in report.latency:
+        for timing in found.timings:
+            ratio = next((ratio for ratio in found.ratios if ratio.candidate == timing.name), None)
+            speed = ("1", "") if ratio is None else (times(ratio.value), f"{times(ratio.low)} – {times(ratio.high)}")
+            percentiles = (milliseconds(value) for value in (timing.p50_ms, timing.p90_ms, timing.p99_ms))
+            rows.append((f"batch {found.batch_size}, {timing.name}", *percentiles, amount(timing.rows_per_second), *speed))
+    header = ("", "p50 ms", "p90 ms", "p99 ms", "rows/s", "speed", "95% interval")
+    return Table(f"Latency, {conditions(report.latency)}" if report.latency else "Latency", header, tuple(rows))
+
+
+def conditions(found: Iterable[Comparison]) -> str:
+    """Where it was measured, in a few words."""
+    first = next(iter(found))
+    threads = f"{first.threads} thread" + ("s" if first.threads != 1 else "")
+    return f"onnxruntime, {first.device}, {threads}"
+
+
+def budgets(report: Report) -> Table:
+    """Each budget in its unit, and whether it holds."""
+    rows = []
+    for budget in report.budgets:
+        show = (lambda value: amount(value, "B")) if budget.unit is Unit.BYTES else share
+        rows.append((UNITS[budget.unit], f"≤ {show(budget.limit)}", show(budget.reached), "met" if budget.met else NOT_MET))
+    return Table("Budgets", ("what is counted", "asked", "kept", ""), tuple(rows))
+
+
+def parity(report: Report) -> str:
+    """One sentence on the parity of the file."""
+    found = report.parity
+    shapes = ", ".join(f"{row.batch}×{row.length}" for row in found.shapes)
+    return (
+        f"The ONNX file differs from the PyTorch model by at most {found.max_abs_difference:.1e} (allowed: {found.tolerance:.0e}) "
+        f"at batch × length {shapes}."
+    )
+
+
+def method(report: Report) -> tuple[str, ...]:
+    """How the numbers came about, a sentence each."""
+    said = []
+    for found in report.latency:
+        mean = f"mean length {found.mean_length:.1f} tokens"
+        said.append(
+            f"Latency at batch {found.batch_size}: {found.rounds} interleaved rounds over {len(found.shapes)} batches ({mean}) after "
+            f"{found.warmup} to warm up; speed is the median of the paired ratios, with a bootstrap interval"
+            f"{'' if found.stopped == 'narrow' else ' (stopped by the time limit)'}."
+        )
+    if report.max_drop is not None:
+        said.append(f"The search was allowed a relative loss of {share(report.max_drop)} on the validation split.")
+    return (*said, *report.notes)
+
+
+def machine(report: Report) -> str:
+    """Processor and versions, one line."""
+    found = report.environment
+    packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
+    instructions = f" ({', '.join(found.instructions)})" if found.instructions else ""
+    return f"{found.processor}{instructions}, {found.affinity} of {found.cores} cores; {found.system}; Python {found.python}; {packages}"
+
+
+def _kept(report: Report) -> tuple[str, str] | None:
+    """("98.7%", "dense"), or None if nothing can be compared."""
+    for of in _REFERENCES:
+        value = report.retained("slim", of)
+        if value is not None:
+            return share(value), of
+    return None
+
+
+def headline(report: Report) -> str:
+    """The result in one sentence."""
+    slim, kept = report.row("slim"), _kept(report)
+    parts = []
+    if slim is not None:
+        unit = "%" if report.metric in _PERCENT else ""
+        retained = "" if kept is None else f" ({kept[0]} of {kept[1]})"
+        parts.append(f"{_metric_word(report)} {metric_value(report, slim.value)}{unit}{retained}")
+    parts.append(f"{share(report.slim.params / report.dense.params)} of the parameters")
+    parts += [f"{times(found.ratio('slim').value)} as fast at batch {found.batch_size}" for found in report.latency]
+    return ", ".join(parts)
+
+
+def tiles(report: Report) -> tuple[tuple[str, str], ...]:
+    """The few figures that come first: (value, what it is)."""
+    slim, kept = report.row("slim"), _kept(report)
+    found = []
+    if slim is not None:
+        unit = "%" if report.metric in _PERCENT else ""
+        found.append(
+            (
+                metric_value(report, slim.value) + unit,
+                f"{_metric_word(report)}, slim" + ("" if kept is None else f"; {kept[0]} of {kept[1]}"),
+            )
+        )
+    found.append(
+        (
+            share(report.slim.params / report.dense.params),
+            f"of the parameters, {amount(report.slim.params)} of {amount(report.dense.params)}",
+        )
+    )
+    for each in report.latency:
+        found.append(
+            (times(each.ratio("slim").value), f"as fast at batch {each.batch_size}, p50 {milliseconds(each.timing('slim').p50_ms)} ms")
+        )
+    found.append((amount(report.slim.bytes, "B"), f"ONNX file, dense {amount(report.dense.bytes, 'B')}"))
+    return tuple(found)
+
+
+def _metric_word(report: Report) -> str:
+    return metric_name(report).partition(",")[0]

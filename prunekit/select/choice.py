@@ -1,0 +1,171 @@
+"""What a readout selection is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.stats.collect import Collected
+from prunekit.tasks import Task
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, stages done, stages in all)."""
+
+STAGES = ("oracle", "layers", "clusters", "ranking", "sizes")
+
+
+@dataclass(frozen=True)
+class ReadoutScores:
+    """Scores on the validation split.
+
+    Attributes
+    ----------
+    oracle : float
+        The probe on all neurons.
+    layers : tuple of float
+        The probe on layers 0..i, for each i.
+    base : float or None
+        The probe on what the clusters leave; None where the method has no use for it.
+    chosen : float
+        The probe on the neurons chosen.
+    """
+
+    oracle: float
+    layers: tuple[float, ...]
+    base: float | None
+    chosen: float
+
+
+@dataclass(frozen=True, eq=False)
+class ReadoutChoice:
+    """The neurons that the classifier reads, the classifier, and how they were found.
+
+    Attributes
+    ----------
+    method : str
+    neurons : {layer: dimensions}
+        Layers and dimensions ascending; only layers that are read.
+    coef : (outputs, k) float64
+        Columns in the order of `ids`: by layer, then by dimension. Reads raw (not standardised) neurons.
+    intercept : (outputs,) float64
+    oracle_coef, oracle_intercept : (outputs, D), (outputs,) float64
+    scores : ReadoutScores
+    layer : int
+        The layer that the layer selector chose; nothing above it is read.
+    candidates, clusters : int
+        Neurons up to that layer, and how many of them the clusters leave.
+    trace : tuple of (int, float)
+        Sizes tried and their scores.
+    target : float
+        The score that the sizes had to reach.
+    target_met : bool
+        False: no size within the budget reached it, and the choice is the best that the budget allows.
+    parameters : dict
+        Of the method; plain JSON.
+    seconds : {stage: seconds}
+    hidden : int
+        Width of a layer, H.
+    """
+
+    method: str
+    neurons: Mapping[int, tuple[int, ...]]
+    coef: Floats
+    intercept: Floats
+    oracle_coef: Floats
+    oracle_intercept: Floats
+    scores: ReadoutScores
+    layer: int
+    candidates: int
+    clusters: int
+    trace: tuple[tuple[int, float], ...]
+    target: float
+    target_met: bool
+    parameters: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    hidden: int
+
+    @property
+    def ids(self) -> Ids:
+        """Flat neuron ids, layer * H + dimension, ascending, (k,)."""
+        return np.array([layer * self.hidden + dim for layer, dims in self.neurons.items() for dim in dims], dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        """Number of neurons read, k."""
+        return int(self.coef.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a method needs to know; checked by `select_readout`."""
+
+    train: Collected
+    validation: Collected
+    task: Task
+    layers: int
+    hidden: int
+    keep: int
+    layer_delta: float
+    neuron_delta: float
+    threshold: float
+    seed: int
+    progress: Progress | None
+
+    @property
+    def width(self) -> int:
+        """Number of neurons, D."""
+        return (self.layers + 1) * self.hidden
+
+    @property
+    def varying(self) -> Ids:
+        """Flat ids of the neurons that have a variance."""
+        return np.flatnonzero(self.train.moments.varies[: self.width])
+
+    def below(self, score: float, delta: float) -> float:
+        """The score lowered by a relative delta; for a negative score, too, lower is worse."""
+        return score - delta * abs(score)
+
+    def choice(
+        self,
+        method: str,
+        order: Ids,
+        probe: tuple[Floats, Floats],
+        oracle: tuple[Floats, Floats],
+        *,
+        scores: ReadoutScores,
+        layer: int,
+        clusters: int,
+        trace: list[tuple[int, float]],
+        target: float,
+        target_met: bool,
+        parameters: Mapping[str, Any],
+        seconds: Mapping[str, float],
+    ) -> ReadoutChoice:
+        """Put a choice together: `order` are the flat ids that the columns of the probe stand for."""
+        sorting = np.argsort(order)
+        ids = order[sorting]
+        neurons = {int(at): tuple(int(dim) for dim in ids[ids // self.hidden == at] % self.hidden) for at in np.unique(ids // self.hidden)}
+        return ReadoutChoice(
+            method,
+            neurons,
+            np.ascontiguousarray(probe[0][:, sorting]),
+            probe[1],
+            oracle[0],
+            oracle[1],
+            scores,
+            layer,
+            (layer + 1) * self.hidden,
+            clusters,
+            tuple(trace),
+            target,
+            target_met,
+            dict(parameters),
+            dict(seconds),
+            self.hidden,
+        )

@@ -1,0 +1,179 @@
+"""`RowStore`: a float32 matrix that is in memory while it is small, and in a file when it is not."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prunekit.errors import OutputError, StatisticsError
+
+Rows = NDArray[np.float32]
+
+LIMIT = 256 * 2**20
+_CHUNK_BYTES = 32 * 2**20
+
+
+class RowStore:
+    """An (n, D) float32 matrix, written by row indices and read in chunks of rows.
+
+    Above `limit` bytes the matrix lives in an unnamed file. It is read and written by plain file calls rather than
+    mapped, because pages of a mapping count as resident memory of the process and those of the page cache do not: memory
+    is bounded by one chunk, whatever n is.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Shape, n and D.
+    directory : path, optional
+        Where the file goes; the system's temporary directory by default.
+    limit : int
+        Bytes up to which the matrix is held in memory.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be made or the disk is full.
+    """
+
+    def __init__(self, rows: int, columns: int, *, directory: str | Path | None = None, limit: int = LIMIT) -> None:
+        self.shape = (rows, columns)
+        self._directory, self._limit = directory, limit
+        self._memory: Rows | None = None
+        self._file: int | None = None
+        if rows * columns * 4 <= limit:
+            self._memory = np.zeros(self.shape, dtype=np.float32)
+            return
+        try:
+            self._file, name = tempfile.mkstemp(prefix="prunekit-rows-", dir=directory)
+            os.unlink(name)  # the file lives as long as its descriptor: nothing is left behind by a crash
+            os.truncate(self._file, rows * columns * 4)
+        except OSError as error:
+            raise OutputError(
+                f"No room for {rows * columns * 4 / 1e9:.1f} GB of activations in {directory or tempfile.gettempdir()}: {error}"
+            ) from None
+
+    @classmethod
+    def of(cls, matrix: ArrayLike, *, directory: str | Path | None = None, limit: int = LIMIT) -> RowStore:
+        """A store that holds the given (n, D) matrix, as float32."""
+        values = np.asarray(matrix, dtype=np.float32)
+        if values.ndim != 2:
+            raise StatisticsError(f"Rows must be a matrix. Got shape {values.shape} instead.")
+        store = cls(*values.shape, directory=directory, limit=limit)
+        store.put(np.arange(len(values)), values)
+        return store
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns, D."""
+        return self.shape[1]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the matrix is held in memory rather than in a file."""
+        return self._memory is not None
+
+    def put(self, indices: Sequence[int] | NDArray[np.int64], rows: ArrayLike) -> None:
+        """Write rows, (k, D), at the given row indices, (k,)."""
+        where = np.asarray(indices, dtype=np.int64)
+        values = np.ascontiguousarray(rows, dtype=np.float32)
+        if values.shape != (len(where), self.width):
+            raise StatisticsError(f"Expected {len(where)} rows of {self.width} columns. Got shape {values.shape} instead.")
+        if len(where) and (int(where.min()) < 0 or int(where.max()) >= len(self)):
+            raise StatisticsError(f"A row index is outside 0..{len(self) - 1}.")
+        if self._memory is not None:
+            self._memory[where] = values
+            return
+        breaks = np.flatnonzero(np.diff(where) != 1) + 1
+        try:
+            for run in np.split(np.arange(len(where)), breaks):
+                if len(run):
+                    _write(self._descriptor(), values[run[0] : run[-1] + 1], int(where[run[0]]) * self.width * 4)
+        except OSError as error:
+            raise OutputError(f"The activations cannot be written: {error}") from None
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, Rows]]:
+        """Chunks of rows in order: (index of the first row, (k, D) read-only array valid until the next chunk).
+
+        `size` is the number of rows; by default a chunk holds 32 MB.
+        """
+        step = size or max(1, _CHUNK_BYTES // (4 * max(self.width, 1)))
+        if self._memory is not None:
+            view = self._memory.view()
+            view.flags.writeable = False
+            for start in range(0, len(self), step):
+                yield start, view[start : start + step]
+            return
+        buffer = np.empty((min(step, len(self)), self.width), dtype=np.float32)
+        for start in range(0, len(self), step):
+            count = min(step, len(self) - start)
+            _read(self._descriptor(), buffer[:count], start * self.width * 4)
+            chunk = buffer[:count].view()
+            chunk.flags.writeable = False
+            yield start, chunk
+
+    def columns(self, ids: Sequence[int] | NDArray[np.int64]) -> RowStore:
+        """A new store with the columns `ids`, in that order; in memory when it fits the same limit."""
+        picked = np.asarray(ids, dtype=np.int64)
+        narrow = RowStore(len(self), len(picked), directory=self._directory, limit=self._limit)
+        for start, chunk in self.chunks():
+            narrow.put(np.arange(start, start + len(chunk)), chunk[:, picked])
+        return narrow
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> RowStore:
+        """A new store with some of the rows, whose indices must ascend; in memory when it fits the same limit."""
+        picked = np.asarray(rows, dtype=np.int64)
+        if (np.diff(picked) <= 0).any():
+            raise StatisticsError("Row indices must ascend.")
+        short = RowStore(len(picked), self.width, directory=self._directory, limit=self._limit)
+        for start, chunk in self.chunks():
+            first, stop = np.searchsorted(picked, [start, start + len(chunk)])
+            short.put(np.arange(first, stop), chunk[picked[first:stop] - start])
+        return short
+
+    def close(self) -> None:
+        """Give the memory or the file back; closing twice is allowed, reading afterwards is not."""
+        self._memory = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self.shape = (0, self.width)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise StatisticsError("The rows were closed.")
+        return self._file
+
+
+def _write(descriptor: int, values: Rows, offset: int) -> None:
+    data = values.data.cast("B")
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _read(descriptor: int, into: Rows, offset: int) -> None:
+    data = into.data.cast("B")
+    while data:
+        count = os.preadv(descriptor, [data], offset)
+        if not count:
+            raise StatisticsError("The file of activations is shorter than it was written.")
+        data, offset = data[count:], offset + count

@@ -1,0 +1,75 @@
+"""A seeded, bounded, mergeable sample of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prunekit.errors import ParameterError, StatisticsError
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """At most `size` rows of a stream: those whose ids hash lowest (bottom-k sampling).
+
+    Which rows are taken depends on their ids and the seed alone, not on chunks, their order or the machine; merging the
+    samples of two parts gives the sample of the whole.
+
+    Attributes
+    ----------
+    size, seed : int
+    ids : (k,) int64
+        Ids of the rows, ascending.
+    rows : (k, D) float32
+    """
+
+    size: int
+    seed: int
+    ids: NDArray[np.int64]
+    rows: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, size: int, width: int, *, seed: int = 0) -> Sample:
+        """A sample of nothing yet."""
+        if size < 1:
+            raise ParameterError("size", "Sample", "at least 1", size)
+        return cls(size, seed, np.empty(0, dtype=np.int64), np.empty((0, width), dtype=np.float32))
+
+    def add(self, ids: ArrayLike, rows: ArrayLike) -> Sample:
+        """The sample after more rows, (k, D), with ids (k,) that were not seen before."""
+        numbers, values = np.asarray(ids, dtype=np.int64), np.asarray(rows, dtype=np.float32)
+        if values.shape != (len(numbers), self.rows.shape[1]):
+            raise StatisticsError(f"Expected {len(numbers)} rows of {self.rows.shape[1]} columns. Got shape {values.shape} instead.")
+        # Thin the newcomers first, so that a long chunk is not copied.
+        few = _lowest(numbers, self.seed, self.size)
+        return self._bounded(np.concatenate([self.ids, numbers[few]]), np.concatenate([self.rows, values[few]]))
+
+    def merge(self, other: Sample) -> Sample:
+        """The sample of both parts; raises StatisticsError where size, seed or width differ."""
+        if (self.size, self.seed, self.rows.shape[1]) != (other.size, other.seed, other.rows.shape[1]):
+            raise StatisticsError("Samples of different size, seed or width cannot be merged.")
+        return self._bounded(np.concatenate([self.ids, other.ids]), np.concatenate([self.rows, other.rows]))
+
+    def _bounded(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Sample:
+        if len(np.unique(ids)) != len(ids):
+            raise StatisticsError("A row was sampled twice: the ids of the parts overlap.")
+        kept = _lowest(ids, self.seed, self.size)
+        kept = kept[np.argsort(ids[kept])]
+        return Sample(self.size, self.seed, ids[kept], rows[kept])
+
+
+def _lowest(ids: NDArray[np.int64], seed: int, size: int) -> NDArray[np.int64]:
+    return np.asarray(np.argsort(_hash(ids, seed), kind="stable")[:size])
+
+
+def _hash(ids: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """splitmix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words, so distinct ids never tie."""
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    z = ids.astype(np.uint64) * _ODD + start
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))

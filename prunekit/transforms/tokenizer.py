@@ -1,0 +1,141 @@
+"""Cuts a fast tokenizer down to the token ids that a plan keeps: WordPiece, BPE, Unigram and word-level models."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from prunekit.errors import PlanError, UnsupportedError
+
+_TYPES = ("WordPiece", "BPE", "Unigram", "WordLevel")
+
+
+def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
+    """Token ids that a slim tokenizer needs so that texts made of the tokens `used` are split as before.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+    used : iterable of int
+        Token ids seen in the data.
+
+    Returns
+    -------
+    tuple of int
+        Sorted: the ids used, every added (special) token, the unknown token, for BPE also every symbol that merges
+        into one of them and the single bytes or characters, so that any other text can still be spelled.
+
+    Raises
+    ------
+    UnsupportedError
+        If the tokenizer is not a fast one of a known kind.
+    """
+    state = _state(tokenizer)
+    model = state["model"]
+    needed = set(used) | {token["id"] for token in state["added_tokens"]}
+    if model["type"] == "Unigram":
+        if model.get("unk_id") is not None:
+            needed.add(model["unk_id"])
+        return tuple(sorted(needed))
+    vocabulary: dict[str, int] = model["vocab"]
+    if model.get("unk_token") in vocabulary:
+        needed.add(vocabulary[model["unk_token"]])
+    if model["type"] == "BPE":
+        needed.update(
+            number for token, number in vocabulary.items() if len(token) == 1 or (token.startswith("<0x") and token.endswith(">"))
+        )
+        made: dict[int, set[int]] = {}
+        for left, right in _merges(model):
+            made.setdefault(vocabulary[left + right], set()).update((vocabulary[left], vocabulary[right]))
+        open_ends = list(needed)
+        while open_ends:
+            for part in made.get(open_ends.pop(), ()):
+                if part not in needed:
+                    needed.add(part)
+                    open_ends.append(part)
+    return tuple(sorted(needed))
+
+
+def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
+    """A copy of a tokenizer that knows only the token ids `kept`, renumbered in their order.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+    kept : sequence of int
+        Increasing; `needed_tokens` gives what must be among them.
+
+    Returns
+    -------
+    PreTrainedTokenizerFast
+        Token `kept[i]` has become token i.
+
+    Raises
+    ------
+    PlanError
+        If an added (special) or the unknown token is dropped.
+    UnsupportedError
+        If the tokenizer is not a fast one of a known kind.
+    """
+    state = _state(tokenizer)
+    model = state["model"]
+    new = {old: place for place, old in enumerate(kept)}
+    for token in state["added_tokens"]:
+        if token["id"] not in new:
+            raise PlanError(f"The plan's 'vocabulary' drops token {token['id']}, which is the added token {token['content']!r}.")
+        token["id"] = new[token["id"]]
+    if model["type"] == "Unigram":
+        unknown = model.get("unk_id")
+        if unknown is not None and unknown not in new:
+            raise PlanError(f"The plan's 'vocabulary' drops token {unknown}, which is the unknown token.")
+        model["unk_id"] = None if unknown is None else new[unknown]
+        model["vocab"] = [model["vocab"][old] for old in kept if old < len(model["vocab"])]
+    else:
+        vocabulary: dict[str, int] = model["vocab"]
+        if model.get("unk_token") in vocabulary and vocabulary[model["unk_token"]] not in new:
+            raise PlanError(f"The plan's 'vocabulary' drops token {vocabulary[model['unk_token']]}, which is the unknown token.")
+        model["vocab"] = {token: new[old] for token, old in vocabulary.items() if old in new}
+        if model["type"] == "BPE":
+            left_over = model["vocab"].keys()
+            model["merges"] = [[a, b] for a, b in _merges(model) if a in left_over and b in left_over and a + b in left_over]
+    state["post_processor"] = _renumber(state["post_processor"], new)
+    slim = copy.deepcopy(tokenizer)
+    slim._tokenizer = Tokenizer.from_str(json.dumps(state))
+    return slim
+
+
+def _state(tokenizer: Any) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UnsupportedError(f"Only fast tokenizers can be cut. Got {type(tokenizer).__name__}; load it with use_fast=True.")
+    state: dict[str, Any] = json.loads(backend.to_str())
+    kind = state["model"].get("type")
+    if kind not in _TYPES:
+        raise UnsupportedError(f"Tokenizers of kind {kind!r} cannot be cut; supported: {', '.join(_TYPES)}.")
+    return state
+
+
+def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    # Older files write a merge as one string.
+    return [(merge.split(" ")[0], merge.split(" ")[1]) if isinstance(merge, str) else (merge[0], merge[1]) for merge in model["merges"]]
+
+
+def _renumber(processor: Any, new: Mapping[int, int]) -> Any:
+    """Token ids inside a post-processor."""
+    if not isinstance(processor, dict):
+        return processor
+    found = dict(processor)
+    if found["type"] == "Sequence":
+        found["processors"] = [_renumber(each, new) for each in found["processors"]]
+    for name in ("sep", "cls"):
+        if name in found:
+            found[name] = [found[name][0], new[found[name][1]]]
+    if "special_tokens" in found:
+        found["special_tokens"] = {
+            name: {**token, "ids": [new[old] for old in token["ids"]]} for name, token in found["special_tokens"].items()
+        }
+    return found

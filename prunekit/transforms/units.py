@@ -1,0 +1,72 @@
+"""What FFN neurons and heads have in common: units of a block, which may lose all of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from prunekit.arch.spec import SubBlock
+from prunekit.arch.view import ModelView
+from prunekit.errors import UnsupportedError
+from prunekit.plan import Indices, Plan
+from prunekit.plan_ops import kept_blocks
+from prunekit.transforms.base import Transform
+from prunekit.transforms.layers import configs
+from prunekit.transforms.surgery import remove, scale_sizes, slice_role
+
+
+class BlockUnits(Transform):
+    """Keeps units of each block; a block that keeps none loses the whole sub-block, but for its output bias."""
+
+    role: ClassVar[Literal["heads", "ffn"]]
+
+    @abstractmethod
+    def part(self, view: ModelView) -> SubBlock:
+        """The sub-block that holds the units."""
+
+    @abstractmethod
+    def outside(self, view: ModelView, kept: Mapping[int, Indices]) -> None:
+        """Cut what these units own outside the blocks, and record uniform sizes in the config."""
+
+    def kept(self, plan: Plan) -> dict[int, Indices]:
+        """{block: units kept} for every block that exists after the plan, always explicit."""
+        named: Mapping[int, Indices] = getattr(plan, self.role)
+        everything = tuple(range(getattr(plan.source, self.role)))
+        return {block: named.get(block, everything) for block in kept_blocks(plan)}
+
+    def concerns(self, plan: Plan) -> bool:
+        """Whether any block that exists loses units."""
+        return any(len(units) < getattr(plan.source, self.role) for units in self.kept(plan).values())
+
+    def requires(self, view: ModelView, plan: Plan) -> None:
+        """Families whose blocks share weights must keep the same units everywhere."""
+        view.check(self.role)
+        view.roles()
+        if view.spec.shared_blocks and len(set(self.kept(plan).values())) > 1:
+            raise UnsupportedError(f"{plan.source.model_type} model, {self.role}: {view.spec.shared_blocks}.")
+
+    def call(self, view: ModelView, plan: Plan) -> nn.Module:
+        """Slice, or remove, block by block."""
+        part, units, kept = self.part(view), getattr(plan.source, self.role), self.kept(plan)
+        # Shared blocks are stored once; `requires` saw that all of them keep the same.
+        for block, indices in zip(view.blocks, kept.values(), strict=False):
+            if not indices:
+                remove(block, part)
+            elif len(indices) < units:
+                slice_role(block, view.spec.block, self.role, indices, units)
+                scale_sizes(block, part.sizes, len(indices), units)
+        self.outside(view, kept)
+        return view.model
+
+    def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
+        """No projection is left with an empty axis: runtimes cannot export those."""
+        assert all(parameter.numel() for parameter in view.blocks.parameters())
+
+
+def record(view: ModelView, key: str, value: object) -> None:
+    """Write a value into all configs of a model."""
+    for config in configs(view.model):
+        setattr(config, key, value)

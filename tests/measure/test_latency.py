@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded, _Padding
+from prunekit.errors import ParameterError, StatisticsError
+from prunekit.exporters.onnx import export_onnx, sample_space
+from prunekit.measure.latency import bootstrap_median, bucketed_rows, compare, latency_of_files, single_rows
+from prunekit.measure.records import Comparison, environment
+from tests.models import build
+
+
+class Clock:
+    """Seconds that only pass when someone works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def worker(self, seconds: Callable[[Any], float]) -> Callable[[Any], None]:
+        def work(batch: Any) -> None:
+            self.now += seconds(batch)
+
+        return work
+
+
+def race(candidates: dict[str, Callable[[Any], float]], batches: Any = (1.0, 2.0, 5.0), **changes: Any) -> Comparison:
+    """Compare on an invented clock; by default the batch is the time that a candidate multiplies."""
+    clock = Clock()
+    given: dict[str, Any] = {"baseline": "dense", "shapes": [(4, 10)] * len(batches), "max_seconds": 1e9, "clock": clock}
+    return compare({name: clock.worker(seconds) for name, seconds in candidates.items()}, batches, **{**given, **changes})
+
+
+def test_a_known_ratio_is_found_exactly() -> None:
+    found = race({"dense": lambda batch: 3.0 * batch, "slim": lambda batch: 0.5 * batch})
+    ratio = found.ratio("slim")
+    assert (ratio.value, ratio.low, ratio.high) == (6.0, 6.0, 6.0)
+    assert found.stopped == "narrow"
+    assert found.rounds == 30
+
+
+def test_drift_that_both_share_does_not_matter() -> None:
+    # The machine becomes ten times slower on the way: medians over all rounds would not tell.
+    clock = Clock()
+    slow = {"dense": 3.0, "slim": 1.0}
+
+    def worker(name: str) -> Callable[[Any], None]:
+        def work(batch: float) -> None:
+            clock.now += slow[name] * batch * (1 + clock.now / 1000)
+
+        return work
+
+    found = compare(
+        {name: worker(name) for name in slow}, [1.0, 1.5, 2.0], baseline="dense", shapes=[(1, 1)] * 3, min_rounds=300, clock=clock, max_seconds=1e9
+    )
+    assert found.timing("dense").milliseconds[-1] > 5 * found.timing("dense").milliseconds[0]
+    assert found.ratio("slim").value == pytest.approx(3.0, rel=0.01)
+
+
+def test_who_comes_first_gains_nothing() -> None:
+    # Whoever follows the other on the same batch finds it in the cache.
+    clock = Clock()
+    last: list[Any] = [None]
+
+    def work(batch: Any) -> None:
+        clock.now += 1.0 if last[0] == batch else 2.0
+        last[0] = batch
+
+    for count in (2, 3, 4, 5):
+        last[0] = None
+        found = compare(
+            {"dense": work, "slim": work}, list(range(count)), baseline="dense", shapes=[(1, 1)] * count, min_rounds=20 * count, clock=clock
+        )
+        assert np.mean(found.timing("dense").milliseconds) == pytest.approx(np.mean(found.timing("slim").milliseconds), rel=0.03)
+
+
+@pytest.mark.parametrize("names", [("dense", "slim"), ("dense", "slim", "int8")])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_the_order_rotates_on_every_batch(names: tuple[str, ...], count: int) -> None:
+    calls: list[tuple[str, int]] = []
+    clock = Clock()
+
+    def worker(name: str) -> Callable[[int], None]:
+        def work(batch: int) -> None:
+            calls.append((name, batch))
+            clock.now += 1.0
+
+        return work
+
+    rounds = len(names) * count * 2
+    found = compare(
+        {name: worker(name) for name in names},
+        range(count),
+        baseline="dense",
+        shapes=[(1, 1)] * count,
+        min_rounds=rounds,
+        warmup=2,
+        clock=clock,
+    )
+    warm, measured = calls[: 2 * count * len(names)], calls[2 * count * len(names) :]
+    assert found.warmup == 2 * count
+    assert {name for name, _ in warm} == set(names)
+    turns = [measured[at : at + len(names)] for at in range(0, len(measured), len(names))]
+    assert len(turns) == found.rounds == rounds
+    assert found.order == tuple(turn[0][1] for turn in turns) == tuple(at % count for at in range(rounds))
+    for turn in turns:
+        # Each candidate once, all on one batch.
+        assert {name for name, _ in turn} == set(names)
+        assert len({batch for _, batch in turn}) == 1
+    for batch in range(count):
+        firsts = [turn[0][0] for turn in turns if turn[0][1] == batch]
+        # No candidate comes first on a batch more often than another.
+        assert all(firsts.count(name) == len(firsts) / len(names) for name in names)
+    if count > 1 and len(names) == 2:
+        assert turns[0][0][0] != turns[1][0][0]
+
+
+def noisy(rng: np.random.Generator, milliseconds: float) -> Callable[[Any], float]:
+    return lambda batch: milliseconds * batch * float(np.exp(rng.normal(0, 0.1)))
+
+
+def test_the_interval_covers_the_truth(rng: np.random.Generator) -> None:
+    inside = 0
+    for seed in range(60):
+        found = race({"dense": noisy(rng, 3.0), "slim": noisy(rng, 1.0)}, min_rounds=60, max_seconds=0, seed=seed).ratio("slim")
+        inside += found.low <= 3.0 <= found.high
+    # 95% of 60 is 57; fewer than 50 would come by chance once in 10,000 times.
+    assert inside >= 50
+
+
+def test_it_stops_when_it_knows_enough(rng: np.random.Generator) -> None:
+    found = race({"dense": noisy(rng, 2.0), "slim": noisy(rng, 1.0)})
+    ratio = found.ratio("slim")
+    assert found.stopped == "narrow"
+    assert (ratio.high - ratio.low) / 2 <= 0.02 * ratio.value
+    assert 30 < found.rounds < 1000
+    assert found.rounds % 3 == 0
+
+
+def test_it_stops_when_time_is_up(rng: np.random.Generator) -> None:
+    wild = {"dense": lambda batch: float(np.exp(rng.normal(0, 2))), "slim": lambda batch: float(np.exp(rng.normal(0, 2)))}
+    found = race(wild, max_seconds=500.0)
+    assert found.stopped == "time"
+    assert found.seconds >= 500
+    assert found.seconds - (found.timing("dense").milliseconds[-1] + found.timing("slim").milliseconds[-1]) / 1000 < 500
+    assert race(wild, max_seconds=0.0, min_rounds=7).rounds == 7
+
+
+def test_percentiles_and_throughput_are_of_the_raw_values() -> None:
+    found = race({"dense": lambda batch: batch, "slim": lambda batch: batch / 4}, batches=[0.001, 0.002, 0.009], shapes=[(1, 5), (2, 7), (3, 9)])
+    dense = found.timing("dense")
+    raw = np.array(dense.milliseconds)
+    assert raw[:3].tolist() == pytest.approx([1.0, 2.0, 9.0])
+    assert [dense.p50_ms, dense.p90_ms, dense.p99_ms] == pytest.approx(np.percentile(raw, [50, 90, 99]).tolist())
+    assert dense.rows_per_second == pytest.approx(6 / 0.012)
+    assert found.timing("slim").rows_per_second == pytest.approx(4 * dense.rows_per_second)
+    assert (found.batch_size, found.mean_length) == (3, pytest.approx((5 + 14 + 27) / 6))
+
+
+def test_garbage_is_not_collected_in_anyones_turn() -> None:
+    states: list[bool] = []
+    clock = Clock()
+
+    def work(batch: int) -> None:
+        states.append(gc.isenabled())
+        clock.now += 1
+
+    compare({"dense": work, "slim": work}, [0], baseline="dense", shapes=[(1, 1)], warmup=0, clock=clock)
+    assert not any(states)
+    assert gc.isenabled()
+
+    def fail(batch: int) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        compare({"dense": fail, "slim": fail}, [0], baseline="dense", shapes=[(1, 1)], warmup=0, clock=clock)
+    assert gc.isenabled()
+
+
+def test_a_comparison_is_plain_json() -> None:
+    found = race({"dense": lambda batch: 3.0 * batch, "slim": lambda batch: batch}, seed=5, threads=2)
+    text = json.dumps(asdict(found), allow_nan=False)
+    assert TypeAdapter(Comparison).validate_json(text) == found
+    assert json.loads(text)["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "fat"}, "'baseline' parameter of compare must be one of dense, slim"),
+        ({"batches": ()}, "'batches'"),
+        ({"shapes": [(1, 1)]}, "'shapes' .* one for each of the 3 batches"),
+        ({"min_rounds": 0}, "'min_rounds'"),
+        ({"warmup": -1}, "'warmup'"),
+    ],
+)
+def test_mistakes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        race({"dense": lambda batch: 1.0, "slim": lambda batch: 1.0}, **changes)
+
+
+def test_one_candidate_is_none() -> None:
+    with pytest.raises(ParameterError, match="'candidates' .* two or more"):
+        race({"dense": lambda batch: 1.0})
+
+
+def test_a_clock_that_stands_still_is_an_error() -> None:
+    with pytest.raises(StatisticsError, match="The clock did not move"):
+        race({"dense": lambda batch: 1.0, "slim": lambda batch: 0.0})
+
+
+def test_the_bootstrap_is_that_of_scipy(rng: np.random.Generator) -> None:
+    from scipy.stats import bootstrap
+
+    values = rng.lognormal(size=200)
+    ours = bootstrap_median(values, seed=1, resamples=4000)
+    theirs = bootstrap((values,), np.median, method="percentile", n_resamples=4000, rng=2).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), rel=0.03)
+    assert ours == bootstrap_median(values, seed=1, resamples=4000)
+    assert ours[0] < np.median(values) < ours[1]
+
+
+def test_the_bootstrap_does_not_depend_on_how_much_it_holds_at_once(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = rng.normal(size=50)
+    before = bootstrap_median(values, seed=3)
+    monkeypatch.setattr("prunekit.measure.latency._CELLS", 1000)
+    assert bootstrap_median(values, seed=3) == before
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
+def test_the_bootstrap_needs_finite_values(values: list[float]) -> None:
+    with pytest.raises(StatisticsError, match="finite"):
+        bootstrap_median(np.array(values), seed=0)
+
+
+lengths = st.lists(st.integers(1, 60), min_size=1, max_size=90).map(lambda found: np.array(found, dtype=np.int64))
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(1, 40), st.integers(0, 9))
+def test_single_rows_have_the_lengths_of_the_data_in_its_order(lengths: np.ndarray, count: int, seed: int) -> None:
+    rows = np.concatenate(single_rows(lengths, count, seed=seed))
+    assert len(rows) == min(count, len(lengths))
+    assert (np.diff(rows) > 0).all()
+    # One of each stratum by length: no order statistic is off by more than a stratum.
+    order, drawn = np.sort(lengths), np.sort(lengths[rows])
+    edges = np.linspace(0, len(order), len(drawn) + 1).astype(int)
+    assert all(order[low] <= value <= order[high - 1] for low, high, value in zip(edges, edges[1:], drawn, strict=False))
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(1, 40), st.integers(1, 9), st.integers(0, 9))
+def test_buckets_are_full_disjoint_and_of_about_one_length(lengths: np.ndarray, size: int, count: int, seed: int) -> None:
+    buckets = bucketed_rows(lengths, size, count, seed=seed)
+    rows = np.concatenate(buckets)
+    assert len(set(rows.tolist())) == len(rows)
+    assert {len(bucket) for bucket in buckets} == {min(size, len(lengths))}
+    assert len(buckets) == min(count, len(lengths) // min(size, len(lengths)))
+    spans = [(lengths[bucket].min(), lengths[bucket].max()) for bucket in buckets]
+    assert all(one[1] <= other[0] for one, other in zip(spans, spans[1:], strict=False))
+
+
+def encoded(rng: np.random.Generator, rows: int = 70, vocabulary: int = 50) -> Encoded:
+    sizes = rng.integers(1, 20, size=rows)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    ids = rng.integers(2, vocabulary, size=offsets[-1]).astype(np.int32)
+    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, np.zeros(rows, dtype=np.int64), 0, 0, _Padding(1, 0, False))
+
+
+@pytest.mark.needs("onnxruntime")
+def test_files_are_compared_on_the_datas_lengths(rng: np.random.Generator, tmp_path: Path) -> None:
+    paths = {}
+    for name, layers in (("dense", 4), ("slim", 1)):
+        model = build("bert", "ForSequenceClassification", num_hidden_layers=layers)
+        file = export_onnx(model, tmp_path / f"{name}.onnx", inputs=ModelView.of(model).inputs, space=sample_space(model.config))
+        paths[name] = file.path
+    data = encoded(rng)
+    found = latency_of_files(paths, data, max_seconds=0.0, min_rounds=3, seed=7)
+    assert [each.batch_size for each in found] == [1, 32]
+    assert [len(each.shapes) for each in found] == [32, 2]
+    assert all(set(length for _, length in each.shapes) <= set(data.lengths.tolist()) for each in found)
+    assert all([timing.name for timing in each.timings] == ["dense", "slim"] and each.baseline == "dense" for each in found)
+    assert found[0].environment == environment()
+    again = latency_of_files(paths, data, max_seconds=0.0, min_rounds=3, seed=7)
+    assert [each.shapes for each in again] == [each.shapes for each in found]
+    with pytest.raises(ParameterError, match="'batch_sizes'"):
+        latency_of_files(paths, data, batch_sizes=(0,))
+    # A file with fewer tokens runs on rows of its own.
+    with pytest.raises(ParameterError, match="of the 70 rows. Got \"3 rows for 'slim'\""):
+        latency_of_files(paths, data, own={"slim": encoded(rng, rows=3)})
+    assert latency_of_files(paths, data, own={"slim": encoded(rng)}, batch_sizes=(2,), max_seconds=0.0, min_rounds=1)[0].batch_size == 2
+
+
+def test_the_environment_reads_the_processor(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Xeon 9\nflags\t\t: fpu avx2 avx512_vnni amx_int8\n\nprocessor\t: 1\nmodel name\t: Xeon 9\n")
+    found = environment(info)
+    assert found.processor == "Xeon 9"
+    assert found.instructions == ("AVX2", "AVX512_VNNI", "AMX_INT8")
+    assert 1 <= found.affinity <= found.cores
+    assert found.packages["torch"]
+    assert replace(environment(tmp_path / "none"), processor="") == replace(found, processor="", instructions=())

@@ -1,0 +1,44 @@
+"""Random plans for the tiny models."""
+
+from __future__ import annotations
+
+import random
+
+from prunekit.arch.view import ModelView
+from prunekit.plan import Plan, ReadoutPlan
+
+UNITS = ("layers", "heads", "ffn", "hidden")
+
+
+def subset(rng: random.Random, size: int, least: int = 1) -> tuple[int, ...]:
+    """A random subset of range(size), sorted."""
+    return tuple(sorted(rng.sample(range(size), rng.randint(least, size))))
+
+
+def random_plan(view: ModelView, units: tuple[str, ...], rng: random.Random, *, empty: bool = True) -> Plan:
+    """A random plan that the family can express; some blocks lose a whole sub-block if `empty`."""
+    source, spec = view.source, view.spec
+    chosen: dict[str, object] = {}
+    for role in ("heads", "ffn"):
+        if role not in units:
+            continue
+        size = getattr(source, role)
+        first = subset(rng, size)
+        equal = bool(spec.shared_blocks or (role == "heads" and spec.equal_heads))
+        sets = {block: first if equal else subset(rng, size) for block in range(source.layers)}
+        if empty and rng.random() < 0.5:
+            for block in range(source.layers) if spec.shared_blocks else rng.sample(range(source.layers), 2):
+                sets[block] = ()
+        chosen[role] = sets
+    if "layers" in units:
+        chosen["layers"] = subset(rng, source.layers)
+    if "hidden" in units:
+        chosen["hidden"] = subset(rng, source.hidden, 5)
+    return Plan(source=source, **chosen)
+
+
+def random_readout(view: ModelView, pooling: str, rng: random.Random, top: int | None = None) -> ReadoutPlan:
+    """Neurons of some layers, the highest of which is `top`."""
+    top = view.num_layers if top is None else top
+    layers = {top, *rng.sample(range(top + 1), rng.randint(0, top))}
+    return ReadoutPlan(pooling=pooling, neurons={layer: subset(rng, view.hidden_size) for layer in sorted(layers)})

@@ -1,0 +1,72 @@
+"""The theorem behind every cut: a model that was cut computes what the masked model at full size computes."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from prunekit.arch.view import ModelView
+from prunekit.plan import Plan
+from prunekit.transforms.apply import apply
+from prunekit.transforms.masking import masked
+from prunekit.transforms.readout import set_readout
+from tests.models import CASES, batch_of, build
+from tests.plans import UNITS, random_plan, random_readout
+
+HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+# Explaining a failure would run it dozens of times.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+model_of = cache(build)
+
+
+def outputs(model: torch.nn.Module, left: bool) -> torch.Tensor:
+    view = ModelView.of(model)
+    batch = {name: tensor for name, tensor in batch_of(left=left).items() if name in view.inputs}
+    with torch.no_grad():
+        found = model(**batch)
+    values = (
+        found.start_logits + found.end_logits if "start_logits" in found else found.logits if "logits" in found else found.last_hidden_state
+    )
+    # What stands at padding is nobody's business.
+    return values[batch["attention_mask"].bool()] if values.shape[:2] == batch["input_ids"].shape else values
+
+
+@pytest.mark.parametrize("case", CASES)
+@given(seed=st.integers(0, 10**6), units=st.sets(st.sampled_from(UNITS), min_size=1), head=st.sampled_from(HEADS))
+@settings(max_examples=8, deadline=None, phases=PHASES)
+def test_sliced_equals_masked(case: str, seed: int, units: set[str], head: str) -> None:
+    if head == "ForQuestionAnswering":
+        head += "Simple" if case == "xlnet" else ""
+    model = model_of(case, head)
+    view = ModelView.of(model)
+    plan = random_plan(view, tuple(sorted(units)), random.Random(seed))
+    slim, reference = outputs(apply(model, plan), False), outputs(masked(model, plan), False)
+    if head == "Model" and plan.hidden is not None:
+        reference = reference[..., list(plan.hidden)]
+    torch.testing.assert_close(slim, reference, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+@given(seed=st.integers(0, 10**6), units=st.sets(st.sampled_from(UNITS)), pooling=st.sampled_from(["cls", "mean", "last", "token"]))
+@settings(max_examples=6, deadline=None, phases=PHASES)
+def test_readout_with_structure(case: str, seed: int, units: set[str], pooling: str) -> None:
+    model, rng = model_of(case, "ForSequenceClassification"), random.Random(seed)
+    view = ModelView.of(model)
+    structure = random_plan(view, tuple(sorted(units)), rng)
+    layers = [0, *(block + 1 for block in structure.kept_layers)]
+    readout = random_readout(view, pooling, rng, top=rng.choice(layers))
+    hidden = set(structure.hidden or range(view.hidden_size))
+    neurons = {layer: [dim for dim in dims if dim in hidden] or [min(hidden)] for layer, dims in readout.neurons.items() if layer in layers}
+    plan = Plan.model_validate({**structure.model_dump(), "readout": {"pooling": pooling, "neurons": neurons}})
+    assert plan.readout is not None
+    weight, bias = torch.randn(3, plan.readout.size, generator=torch.Generator().manual_seed(seed)), torch.arange(3.0)
+    found = []
+    for each in (apply(model, plan), masked(model, plan)):
+        set_readout(each, weight, bias)
+        found.append(outputs(each, left=view.spec.cls == "last"))
+    torch.testing.assert_close(*found, atol=3e-5, rtol=1e-5)

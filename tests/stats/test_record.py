@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from prunekit.errors import OutputError, StatisticsError
+from prunekit.plan import Source
+from prunekit.stats.moments import Moments
+from prunekit.stats.record import Statistics
+from prunekit.stats.sample import Sample
+
+SOURCE = Source(model_type="bert", layers=2, hidden=3, heads=1, ffn=4, vocabulary=9)
+
+
+def statistics(seed: int = 0, first: int = 0) -> Statistics:
+    x = np.random.default_rng(seed).normal(size=(30, 11)).astype(np.float32)
+    sample = Sample.empty(5, 9, seed=3).add(np.arange(first, first + 30), x[:, :9])
+    return Statistics(Moments.of(x), sample, SOURCE, 2, "mean", {"data": "here"})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    a = statistics()
+    a.save(tmp_path / "s.safetensors")
+    b = Statistics.load(tmp_path / "s.safetensors")
+    assert b.moments.count == 30
+    assert (a.moments.comoment == b.moments.comoment).all()
+    assert (a.moments.mean == b.moments.mean).all()
+    assert (a.sample.ids == b.sample.ids).all()
+    assert (a.sample.rows == b.sample.rows).all()
+    assert (b.source, b.outputs, b.pooling, b.provenance, b.sample.seed, b.sample.size) == (SOURCE, 2, "mean", {"data": "here"}, 3, 5)
+
+
+def test_merged_after_loading(tmp_path: Path) -> None:
+    a, b = statistics(0), statistics(1, first=30)
+    a.save(tmp_path / "a")
+    merged = Statistics.load(tmp_path / "a").merge(b)
+    np.testing.assert_allclose(merged.moments.comoment, a.moments.merge(b.moments).comoment)
+    assert merged.moments.count == 60
+    with pytest.raises(StatisticsError, match="cannot be merged"):
+        a.merge(Statistics(b.moments, b.sample, SOURCE, 2, "cls"))
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_other_versions_are_rejected(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    statistics().save(path)
+    with safe_open(path, framework="numpy") as file:
+        meta = json.loads(file.metadata()["prunekit.statistics"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"prunekit.statistics": json.dumps({**meta, "version": version})})
+    with pytest.raises(StatisticsError, match=f"version {version}"):
+        Statistics.load(path)
+
+
+def test_what_is_no_statistics(tmp_path: Path) -> None:
+    with pytest.raises(StatisticsError, match="cannot be read"):
+        Statistics.load(tmp_path / "absent")
+    (tmp_path / "text").write_text("no")
+    with pytest.raises(StatisticsError, match="cannot be read"):
+        Statistics.load(tmp_path / "text")
+    save_file({"x": np.ones(2)}, tmp_path / "other")
+    with pytest.raises(StatisticsError, match="holds no statistics"):
+        Statistics.load(tmp_path / "other")
+    with pytest.raises(OutputError):
+        statistics().save(tmp_path / "absent" / "s")
+
+
+def test_statistics_of_another_shape() -> None:
+    a = statistics()
+    with pytest.raises(StatisticsError, match="9 neurons and the task 3 outputs"):
+        Statistics(a.moments, a.sample, SOURCE, 3, "mean")

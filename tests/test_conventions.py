@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FILES = sorted(path for path in HERE.rglob("*.py") if path.name not in {"conftest.py", Path(__file__).name})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
+def test_reasons_to_skip_are_in_conftest(path: Path) -> None:
+    found = re.findall(r"pytest\.skip\(|skipif|importorskip|mark\.skip\b|unittest\.skip", path.read_text(encoding="utf-8"))
+    assert not found, "add the reason to SKIPS in tests/conftest.py and use @pytest.mark.needs(...)"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
+def test_nothing_sleeps_or_names_a_machine(path: Path) -> None:
+    assert not re.findall(r"\bsleep\(|['\"]/(?:work|root|home|tmp)/", path.read_text(encoding="utf-8"))

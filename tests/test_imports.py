@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prunekit
+
+HEAVY = {"torch", "transformers", "numpy", "scipy", "sklearn", "datasets", "onnx", "onnxruntime", "pydantic", "rich", "pandas"}
+
+
+def loaded(code: str, root: Path) -> set[str]:
+    """Top-level packages in memory after `code`, in a fresh interpreter."""
+    probe = f"{code}\nimport sys, json\nprint()\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=root, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_package_itself_loads_nothing_heavy(root: Path) -> None:
+    assert not loaded("import prunekit; dir(prunekit); prunekit.__version__", root) & HEAVY
+
+
+@pytest.mark.parametrize("module", ["budget", "errors", "plan", "plan_ops", "recipe", "tasks", "arch.spec", "stats.moments"])
+def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
+    assert not loaded(f"import prunekit.{module}", root) & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("command", [[], ["compress"], ["plan"], ["plan", "show"], ["plan", "diff"]], ids=" ".join)
+def test_help_loads_nothing_heavy(command: list[str], root: Path) -> None:
+    names = loaded(f"from prunekit.cli import main\nassert main({[*command, '--help']!r}) == 0", root)
+    assert not names & (HEAVY - {"pydantic"})  # Typer's own
+
+
+def test_public_names_are_loaded_on_first_use(root: Path) -> None:
+    assert "pydantic" in loaded("import prunekit; prunekit.Plan", root)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'prune'"):
+        prunekit.prune  # noqa: B018
+
+
+@pytest.mark.parametrize("first", ["Result", "compress", "load"])
+def test_public_functions_are_callable_in_any_order(first: str, root: Path) -> None:
+    # A submodule's import binds its name on the package, and must not hide the function of the same name.
+    code = f"import prunekit; prunekit.{first}\nfor name in ('compress', 'apply', 'load'): assert callable(getattr(prunekit, name)), name"
+    assert "torch" in loaded(code, root)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from prunekit.budget import Budget, Unit
+from prunekit.errors import ParameterError
+from prunekit.recipe import Recipe
+from prunekit.tasks import Metric, TaskKind
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+FULL = Recipe(
+    model="some/model",
+    revision="1234567",
+    data=Path("rows.jsonl"),
+    text="yes",
+    label="no",
+    task="text-classification",
+    metric="f1",
+    keep=["10%", "8 MB"],
+    max_drop="1.5%",
+    method="dalvi2020",
+    pooling="mean",
+    layer_delta="3%",
+    neuron_delta="0%",
+    threshold=0.5,
+    max_length=64,
+    seed=7,
+    threads=2,
+    trust_remote_code=True,
+)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), FULL], ids=["default", "full"])
+def test_round_trip(recipe: Recipe, tmp_path: Path) -> None:
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert recipe.replace() == recipe
+
+
+@given(st.integers(0, 99_999).map(lambda n: f"{n / 1000}%"))
+def test_percentages_round_trip_exactly(text: str) -> None:
+    recipe = Recipe(max_drop=text)
+    assert recipe.max_drop == float(text[:-1]) / 100
+    assert Recipe(**yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_values_are_ready_to_use() -> None:
+    assert FULL.max_drop == 0.015
+    assert FULL.task is TaskKind.CLASSIFICATION
+    assert FULL.metric is Metric.F1
+    assert FULL.data == "rows.jsonl"
+    assert FULL.budgets == (Budget(Unit.NEURONS, 0.1), Budget(Unit.BYTES, 8e6))
+    assert Recipe(keep="10%").keep == ("10%",)
+
+
+def test_yaml_names_every_default_and_leaves_out_what_is_unset() -> None:
+    body = yaml.safe_load(Recipe().to_yaml())
+    assert body["version"] == 1
+    assert body["layer_delta"] == "1%"
+    assert body["keep"] == ["10%"]
+    assert "model" not in body
+
+
+def test_replace_checks_again() -> None:
+    assert FULL.replace(seed=1).seed == 1
+    assert FULL.replace(seed=1).replace(seed=7) == FULL
+    with pytest.raises(ParameterError, match="'seed'"):
+        FULL.replace(seed=-1)
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        FULL.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"kep": "10%"}, "The 'kep' parameter of compress must be one that exists. Got '10%' instead. Did you mean 'keep'?"),
+        ({"max-drop": "1%"}, "Did you mean 'max_drop'?"),
+        ({"zzz": 1}, "The parameters are version, model,"),
+        ({"keep": "ten"}, "The 'keep' parameter of compress must be a percentage in"),
+        ({"keep": 10}, "The 'keep' parameter of compress must be text such as '10%'"),
+        ({"keep": [10]}, "The 'keep' parameter of compress must be text such as '10%'"),
+        ({"keep": []}, "Got 'nothing' instead"),
+        ({"keep": ["10%", "20%"]}, "neurons came twice"),
+        ({"max_drop": "1"}, "must be a percentage in [0%, 100%), such as '1%'. Got '1' instead."),
+        ({"layer_delta": 0.01}, "must be a percentage in [0%, 100%), such as '1%'. Got 0.01 instead."),
+        ({"neuron_delta": "100%"}, "must be a percentage in [0%, 100%)"),
+        ({"neuron_delta": "-1%"}, "must be a percentage in [0%, 100%)"),
+        ({"method": "magic"}, "The 'method' parameter of compress must be one of 'prunekit', 'dalvi2020'. Got 'magic' instead."),
+        ({"pooling": "max"}, "one of 'cls', 'mean', 'last'"),
+        ({"task": "translation"}, "one of 'text-classification', 'regression', 'token-classification'"),
+        ({"task": "regression", "metric": "f1"}, "one of pearson, spearman"),
+        ({"task": "token-classification", "metric": "pearson"}, "one of accuracy, f1, matthews"),
+        ({"threshold": 2}, "The 'threshold' parameter of compress must be less than or equal to 1. Got 2 instead."),
+        ({"threshold": "0.3"}, "must be a number"),
+        ({"threshold": float("nan")}, "must be a finite number"),
+        ({"seed": True}, "must be an integer"),
+        ({"seed": 0.5}, "must be an integer"),
+        ({"max_length": 2}, "greater than or equal to 4"),
+        ({"threads": 0}, "greater than or equal to 1"),
+        ({"label": True}, "must be text (in YAML, put it in quotes). Got True instead."),
+        ({"model": ""}, "The 'model' parameter of compress must"),
+        ({"trust_remote_code": "yes"}, "must be true or false"),
+        ({"text": "a", "tags": "b"}, "The 'tags' parameter of compress must be left out where 'text' is given"),
+    ],
+)
+def test_a_wrong_value_is_one_line(values: dict[str, Any], match: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        Recipe(**values)
+    assert match in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("kep: 10%", "Did you mean 'keep'?"),
+        ("version: 2", "must be at most 1. Got 2 instead. Upgrade prunekit."),
+        ("version: one", "The 'version' parameter of"),
+        ("- a", "a YAML file of 'parameter: value' lines"),
+        ("", "a YAML file of 'parameter: value' lines"),
+        ("a: [", "must be a YAML file"),
+        ("label: yes", "put it in quotes"),
+        ("1: 2", "The '1' parameter of"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(text: str, match: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ParameterError) as caught:
+        Recipe.load(path)
+    assert match in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="No such file"):
+        Recipe.load(tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ParameterError, match="not UTF-8"):
+        Recipe.load(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_repository_load(path: Path) -> None:
+    assert Recipe.load(path).version == 1
