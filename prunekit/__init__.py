@@ -19,6 +19,7 @@ _PUBLIC = {
     "apply": "prunekit.transforms.apply",
     "compress": "prunekit.pipeline",
     "load": "prunekit.exporters.checkpoint",
+    "make_plan": "prunekit.pipeline",
 }
 
 __all__ = ["__version__", *_PUBLIC]

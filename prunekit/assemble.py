@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError
 from prunekit.exporters.layout import Card
-from prunekit.measure.records import environment
+from prunekit.exporters.onnx import OnnxFile
+from prunekit.measure.records import Comparison, environment
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
 from prunekit.report.model import BudgetResult, Point, Report, Row, RowName, Sizes
 from prunekit.report.tables import to_markdown
-from prunekit.stages import Files, Inputs, Measured, Models, Neurons
+from prunekit.stages import Bare, Files, Inputs, Measured, Models, Neurons
 
+_EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 _ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "random", "magnitude")
 
 
@@ -21,18 +28,19 @@ def build_report(
     recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, measured: Measured, seconds: dict[str, float]
 ) -> Report:
     """All that a run found, as one value."""
-    task, labels = inputs.data.task, inputs.encoded["test"].labels
+    task = inputs.data.task
     read = models.counts["slim"].neurons
     rows = []
     for name in (name for name in _ORDER if name in measured.test):
-        outputs = measured.test[name]
+        outputs, labels = measured.test[name]
         low, high = task.interval(outputs, labels, seed=recipe.seed)
         size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
         rows.append(Row(name=name, value=task.score(outputs, labels), low=low, high=high, n=len(labels), neurons=size))
-    dense, slim = _sizes(models, files, "dense"), _sizes(models, files, "slim")
+    dense = _sizes(models.dense, models.counts["dense"], files.dense)
+    slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
     return Report(
-        model=_short(recipe.model, "all-MiniLM-L6-v2 (embedded)"),
+        model=_short(recipe.model, _EMBEDDED),
         data=_short(recipe.data, "docstrings (embedded)") if inputs.data.provenance.get("source") != "memory" else "rows in memory",
         kind=task.kind,
         metric=task.metric,
@@ -47,7 +55,7 @@ def build_report(
         budgets=tuple(_reached(budget, dense, slim, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
-        notes=(*inputs.notes, *_notes(recipe, neurons, measured)),
+        notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.text.notes),
         stages=dict(seconds),
         seed=recipe.seed,
         environment=environment(),
@@ -59,16 +67,40 @@ def _short(name: str | None, default: str) -> str:
     return default if name is None else Path(name).name if Path(name).exists() else name
 
 
-def _sizes(models: Models, files: Files, name: str) -> Sizes:
-    counts = models.counts[name]
-    model = models.dense if name == "dense" else models.slim
+def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comparison], seconds: dict[str, float]) -> Report:
+    """What is known of a plan that was carried out without data."""
+    lengths = ", ".join(str(length) for length in bare.lengths)
+    return Report(
+        model=_short(recipe.model, _EMBEDDED),
+        data="no data",
+        kind=bare.kind,
+        metric=bare.metric,
+        classes=len(bare.labels),
+        rows=(),
+        dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
+        slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
+        mean_length=float(bare.lengths.mean()),
+        latency=tuple(latency),
+        parity=files.parity,
+        plan_digest=bare.plan.digest,
+        notes=(
+            "no data was given: the weights were cut and not solved anew, and no metric was measured",
+            f"MACs and latency are those of random rows of {lengths} tokens",
+        ),
+        stages=dict(seconds),
+        seed=recipe.seed,
+        environment=environment(),
+    )
+
+
+def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:
     return Sizes(
         neurons=counts.neurons,
         layers=int(getattr(model, "config").num_hidden_layers),  # noqa: B009 - nn.Module types attributes as tensors
         params=counts.params,
         params_layers=counts.params_layers,
         macs=counts.macs,
-        bytes=(files.dense if name == "dense" else files.slim).bytes,
+        bytes=file.bytes,
     )
 
 
@@ -84,18 +116,23 @@ def _reached(budget: Budget, dense: Sizes, slim: Sizes, measured: Measured) -> B
     return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
 
 
-def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[str]:
+def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Measured) -> list[str]:
     notes = []
     choice = None if neurons is None else neurons.choice
     if choice is not None:
         notes.append(
-            f"readout by {choice.method}: layers 0..{choice.layer}, {choice.candidates} neurons in {choice.clusters} clusters, {choice.size} read; "
-            f"validation {recipe.metric or ''} oracle {choice.scores.oracle:.4f}, chosen {choice.scores.chosen:.4f}".replace("  ", " ")
+            f"readout by {choice.method}: layers 0..{choice.layer}, {choice.candidates} neurons in {choice.clusters} clusters, "
+            f"{choice.size} read; validation: oracle {choice.scores.oracle:.4f}, chosen {choice.scores.chosen:.4f}"
         )
         if not choice.target_met:
             notes.append(
-                f"no size within the budget came within {recipe.neuron_delta:.0%} of its base on validation ({choice.target:.4f}): the whole budget was used"
+                f"no size within the budget came within {recipe.neuron_delta:.0%} of its base on validation ({choice.target:.4f}): "
+                "the best that it allows was taken"
             )
+    if recipe.plan is not None:
+        notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
+        if models.plan.hidden is not None:
+            notes.append("the plan drops hidden dimensions: the weights were cut and not solved anew")
     for name in ("dense", "oracle"):
         if name in measured.validation and measured.validation[name] > 0:
             notes.append(f"validation: slim {measured.validation['slim']:.4f}, {name} {measured.validation[name]:.4f}")
@@ -130,20 +167,31 @@ def write_reports(report: Report, folder: Path) -> None:
 
 def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
     """What the model card says that the directory does not show."""
-    tokenizer = inputs.loaded.tokenizer
+    labels, pair = inputs.data.task.labels, inputs.data.train.pairs is not None
+    return _card(recipe, models.text.tokenizer, labels, files, report, name, pair=pair)
+
+
+def bare_card(recipe: Recipe, bare: Bare, files: Files, report: Report, name: str) -> Card:
+    """The same of a plan that was carried out without data."""
+    return _card(recipe, bare.tokenizer, bare.labels, files, report, name, pair=False)
+
+
+def _card(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], files: Files, report: Report, name: str, *, pair: bool
+) -> Card:
     return Card(
         name=name,
         base=recipe.model or "sentence-transformers/all-MiniLM-L6-v2",
         kind=report.kind,
-        labels=inputs.data.task.labels,
+        labels=labels,
         inputs=files.slim.inputs,
         outputs=files.slim.outputs,
-        pad_id=inputs.space.pad_id,
+        pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
         pad_token=str(tokenizer.pad_token),
         max_length=recipe.max_length,
-        plan_digest=models.plan.digest,
+        plan_digest=report.plan_digest,
         results=to_markdown(report).partition("\n\n")[2],
         pad_type_id=tokenizer.pad_token_type_id,
-        padding_side=inputs.space.padding_side,
-        pair=inputs.data.train.pairs is not None,
+        padding_side="left" if tokenizer.padding_side == "left" else "right",
+        pair=pair,
     )

@@ -20,10 +20,13 @@ from prunekit import __version__
 from prunekit.errors import PrunekitError
 
 if TYPE_CHECKING:
+    from prunekit.plan import Plan
     from prunekit.recipe import Recipe
 
 # The base of all that can be wrong with a command line; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+_WIDEST = 60  # characters of a list of indices that are printed
 
 _PLAIN: dict[str, Any] = {
     "add_completion": False,
@@ -33,8 +36,6 @@ _PLAIN: dict[str, Any] = {
 }
 
 app = typer.Typer(name="prunekit", **_PLAIN)
-plan_app = typer.Typer(name="plan", help="Read and compare plans.", **_PLAIN)
-app.add_typer(plan_app)
 
 # Every option's default is None, "not given", so that a recipe's value is only replaced by one that was given;
 # the defaults themselves are the Recipe's.
@@ -46,9 +47,27 @@ _DataConfig = Annotated[
 _Keep = Annotated[
     list[str] | None,
     Option(
-        "--keep", metavar="BUDGET", help="'10%', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold [default: 10%]."
+        "--keep",
+        metavar="BUDGET",
+        help="'10%', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
+        "[default: 10%, or 'none' with --layers or --vocabulary].",
     ),
 ]
+_Layers = Annotated[
+    str | None, Option("--layers", metavar="BLOCKS", help="Blocks to keep, such as '0-3' or '0,2,4' [default: all that are read].")
+]
+_Vocabulary = Annotated[
+    str | None, Option("--vocabulary", metavar="NAME", help="'all', or 'data': tokens that train does not use are removed [default: all].")
+]
+_Uniform = Annotated[bool | None, Option("--uniform", help="Leave all blocks with equally many heads and FFN neurons.", show_default=False)]
+_MultipleOf = Annotated[
+    int | None, Option("--multiple-of", metavar="N", help="8, 16 or 32: round FFN widths to a multiple of it [default: 1].")
+]
+_PlanFile = Annotated[Path, Option("--plan", metavar="FILE", help="The plan to carry out.")]
+_ApplyData = Annotated[
+    str | None, Option("--data", metavar="NAME", help="File, directory or hub name, to solve the weights anew and to measure.")
+]
+_PlanOut = Annotated[Path, Option("--out", "-o", metavar="FILE", help="File to write [default: plan.json].", show_default=False)]
 _MaxDrop = Annotated[
     str | None, Option("--max-drop", metavar="PERCENT", help="Largest relative loss of the metric; more is an error [default: no bound].")
 ]
@@ -82,7 +101,11 @@ _NeuronDelta = Annotated[
 ]
 _Threshold = Annotated[
     float | None,
-    Option("--threshold", metavar="NUMBER", help="Correlation distance below which neurons are one cluster, 0 to 1 [default: 0.3]."),
+    Option(
+        "--threshold",
+        metavar="NUMBER",
+        help="Correlation distance below which neurons are one cluster, 0 to 1 [default: 0.3 for dalvi2020, no clusters for prunekit].",
+    ),
 ]
 _MaxLength = Annotated[int | None, Option("--max-length", metavar="N", help="Tokens after which an input is cut [default: 128].")]
 _Seed = Annotated[int | None, Option("--seed", metavar="N", help="Seed of everything that is drawn [default: 0].")]
@@ -93,8 +116,8 @@ _RecipeFile = Annotated[
     Path | None, Option("--recipe", metavar="FILE", help="YAML file of these options; those given here take precedence.")
 ]
 _Out = Annotated[Path, Option("--out", "-o", metavar="DIR", help="Directory to write [default: prunekit-out].", show_default=False)]
-_Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output directory if it exists.", show_default=False)]
-_Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the output directory and nothing else.", show_default=False)]
+_Overwrite = Annotated[bool, Option("--overwrite", help="Replace what prunekit wrote there before.", show_default=False)]
+_Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the name of what was written and nothing else.", show_default=False)]
 _Version = Annotated[bool, Option("--version", help="Print the version and exit.", show_default=False)]
 
 
@@ -151,6 +174,10 @@ def compress(
     data: _Data = None,
     out: _Out = Path("prunekit-out"),
     keep: _Keep = None,
+    layers: _Layers = None,
+    vocabulary: _Vocabulary = None,
+    uniform: _Uniform = None,
+    multiple_of: _MultipleOf = None,
     max_drop: _MaxDrop = None,
     method: _Method = None,
     task: _Task = None,
@@ -175,7 +202,87 @@ def compress(
     quiet: _Quiet = False,
 ) -> None:
     """Compress MODEL for the task of --data and write a directory that is ready to deploy."""
+    _run(_recipe(recipe, context.params), out, overwrite, quiet)
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    model: _Model = None,
+    data: _Data = None,
+    out: _PlanOut = Path("plan.json"),
+    keep: _Keep = None,
+    layers: _Layers = None,
+    vocabulary: _Vocabulary = None,
+    uniform: _Uniform = None,
+    multiple_of: _MultipleOf = None,
+    method: _Method = None,
+    task: _Task = None,
+    metric: _Metric = None,
+    text: _TextColumn = None,
+    text_pair: _TextPair = None,
+    label: _Label = None,
+    tokens: _Tokens = None,
+    tags: _Tags = None,
+    data_config: _DataConfig = None,
+    pooling: _Pooling = None,
+    layer_delta: _LayerDelta = None,
+    neuron_delta: _NeuronDelta = None,
+    threshold: _Threshold = None,
+    max_length: _MaxLength = None,
+    seed: _Seed = None,
+    revision: _Revision = None,
+    trust_remote_code: _Trust = None,
+    recipe: _RecipeFile = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     asked = _recipe(recipe, context.params)
+    from prunekit.pipeline import run_plan
+
+    found = run_plan(asked, out=out, overwrite=overwrite, progress=not quiet)
+    if quiet:
+        print(out)
+        return
+    _describe(found)
+    print(f"\nwritten to {out}")
+    print(f"carry it out: prunekit apply MODEL --plan {out} --data NAME")
+
+
+@app.command()
+def apply(
+    context: typer.Context,
+    plan: _PlanFile,
+    model: _Model = None,
+    data: _ApplyData = None,
+    out: _Out = Path("prunekit-out"),
+    max_drop: _MaxDrop = None,
+    task: _Task = None,
+    metric: _Metric = None,
+    text: _TextColumn = None,
+    text_pair: _TextPair = None,
+    label: _Label = None,
+    tokens: _Tokens = None,
+    tags: _Tags = None,
+    data_config: _DataConfig = None,
+    pooling: _Pooling = None,
+    max_length: _MaxLength = None,
+    seed: _Seed = None,
+    threads: _Threads = None,
+    revision: _Revision = None,
+    trust_remote_code: _Trust = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Carry out a plan on MODEL and write a directory that is ready to deploy.
+
+    With --data, weights are solved anew, a readout's classifier is fitted and everything is measured; without, weights are only cut.
+    """
+    _run(_recipe(None, context.params), out, overwrite, quiet)
+
+
+def _run(asked: Recipe, out: Path, overwrite: bool, quiet: bool) -> None:
     from prunekit.pipeline import run
 
     result = run(asked, out=out, overwrite=overwrite, progress=not quiet)
@@ -194,36 +301,37 @@ def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
     from prunekit.recipe import Recipe
 
     given = {name: value for name, value in options.items() if name in Recipe.model_fields and value not in (None, [], ())}
-    return (Recipe() if path is None else Recipe.load(path)).replace(**given)
+    return Recipe(**given) if path is None else Recipe.load(path).replace(**given)
 
 
-@plan_app.callback(invoke_without_command=True)
-def _plan(context: typer.Context) -> None:
-    _help_if_alone(context)
-
-
-@plan_app.command("show")
-def plan_show(path: Annotated[Path, Argument(metavar="PLAN", help="A plan.json.")]) -> None:
-    """Print what a plan keeps, unit by unit; what is not named is kept whole."""
+@app.command()
+def show(
+    plan: Annotated[Path, Argument(metavar="PLAN", help="A plan.json.")],
+    other: Annotated[Path | None, Argument(metavar="OTHER", help="Another one, to compare with.")] = None,
+) -> None:
+    """Print what a plan keeps, unit by unit, or what two plans keep differently, the first one's first."""
     from prunekit.plan import Plan
+    from prunekit.plan_ops import diff
+
+    first = Plan.load(plan)
+    if other is None:
+        _describe(first)
+    else:
+        print(diff(first, Plan.load(other)) or "the two plans keep the same")
+
+
+def _describe(plan: Plan) -> None:
+    """The plan as a table; what is not named is kept whole."""
     from prunekit.plan_ops import describe
 
-    plan = Plan.load(path)
     print(f"plan {plan.digest[:12]} for {', '.join(f'{name} {value}' for name, value in plan.source)}")
     rows = describe(plan)
     for unit, kept, which in rows:
-        print(f"{unit:<{max(len(row[0]) for row in rows)}}  {kept:>{max(len(row[1]) for row in rows)}}  {which}")
+        print(f"{unit:<{max(len(row[0]) for row in rows)}}  {kept:>{max(len(row[1]) for row in rows)}}  {_short(which)}")
     if not rows:
         print("everything is kept")
 
 
-@plan_app.command("diff")
-def plan_diff(
-    old: Annotated[Path, Argument(metavar="OLD", help="A plan.json.")],
-    new: Annotated[Path, Argument(metavar="NEW", help="Another plan.json.")],
-) -> None:
-    """Print what two plans keep differently, the old one's first."""
-    from prunekit.plan import Plan
-    from prunekit.plan_ops import diff
-
-    print(diff(Plan.load(old), Plan.load(new)) or "the two plans keep the same")
+def _short(which: str) -> str:
+    """A long list of ranges is for the file, not for the screen."""
+    return which if len(which) <= _WIDEST else f"{which[:_WIDEST].rpartition(',')[0]},..."

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from prunekit.assemble import build_report, card_of, check_constraints, write_reports
+from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
 from prunekit.budget import Unit
-from prunekit.errors import ParameterError
+from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
@@ -20,7 +20,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
-from prunekit.stages import build_models, deploy, load_inputs, measure, read_neurons
+from prunekit.stages import bare_model, build_models, decide, deploy, deploy_bare, given, load_inputs, measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def compress(
     progress : bool
         Show progress bars on stderr.
     **parameters
-        The other fields of `prunekit.Recipe`: ``keep="10%"``, ``method="dalvi2020"``, ``seed=1``, ...
+        The other fields of `prunekit.Recipe`: ``keep="10%"``, ``vocabulary="data"``, ``plan="plan.json"``, ``seed=1``, ...
 
     Returns
     -------
@@ -80,9 +80,36 @@ def compress(
     PrunekitError
         With one line that says what to change. Nothing is left behind.
     """
+    recipe, rows = _recipe_of(model, data, parameters)
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
+
+
+def make_plan(model: str | Path | None = None, data: object = None, *, progress: bool = False, **parameters: Any) -> Plan:
+    """Decide what to keep, and write nothing.
+
+    Parameters
+    ----------
+    model, data, progress, **parameters
+        As in `compress`, but for what can only be checked on a deployed file: ``max_drop``, and budgets of latency or bytes.
+
+    Returns
+    -------
+    Plan
+        `compress(model, data, plan=...)` carries it out, and so does `prunekit.apply` without any fitting.
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change.
+    """
+    recipe, rows = _recipe_of(model, data, parameters)
+    return run_plan(recipe, progress=progress, rows=rows)
+
+
+def _recipe_of(model: str | Path | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
+    """The recipe of a call, and the rows that are in memory already."""
     named = data if data is None or isinstance(data, (str, Path)) else None
-    recipe = Recipe(model=model, data=named, **parameters)
-    return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=data if named is None else None)
+    return Recipe(model=model, data=named, **parameters), data if named is None else None
 
 
 def run(recipe: Recipe, *, out: str | Path, overwrite: bool = False, progress: bool = False, rows: object = None) -> Result:
@@ -98,33 +125,102 @@ def run(recipe: Recipe, *, out: str | Path, overwrite: bool = False, progress: b
     rows : object, optional
         Data that is in memory already, in the place of `recipe.data`.
     """
-    check_output(out, overwrite)
-    _check_budgets(recipe)
-    with ArtefactWriter(out, overwrite) as folder, stages(progress) as stage:
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
-            plan, report, model = _make(recipe, rows, folder, Path(scratch), stage, name=Path(out).resolve().name)
-    return Result(Path(out), plan, report, model)
+    of = "compress" if recipe.plan is None else "apply"
+    check_output(out, overwrite, of=of)
+    plan = None if recipe.plan is None else Plan.load(recipe.plan)
+    name = Path(out).resolve().name
+    with (
+        ArtefactWriter(out, overwrite) as folder,
+        stages(progress) as stage,
+        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
+    ):
+        if plan is not None and recipe.data is None and rows is None:
+            made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
+        else:
+            made, report, model = _make(recipe, rows, plan, folder, Path(scratch), stage, name=name)
+    return Result(Path(out), made, report, model)
 
 
-def _make(recipe: Recipe, rows: object, folder: Path, scratch: Path, stage: Stages, *, name: str) -> tuple[Plan, Report, nn.Module]:
-    inputs = load_inputs(recipe, rows, stage)
-    neurons = read_neurons(recipe, inputs, scratch, stage)
-    models = build_models(recipe, inputs, neurons, scratch, stage)
+def _make(
+    recipe: Recipe, rows: object, plan: Plan | None, folder: Path, scratch: Path, stage: Stages, *, name: str
+) -> tuple[Plan, Report, nn.Module]:
+    inputs = load_inputs(recipe, rows, plan, stage)
+    decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
+    models = build_models(recipe, inputs, decided, scratch, stage)
     files = deploy(inputs, models, folder, scratch, stage)
-    measured = measure(recipe, inputs, neurons, models, files, stage)
-    report = build_report(recipe, inputs, neurons, models, files, measured, stage.seconds)
+    measured = measure(recipe, inputs, decided.neurons, models, files, stage)
+    report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
     check_constraints(report, recipe, measured)
-    save_checkpoint(models.slim, inputs.loaded.tokenizer, models.plan, folder)
+    save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
     recipe.save(folder / "recipe.yaml")
     write_reports(report, folder)
     write_card(folder, card_of(recipe, inputs, models, files, report, name))
     return models.plan, report, models.slim.eval()
 
 
-def _check_budgets(recipe: Recipe) -> None:
-    """What may be counted together; everything else is checked by the recipe."""
-    units = {budget.unit for budget in recipe.budgets}
-    if not units & {Unit.NEURONS, Unit.PARAMS, Unit.MACS}:
-        only = next(iter(units)).value
-        raise ParameterError("keep", "compress", "given with neurons, params or macs to choose by, which other units then check", only)
-    assert np.isfinite([budget.amount for budget in recipe.budgets]).all()
+def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stages, *, name: str) -> tuple[Plan, Report, nn.Module]:
+    """Carry out a plan without data."""
+    if recipe.max_drop is not None:
+        raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
+    bare = bare_model(recipe, plan, stage)
+    files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
+    report = bare_report(recipe, bare, files, latency, stage.seconds)
+    save_checkpoint(bare.slim, bare.tokenizer, plan, folder)
+    recipe.save(folder / "recipe.yaml")
+    write_reports(report, folder)
+    write_card(folder, bare_card(recipe, bare, files, report, name))
+    return plan, report, bare.slim.eval()
+
+
+def run_plan(
+    recipe: Recipe, *, out: str | Path | None = None, overwrite: bool = False, progress: bool = False, rows: object = None
+) -> Plan:
+    """Decide what a recipe keeps.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Without a plan, `max_drop`, and budgets of latency or bytes.
+    out : path, optional
+        A file for the plan; it appears complete, or not at all.
+    overwrite : bool
+        Replace a plan at `out`.
+    progress, rows
+        As in `run`.
+    """
+    _check_decidable(recipe)
+    path = None if out is None else _check_file(Path(out), overwrite)
+    place = None if path is None else path.parent
+    try:
+        with stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
+            inputs = load_inputs(recipe, rows, None, stage)
+            plan = decide(recipe, inputs, Path(scratch), stage).plan
+            if path is not None:
+                plan.save(Path(scratch) / path.name)
+                os.replace(Path(scratch) / path.name, path)
+    except PermissionError as error:
+        raise OutputError(f"The plan {str(out)!r} cannot be written: {error.strerror}.") from None
+    return plan
+
+
+def _check_decidable(recipe: Recipe) -> None:
+    if recipe.plan is not None:
+        raise ParameterError("plan", "plan", "left out, where one is to be made", recipe.plan)
+    if recipe.max_drop is not None:
+        must = "left out: it is measured on the file that compress or apply writes"
+        raise ParameterError("max_drop", "plan", must, f"{recipe.max_drop:.2%}")
+    for budget in recipe.budgets:
+        if budget.unit in (Unit.LATENCY, Unit.BYTES):
+            must = "of neurons, params or macs: the others are measured on the file that compress writes"
+            raise ParameterError("keep", "plan", must, str(budget))
+
+
+def _check_file(path: Path, overwrite: bool) -> Path:
+    """Where the plan goes; checked before any work is done."""
+    if path.is_dir():
+        raise ParameterError("out", "plan", "a file", str(path), "It is a directory.")
+    if path.exists() and not overwrite:
+        raise ParameterError("out", "plan", "a new file", str(path), "Add --overwrite to replace it.")
+    if not path.resolve().parent.is_dir():
+        raise ParameterError("out", "plan", "a file in a directory that exists", str(path))
+    return path.resolve()

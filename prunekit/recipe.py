@@ -15,11 +15,14 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from prunekit.budget import Budget, parse_budgets
+from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
+from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
+#: What may be kept where nothing at all is said of it.
+DEFAULT_KEEP = ("10%",)
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _KINDS = {
@@ -49,8 +52,26 @@ def _budgets(value: object) -> object:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise ParameterError("keep", "compress", "text such as '10%' or '8 MB', or a list of them", value)
-    parse_budgets(texts)
-    return tuple(text.strip() for text in texts)
+    found = tuple(text.strip() for text in texts)
+    if found in ((), ("none",)):
+        return ()
+    parse_budgets(found)
+    return found
+
+
+def _blocks(value: object) -> object:
+    """Blocks as ranges, "0-3,5", or as a list."""
+    must = "blocks to keep, increasing, such as '0-3' or '0,2,4'"
+    items = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        found = parse_indices(items) if isinstance(items, str) else items
+    except ValueError:
+        found = None
+    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and block >= 0 for block in found):
+        raise ParameterError("layers", "compress", must, value)
+    if sorted(set(found)) != list(found):
+        raise ParameterError("layers", "compress", must, value)
+    return tuple(found)
 
 
 def _path(value: object) -> object:
@@ -60,6 +81,7 @@ def _path(value: object) -> object:
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Column = Annotated[str, Field(min_length=1)]
+Blocks = Annotated[tuple[int, ...], BeforeValidator(_blocks), PlainSerializer(format_indices, return_type=str)]
 
 
 class Recipe(BaseModel):
@@ -88,7 +110,18 @@ class Recipe(BaseModel):
     metric : Metric or None
         None: the task's usual one.
     keep : tuple of str
-        Budgets, all of which must hold; see `prunekit.budget.Budget.parse`.
+        Budgets, all of which must hold; see `prunekit.budget.Budget.parse`. "10%" where neither `layers`, `vocabulary` nor `plan`
+        says what to remove; with one of them it may be empty (in YAML ``none``), and is by default.
+    layers : tuple of int or None
+        Blocks kept, as ranges: ``"0-3"``; None: all that the readout needs.
+    vocabulary : {"all", "data"}
+        "data": tokens that train does not use leave the embedding and the tokenizer, but for those that spell any other text.
+    uniform : bool
+        Whether a budget of params or macs must leave all blocks with equally many heads and FFN neurons.
+    multiple_of : {1, 8, 16, 32}
+        What the FFN widths that such a budget leaves must be a multiple of.
+    plan : str or None
+        A plan file that is carried out as it is; then nothing of the above is chosen, and without `data` nothing is fitted.
     max_drop : float or None
         Largest relative loss of the metric on the validation split, a share in [0, 1); written as ``"1%"``.
     method : {"prunekit", "dalvi2020"}
@@ -99,8 +132,9 @@ class Recipe(BaseModel):
         Relative loss that the choice of the top layer may cost, a share in [0, 1) (Dalvi et al. 2020, section 7, LayerSelector).
     neuron_delta : float
         Relative loss that the choice of neurons may cost after it, a share in [0, 1) (the same, minimal neuron set).
-    threshold : float
-        Correlation distance, 1 - abs(r), below which neurons form one cluster, in [0, 1] (the same, correlation clustering).
+    threshold : float or None
+        Correlation distance, 1 - abs(r), below which neurons form one cluster, in [0, 1] (the same, correlation clustering);
+        None: 0.3 for dalvi2020, no clusters for prunekit.
     max_length : int
         Tokens after which an input is cut, special tokens counted.
     seed : int
@@ -129,13 +163,18 @@ class Recipe(BaseModel):
     tags: Column | None = None
     task: TaskKind | None = None
     metric: Metric | None = None
-    keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = ("10%",)
+    keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = DEFAULT_KEEP
+    layers: Blocks | None = None
+    vocabulary: Literal["all", "data"] = "all"
+    uniform: Annotated[bool, Field(strict=True)] = False
+    multiple_of: Literal[1, 8, 16, 32] = 1
+    plan: Name | None = None
     max_drop: Percent | None = None
     method: Literal["prunekit", "dalvi2020"] = "prunekit"
     pooling: Literal["cls", "mean", "last"] | None = None
     layer_delta: Percent = 0.01
     neuron_delta: Percent = 0.01
-    threshold: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.3
+    threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     max_length: Annotated[int, Field(strict=True, ge=4)] = 128
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     threads: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -154,20 +193,47 @@ class Recipe(BaseModel):
             raise ParameterError(words[0], "compress", f"left out where '{sentence[0]}' is given", getattr(self, words[0]))
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
+        self._removes_something()
         return self
+
+    def _removes_something(self) -> None:
+        """What is to be removed is named once: by a plan, or by budgets and units; nothing named is the default budget."""
+        named = self.layers is not None or self.vocabulary != "all" or self.plan is not None
+        if named and "keep" not in self.model_fields_set:
+            # Frozen, but not yet seen by anybody.
+            object.__setattr__(self, "keep", ())
+        if not self.keep and not named:
+            raise ParameterError("keep", "compress", "given where nothing else says what to remove", "none")
+        if self.plan is not None:
+            for name in ("keep", "layers", "vocabulary", "uniform", "multiple_of"):
+                value = getattr(self, name)
+                if value != (() if name == "keep" else type(self).model_fields[name].default):
+                    must = "left out where a plan is given, which says what is kept"
+                    raise ParameterError(name, "compress", must, self.model_dump()[name])
+            return
+        units = {budget.unit for budget in self.budgets}
+        for name in ("uniform", "multiple_of"):
+            if getattr(self, name) != type(self).model_fields[name].default and not units & {Unit.PARAMS, Unit.MACS}:
+                raise ParameterError(
+                    name, "compress", "left out without a budget of params or macs, whose widths it rounds", getattr(self, name)
+                )
+        if units and not named and not units & {Unit.NEURONS, Unit.PARAMS, Unit.MACS}:
+            must = "given with neurons, params or macs (or layers, or vocabulary) to choose by, which other units then check"
+            raise ParameterError("keep", "compress", must, str(self.budgets[0]))
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """`keep`, read."""
-        return parse_budgets(self.keep)
+        return parse_budgets(self.keep) if self.keep else ()
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some parameters changed, checked again; raises ParameterError."""
-        return Recipe(**{**self.model_dump(), **changes})
+        return Recipe(**{**self.model_dump(exclude_unset=True), **changes})
 
     def to_yaml(self) -> str:
         """Every parameter that has a value, defaults included, in the order of the documentation."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+        fields = self.model_dump(mode="json", exclude_none=True)
+        return yaml.safe_dump({**fields, "keep": fields["keep"] or "none"}, sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> None:
         """Write `to_yaml` to a file."""

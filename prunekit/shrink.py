@@ -1,7 +1,7 @@
 """Shrinks a model to a budget of parameters or multiply-accumulates, without training.
 
 In a few steps: feel what the task feels (`stats.sensitivity`), price every head and FFN neuron (`select.structure`),
-cut the cheapest (`transforms`), and solve what is left anew (`transforms.refit`). Several small steps beat one large
+cut the cheapest (`transforms.cut`), and solve what is left anew (`transforms.refit`). Several small steps beat one large
 one, because what a unit is worth depends on what else is gone.
 """
 
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunekit.arch.count import Counts, count
-from prunekit.arch.view import ModelView, Reader, find
+from prunekit.arch.view import ModelView, Reader
 from prunekit.budget import Budget, Unit
-from prunekit.errors import BudgetError, UnsupportedError
+from prunekit.errors import BudgetError, ParameterError, StatisticsError, UnsupportedError
 from prunekit.plan import Plan
-from prunekit.select.structure import Candidates, Path, allocate, at_random, by_magnitude, elimination
-from prunekit.stats.blocks import Site, record_calls, sites, taps
-from prunekit.stats.comoment import ComomentSum
+from prunekit.plan_ops import kept_blocks
+from prunekit.select.structure import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
+from prunekit.stats.blocks import ROLES, Site, record_calls, sites
 from prunekit.stats.sensitivity import Sensitivity, sensitivity
 from prunekit.transforms.apply import apply
-from prunekit.transforms.refit import Damping, linear_weight, refit
-from prunekit.transforms.surgery import remove, scale_sizes, slice_role
+from prunekit.transforms.cut import cut, prunable, unit_price
+from prunekit.transforms.refit import Damping, matches, refit
 
 Progress = Callable[[int, int], None]
 Choice = Literal["cost", "random", "magnitude"]
@@ -38,13 +38,43 @@ Choice = Literal["cost", "random", "magnitude"]
 _STEP = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shrunk:
-    """A slim model and the plan that names its units in the dense model's numbering."""
+    """A slim model and the plan that names its units in the dense model's numbering.
+
+    Attributes
+    ----------
+    model : nn.Module
+    plan : Plan
+    steps : tuple of dict
+        Share of the parameters of the layers ("params") and of the multiply-accumulates ("macs") left after each step.
+    """
 
     model: nn.Module
     plan: Plan
     steps: tuple[dict[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the widths that are kept must look like.
+
+    Attributes
+    ----------
+    uniform : bool
+        Every block keeps the same number of FFN neurons, so that stock classes load the result. Heads then go only where
+        the family's config can say that there are fewer (a head size of its own), and then equally many everywhere.
+    multiple_of : int
+        FFN widths are multiples of this.
+    """
+
+    uniform: bool = False
+    multiple_of: int = 1
+
+    def stops(self, site: Site, units: int) -> tuple[int, ...]:
+        """How many of a site's `units` may go."""
+        step = self.multiple_of if site.role == "ffn" else 1
+        return tuple(gone for gone in range(units + 1) if (units - gone) % step == 0 and not (self.uniform and gone == units))
 
 
 @dataclass
@@ -53,6 +83,14 @@ class _State:
 
     view: ModelView
     kept: dict[Site, tuple[int, ...]] = field(default_factory=dict)
+
+    def cut(self, site: Site, gone: Sequence[int]) -> None:
+        """Remove the units at these places of those that are left."""
+        units, lost = self.kept[site], set(gone)
+        stay = tuple(place for place in range(len(units)) if place not in lost)
+        if lost:
+            cut(self.view, site, stay, len(units))
+            self.kept[site] = tuple(units[place] for place in stay)
 
 
 def shrink(
@@ -63,6 +101,8 @@ def shrink(
     lengths: NDArray[np.integer] | None = None,
     start: Counts | None = None,
     choice: Choice = "cost",
+    uniform: bool = False,
+    multiple_of: int = 1,
     damping: Damping | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -71,8 +111,8 @@ def shrink(
 
     Parameters
     ----------
-    model : PreTrainedModel
-        Dense model with or without a head; it is left as it is.
+    model : PreTrainedModel or ReadoutModel
+        Dense model with or without a head, or one that reads chosen neurons; it is left as it is.
     batches : sequence of dict
         Tokenised calibration rows, labels not needed: `input_ids`, `attention_mask` and what else the model reads.
     budgets : sequence of Budget
@@ -84,6 +124,11 @@ def shrink(
     choice : {"cost", "random", "magnitude"}
         How units are chosen: by what their removal costs, or, as baselines that are re-solved all the same, at random or
         by the smallest projection weights.
+    uniform : bool
+        Every block keeps equally many FFN neurons, so that stock classes load the result; heads go only where the
+        family's config can say so, and equally many in every block.
+    multiple_of : int
+        FFN widths are multiples of this.
     damping : Damping, optional
         Of the least-squares solutions.
     seed : int
@@ -92,48 +137,178 @@ def shrink(
 
     Raises
     ------
+    ParameterError
+        If a budget counts something else, or `multiple_of` does not fit the model.
     BudgetError
-        If a budget cannot be met even with all heads and FFN neurons gone.
+        If a budget cannot be met even with all heads and FFN neurons gone that may go.
+    StatisticsError
+        If the calibration rows are degenerate, or there are none.
     """
     dense = ModelView.of(model)
+    _check(dense, batches, budgets, multiple_of)
+    shape = Shape(uniform, multiple_of)
     if lengths is None:
         lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches]).numpy()
     start = start or count(dense, lengths)
     # A model with a readout has been cut already, and remembers its dense config.
     copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=dense.source))
     state = _State(ModelView.of(copied))
-    state.kept = {site: tuple(range(dense.units(site.role))) for site in sites(dense) if _prunable(dense, site)}
+    state.kept = {site: tuple(range(dense.units(site.role))) for site in sites(dense) if _may_go(dense, site, shape)}
+    _check_reach(state, budgets, start, lengths, shape)
+    if not state.kept:
+        # Nothing can be removed, and what there is suffices.
+        return Shrunk(state.view.model, Plan(source=dense.source), (_shares(state.view, start, lengths),))
+    calls = record_calls(dense, batches)
     smallest = min(budget.amount for budget in budgets)
     total = max(1, math.ceil(math.log(smallest) / math.log(_STEP)))
     trace = []
     for step in range(1, total + 1):
         goals = [Budget(budget.unit, max(budget.amount, smallest ** (step / total))) for budget in budgets]
-        feelings = sensitivity(state.view, batches, seed=seed + step)
-        _cut_to(state, batches, feelings, goals, start, lengths, _chooser(choice, seed + step))
-        weights = {site: feeling.weights for site, feeling in feelings.items()}
-        refit(state.view, dense, batches, weights=weights, damping=damping or Damping())
-        now = count(state.view, lengths)
-        trace.append({"params": now.params_layers / start.params_layers, "macs": now.macs / start.macs})
+        felt = sensitivity(state.view, batches, seed=seed + step, units=True)
+        _cut_to(state, felt, goals, start, lengths, shape, _chooser(choice, seed + step))
+        weights = {site: found.weights for site, found in felt.items()}
+        refit(state.view, dense, batches, weights=weights, damping=damping, calls=calls)
+        trace.append(_shares(state.view, start, lengths))
         if progress is not None:
             progress(step, total)
+    plan = plan_of(dense, state.kept)
+    return Shrunk(_settled(model, plan, state.view.model), plan, tuple(trace))
+
+
+def keep_layers(
+    model: nn.Module,
+    batches: Sequence[Mapping[str, Tensor]],
+    kept: Sequence[int],
+    *,
+    damping: Damping | None = None,
+    seed: int = 0,
+) -> Shrunk:
+    """Drop whole blocks and re-solve the others: the last block below a gap aims at the output of the last block missing.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Dense model with or without a head; it is left as it is.
+    batches : sequence of dict
+        Tokenised calibration rows, labels not needed.
+    kept : sequence of int
+        Blocks kept.
+    damping : Damping, optional
+    seed : int
+
+    Raises
+    ------
+    PlanError, UnsupportedError, StatisticsError
+        As in `refit_plan`.
+    """
+    plan = Plan(source=ModelView.of(model).source, layers=tuple(sorted(kept)))
+    return Shrunk(refit_plan(model, plan, batches, damping=damping, seed=seed), plan)
+
+
+def refit_plan(
+    model: nn.Module, plan: Plan, batches: Sequence[Mapping[str, Tensor]], *, damping: Damping | None = None, seed: int = 0
+) -> nn.Module:
+    """Cut a copy of a model down to what a plan keeps, and re-solve what stays from calibration rows.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Dense model of a supported family; it is left as it is.
+    plan : Plan
+        May drop layers, heads, FFN neurons, vocabulary, and choose a readout, whose classifier is zero until it is set.
+    batches : sequence of dict
+        Tokenised calibration rows in the dense vocabulary, labels not needed.
+    damping : Damping, optional
+    seed : int
+
+    Returns
+    -------
+    nn.Module
+        What `apply` returns, with other weights.
+
+    Raises
+    ------
+    PlanError
+        If the plan does not fit the model.
+    UnsupportedError
+        If the plan drops hidden dimensions, the family cannot express it, or its blocks cannot be re-solved.
+    StatisticsError
+        If the calibration rows are degenerate, or there are none.
+    """
+    dense = ModelView.of(model)
+    if not batches:
+        raise StatisticsError("There are no calibration rows; give some.")
+    if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:
+        raise UnsupportedError("A refit re-solves layers, heads and FFN neurons; apply a plan that drops hidden dimensions without it.")
+    slim = ModelView.of(apply(model, plan.model_copy(update={"vocabulary": None})))
+    # A readout reads below gaps too, so they stay; and without a head of the model's own all tokens are alike.
+    pairs = matches(kept_blocks(plan), dense.num_layers, fill=plan.readout is None)
+    weights: dict[Site, Sequence[Tensor]] | None = None
+    if plan.readout is None:
+        felt = sensitivity(dense, batches, seed=seed)
+        shared = bool(dense.spec.shared_blocks)
+        weights = {
+            Site(0 if shared else layer, role): felt[Site(0 if shared else origin, role)].weights
+            for layer, pair in enumerate(pairs)
+            for role, origin in zip(ROLES, (pair.attention, pair.output), strict=True)
+        }
+    refit(slim, dense, batches, matched=pairs, weights=weights, damping=damping)
+    return slim.model if plan.vocabulary is None else _settled(model, plan, slim.model)
+
+
+def _settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
+    """The plan applied to the dense model, so that config and sizes are what the plan alone makes them, with solved weights."""
+    if isinstance(model, Reader):
+        return solved
+    made = apply(model, plan)
+    weights = solved.state_dict()
+    own = {name: tensor if tensor.shape != weights[name].shape else weights[name] for name, tensor in made.state_dict().items()}
+    made.load_state_dict(own)
+    return made
+
+
+def _check(dense: ModelView, batches: Sequence[Mapping[str, Tensor]], budgets: Sequence[Budget], multiple_of: int) -> None:
     for budget in budgets:
-        reached = trace[-1][budget.unit.value]
-        if reached > budget.amount * (1 + 1e-9):
-            raise BudgetError(
-                f"--keep {str(budget)!r} cannot be met by removing heads and FFN neurons: with all of them gone, {reached:.1%} is left."
-            )
-    return Shrunk(state.view.model, plan_of(dense, state.kept), tuple(trace))
+        if budget.unit not in (Unit.PARAMS, Unit.MACS):
+            raise ParameterError("budgets", "shrink", "shares of params or macs", str(budget))
+    if not budgets:
+        raise ParameterError("budgets", "shrink", "at least one share of params or macs", budgets)
+    if not 1 <= multiple_of <= dense.units("ffn"):
+        raise ParameterError("multiple_of", "shrink", f"between 1 and the model's FFN width, {dense.units('ffn')}", multiple_of)
+    if not batches:
+        raise StatisticsError("There are no calibration rows; give some.")
 
 
-def _prunable(view: ModelView, site: Site) -> bool:
-    """Whether units of a site can be chosen one by one: the family can express it and the projection's input can be seen."""
-    if site.projection(view) is None or (site.role == "heads" and view.spec.equal_heads):
+def _may_go(dense: ModelView, site: Site, shape: Shape) -> bool:
+    if site.role == "heads" and shape.uniform and not (dense.spec.free_head_dim and getattr(dense.config, "head_dim", None)):
         return False
-    try:
-        view.check(site.role)
-    except UnsupportedError:
-        return False
-    return True
+    return prunable(dense, site)
+
+
+def _shares(view: ModelView, start: Counts, lengths: NDArray[np.integer]) -> dict[str, float]:
+    now = count(view, lengths)
+    # A model without blocks has lost all there was.
+    return {"params": now.params_layers / max(start.params_layers, 1), "macs": now.macs / max(start.macs, 1.0)}
+
+
+def _check_reach(state: _State, budgets: Sequence[Budget], start: Counts, lengths: NDArray[np.integer], shape: Shape) -> None:
+    """Raise BudgetError if a budget does not hold even with as few units as may be."""
+    least = _State(ModelView.of(copy.deepcopy(state.view.model)), dict(state.kept))
+    for site, units in state.kept.items():
+        least.cut(site, range(shape.stops(site, len(units))[-1]))
+    reached = _shares(least.view, start, lengths)
+    for budget in budgets:
+        left = reached[budget.unit.value]
+        if left > budget.amount * (1 + 1e-9):
+            heads = any(site.role == "heads" for site in state.kept)
+            which = "heads and FFN neurons" if heads else f"FFN neurons ({_why_heads_stay(state.view, shape)})"
+            raise BudgetError(f"--keep {str(budget)!r} cannot be met by removing {which}: with as few as may be, {left:.1%} is left.")
+
+
+def _why_heads_stay(view: ModelView, shape: Shape) -> str:
+    if view.spec.equal_heads:
+        return f"heads stay: {view.spec.equal_heads}"
+    return "heads stay: uniform widths cannot say that there are fewer" if shape.uniform else "heads stay"
 
 
 def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
@@ -148,36 +323,45 @@ def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
 
 def _cut_to(
     state: _State,
-    batches: Sequence[Mapping[str, Tensor]],
-    feelings: Mapping[Site, Sensitivity],
+    felt: Mapping[Site, Sensitivity],
     goals: Sequence[Budget],
     start: Counts,
     lengths: NDArray[np.integer],
+    shape: Shape,
     chooser: Callable[[Candidates], Path],
 ) -> None:
     """Cut the cheapest units until every goal holds."""
-    open_sites = [site for site, units in state.kept.items() if units]
-    inputs = covariances(state.view, batches, open_sites, feelings)
+    units = {site: len(kept) for site, kept in state.kept.items() if kept}
+    stops = {site: shape.stops(site, number) for site, number in units.items()}
+    now = count(state.view, lengths)
+    paths: dict[Site, Path] = {}
     for goal in goals:
-        now = count(state.view, lengths)
         used, full = (now.params_layers, start.params_layers) if goal.unit is Unit.PARAMS else (now.macs, start.macs)
-        excess = used - goal.amount * full
-        if excess <= 0:
+        prices = {site: unit_price(state.view, site, number, goal.unit, lengths) for site, number in units.items()}
+        if used - goal.amount * full <= 0 and not any(first[0] for first in stops.values()):
             continue
-        paths = {}
-        for site in [site for site in open_sites if state.kept[site]]:
-            projection = linear_weight_of(state.view, site)
-            price = unit_price(state.view, site, len(state.kept[site]), goal.unit, lengths)
-            metric = feelings[site].metric.numpy()
-            paths[site] = chooser(Candidates(inputs[site], projection, metric, len(state.kept[site]), price))
-        gone = allocate({(site.block, site.role): path for site, path in paths.items()}, excess)
-        for site, path in paths.items():
-            dropped = set(path.order[: gone[site.block, site.role]])
-            stay = tuple(place for place in range(len(state.kept[site])) if place not in dropped)
-            if dropped:
-                inputs[site] = _narrow(inputs[site], stay, len(state.kept[site]))
-                cut(state.view, site, stay, len(state.kept[site]))
-                state.kept[site] = tuple(state.kept[site][place] for place in stay)
+        for site, number in units.items() if not paths else ():
+            projection, found = site.projection(state.view), felt[site]
+            assert projection is not None
+            assert found.covariance is not None
+            weight = projection.weight.double().numpy()
+            paths[site] = chooser(Candidates(found.covariance.numpy(), weight, found.metric.numpy(), number, prices[site]))
+        curves = {site: Curve(path.cost, prices[site], stops[site]) for site, path in paths.items()}
+        gone = _allocate(curves, used - goal.amount * full, shape)
+        # The next goal can only take more.
+        stops = {site: tuple(stop for stop in stops[site] if stop >= gone[site]) for site in curves}
+    for site, path in paths.items():
+        state.cut(site, path.order[: stops[site][0]])
+
+
+def _allocate(curves: Mapping[Site, Curve], excess: float, shape: Shape) -> dict[Site, int]:
+    if not shape.uniform:
+        return allocate(curves, excess)
+    groups = [{site: curve for site, curve in curves.items() if site.role == role} for role in ("heads", "ffn")]
+    gone = allocate_evenly(groups, excess)
+    # That as few as may be suffice was seen at the start.
+    assert gone is not None
+    return gone
 
 
 def _chooser(choice: Choice, seed: int) -> Callable[[Candidates], Path]:
@@ -187,67 +371,3 @@ def _chooser(choice: Choice, seed: int) -> Callable[[Candidates], Path]:
         return by_magnitude
     generator = np.random.default_rng(seed)
     return lambda site: at_random(site, generator)
-
-
-def _narrow(covariance: NDArray[np.float64], stay: tuple[int, ...], units: int) -> NDArray[np.float64]:
-    width = len(covariance) // units
-    columns = (np.array(stay, dtype=np.int64)[:, None] * width + np.arange(width)).ravel()
-    narrow: NDArray[np.float64] = covariance[np.ix_(columns, columns)]
-    return narrow
-
-
-def linear_weight_of(view: ModelView, site: Site) -> NDArray[np.float64]:
-    """Weight (o, k) of a site's projection, float64."""
-    module = site.projection(view)
-    assert module is not None
-    weight: NDArray[np.float64] = linear_weight(module).detach().double().numpy()
-    return weight
-
-
-def covariances(
-    view: ModelView, batches: Sequence[Mapping[str, Tensor]], wanted: Sequence[Site], feelings: Mapping[Site, Sensitivity]
-) -> dict[Site, NDArray[np.float64]]:
-    """Weighted covariance of the inputs of each site's projection, (k, k) float64, in one pass over the batches."""
-    sums = {site: ComomentSum() for site in wanted}
-    calls = record_calls(view, batches)
-    shared = bool(view.spec.shared_blocks)
-    with torch.inference_mode():
-        for batch, hidden in enumerate(calls.hidden):
-            for depth, call in enumerate(calls.calls[batch]):
-                block = 0 if shared else depth
-                here = [site for site in wanted if site.block == block]
-                with taps(view.blocks[block], [site.part(view).output for site in here]) as found:
-                    hidden = call(view.blocks[block], hidden)
-                for site in here:
-                    weights = feelings[site].weights[batch]
-                    chosen = weights > 0
-                    rows = found["in", site.part(view).output][0][chosen]
-                    sums[site].add(rows, rows[:, :0], weights[chosen])
-    return {site: total.finish().xx.numpy() for site, total in sums.items()}
-
-
-def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDArray[np.integer]) -> float:
-    """What one head or FFN neuron of a site takes: parameters, or mean multiply-accumulates per row."""
-    block, spec = view.blocks[site.block], view.spec
-    parameters = matrix = 0
-    for name, axes in spec.block.items():
-        parameter = find(block, name)
-        if parameter is not None and any(axis is not None and axis.role == site.role for axis in axes):
-            parameters += parameter.numel() / units
-            matrix += parameter.numel() / units if parameter.ndim > 1 else 0
-    if unit is Unit.PARAMS:
-        return parameters
-    tokens = lengths.astype(np.float64)
-    width = linear_weight_of(view, site).shape[1] / units if site.role == "heads" else 0
-    passes = view.num_layers if spec.shared_blocks else 1
-    return float(passes * (matrix * tokens.mean() + 2 * width * (tokens**2).mean()))
-
-
-def cut(view: ModelView, site: Site, stay: tuple[int, ...], units: int) -> None:
-    """Keep the units at places `stay` of the `units` that a site has now; none: the sub-block goes, but for its bias."""
-    block, part = view.blocks[site.block], site.part(view)
-    if not stay:
-        remove(block, part)
-        return
-    slice_role(block, view.spec.block, site.role, stay, units)
-    scale_sizes(block, part.sizes, len(stay), units)

@@ -29,7 +29,11 @@ FULL = Recipe(
     label="no",
     task="text-classification",
     metric="f1",
-    keep=["10%", "8 MB"],
+    keep=["10%", "8 MB", "40% params"],
+    layers="0-2,4",
+    vocabulary="data",
+    uniform=True,
+    multiple_of=16,
     max_drop="1.5%",
     method="dalvi2020",
     pooling="mean",
@@ -62,7 +66,9 @@ def test_values_are_ready_to_use() -> None:
     assert FULL.task is TaskKind.CLASSIFICATION
     assert FULL.metric is Metric.F1
     assert FULL.data == "rows.jsonl"
-    assert FULL.budgets == (Budget(Unit.NEURONS, 0.1), Budget(Unit.BYTES, 8e6))
+    assert FULL.budgets == (Budget(Unit.NEURONS, 0.1), Budget(Unit.BYTES, 8e6), Budget(Unit.PARAMS, 0.4))
+    assert FULL.layers == (0, 1, 2, 4) == Recipe(layers=[0, 1, 2, 4]).layers
+    assert Recipe(layers=3).layers == (3,)
     assert Recipe(keep="10%").keep == ("10%",)
 
 
@@ -72,6 +78,19 @@ def test_yaml_names_every_default_and_leaves_out_what_is_unset() -> None:
     assert body["layer_delta"] == "1%"
     assert body["keep"] == ["10%"]
     assert "model" not in body
+
+
+@pytest.mark.parametrize("named", [{"layers": "0-1"}, {"vocabulary": "data"}, {"plan": "plan.json"}], ids=str)
+def test_what_is_named_takes_the_place_of_the_default_budget(named: dict[str, Any]) -> None:
+    recipe = Recipe(**named)
+    assert recipe.keep == recipe.budgets == ()
+    assert recipe == Recipe(**named, keep="none") == Recipe(**named, keep=[])
+    assert yaml.safe_load(recipe.to_yaml())["keep"] == "none"
+    assert Recipe(**yaml.safe_load(recipe.to_yaml())) == recipe
+    # A default that nobody chose does not stay when something else is named later; one that was chosen does.
+    assert Recipe(seed=1).replace(**named).keep == ()
+    if "plan" not in named:
+        assert Recipe(keep="10%").replace(**named).keep == ("10%",)
 
 
 def test_replace_checks_again() -> None:
@@ -95,7 +114,19 @@ def test_recipes_are_frozen() -> None:
         ({"keep": "ten"}, "The 'keep' parameter of compress must be a percentage in"),
         ({"keep": 10}, "The 'keep' parameter of compress must be text such as '10%'"),
         ({"keep": [10]}, "The 'keep' parameter of compress must be text such as '10%'"),
-        ({"keep": []}, "Got 'nothing' instead"),
+        ({"keep": []}, "must be given where nothing else says what to remove. Got 'none' instead."),
+        ({"keep": "none"}, "must be given where nothing else says what to remove. Got 'none' instead."),
+        ({"keep": "8 MB"}, "given with neurons, params or macs (or layers, or vocabulary) to choose by"),
+        ({"layers": "1-0"}, "The 'layers' parameter of compress must be blocks to keep, increasing, such as '0-3' or '0,2,4'. Got '1-0'"),
+        ({"layers": "one"}, "Got 'one' instead"),
+        ({"layers": [0, 0]}, "Got [0, 0] instead"),
+        ({"layers": [True]}, "Got [True] instead"),
+        ({"vocabulary": "some"}, "one of 'all', 'data'"),
+        ({"uniform": True}, "The 'uniform' parameter of compress must be left out without a budget of params or macs"),
+        ({"multiple_of": 8}, "The 'multiple_of' parameter of compress must be left out without a budget of params or macs"),
+        ({"multiple_of": 7, "keep": "50% params"}, "one of 1, 8, 16, 32"),
+        ({"plan": "plan.json", "keep": "10%"}, "The 'keep' parameter of compress must be left out where a plan is given"),
+        ({"plan": "plan.json", "layers": "0"}, "The 'layers' parameter of compress must be left out where a plan is given"),
         ({"keep": ["10%", "20%"]}, "neurons came twice"),
         ({"max_drop": "1"}, "must be a percentage in [0%, 100%), such as '1%'. Got '1' instead."),
         ({"layer_delta": 0.01}, "must be a percentage in [0%, 100%), such as '1%'. Got 0.01 instead."),

@@ -79,46 +79,47 @@ class Point:
 def evaluate(rows: RowSource, labels: NDArray[np.int64], scaling: Scaling, points: Sequence[Point]) -> list[tuple[float, Floats]]:
     """Mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
 
-    The products run in the precision of the rows (float32 for a RowStore), sums over chunks in float64.
+    The arithmetic is in the precision of the rows (float32 for a RowStore), sums over chunks in float64. Columns that several
+    points read are multiplied once, with the weights of all of them side by side.
     """
     n = rows.shape[0]
-    groups = _by_width(points)
+    order = sorted(range(len(points)), key=lambda i: points[i].width)
+    ends = np.cumsum([points[i].solution.shape[1] for i in order])
+    places = {i: slice(int(end) - points[i].solution.shape[1], int(end)) for i, end in zip(order, ends, strict=True)}
+    widths = sorted({point.width for point in points})
+    # Columns low..high are read by the points from the first that is at least as wide, which are the last in the order.
+    segments = [
+        (low, high, next(places[i].start for i in order if points[i].width >= high))
+        for low, high in zip([0, *widths[:-1]], widths, strict=True)
+    ]
+    stacked = np.zeros((widths[-1], int(ends[-1])))
+    for i, place in places.items():
+        stacked[: points[i].width, place] = points[i].solution[:-1] * scaling.inverse[: points[i].width, None]
+    intercepts = np.hstack([points[i].solution[-1] for i in order])
+    gradient = np.zeros_like(stacked)
+    totals = np.zeros(len(intercepts))
     losses = np.zeros(len(points))
-    gradients = [np.zeros_like(point.solution) for point in points]
-    buffer: Array = np.empty((0, 0))
-    folded: dict[int, Array] = {}
-    mean: Array = np.empty(0)
+    weights = mean = buffer = np.empty(0)
     for start, chunk in rows.chunks():
-        if not folded:
-            buffer = np.empty(chunk.shape, dtype=chunk.dtype)
-            mean = scaling.mean.astype(chunk.dtype)
-            for width, members in groups.items():
-                stacked = np.hstack([points[i].solution[:-1] for i in members])
-                folded[width] = (stacked * scaling.inverse[:width, None]).astype(chunk.dtype)
+        if not start:
+            buffer = np.empty((len(chunk), widths[-1]), dtype=chunk.dtype)
+            weights, mean = stacked.astype(chunk.dtype), scaling.mean[: widths[-1]].astype(chunk.dtype)
         centred = buffer[: len(chunk)]
-        np.subtract(chunk, mean, out=centred)
+        np.subtract(chunk[:, : widths[-1]], mean, out=centred)
+        scores = np.empty((len(chunk), len(intercepts)), dtype=chunk.dtype)
+        scores[:] = intercepts
+        for low, high, first in segments:
+            scores[:, first:] += centred[:, low:high] @ weights[low:high, first:]
         target = labels[start : start + len(chunk)]
-        for width, members in groups.items():
-            view = centred[:, :width]
-            scores = np.asarray(view @ folded[width], dtype=np.float64)
-            residuals = np.empty_like(scores)
-            at = 0
-            for i in members:
-                outputs = points[i].solution.shape[1]
-                block = slice(at, at + outputs)
-                losses[i] += _cross_entropy(scores[:, block] + points[i].solution[-1], target, residuals[:, block])
-                at += outputs
-            product = view.T @ residuals.astype(chunk.dtype)
-            at = 0
-            for i in members:
-                outputs = points[i].solution.shape[1]
-                gradients[i][:-1] += product[:, at : at + outputs]
-                gradients[i][-1] += residuals[:, at : at + outputs].sum(axis=0)
-                at += outputs
-    for i, point in enumerate(points):
-        gradients[i][:-1] *= scaling.inverse[: point.width, None]
-        gradients[i] /= n
-    return [(float(loss) / n, gradient) for loss, gradient in zip(losses, gradients, strict=True)]
+        for i, place in places.items():
+            losses[i] += _cross_entropy(scores[:, place], target)
+        for low, high, first in segments:
+            gradient[low:high, first:] += centred[:, low:high].T @ scores[:, first:]
+        totals += scores.sum(axis=0, dtype=np.float64)
+    gradient *= scaling.inverse[: widths[-1], None]
+    return [
+        (float(losses[i]) / n, np.vstack([gradient[: point.width, places[i]], totals[places[i]]]) / n) for i, point in enumerate(points)
+    ]
 
 
 def decision(rows: RowSource, coef: Floats, intercept: Floats) -> Floats:
@@ -135,23 +136,17 @@ def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[
     return scores
 
 
-def _by_width(points: Sequence[Point]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
-    for i, point in enumerate(points):
-        groups.setdefault(point.width, []).append(i)
-    return groups
-
-
-def _cross_entropy(scores: Floats, labels: NDArray[np.int64], residuals: Floats) -> float:
-    """Sum of the cross-entropies; writes probability - target to `residuals`."""
+def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
+    """Sum of the cross-entropies of (k, K) scores, which are overwritten by probability - target."""
     if scores.shape[1] == 1:
-        z = scores[:, 0]
-        residuals[:, 0] = 0.5 * (1.0 + np.tanh(0.5 * z)) - labels
-        return float(np.logaddexp(0.0, z).sum() - z[labels == 1].sum())
-    top = scores.max(axis=1, keepdims=True)
-    np.exp(scores - top, out=residuals)
-    total = residuals.sum(axis=1, keepdims=True)
-    residuals /= total
+        z = scores[:, 0].copy()
+        scores[:, 0] = 0.5 * (1.0 + np.tanh(0.5 * z)) - labels
+        return float(np.logaddexp(0.0, z).sum(dtype=np.float64) - z[labels == 1].sum(dtype=np.float64))
     index = np.arange(len(labels))
-    residuals[index, labels] -= 1.0
-    return float((top + np.log(total)).sum() - scores[index, labels].sum())
+    scores -= scores.max(axis=1, keepdims=True)
+    right = scores[index, labels].sum(dtype=np.float64)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1, keepdims=True)
+    scores /= total
+    scores[index, labels] -= 1.0
+    return float(np.log(total).sum(dtype=np.float64) - right)

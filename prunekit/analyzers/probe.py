@@ -1,7 +1,8 @@
 """Elastic-net probes: linear classifiers and regressions on standardised neurons, fitted by streaming over the rows.
 
 The objective is mean cross-entropy (or half the mean squared error) + alpha * (l1_ratio * |W|_1 + (1 - l1_ratio) / 2 * |W|^2)
-on standardised inputs; the standardisation is folded back, so that `coef_` and `intercept_` read raw neurons.
+on standardised inputs; the standardisation is folded back, so that `coef_` and `intercept_` read raw neurons. A neuron that is
+dead (`Moments.alive`) has weight 0.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ class Fit:
     intercept : (K,) float64
     standard : (K, width) float64
         The weights on standardised neurons: comparable between neurons.
+    passes : int
+        Passes over the rows that the fit took part in; 1 where the moments were enough.
     """
 
     coef: Floats
     intercept: Floats
     standard: Floats
+    passes: int = 1
 
 
 def fit_probes(
@@ -120,8 +124,11 @@ def fit_probes(
         else:
             points = [_solution(starts[i], scaling, columns) for i in group]
         solvers = _solvers([problems[i] for i in group], gram, points, tol, passes)
+        taken = dict.fromkeys(group, 0)
 
-        def told(asked: dict[int, Floats], group: list[int] = group) -> dict[int, tuple[float, Floats]]:
+        def told(asked: dict[int, Floats], group: list[int] = group, taken: dict[int, int] = taken) -> dict[int, tuple[float, Floats]]:
+            for i in asked:
+                taken[group[i]] += 1
             found = evaluate(rows, labels, scaling, [Point(problems[group[i]].width, x) for i, x in asked.items()])
             return dict(zip(asked, found, strict=True))
 
@@ -129,7 +136,7 @@ def fit_probes(
             part = scaling.take(slice(0, problems[i].width))
             both = solution if columns > 1 else np.hstack([-0.5 * solution, 0.5 * solution])
             coef, intercept = part.raw(both)
-            fits[i] = Fit(coef, intercept, np.ascontiguousarray(both[:-1].T))
+            fits[i] = Fit(coef, intercept, np.ascontiguousarray(both[:-1].T), taken[i])
     return [fits[i] for i in range(len(problems))]
 
 
@@ -194,9 +201,9 @@ def _least_squares(moments: Moments, scaling: Scaling, gram: Floats, problem: Pr
 
 
 def _scaling(moments: Moments, width: int) -> Scaling:
-    varies = moments.varies[:width]
-    deviation = np.sqrt(np.where(varies, moments.variance[:width], 1.0))
-    return Scaling(moments.mean[:width], np.where(varies, 1.0 / deviation, 0.0))
+    alive = moments.alive(width)
+    deviation = np.sqrt(np.where(alive, moments.variance[:width], 1.0))
+    return Scaling(moments.mean[:width], np.where(alive, 1.0 / deviation, 0.0))
 
 
 def _gram(moments: Moments, scaling: Scaling, width: int) -> Floats:
@@ -252,6 +259,8 @@ class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
     intercept_ : (K,) or (1,) float64
     standard_coef_ : like coef_
         Weights on standardised neurons.
+    n_iter_ : int
+        Passes over the rows.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -267,6 +276,7 @@ class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise StatisticsError(f"All labels are {self.classes_[0]!r}: the classifier needs at least 2 classes; got 1 class.")
         fit = self._fit(rows, labels, len(self.classes_), moments)
+        self.n_iter_ = fit.passes
         binary = len(self.classes_) == 2
         self.coef_ = 2.0 * fit.coef[1:] if binary else fit.coef
         self.intercept_ = 2.0 * fit.intercept[1:] if binary else fit.intercept
@@ -311,6 +321,7 @@ class ElasticNetProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
         """Fit to rows that are streamed; with `moments` over [neurons | target] they are not read at all."""
         self.n_features_in_ = rows.shape[1]
         fit = self._fit(rows, np.asarray(y, dtype=np.float64), 1, moments)
+        self.n_iter_ = fit.passes
         self.coef_, self.intercept_, self.standard_coef_ = fit.coef[0], float(fit.intercept[0]), fit.standard[0]
         return self
 

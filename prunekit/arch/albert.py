@@ -31,8 +31,15 @@ SPEC = ArchSpec(
         # The attention module holds the residual connection and its norm.
         removal=(Stub("attention", "residual", norm="attention.LayerNorm"),),
         sizes=(("attention", "num_attention_heads"), ("attention", "all_head_size")),
+        sum="attention.LayerNorm",
+        reads=("attention.query", "attention.key", "attention.value"),
     ),
-    ffn=SubBlock(output="ffn_output", removal=(Stub("ffn", "identity"), Stub("activation", "identity"), Stub("ffn_output", "bias"))),
+    ffn=SubBlock(
+        output="ffn_output",
+        removal=(Stub("ffn", "identity"), Stub("activation", "identity"), Stub("ffn_output", "bias")),
+        sum="full_layer_layer_norm",
+        reads=("ffn",),
+    ),
     block={
         **linear("attention.query", HEADS, HIDDEN),
         **linear("attention.key", HEADS, HIDDEN),

@@ -34,6 +34,7 @@ SPEC = replace(
     bert.SPEC,
     name="deberta",
     model_types=("deberta",),
+    attention=replace(bert.ATTENTION, reads=("attention.self.in_proj",)),
     block={
         # Rows are ordered head by head, and query, key, value inside each head: one unit is 3 x head_dim rows.
         **linear("attention.self.in_proj", HEADS, HIDDEN),

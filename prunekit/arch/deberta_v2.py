@@ -14,6 +14,8 @@ SPEC = replace(
     deberta.SPEC,
     name="deberta_v2",
     model_types=("deberta-v2",),
+    # With share_att_key queries and keys read the relative positions too: only the values read the residual stream alone.
+    attention=replace(bert.ATTENTION, reads=("attention.self.value_proj",)),
     block={
         **linear("attention.self.query_proj", HEADS, HIDDEN),
         **linear("attention.self.key_proj", HEADS, HIDDEN),

@@ -13,8 +13,10 @@ SPEC = ArchSpec(
         removal=(Stub("attention", "bias_pass"),),
         # `dim` here is heads x head_dim: transformers 4 divides it by `n_heads` at run time.
         sizes=(("attention", "n_heads"), ("attention", "dim")),
+        sum="sa_layer_norm",
+        reads=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
     ),
-    ffn=SubBlock(output="ffn.lin2", removal=(Stub("ffn", "bias"),)),
+    ffn=SubBlock(output="ffn.lin2", removal=(Stub("ffn", "bias"),), sum="output_layer_norm", reads=("ffn.lin1",)),
     block={
         **linear("attention.q_lin", HEADS, HIDDEN),
         **linear("attention.k_lin", HEADS, HIDDEN),

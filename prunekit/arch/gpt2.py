@@ -29,8 +29,10 @@ SPEC = ArchSpec(
         output="attn.c_proj",
         removal=(Stub("ln_1", "identity"), Stub("attn", "bias_pass")),
         sizes=(("attn", "num_heads"), ("attn", "split_size")),
+        sum="ln_2",
+        reads=("attn.c_attn",),
     ),
-    ffn=SubBlock(output="mlp.c_proj", removal=(Stub("ln_2", "identity"), Stub("mlp", "bias"))),
+    ffn=SubBlock(output="mlp.c_proj", removal=(Stub("ln_2", "identity"), Stub("mlp", "bias")), reads=("mlp.c_fc",)),
     block={
         **norm("ln_1"),
         **conv1d("attn.c_attn", Axis("heads", repeat=3), HIDDEN),

@@ -11,11 +11,14 @@ SPEC = ArchSpec(
     attention=SubBlock(
         output="self_attn.o_proj",
         removal=(Stub("input_layernorm", "identity"), Stub("self_attn", "bias_pass")),
+        sum="post_attention_layernorm",
+        reads=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ),
     ffn=SubBlock(
         output="mlp.down_proj",
         removal=(Stub("post_attention_layernorm", "identity"), Stub("mlp", "bias")),
         sizes=(("mlp", "intermediate_size"),),
+        reads=("mlp.gate_proj", "mlp.up_proj"),
     ),
     block={
         **norm("input_layernorm"),

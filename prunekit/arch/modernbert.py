@@ -13,8 +13,10 @@ SPEC = ArchSpec(
         removal=(Stub("attn_norm", "identity"), Stub("attn", "bias_pass")),
         # transformers 4; version 5 reads the number of heads off the projection.
         sizes=(("attn", "num_heads"), ("attn", "all_head_size")),
+        sum="mlp_norm",
+        reads=("attn.Wqkv",),
     ),
-    ffn=SubBlock(output="mlp.Wo", removal=(Stub("mlp_norm", "identity"), Stub("mlp", "bias"))),
+    ffn=SubBlock(output="mlp.Wo", removal=(Stub("mlp_norm", "identity"), Stub("mlp", "bias")), reads=("mlp.Wi",)),
     block={
         # `attn_norm` of block 0 is an Identity: the embeddings are normalised already.
         **norm("attn_norm"),

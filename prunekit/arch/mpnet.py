@@ -13,6 +13,8 @@ SPEC = ArchSpec(
         output="attention.attn.o",
         removal=(Stub("attention.attn", "bias_pass"),),
         sizes=(("attention.attn", "num_attention_heads"), ("attention.attn", "all_head_size")),
+        sum="attention.LayerNorm",
+        reads=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
     ),
     ffn=bert.FEED_FORWARD,
     block={

@@ -105,6 +105,9 @@ class SubBlock:
     reads : tuple of str
         Paths of the linear layers by which this sub-block reads the residual stream, all with the same input; empty
         where their weights also read something else, and must not be turned.
+    method : str
+        Where the output projection is a raw parameter: path inside the block of the method that applies it, called with
+        (residual, what the units give).
     """
 
     output: str
@@ -112,6 +115,7 @@ class SubBlock:
     sizes: tuple[tuple[str, str], ...] = ()
     sum: str = ""
     reads: tuple[str, ...] = ()
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ class ArchSpec:
         The config states the head size on its own, so that narrower models stay stock models.
     needs_block : bool
         The body cannot run on an empty list of blocks.
+    time_first : bool
+        Blocks take and give (length, batch, H) and not (batch, length, H).
     depth_sizes, outer_head_sizes, hidden_sizes : tuple of (path, attribute)
         Module attributes that hold the depth or the number of heads (path in the body), or the hidden size (path in
         the block).
@@ -208,6 +214,7 @@ class ArchSpec:
     pad_positions: bool = False
     free_head_dim: bool = False
     needs_block: bool = False
+    time_first: bool = False
     depth_sizes: tuple[tuple[str, str], ...] = ()
     hidden_sizes: tuple[tuple[str, str], ...] = ()
     flags: Mapping[str, bool] = field(default_factory=dict)

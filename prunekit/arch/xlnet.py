@@ -27,10 +27,14 @@ SPEC = ArchSpec(
         # The attention module holds the residual connection and its norm.
         removal=(Stub("rel_attn", "residual", norm="rel_attn.layer_norm"),),
         sizes=(("rel_attn", "n_head"),),
+        sum="rel_attn.layer_norm",
+        method="rel_attn.post_attention",
     ),
     ffn=SubBlock(
         output="ff.layer_2",
         removal=(Stub("ff.layer_1", "identity"), Stub("ff.activation_function", "identity"), Stub("ff.layer_2", "bias")),
+        sum="ff.layer_norm",
+        reads=("ff.layer_1",),
     ),
     block={
         "rel_attn.q": (HIDDEN, HEADS, None),
@@ -55,6 +59,7 @@ SPEC = ArchSpec(
     ffn_key="d_inner",
     inputs=TYPED_INPUTS,
     cls="last",
+    time_first=True,
     depth_sizes=(("", "n_layer"),),
     # Memories of earlier segments would be collected, and never used.
     flags={"use_mems": False},

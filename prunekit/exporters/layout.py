@@ -173,6 +173,7 @@ def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
         lines.append("}")
     else:
         words = ", is_split_into_words=True" if tokens else ""
+        words += ", return_token_type_ids=True" if "token_type_ids" in card.inputs else ""
         lines.append(f'rows = tokenizer({given}{words}, padding=True, truncation=True, max_length={card.max_length}, return_tensors="np")')
         lines.append(f"inputs = {{name: rows[name].astype(np.int64) for name in {list(card.inputs)!r}}}".replace("'", '"'))
     lines += [

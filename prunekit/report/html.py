@@ -75,10 +75,9 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--rule);
 def to_html(report: Report) -> str:
     """The report as a page of its own, with figures as inline SVG."""
     title = f"{report.model} on {report.data}"
-    sections = [
-        _head(report, title),
-        _section("What the task needs", words.scores(report), figures.scores(report), _scores_note(report)),
-    ]
+    sections = [_head(report, title)]
+    if report.rows:
+        sections.append(_section("What the task needs", words.scores(report), figures.scores(report), _scores_note(report)))
     if len({point.neurons for point in report.trace}) > 1:
         note = "Each point is one step of the search; the number of neurons is on a logarithmic scale."
         sections.append(_section("How many neurons", None, figures.trace(report), note))
@@ -127,8 +126,8 @@ def _scores_note(report: Report) -> str:
     if "oracle" in names:
         parts.append("The oracle is a probe on every neuron of every layer.")
     if {"random", "magnitude"} & names:
-        parts.append("As many neurons taken at random, or those of the largest activations, show what the choice itself is worth.")
-    return " ".join(parts) or "The model that ships, measured on rows that no choice was made on."
+        parts.append("As many neurons taken at random, or those of the largest probe weights, show what the choice itself is worth.")
+    return " ".join(parts) or "More is better; the lines are 95% confidence intervals over the draw of the rows."
 
 
 def _sizes_note(report: Report) -> str:

@@ -180,8 +180,8 @@ def parity(report: Report) -> str:
     found = report.parity
     shapes = ", ".join(f"{row.batch}×{row.length}" for row in found.shapes)
     return (
-        f"The ONNX file differs from the PyTorch model by at most {found.max_abs_difference:.1e} (allowed: {found.tolerance:.0e}) "
-        f"at batch × length {shapes}."
+        f"The ONNX file differs from the PyTorch model by at most {found.max_abs_difference:.1e} "
+        f"(allowed: {found.tolerance:.0e} + {found.relative:.0e} of the largest output) at batch × length {shapes}."
     )
 
 

@@ -59,13 +59,13 @@ class ReadoutChoice:
     layer : int
         The layer that the layer selector chose; nothing above it is read.
     candidates, clusters : int
-        Neurons up to that layer, and how many of them the clusters leave.
+        Neurons up to that layer, and how many of them the clusters leave (all that vary, if there are no clusters).
     trace : tuple of (int, float)
         Sizes tried and their scores.
     target : float
         The score that the sizes had to reach.
     target_met : bool
-        False: no size within the budget reached it, and the choice is the best that the budget allows.
+        False: no size within the budget reached it, and the choice uses as much of the budget as its sizes allow.
     parameters : dict
         Of the method; plain JSON.
     seconds : {stage: seconds}
@@ -113,7 +113,7 @@ class Request:
     keep: int
     layer_delta: float
     neuron_delta: float
-    threshold: float
+    threshold: float | None
     seed: int
     progress: Progress | None
 
@@ -124,8 +124,8 @@ class Request:
 
     @property
     def varying(self) -> Ids:
-        """Flat ids of the neurons that have a variance."""
-        return np.flatnonzero(self.train.moments.varies[: self.width])
+        """Flat ids of the neurons that can be chosen: those that are not dead."""
+        return np.flatnonzero(self.train.moments.alive(self.width))
 
     def below(self, score: float, delta: float) -> float:
         """The score lowered by a relative delta; for a negative score, too, lower is worse."""

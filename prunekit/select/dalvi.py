@@ -23,6 +23,7 @@ STEPS = 1000
 
 def search(request: Request) -> ReadoutChoice:
     """Select a readout; see the module."""
+    assert request.threshold is not None
     stages = Stages(request.progress)
     probe = DalviProbe(request.task.outputs, seed=request.seed)
     train, validation = request.train, request.validation

@@ -1,8 +1,9 @@
 """The readout search of prunekit: layer selector, clusters, backward elimination in closed form, smallest size that holds.
 
 It follows the pipeline of Dalvi et al. (2020, section 7) with other means: standardised neurons, probes fitted to their
-optimum with a penalty chosen on validation, medoids instead of random representatives, an order from backward elimination
-(which sees what neurons say together) instead of from weights, and a target that bounds the total loss against the oracle.
+optimum with a penalty chosen on validation, an order from backward elimination (which sees what neurons say together)
+instead of from weights, clusters only when asked for and then with medoids as representatives, and a target that bounds the
+total loss against the oracle.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from prunekit.tasks import Task
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Penalties tried for the oracle; the ends are far from the best on all data seen."""
-SMALL_ALPHAS = (1e-4, 1e-3, 1e-2)
-"""Penalties tried for the slim probes: few neurons need less."""
+SMALL_ALPHAS = ALPHAS
+"""Penalties tried for the slim probes."""
 RIDGE = 0.1
 """Ridge of the elimination, on correlations."""
 STEP = 2 ** (-1 / 3)
 """Ratio of one size to the next larger one."""
 SEARCH_ROWS = 50_000
 """Most rows that layers, penalties and sizes are compared on; what is returned is fitted on all rows."""
+SEARCH_TOL, FINAL_TOL = 1e-4, 1e-5
+"""Accuracy of the fits that are compared and of those that are returned, in units of the loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,39 +72,31 @@ def search(request: Request) -> ReadoutChoice:
 
     few = train.sample(request.seed)
     with stages("oracle"):
-        alpha, oracle, oracle_score = _best(few, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
+        alpha, oracle, reference = _best(few, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
     with stages("layers"):
         _, scores = _fit(few, validation, task, [Problem((i + 1) * hidden, alpha) for i in range(request.layers)])
-        layers = (*scores, oracle_score)
-        floor = request.below(oracle_score, request.layer_delta)
+        layers = (*scores, reference)
+        floor = request.below(reference, request.layer_delta)
         layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
         # The layers were compared on the same rows; the oracle that is returned has seen them all.
-        oracle, oracle_score = _refit(train, few, validation, task, (alpha, 0.3 * alpha), oracle, oracle_score)
-    with stages("clusters"):
-        pool = request.varying[request.varying < (layer + 1) * hidden]
-        clusters = CorrelationClusters.from_moments(train.moments.take(pool), request.threshold)
-        ids = pool[clusters.representatives_]
-    with stages("ranking"):
-        order = elimination_order(train.moments.take(np.concatenate([ids, width + np.arange(task.outputs)])), len(ids))
-        ids = ids[order[: min(request.keep, len(ids))]]
+        oracle, oracle_score = _refit(train, validation, task, (alpha, 0.3 * alpha), oracle)
+    target = request.below(oracle_score, 1 - (1 - request.layer_delta) * (1 - request.neuron_delta))
+    # All neurons up to the layer chosen would do; as few as the budget allows may not. Then more depth is the only cure.
+    found = [_within(request, few, validation, layer, target, stages)]
+    while not found[-1].met and found[-1].layer < request.layers:
+        found.append(_within(request, few, validation, found[-1].layer + 1, target, stages))
+    best = found[-1] if found[-1].met else max(found, key=lambda each: (each.score, -each.layer))
     with stages("sizes"):
-        train, few, validation = train.columns(ids), few.columns(ids), validation.columns(ids)
-        sizes = _sizes(len(ids))
-        target = request.below(oracle_score, 1 - (1 - request.layer_delta) * (1 - request.neuron_delta))
-        slim, trace = _path(few, validation, task, sizes)
-        at = smallest(sizes, [value for _, value in trace], target)
-        if at is None:
-            at = max(range(len(sizes)), key=lambda i: (trace[i][1], sizes[i]))
-        chosen, reached = _refit(train.columns(np.arange(sizes[at])), few, validation, task, SMALL_ALPHAS, slim[at], trace[at][1])
+        chosen, reached = _refit(train.columns(best.ids), validation.columns(best.ids), task, SMALL_ALPHAS, best.fit)
     return request.choice(
         "prunekit",
-        ids[: sizes[at]],
+        best.ids,
         (chosen.coef, chosen.intercept),
         (oracle.coef, oracle.intercept),
         scores=ReadoutScores(oracle_score, layers, None, reached),
-        layer=layer,
-        clusters=len(clusters.representatives_),
-        trace=trace,
+        layer=best.layer,
+        clusters=best.clusters,
+        trace=best.trace,
         target=target,
         target_met=reached >= target,
         parameters={"alphas": list(ALPHAS), "small_alphas": list(SMALL_ALPHAS), "alpha": alpha, "ridge": RIDGE},
@@ -109,12 +104,47 @@ def search(request: Request) -> ReadoutChoice:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The best readout of the layers up to one; `ids` are in the order of the probe's columns."""
+
+    layer: int
+    clusters: int
+    ids: Ids
+    fit: Fit
+    trace: list[tuple[int, float]]
+    score: float
+    met: bool
+
+
+def _within(request: Request, few: Split, validation: Split, layer: int, target: float, stages: Stages) -> _Found:
+    """Cluster, rank and size the neurons of layers 0..layer."""
+    with stages("clusters"):
+        ids = request.varying[request.varying < (layer + 1) * request.hidden]
+        if request.threshold is not None:
+            ids = ids[CorrelationClusters.from_moments(few.moments.take(ids), request.threshold).representatives_]
+        left = len(ids)
+    with stages("ranking"):
+        labels = request.width + np.arange(request.task.outputs)
+        order = elimination_order(few.moments.take(np.concatenate([ids, labels])), len(ids))
+        ids = ids[order[: min(request.keep, len(ids))]]
+    with stages("sizes"):
+        sizes = _sizes(len(ids))
+        fits, trace = _path(few.columns(ids), validation.columns(ids), request.task, sizes)
+        at = smallest(sizes, [value for _, value in trace], target)
+        met = at is not None
+        at = len(sizes) - 1 if at is None else at
+    return _Found(layer, left, ids[: sizes[at]], fits[at], trace, trace[at][1], met)
+
+
 def best_on(train: Collected, validation: Collected, ids: Ids, task: Task) -> tuple[Fit, float]:
     """The best probe on given neurons, and its validation score."""
     with train.rows.columns(ids) as rows, validation.rows.columns(ids) as held:
         moments = train.moments.take(np.concatenate([ids, train.rows.width + np.arange(task.outputs)]))
         problems = [Problem(len(ids), alpha) for alpha in ALPHAS]
-        _, fit, value = _best(Split(rows, train.labels, moments), Split(held, validation.labels, moments), task, problems)
+        split, other = Split(rows, train.labels, moments), Split(held, validation.labels, moments)
+        alpha, start, _ = _best(split, other, task, problems)
+        fit, value = _refit(split, other, task, (alpha, 0.3 * alpha), start)
     return fit, value
 
 
@@ -148,17 +178,15 @@ def _sizes(most: int) -> list[int]:
 
 
 def _fit(
-    train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None
+    train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None, tol: float = SEARCH_TOL
 ) -> tuple[list[Fit], list[float]]:
-    fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts)
+    fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts, tol=tol)
     found = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
     return fits, [score(task.metric, validation.labels, values) for values in found]
 
 
-def _refit(train: Split, few: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit, value: float) -> tuple[Fit, float]:
-    """Continue a fit on the few rows with all of them; more rows may need less penalty."""
-    if train.rows is few.rows or len(train.rows) == len(few.rows):
-        return start, value
+def _refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit) -> tuple[Fit, float]:
+    """Continue a fit to its optimum on all rows; more rows may need less penalty."""
     problems = [Problem(start.coef.shape[1], alpha) for alpha in alphas]
     _, fit, value = _best(train, validation, task, problems, [start] * len(problems))
     return fit, value
@@ -168,13 +196,16 @@ def _best(
     train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None
 ) -> tuple[float, Fit, float]:
     """The problem that scores best on validation; of equals, the one with the strongest penalty."""
-    fits, scores = _fit(train, validation, task, problems, starts)
+    tol = SEARCH_TOL if starts is None else FINAL_TOL
+    fits, scores = _fit(train, validation, task, problems, starts, tol)
     at = max(range(len(problems)), key=lambda i: (scores[i], problems[i].alpha))
     return problems[at].alpha, fits[at], scores[at]
 
 
 def _path(train: Split, validation: Split, task: Task, sizes: list[int]) -> tuple[list[Fit], list[tuple[int, float]]]:
-    problems = [Problem(size, alpha) for size in sizes for alpha in SMALL_ALPHAS]
-    fits, scores = _fit(train, validation, task, problems)
-    best = [max(range(i, i + len(SMALL_ALPHAS)), key=lambda j: (scores[j], j)) for i in range(0, len(problems), len(SMALL_ALPHAS))]
-    return [fits[j] for j in best], [(size, scores[j]) for size, j in zip(sizes, best, strict=True)]
+    """A probe for each size, with the penalty that suits the largest."""
+    alpha, widest, value = _best(train, validation, task, [Problem(sizes[-1], alpha) for alpha in SMALL_ALPHAS])
+    if len(sizes) == 1:
+        return [widest], [(sizes[-1], value)]
+    fits, scores = _fit(train, validation, task, [Problem(size, alpha) for size in sizes[:-1]])
+    return [*fits, widest], list(zip(sizes, [*scores, value], strict=True))

@@ -29,7 +29,7 @@ def select_readout(
     method: Method = "prunekit",
     layer_delta: float = 0.01,
     neuron_delta: float = 0.01,
-    threshold: float = 0.3,
+    threshold: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ReadoutChoice:
@@ -48,8 +48,9 @@ def select_readout(
         The search of this package, or that of Dalvi et al. (2020), reproduced.
     layer_delta, neuron_delta : float
         Relative loss of the validation score allowed to the layer selector and to the neurons, in [0, 1).
-    threshold : float
-        Distance 1 - |correlation| at which clusters are cut.
+    threshold : float, optional
+        Distance 1 - |correlation| at which clusters are cut. By default 0.3 in dalvi2020, as in the paper, and no clusters
+        in prunekit: its elimination sees redundancy itself, and does better when no neuron was taken from it.
     seed : int
         Of what is random in dalvi2020; the search of this package draws nothing.
     progress : callable, optional
@@ -58,7 +59,7 @@ def select_readout(
     Returns
     -------
     ReadoutChoice
-        `target_met` is False where no size within `keep` reaches the target; then it is the best that was found.
+        `target_met` is False where no size within `keep` reaches the target; then the largest one is taken.
 
     Raises
     ------
@@ -71,7 +72,9 @@ def select_readout(
     for name, value in (("layer_delta", layer_delta), ("neuron_delta", neuron_delta)):
         if not 0 <= value < 1:
             raise ParameterError(name, "select_readout", "in [0, 1)", value)
-    if not 0 <= threshold <= 1:
+    if threshold is None and method == "dalvi2020":
+        threshold = 0.3
+    if threshold is not None and not 0 <= threshold <= 1:
         raise ParameterError("threshold", "select_readout", "in [0, 1]", threshold)
     request = Request(train, validation, task, layers, hidden, keep, layer_delta, neuron_delta, threshold, seed, progress)
     _check(request)

@@ -28,4 +28,4 @@ class Stages:
             self._progress(name, STAGES.index(name), len(STAGES))
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ Matrix = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The units of one site, and what removing them would cost.
 
@@ -48,11 +49,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Path:
-    """A greedy elimination: units in the order in which they go, and the cumulative cost after each."""
+    """An elimination: units in the order in which they go, and the cumulative cost after each."""
 
     order: tuple[int, ...]
     cost: tuple[float, ...]
-    price: float
 
 
 def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> Path:
@@ -69,17 +69,17 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
     Raises
     ------
     StatisticsError
-        If the covariance or the metric is not finite.
+        If the covariance, the projection or the metric is not finite.
     """
     for what in (site.covariance, site.projection, site.metric):
         if not np.isfinite(what).all():
             raise StatisticsError("The statistics of a site hold values that are not finite; the model or the calibration rows are broken.")
     width = len(site.covariance) // site.units
     strength = damping * float(np.trace(site.covariance)) / len(site.covariance)
-    inverse: Matrix = np.linalg.inv(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance)))
+    inverse: Matrix = np.linalg.inv(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance))).astype(np.float64)
     # M = R^T R by its eigenvectors, since it may be singular; the cost is that of R W.
     values, vectors = np.linalg.eigh(site.metric)
-    weight: Matrix = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T @ site.projection
+    weight: Matrix = (np.sqrt(np.maximum(values, 0))[:, None] * vectors.T @ site.projection).astype(np.float64)
     order: list[int] = []
     cost: list[float] = []
     alive, total = np.arange(site.units), 0.0
@@ -98,7 +98,7 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
         weight = weight[:, stay] - step @ inverse[np.ix_(columns, stay)]
         inverse = inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, columns)] @ block @ inverse[np.ix_(columns, stay)]
         alive = np.delete(alive, chosen)
-    return Path(tuple(order), tuple(cost), site.price)
+    return Path(tuple(order), tuple(cost))
 
 
 def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: int) -> NDArray[np.int64]:
@@ -115,51 +115,136 @@ def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: in
 
 def by_magnitude(site: Candidates) -> Path:
     """Baseline: units in the order of their projection weights' squared norm, which is also what they are said to cost."""
-    scores = np.square(site.projection).sum(0).reshape(site.units, -1).sum(1)
-    return _sorted(scores, site.price)
+    return _sorted(np.square(site.projection).sum(0).reshape(site.units, -1).sum(1))
 
 
 def at_random(site: Candidates, generator: np.random.Generator) -> Path:
     """Baseline: units in random order, at random costs in proportion to their price."""
-    return _sorted(generator.random(site.units) * site.price, site.price)
+    return _sorted(generator.random(site.units) * site.price)
 
 
-def _sorted(scores: Matrix, price: float) -> Path:
+def _sorted(scores: Matrix) -> Path:
     order = np.argsort(scores, kind="stable")
-    return Path(tuple(int(unit) for unit in order), tuple(float(cost) for cost in np.cumsum(scores[order])), price)
+    return Path(tuple(int(unit) for unit in order), tuple(float(cost) for cost in np.cumsum(scores[order])))
 
 
-def allocate(paths: Mapping[K, Path], excess: float) -> dict[K, int]:
+@dataclass(frozen=True)
+class Curve:
+    """What a site pays for giving up units, and what it frees.
+
+    Attributes
+    ----------
+    cost : tuple of float
+        Cumulative cost after 1, 2, ... units.
+    price : float
+        What one unit frees of the budget.
+    stops : tuple of int
+        Numbers of units that may be given up, ascending; the first is given up at least.
+    """
+
+    cost: tuple[float, ...]
+    price: float
+    stops: tuple[int, ...]
+
+    def at(self, gone: int) -> float:
+        """Cost of giving up this many units."""
+        return self.cost[gone - 1] if gone else 0.0
+
+
+def allocate(curves: Mapping[K, Curve], excess: float) -> dict[K, int]:
     """How many units each site gives up so that together they free at least `excess` of the budget.
 
     The lower convex hulls of the cost curves are followed at one rising price for all sites (the Lagrangian of the
-    knapsack), which is optimal but for the last step. If all units together do not suffice, all go.
+    knapsack), which is optimal but for the last step; what that frees too much is then given back where it is worth
+    most. If all units together do not suffice, all go.
     """
-    steps: list[tuple[float, K, int, int, float]] = []
-    for site, path in paths.items():
-        corners = hull(path.cost)
-        for first, last in zip(corners, corners[1:], strict=False):
-            paid = (path.cost[last - 1] - (path.cost[first - 1] if first else 0.0)) / ((last - first) * path.price)
-            steps.append((paid, site, first, last, path.price))
-    gone = dict.fromkeys(paths, 0)
-    for _, site, first, last, price in sorted(steps, key=lambda step: (step[0], str(step[1]), step[2])):
+    steps: list[tuple[float, K, int, int]] = []
+    gone: dict[K, int] = {}
+    for site, curve in curves.items():
+        gone[site] = curve.stops[0]
+        excess -= curve.stops[0] * curve.price
+        corners = [curve.stops[place] for place in hull(curve.stops, [curve.at(stop) for stop in curve.stops])]
+        for first, last in pairwise(corners):
+            steps.append(((curve.at(last) - curve.at(first)) / ((last - first) * curve.price), site, first, last))
+    for _, site, first, last in sorted(steps, key=lambda step: (step[0], str(step[1]), step[2])):
         if excess <= 0:
             break
         assert gone[site] == first
-        count = min(last - first, int(np.ceil(excess / price - 1e-9)))
-        gone[site] += count
-        excess -= count * price
-    return gone
+        price = curves[site].price
+        enough = (stop for stop in curves[site].stops if first < stop <= last and (stop - first) * price >= excess - 1e-9 * price)
+        stop = next(enough, last)
+        gone[site] = stop
+        excess -= (stop - first) * price
+    return _give_back(curves, gone, -excess)
 
 
-def hull(cost: Sequence[float]) -> list[int]:
-    """Corners of the lower convex hull of (units removed, cost), starting at (0, 0)."""
-    corners, height = [0], [0.0, *cost]
-    for point in range(1, len(height)):
+def _give_back(curves: Mapping[K, Curve], gone: dict[K, int], surplus: float) -> dict[K, int]:
+    """Let sites keep units as long as the surplus allows it, the most valuable first."""
+    while True:
+        best: tuple[float, K, int] | None = None
+        for site, curve in curves.items():
+            spare = [stop for stop in curve.stops if stop < gone[site] and (gone[site] - stop) * curve.price <= surplus]
+            if spare and (best is None or curve.at(gone[site]) - curve.at(spare[0]) > best[0]):
+                best = curve.at(gone[site]) - curve.at(spare[0]), site, spare[0]
+        if best is None:
+            return gone
+        _, site, stop = best
+        surplus -= (gone[site] - stop) * curves[site].price
+        gone[site] = stop
+
+
+def hull(places: Sequence[int], heights: Sequence[float]) -> list[int]:
+    """Numbers of the points (place, height), given from left to right, that are corners of their lower convex hull."""
+    corners = [0]
+    for point in range(1, len(places)):
         while len(corners) > 1:
             a, b = corners[-2], corners[-1]
-            if (height[b] - height[a]) * (point - b) < (height[point] - height[b]) * (b - a):
+            if (heights[b] - heights[a]) * (places[point] - places[b]) < (heights[point] - heights[b]) * (places[b] - places[a]):
                 break
             corners.pop()
         corners.append(point)
     return corners
+
+
+def allocate_evenly(groups: Sequence[Mapping[K, Curve]], excess: float) -> dict[K, int] | None:
+    """How many units each site gives up if all sites of one group give up equally many, and none gives up all.
+
+    The exact optimum, by trying every number for each group but the last, whose smallest sufficient number is the best.
+    None if no numbers suffice.
+
+    Parameters
+    ----------
+    groups : sequence of mapping
+        Curves by site, of equal length and with equal stops inside a group.
+    excess : float
+        What has to be freed.
+    """
+    options = [_even(list(group.values())) for group in groups if group]
+    best: tuple[float, tuple[int, ...]] | None = None
+
+    def search(place: int, left: float, paid: float, chosen: tuple[int, ...]) -> None:
+        nonlocal best
+        if place == len(options):
+            if left <= 1e-9 * max(1.0, abs(excess)) and (best is None or paid < best[0]):
+                best = paid, chosen
+            return
+        for stop, cost, freed in options[place]:
+            search(place + 1, left - freed, paid + cost, (*chosen, stop))
+            if place == len(options) - 1 and left - freed <= 0:
+                break
+
+    search(0, excess, 0.0, ())
+    if best is None:
+        return None
+    filled = [group for group in groups if group]
+    return {site: stop for group, stop in zip(filled, best[1], strict=True) for site in group}
+
+
+def _even(curves: Sequence[Curve]) -> list[tuple[int, float, float]]:
+    """(units given up by each, cost, what is freed) of all sites of a group together."""
+    most = min(len(curve.cost) for curve in curves)
+    return [
+        (stop, sum(curve.at(stop) for curve in curves), sum(curve.price for curve in curves) * stop)
+        for stop in curves[0].stops
+        if stop < most
+    ]

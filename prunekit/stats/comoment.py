@@ -10,7 +10,7 @@ from torch import Tensor
 from prunekit.errors import StatisticsError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comoment:
     """Centred weighted second moments.
 
@@ -35,28 +35,34 @@ class Comoment:
     yx: Tensor
     yy: float
 
-    def solve(self, prior: Tensor, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
-        """Damped least squares: the weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets.
+    def solve(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
+        """Damped least squares: weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets.
 
-        The weight is drawn towards `prior` (o, k) by `damping` times the mean variance of the inputs, so that the
-        solution exists for singular co-moments and for fewer rows than inputs; the bias is free. The minimiser of
-        ``E|y - Wx - b|^2 + lambda |W - prior|^2`` is ``W = (yx + lambda prior) (xx + lambda I)^-1``, ``b = E y - W E x``.
-        Without a `bias` the moments are taken about the origin, and the bias returned is zero.
+        The minimiser of ``E|y - Wx - b|^2 + lambda |W|^2``, lambda being `damping` times the mean variance of the inputs,
+        is ``W = yx (xx + lambda I)^-1``, ``b = E y - W E x``. It exists for singular co-moments and for fewer rows than
+        inputs too, and at damping 0 it is then the solution of least norm. Without a `bias` the moments are taken about
+        the origin, and the bias returned is zero.
+
+        Raises
+        ------
+        StatisticsError
+            If the solution is not finite.
         """
-        prior = prior.to(self.xx)
-        xx, yx, rest = self.xx, self.yx, torch.zeros_like(self.mean_y)
+        xx, yx = self.xx, self.yx
         if not bias:
             xx, yx = xx + torch.outer(self.mean_x, self.mean_x), yx + torch.outer(self.mean_y, self.mean_x)
-        strength = damping * float(xx.diagonal().mean())
-        if strength <= 0:
-            return prior, self.mean_y - prior @ self.mean_x if bias else rest
-        damped = xx + strength * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
-        weight = torch.linalg.solve(damped, (yx + strength * prior).T).T
+        if damping > 0 and len(xx):
+            # An input that never varies has no variance to damp by, and nothing to say.
+            strength = max(damping * float(xx.diagonal().mean()), torch.finfo(xx.dtype).tiny)
+            factor, failed = torch.linalg.cholesky_ex(xx + strength * torch.eye(len(xx), dtype=xx.dtype, device=xx.device))
+            weight = _least_norm(xx, yx) if int(failed) else torch.cholesky_solve(yx.T, factor).T
+        else:
+            weight = _least_norm(xx, yx)
         if not bool(torch.isfinite(weight).all()):
             raise StatisticsError(
                 "The least-squares refit gave weights that are not finite; raise the damping or give more calibration rows."
             )
-        return weight, self.mean_y - weight @ self.mean_x if bias else rest
+        return weight, self.mean_y - weight @ self.mean_x if bias else torch.zeros_like(self.mean_y)
 
     def error(self, weight: Tensor) -> float:
         """Mean squared error of a weight (o, k) with its best bias, summed over the outputs."""
@@ -64,36 +70,49 @@ class Comoment:
         return float(self.yy - 2 * (weight * self.yx).sum() + ((weight @ self.xx) * weight).sum())
 
 
+def _least_norm(xx: Tensor, yx: Tensor) -> Tensor:
+    return yx @ torch.linalg.pinv(xx, hermitian=True) if len(xx) else yx
+
+
 class ComomentSum:
     """Accumulates a `Comoment` over chunks of rows.
 
-    Products of a chunk are taken in the rows' own precision and summed in float64: a chunk is short, the sum is long.
+    Products of a chunk are taken in single precision, about the mean of the first chunk, and summed in double: a chunk
+    is short, the sum is long.
     """
 
     def __init__(self) -> None:
         self._parts: tuple[Tensor, ...] | None = None
+        self._shift: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         """Add rows x (n, k) with targets y (n, o) and weights (n,)."""
+        if not len(x):
+            return
+        x, y, weights = (tensor if tensor.dtype == torch.float64 else tensor.float() for tensor in (x, y, weights))
+        if self._parts is None:
+            # A mean far from zero would cost the digits of the variance.
+            self._shift = x.mean(0), y.mean(0)
+        x, y = x - self._shift[0], y - self._shift[1]
         scaled = x * weights[:, None]
         parts = (weights.sum(), scaled.sum(0), weights @ y, scaled.T @ x, y.T @ scaled, weights @ y.square().sum(1))
         wide = tuple(part.double() for part in parts)
-        self._parts = wide if self._parts is None else tuple(a + b for a, b in zip(self._parts, wide, strict=True))
+        self._parts = wide if self._parts is None else tuple(a.add_(b) for a, b in zip(self._parts, wide, strict=True))
 
     def finish(self) -> Comoment:
         """The co-moment of all rows added; raises StatisticsError if there were none, or if any was not finite."""
         if self._parts is None or float(self._parts[0]) <= 0:
             raise StatisticsError("No calibration row carries any weight; give more calibration rows.")
-        total, sum_x, sum_y, xx, yx, yy = self._parts
         if not all(bool(torch.isfinite(part).all()) for part in self._parts):
             raise StatisticsError(
                 "The activations of the calibration rows hold values that are not finite; the model or the rows are broken."
             )
+        total, sum_x, sum_y, xx, yx, yy = self._parts
         mean_x, mean_y = sum_x / total, sum_y / total
         return Comoment(
             float(total),
-            mean_x,
-            mean_y,
+            mean_x + self._shift[0].double(),
+            mean_y + self._shift[1].double(),
             xx / total - torch.outer(mean_x, mean_x),
             yx / total - torch.outer(mean_y, mean_x),
             float(yy / total - mean_y.square().sum()),

@@ -68,6 +68,18 @@ class Moments:
         """Which columns have a variance, (D,); float64 noise around a constant does not count as variance."""
         return _varies(self.count, self.mean, self.comoment.diagonal())
 
+    def alive(self, width: int) -> NDArray[np.bool_]:
+        """Which of the first `width` columns, the neurons, say anything in float32, (width,).
+
+        A pretrained LayerNorm can hold gains of 1e-32: such a neuron varies, but a classifier could read it only with weights
+        that no deployed format holds. Dead is what has no variance, or less than 1e-6 of the median standard deviation.
+        """
+        varies = self.varies[:width]
+        if not varies.any():
+            return varies
+        deviation = np.sqrt(self.variance[:width])
+        return np.asarray(varies & (deviation >= 1e-6 * np.median(deviation[varies])))
+
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of rows (Chan, Golub and LeVeque 1979); associative and commutative up to rounding."""
         if other.width != self.width:

@@ -7,6 +7,7 @@ bare encoder has the identity in the place of F. One backward pass a batch gives
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,15 +17,13 @@ from torch import Tensor
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError
-from prunekit.stats.blocks import Site, sites, sum_tap, taps
-
-#: Weights above this multiple of the mean are cut: a few tokens must not own the solution.
-_LARGEST = 20.0
+from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
+from prunekit.stats.comoment import ComomentSum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """What an error of one site's residual sum costs.
+    """What an error of one site's residual sum costs, and what enters the site.
 
     Attributes
     ----------
@@ -33,14 +32,52 @@ class Sensitivity:
     metric : Tensor
         (H, H) float64, the mean of g g^T over rows, summed over a row's tokens: ``e^T metric e`` is the loss a row pays
         if all its tokens err by e, apart from interactions between tokens.
+    covariance : Tensor or None
+        (k, k) float64, weighted covariance of what the site's units give; None if not asked for, or if they are gone.
     """
 
     weights: tuple[Tensor, ...]
     metric: Tensor
+    covariance: Tensor | None
+
+
+class _Sums:
+    """What is summed for one site."""
+
+    def __init__(self) -> None:
+        self.sizes: list[Tensor] = []
+        self.metric: Tensor | None = None
+        self.units: ComomentSum | None = None
+
+    def add(self, grad: Tensor, mask: Tensor, entering: Sequence[Tensor]) -> None:
+        """Add one batch: gradients (batch, length, H), and what the units gave in each pass, (batch, length, k)."""
+        flat = grad[mask]
+        if not bool(torch.isfinite(flat).all()):
+            raise StatisticsError("A gradient of the model's output is not finite; the model or the calibration rows are broken.")
+        product = (flat.T @ flat).double()
+        self.metric = product if self.metric is None else self.metric + product
+        # The norm, and not its square: between weighting tokens alike (noisy gradients) and fully (few tokens decide).
+        size = grad.square().sum(-1).sqrt() * mask
+        self.sizes.append(size)
+        chosen = size > 0
+        for rows in entering:
+            self.units = self.units or ComomentSum()
+            self.units.add(rows[chosen], rows[chosen][:, :0], size[chosen])
+
+    def finish(self, site: Site, rows: int) -> Sensitivity:
+        """Normalise."""
+        sizes = torch.cat([size.flatten() for size in self.sizes]).double()
+        if self.metric is None or not bool((sizes > 0).any()):
+            raise StatisticsError(
+                f"The model's output does not depend on block {site.block} at all; give its classifier weights that are not zero."
+            )
+        typical = float(sizes[sizes > 0].square().mean().sqrt())
+        weights = tuple(size / typical for size in self.sizes)
+        return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish().xx)
 
 
 def sensitivity(
-    view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, temperature: float = 2.0, seed: int = 0
+    view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, temperature: float = 2.0, seed: int = 0, units: bool = False
 ) -> dict[Site, Sensitivity]:
     """Differentiate the model's output with respect to the residual sum behind every site.
 
@@ -48,36 +85,42 @@ def sensitivity(
     ----------
     view : ModelView
     batches : sequence of dict
+        Tokenised rows: (batch, length) tensors, `attention_mask` among them.
     temperature : float
         Softens the class probabilities, so that rows of which the model is certain still count.
     seed : int
-        Of the random directions (more than two classes, a bare encoder).
+        Of the random directions (more than one output or two classes).
+    units : bool
+        Also take the covariance of what the units of every site give.
 
     Raises
     ------
     StatisticsError
-        If a gradient is not finite.
+        If there are no batches, or a gradient is not finite.
     """
+    if not batches:
+        raise StatisticsError("There are no calibration rows; give some.")
     generator = torch.Generator().manual_seed(seed)
-    grads: dict[Site, list[Tensor]] = {site: [] for site in sites(view)}
+    sums = {site: _Sums() for site in sites(view)}
+    entries = {site: site.units_tap(view) for site in sums if units and site.projection(view) is not None}
     for batch in batches:
+        mask = batch["attention_mask"].bool()
         with ExitStack() as stack, torch.enable_grad():
-            seen = {}
-            for site in grads:
-                kind, path = sum_tap(view, site)
-                seen[site] = stack.enter_context(
-                    taps(view.blocks[site.block], [path] if kind == "in" else [], [path] if kind == "out" else [])
-                )[kind, path]
+            seen: dict[int, dict[Tap, list[Tensor]]] = {}
+            for number, block in enumerate(view.blocks):
+                wanted = [site.sum_tap(view) for site in sums if site.block == number]
+                seen[number] = stack.enter_context(taps(block, [*wanted, *(tap for site, tap in entries.items() if site.block == number)]))
+            tensors = {site: seen[site.block][site.sum_tap(view)] for site in sums}
             scalar = _scalar(view, batch, temperature, generator)
-            order = [site for site in seen if seen[site]]
-            tensors = [tensor for site in order for tensor in seen[site]]
-            found = iter(torch.autograd.grad(scalar, tensors, allow_unused=True))
-        for site in order:
-            parts = [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in zip(seen[site], found, strict=False)]
+            found = iter(torch.autograd.grad(scalar, [tensor for passes in tensors.values() for tensor in passes], allow_unused=True))
+        for site, passes in tensors.items():
+            grads = [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in zip(passes, found, strict=False)]
             # With shared weights a site is passed several times: its tokens then weigh as all passes together.
-            grads[site].append(torch.stack(parts).square().sum(0).sqrt() if len(parts) > 1 else parts[0])
+            grad = torch.stack(grads).square().sum(0).sqrt() if len(grads) > 1 else grads[0]
+            entering = seen[site.block][entries[site]] if site in entries else []
+            sums[site].add(batch_first(view, grad), mask, [batch_first(view, rows.detach()) for rows in entering])
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    return {site: _summarise(found, [batch["attention_mask"].bool() for batch in batches], rows) for site, found in grads.items()}
+    return {site: total.finish(site, rows) for site, total in sums.items()}
 
 
 def _scalar(view: ModelView, batch: Mapping[str, Tensor], temperature: float, generator: torch.Generator) -> Tensor:
@@ -90,20 +133,23 @@ def _scalar(view: ModelView, batch: Mapping[str, Tensor], temperature: float, ge
         if ends:
             return torch.stack([_fisher(end.masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
         states: Tensor = output.last_hidden_state[mask]
-        return (states * _signs(states, generator)).sum() / states.shape[-1] ** 0.5
+        total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
+        return total
     logits: Tensor = output.logits
-    if logits.ndim == 3:
-        logits = logits[mask]
-    return _fisher(logits, temperature, generator)
+    return _fisher(logits[mask] if logits.ndim == 3 else logits, temperature, generator)
 
 
 def _fisher(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p; exact for two classes."""
+    """Scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p of each distribution.
+
+    Distributions have independent signs, so that those of one row's tokens do not interact.
+    """
     if logits.shape[-1] == 1:
-        return logits.sum()
+        return (logits * _signs(logits, generator)).sum()
     p = (logits.detach() / temperature).softmax(-1)
     if logits.shape[-1] == 2:
-        direction = torch.tensor([-1.0, 1.0], device=p.device) * (p[..., :1] * p[..., 1:]).sqrt()
+        # Exact for each draw: the matrix has rank one.
+        direction = torch.tensor([-1.0, 1.0]).to(p) * (p[..., :1] * p[..., 1:]).sqrt() * _signs(p[..., :1], generator)
     else:
         noise = _signs(p, generator) * p.sqrt()
         direction = noise - p * noise.sum(-1, keepdim=True)
@@ -112,16 +158,3 @@ def _fisher(logits: Tensor, temperature: float, generator: torch.Generator) -> T
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.randint(0, 2, like.shape, generator=generator) * 2 - 1).to(like)
-
-
-def _summarise(grads: list[Tensor], masks: list[Tensor], rows: int) -> Sensitivity:
-    flat = torch.cat([grad[mask] for grad, mask in zip(grads, masks, strict=True)])
-    if not bool(torch.isfinite(flat).all()):
-        raise StatisticsError("A gradient of the model's output is not finite; the model or the calibration rows are broken.")
-    size = flat.double().square().sum(1)
-    live = size > 0
-    mean = float(size[live].mean()) if bool(live.any()) else 1.0
-    # The square root of the squared norm: between weighting tokens alike (noisy gradients) and fully (few tokens decide).
-    weights = tuple((grad.square().sum(-1) / mean).clamp(max=_LARGEST).sqrt() * mask for grad, mask in zip(grads, masks, strict=True))
-    wide = flat.double()
-    return Sensitivity(weights, wide.T @ wide / rows)

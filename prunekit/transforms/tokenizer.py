@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 from prunekit.errors import PlanError, UnsupportedError
 
 _TYPES = ("WordPiece", "BPE", "Unigram", "WordLevel")
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
@@ -26,8 +28,9 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Sorted: the ids used, every added (special) token, the unknown token, for BPE also every symbol that merges
-        into one of them and the single bytes or characters, so that any other text can still be spelled.
+        Sorted: the ids used, every added (special) token, the unknown token, and the single characters or bytes, so that
+        any other text can still be spelled; for BPE also every symbol that merges into one of them, for Unigram the piece of
+        the lowest score, which sets the price of the unknown.
 
     Raises
     ------
@@ -38,19 +41,28 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
     model = state["model"]
     needed = set(used) | {token["id"] for token in state["added_tokens"]}
     if model["type"] == "Unigram":
+        pieces = model["vocab"]
         if model.get("unk_id") is not None:
             needed.add(model["unk_id"])
+        needed.add(min(range(len(pieces)), key=lambda at: pieces[at][1]))
+        needed.update(at for at, (piece, _) in enumerate(pieces) if _is_single(piece))
         return tuple(sorted(needed))
     vocabulary: dict[str, int] = model["vocab"]
     if model.get("unk_token") in vocabulary:
         needed.add(vocabulary[model["unk_token"]])
+    if model["type"] == "WordLevel":
+        return tuple(sorted(needed))
+    # Characters that begin a word, go on with it ("##a"), or end it ("a</w>").
+    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+    needed.update(
+        number for token, number in vocabulary.items() if _is_single(token) or _is_single(token.removeprefix(prefix).removesuffix(suffix))
+    )
     if model["type"] == "BPE":
-        needed.update(
-            number for token, number in vocabulary.items() if len(token) == 1 or (token.startswith("<0x") and token.endswith(">"))
-        )
         made: dict[int, set[int]] = {}
         for left, right in _merges(model):
-            made.setdefault(vocabulary[left + right], set()).update((vocabulary[left], vocabulary[right]))
+            whole = vocabulary.get(left + right.removeprefix(prefix))
+            if whole is not None:
+                made.setdefault(whole, set()).update((vocabulary[left], vocabulary[right]))
         open_ends = list(needed)
         while open_ends:
             for part in made.get(open_ends.pop(), ()):
@@ -58,6 +70,11 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
                     needed.add(part)
                     open_ends.append(part)
     return tuple(sorted(needed))
+
+
+def _is_single(token: str) -> bool:
+    """Whether a token is one character, or one byte as `byte_fallback` writes it."""
+    return len(token) == 1 or _BYTE.fullmatch(token) is not None
 
 
 def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
@@ -101,7 +118,8 @@ def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
         model["vocab"] = {token: new[old] for token, old in vocabulary.items() if old in new}
         if model["type"] == "BPE":
             left_over = model["vocab"].keys()
-            model["merges"] = [[a, b] for a, b in _merges(model) if a in left_over and b in left_over and a + b in left_over]
+            prefix = model.get("continuing_subword_prefix") or ""
+            model["merges"] = [[a, b] for a, b in _merges(model) if {a, b, a + b.removeprefix(prefix)} <= left_over]
     state["post_processor"] = _renumber(state["post_processor"], new)
     slim = copy.deepcopy(tokenizer)
     slim._tokenizer = Tokenizer.from_str(json.dumps(state))

@@ -57,3 +57,30 @@ class DropVocabulary(Transform):
         """The config states the number of rows."""
         assert plan.vocabulary is not None
         assert view.config.vocab_size == len(plan.vocabulary)
+
+
+def drop_tokens(model: nn.Module, plan: Plan) -> nn.Module:
+    """Cut the word embeddings of a model that is slim already in all else, in place.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What `apply` or a refit made of a plan that is `plan` but for its vocabulary.
+    plan : Plan
+
+    Returns
+    -------
+    nn.Module
+        The same model.
+
+    Raises
+    ------
+    PlanError, UnsupportedError
+        As `DropVocabulary`.
+    """
+    transform = DropVocabulary()
+    if transform.concerns(plan):
+        view = ModelView.of(model)
+        transform.requires(view, plan)
+        transform(view, plan)
+    return model

@@ -76,7 +76,7 @@ def test_random_baseline() -> None:
     assert (found == random_neurons(available, 3, seed=1)).all()
     assert len({tuple(random_neurons(available, 3, seed=seed)) for seed in range(30)}) > 5
     assert random_neurons(available, 5).tolist() == available.tolist()
-    with pytest.raises(ParameterError, match="1..5"):
+    with pytest.raises(ParameterError, match=r"1\.\.5"):
         random_neurons(available, 6)
 
 

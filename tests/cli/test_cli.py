@@ -71,8 +71,16 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
         (["compress", "--recipe", "absent.yaml"], "No such file"),
         (["decompress"], "No such command 'decompress'"),
         (["--nope"], "No such option: --nope"),
-        (["plan", "show"], "Missing argument 'PLAN'"),
-        (["plan", "show", "absent.json"], "The plan 'absent.json' cannot be read"),
+        (["compress", "--layers", "3-1"], "The 'layers' parameter of compress must be blocks to keep, increasing, such as '0-3'"),
+        (["compress", "--vocabulary", "none"], "The 'vocabulary' parameter of compress must be one of 'all', 'data'"),
+        (["compress", "--multiple-of", "8"], "The 'multiple_of' parameter of compress must be left out without a budget of params"),
+        (["compress", "--keep", "none"], "The 'keep' parameter of compress must be given where nothing else says what to remove"),
+        (["compress", "--keep", "8 MB"], "must be given with neurons, params or macs"),
+        (["plan", "--keep", "ten"], "Got 'ten' instead."),
+        (["plan", "--max-drop", "1%"], "No such option: --max-drop"),
+        (["apply"], "Missing option '--plan'"),
+        (["show"], "Missing argument 'PLAN'"),
+        (["show", "absent.json"], "The plan 'absent.json' cannot be read"),
     ],
     ids=" ".join,
 )
@@ -102,7 +110,8 @@ def test_defaults_are_the_recipes(runs: Runs, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_option_arrives(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    line = """compress some/model --data rows.jsonl -o there --keep 10% --keep 8MB --max-drop 2% --method dalvi2020
+    line = """compress some/model --data rows.jsonl -o there --keep 10% --keep 50%params --max-drop 2% --method dalvi2020
+    --layers 0-1,3 --vocabulary data --uniform --multiple-of 8
     --task text-classification --metric f1 --text a --text-pair b
     --label c --data-config d --pooling mean --layer-delta 3% --neuron-delta 2% --threshold 0.4
     --max-length 64 --seed 5 --threads 2 --revision main --trust-remote-code --overwrite --quiet"""
@@ -110,7 +119,11 @@ def test_every_option_arrives(runs: Runs, capsys: pytest.CaptureFixture[str]) ->
     expected = Recipe(
         model="some/model",
         data="rows.jsonl",
-        keep=["10%", "8MB"],
+        keep=["10%", "50%params"],
+        layers="0-1,3",
+        vocabulary="data",
+        uniform=True,
+        multiple_of=8,
         max_drop="2%",
         method="dalvi2020",
         task="text-classification",
@@ -178,16 +191,42 @@ def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.Monk
     assert signal.getsignal(number) is before
 
 
-def test_plan_show_and_diff(tmp_path: Path) -> None:
+def test_a_unit_that_is_named_takes_the_place_of_the_default_budget(runs: Runs, tmp_path: Path) -> None:
+    assert cli.main(["compress", "--vocabulary", "data"]) == 0
+    assert runs.recipe == Recipe(vocabulary="data", keep="none")
+    Recipe(seed=3, keep="20%").save(tmp_path / "recipe.yaml")
+    assert cli.main(["compress", "--recipe", str(tmp_path / "recipe.yaml"), "--layers", "0-1"]) == 0
+    assert runs.recipe == Recipe(seed=3, keep="20%", layers="0-1")
+
+
+def test_apply_is_a_recipe_with_a_plan(runs: Runs) -> None:
+    assert cli.main(["apply", "some/model", "--plan", "plan.json", "-o", "there"]) == 0
+    assert runs.asked == [(Recipe(model="some/model", plan="plan.json"), {"out": Path("there"), "overwrite": False, "progress": True})]
+    assert cli.main(["apply", "--plan", "plan.json", "--data", "rows.csv", "--max-drop", "1%", "--label", "c"]) == 0
+    assert runs.recipe == Recipe(plan="plan.json", data="rows.csv", max_drop="1%", label="c")
+
+
+def test_show(tmp_path: Path) -> None:
     PLAN.save(tmp_path / "a.json")
     PLAN.model_copy(update={"layers": (0, 1, 2)}).save(tmp_path / "b.json")
-    shown = prunekit("plan", "show", "a.json", cwd=tmp_path).stdout.splitlines()
+    shown = prunekit("show", "a.json", cwd=tmp_path).stdout.splitlines()
     assert PLAN.digest[:12] in shown[0]
     assert [line.split() for line in shown[1:]] == [["blocks", "2", "of", "4", "0-1"], ["heads", "of", "block", "0", "1", "of", "2", "1"]]
-    assert prunekit("plan", "diff", "a.json", "b.json", cwd=tmp_path).stdout == "blocks: 2 of 4 (0-1) | 3 of 4 (0-2)\n"
-    assert prunekit("plan", "diff", "a.json", "a.json", cwd=tmp_path).stdout == "the two plans keep the same\n"
+    assert prunekit("show", "a.json", "b.json", cwd=tmp_path).stdout == "blocks: 2 of 4 (0-1) | 3 of 4 (0-2)\n"
+    assert prunekit("show", "a.json", "a.json", cwd=tmp_path).stdout == "the two plans keep the same\n"
 
 
-def test_plan_show_of_a_plan_that_keeps_all(tmp_path: Path) -> None:
+def test_show_of_a_plan_that_keeps_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Plan(source=PLAN.source).save(tmp_path / "all.json")
-    assert prunekit("plan", "show", "all.json", cwd=tmp_path).stdout.endswith("everything is kept\n")
+    assert cli.main(["show", str(tmp_path / "all.json")]) == 0
+    assert capsys.readouterr().out.endswith("everything is kept\n")
+
+
+def test_show_cuts_what_nobody_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = PLAN.source.model_copy(update={"vocabulary": 1000})
+    Plan(source=source, vocabulary=tuple(range(0, 1000, 2))).save(tmp_path / "plan.json")
+    assert cli.main(["show", str(tmp_path / "plan.json")]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("vocabulary  500 of 1000  0,2,4,")
+    assert last.endswith(",...")
+    assert len(last) < 100

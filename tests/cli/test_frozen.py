@@ -42,7 +42,16 @@ def test_the_entry_point_is_main(root: Path) -> None:
 
 def test_compress_offers_every_parameter_of_a_recipe() -> None:
     offered = {parameter.name for parameter in typer.main.get_command(cli.app).commands["compress"].params}  # type: ignore[attr-defined]
-    assert Recipe.model_fields.keys() - {"version"} <= offered
+    assert Recipe.model_fields.keys() - {"version", "plan"} <= offered
+
+
+def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    names = {name: {parameter.name for parameter in commands[name].params} for name in ("compress", "plan", "apply")}
+    decides = {"keep", "layers", "vocabulary", "uniform", "multiple_of", "method", "layer_delta", "neuron_delta", "threshold"}
+    assert names["compress"] - names["plan"] == {"max_drop", "threads"}
+    assert names["compress"] - names["apply"] == decides | {"recipe"}
+    assert names["apply"] - names["compress"] == {"plan"}
 
 
 def test_the_defaults_that_help_states_are_the_recipes() -> None:

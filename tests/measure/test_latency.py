@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from prunekit.exporters.onnx import export_onnx, sample_space
 from prunekit.measure.latency import bootstrap_median, bucketed_rows, compare, latency_of_files, single_rows
 from prunekit.measure.records import Comparison, environment
 from tests.models import build
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
 
 
 class Clock:
@@ -65,7 +71,13 @@ def test_drift_that_both_share_does_not_matter() -> None:
         return work
 
     found = compare(
-        {name: worker(name) for name in slow}, [1.0, 1.5, 2.0], baseline="dense", shapes=[(1, 1)] * 3, min_rounds=300, clock=clock, max_seconds=1e9
+        {name: worker(name) for name in slow},
+        [1.0, 1.5, 2.0],
+        baseline="dense",
+        shapes=[(1, 1)] * 3,
+        min_rounds=300,
+        clock=clock,
+        max_seconds=1e9,
     )
     assert found.timing("dense").milliseconds[-1] > 5 * found.timing("dense").milliseconds[0]
     assert found.ratio("slim").value == pytest.approx(3.0, rel=0.01)
@@ -135,11 +147,18 @@ def noisy(rng: np.random.Generator, milliseconds: float) -> Callable[[Any], floa
 
 def test_the_interval_covers_the_truth(rng: np.random.Generator) -> None:
     inside = 0
-    for seed in range(60):
-        found = race({"dense": noisy(rng, 3.0), "slim": noisy(rng, 1.0)}, min_rounds=60, max_seconds=0, seed=seed).ratio("slim")
-        inside += found.low <= 3.0 <= found.high
-    # 95% of 60 is 57; fewer than 50 would come by chance once in 10,000 times.
-    assert inside >= 50
+    for seed in range(200):
+        paired = 3.0 * np.exp(rng.normal(0, 0.15, size=60))
+        low, high = bootstrap_median(paired, seed=seed, resamples=500)
+        inside += low <= 3.0 <= high
+    # 95% of 200 is 190; fewer than 176 would come by chance once in 100,000 times, and 200 would be too wide an interval.
+    assert 176 <= inside < 200
+
+
+def test_the_interval_of_a_race_holds_the_truth(rng: np.random.Generator) -> None:
+    found = race({"dense": noisy(rng, 3.0), "slim": noisy(rng, 1.0)}, min_rounds=60, max_seconds=0).ratio("slim")
+    assert found.low <= 3.0 <= found.high
+    assert (found.low, found.high) != (found.value, found.value)
 
 
 def test_it_stops_when_it_knows_enough(rng: np.random.Generator) -> None:
@@ -161,7 +180,9 @@ def test_it_stops_when_time_is_up(rng: np.random.Generator) -> None:
 
 
 def test_percentiles_and_throughput_are_of_the_raw_values() -> None:
-    found = race({"dense": lambda batch: batch, "slim": lambda batch: batch / 4}, batches=[0.001, 0.002, 0.009], shapes=[(1, 5), (2, 7), (3, 9)])
+    found = race(
+        {"dense": lambda batch: batch, "slim": lambda batch: batch / 4}, batches=[0.001, 0.002, 0.009], shapes=[(1, 5), (2, 7), (3, 9)]
+    )
     dense = found.timing("dense")
     raw = np.array(dense.milliseconds)
     assert raw[:3].tolist() == pytest.approx([1.0, 2.0, 9.0])
@@ -214,7 +235,7 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
 
 
 def test_one_candidate_is_none() -> None:
-    with pytest.raises(ParameterError, match="'candidates' .* two or more"):
+    with pytest.raises(ParameterError, match=r"'candidates' .* two or more"):
         race({"dense": lambda batch: 1.0})
 
 
@@ -271,7 +292,7 @@ def test_buckets_are_full_disjoint_and_of_about_one_length(lengths: np.ndarray, 
     assert {len(bucket) for bucket in buckets} == {min(size, len(lengths))}
     assert len(buckets) == min(count, len(lengths) // min(size, len(lengths)))
     spans = [(lengths[bucket].min(), lengths[bucket].max()) for bucket in buckets]
-    assert all(one[1] <= other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(spans))
 
 
 def encoded(rng: np.random.Generator, rows: int = 70, vocabulary: int = 50) -> Encoded:
@@ -300,14 +321,16 @@ def test_files_are_compared_on_the_datas_lengths(rng: np.random.Generator, tmp_p
     with pytest.raises(ParameterError, match="'batch_sizes'"):
         latency_of_files(paths, data, batch_sizes=(0,))
     # A file with fewer tokens runs on rows of its own.
-    with pytest.raises(ParameterError, match="of the 70 rows. Got \"3 rows for 'slim'\""):
+    with pytest.raises(ParameterError, match=r"of the 70 rows\. Got \"3 rows for 'slim'\""):
         latency_of_files(paths, data, own={"slim": encoded(rng, rows=3)})
     assert latency_of_files(paths, data, own={"slim": encoded(rng)}, batch_sizes=(2,), max_seconds=0.0, min_rounds=1)[0].batch_size == 2
 
 
 def test_the_environment_reads_the_processor(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\nmodel name\t: Xeon 9\nflags\t\t: fpu avx2 avx512_vnni amx_int8\n\nprocessor\t: 1\nmodel name\t: Xeon 9\n")
+    info.write_text(
+        "processor\t: 0\nmodel name\t: Xeon 9\nflags\t\t: fpu avx2 avx512_vnni amx_int8\n\nprocessor\t: 1\nmodel name\t: Xeon 9\n"
+    )
     found = environment(info)
     assert found.processor == "Xeon 9"
     assert found.instructions == ("AVX2", "AVX512_VNNI", "AMX_INT8")

@@ -121,3 +121,13 @@ def test_what_is_no_matrix_of_rows() -> None:
 def test_targets() -> None:
     assert one_hot(np.array([1, 0, 2]), 3).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
     assert one_hot(np.array([0.5, 2.0]), 1).tolist() == [[0.5], [2.0]]
+
+
+def test_neurons_too_small_to_read_are_dead() -> None:
+    x = rows(200, 8).astype(np.float64)
+    x[:, 2] *= 1e-32
+    x[:, 3] = 4.0
+    x[:, 5] *= 1e-4
+    labels = np.full((200, 1), 1e6)
+    assert Moments.of(np.hstack([x, labels])).alive(8).tolist() == [True, True, False, False, True, True, True, True]
+    assert not Moments.of(np.ones((5, 3))).alive(3).any()

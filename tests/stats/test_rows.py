@@ -75,9 +75,9 @@ def test_chunks_cannot_be_written_to(limit: int, tmp_path: Path) -> None:
 
 def test_rows_that_do_not_fit(limit: int, tmp_path: Path) -> None:
     with RowStore(5, 3, directory=tmp_path, limit=limit) as store:
-        with pytest.raises(StatisticsError, match="outside 0..4"):
+        with pytest.raises(StatisticsError, match=r"outside 0\.\.4"):
             store.put([5], np.ones((1, 3)))
-        with pytest.raises(StatisticsError, match="outside 0..4"):
+        with pytest.raises(StatisticsError, match=r"outside 0\.\.4"):
             store.put([-1], np.ones((1, 3)))
         with pytest.raises(StatisticsError, match="3 columns"):
             store.put([0], np.ones((1, 4)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from prunekit.errors import PlanError, UnsupportedError
 from prunekit.plan import Plan
 from prunekit.transforms.apply import apply
 from prunekit.transforms.tokenizer import needed_tokens, shrink_tokenizer
+from prunekit.transforms.vocabulary import drop_tokens
 from tests.models import build
 
 CORPUS = [
@@ -77,6 +79,60 @@ def test_texts_of_kept_tokens_are_split_as_before(kind: str, tmp_path: Path) -> 
         assert max(tokenizer("widest unhappy zebra")["input_ids"]) < len(kept)
     # The dense tokenizer is left as it is.
     assert len(dense) == len(tokenizer_of(kind))
+
+
+@pytest.mark.parametrize("kind", ["WordPiece", "BPE", "Unigram"])
+def test_any_other_text_is_spelled_by_what_is_left(kind: str) -> None:
+    dense = tokenizer_of(kind)
+    slim = shrink_tokenizer(dense, needed_tokens(dense, dense("the film")["input_ids"]))
+    text = "newest unhappy people"  # of characters that the corpus has
+    assert len(slim) < len(dense)
+    assert len(slim(text)["input_ids"]) > len(dense(text)["input_ids"])
+    assert slim.unk_token_id not in slim(text)["input_ids"]
+    spelled = slim.decode(slim(text)["input_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # How words are put together again is the decoder's business, and WordPiece's leaves its marks.
+    assert spelled.replace(" ##", "").strip() == text
+
+
+def test_the_price_of_the_unknown_stays() -> None:
+    dense = tokenizer_of("Unigram")
+    pieces = json.loads(dense.backend_tokenizer.to_str())["model"]["vocab"]
+    kept = needed_tokens(dense, [])
+    assert min(pieces[at][1] for at in kept if at < len(pieces)) == min(score for _, score in pieces)
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("##", ""), ("", "</w>")], ids=["plain", "prefix", "suffix"])
+def test_merges_are_followed_however_pieces_are_marked(prefix: str, suffix: str) -> None:
+    marks = {"continuing_subword_prefix": prefix, "end_of_word_suffix": suffix}
+    backend = Tokenizer(models.BPE(unk_token="[UNK]", **{name: mark for name, mark in marks.items() if mark}))  # type: ignore[arg-type]
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=120, special_tokens=SPECIAL, show_progress=False, **{name: mark for name, mark in marks.items() if mark}
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    dense = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
+    used = {token for text in SEEN for token in dense(text)["input_ids"]}
+    kept = needed_tokens(dense, used)
+    slim = shrink_tokenizer(dense, kept)
+    assert len(kept) < len(dense)
+    for text in SEEN:
+        assert [kept[token] for token in slim(text)["input_ids"]] == dense(text)["input_ids"]
+    assert slim.unk_token_id not in slim("widest unhappy low")["input_ids"]
+
+
+def test_tokens_of_a_model_that_is_slim_already() -> None:
+    model = build("bert", "ForSequenceClassification")
+    source = ModelView.of(model).source
+    structure = {"heads": {0: (1,), 2: ()}, "ffn": {1: ()}, "layers": (0, 1, 2)}
+    plan = Plan(source=source, vocabulary=(0, 1, 2, 3, 9), **structure)
+    slim = apply(model, Plan(source=source, **structure))
+    assert drop_tokens(slim, Plan(source=source, **structure)) is slim
+    assert slim.config.vocab_size == source.vocabulary
+    assert drop_tokens(slim, plan) is slim
+    whole = apply(model, plan)
+    assert slim.state_dict().keys() == whole.state_dict().keys()
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in slim.state_dict().items())
+    assert slim.config.vocab_size == whole.config.vocab_size == 5
 
 
 def test_special_tokens_cannot_be_dropped() -> None:

@@ -1,0 +1,53 @@
+"""The models that are exported and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from prunekit.arch.count import count
+from prunekit.arch.view import ModelView
+from prunekit.plan import Plan, ReadoutPlan
+from prunekit.plan_ops import slim_source
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.shrink import Choice
+from prunekit.stages.choose import STRUCTURE, shrunk
+from prunekit.stages.neurons import fit_slim
+from prunekit.stages.text import slim_text
+from prunekit.stages.values import Decided, Inputs, Models
+from prunekit.transforms.apply import apply
+from prunekit.transforms.readout import set_readout
+from prunekit.transforms.vocabulary import drop_tokens
+
+
+def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, scratch: Path, stage: Stages) -> Models:
+    """The dense model, the slim one, and structure baselines where structure was chosen."""
+    plan, neurons = decided.plan, decided.neurons
+    dense: nn.Module = inputs.loaded.model
+    source = inputs.view.source
+    if neurons is not None and not inputs.own_head:
+        everything = {layer: tuple(range(source.hidden)) for layer in range(source.layers + 1)}
+        dense = apply(dense, Plan(source=source, readout=ReadoutPlan(pooling=inputs.pooling, neurons=everything)))
+        set_readout(dense, *neurons.oracle)
+
+    def finished(model: nn.Module) -> nn.Module:
+        if decided.stale and neurons is not None:
+            view = ModelView.of(model)
+            # A config need not say how wide the residual stream has become; the plan does.
+            view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
+            set_readout(model, *fit_slim(inputs, view, plan, scratch, stage))
+        return drop_tokens(model, plan)
+
+    baselines: dict[str, nn.Module] = {}
+    if recipe.plan is None and any(budget.unit in STRUCTURE for budget in recipe.budgets):
+        choices: tuple[Choice, ...] = ("random", "magnitude")
+        for name in choices:
+            with stage(f"shrink, {name}"):
+                cut, _ = shrunk(recipe, inputs, decided.reader, decided.before, name, stage)
+            baselines[name] = finished(cut)
+    slim = finished(decided.model)
+    lengths = inputs.encoded["train"].lengths
+    counts = {"dense": count(inputs.view, lengths), "slim": count(slim, lengths)}
+    return Models(dense, slim, plan, baselines, counts, slim_text(recipe, inputs, plan))

@@ -1,0 +1,154 @@
+"""What is kept: chosen under the budgets, or named by a plan that is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunekit import __version__
+from prunekit.arch.count import count
+from prunekit.arch.view import ModelView
+from prunekit.budget import Unit
+from prunekit.errors import ParameterError
+from prunekit.plan import Plan, ReadoutPlan
+from prunekit.plan_ops import kept_blocks
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.shrink import Choice, refit_plan, shrink
+from prunekit.stages.inputs import calibration
+from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons
+from prunekit.stages.text import seen_tokens
+from prunekit.stages.values import Cut, Decided, Inputs, Neurons
+from prunekit.transforms.apply import DENSE, apply, check_fit
+from prunekit.transforms.layers import configs
+from prunekit.transforms.readout import ReadoutModel, set_readout
+
+STRUCTURE = (Unit.PARAMS, Unit.MACS)
+
+
+def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Decided:
+    """Choose blocks, neurons, heads and FFN neurons, and tokens, in this order, each on what the one before leaves."""
+    source = inputs.view.source
+    cut = _cut(recipe, inputs, stage)
+    neurons = read_neurons(recipe, inputs, cut, scratch, stage)
+    readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
+    plan = Plan(source=source, layers=cut.layers, readout=readout)
+    reader = cut.model if neurons is None else _reader(inputs, cut, plan, neurons)
+    structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
+    before = plan
+    if structure:
+        with stage("shrink"):
+            model, plan = shrunk(recipe, inputs, reader, before, "cost", stage)
+    else:
+        model = apply(reader, plan) if reader is inputs.loaded.model else reader
+    if recipe.vocabulary == "data":
+        plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(inputs)})
+    plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs)})
+    return Decided(plan, model, reader, before, neurons, stale=structure)
+
+
+def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
+    """Carry out a plan that is given: cut, solve the weights anew, and fit the classifier that its readout needs."""
+    check_plan(inputs.view, plan)
+    neurons = None
+    if plan.readout is not None:
+        neurons = given_neurons(inputs, plan.readout, scratch, stage)
+    elif not inputs.own_head:
+        must = "one with a readout for a model without a head of its own for the task"
+        raise ParameterError("plan", "apply", must, f"{recipe.plan}, which has none")
+    structure = Plan.model_validate({**dict(plan), "vocabulary": None})
+    dense = inputs.loaded.model
+    with stage("solve"):
+        if plan.hidden is not None:
+            model = apply(dense, structure)
+        else:
+            model = refit_plan(dense, structure, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+    changed = bool(plan.heads or plan.ffn or plan.hidden is not None or plan.layers is not None)
+    if neurons is not None:
+        set_readout(model, *neurons.probe)
+    return Decided(plan, model, model, plan, neurons, stale=changed and neurons is not None)
+
+
+def check_plan(view: ModelView, plan: Plan) -> None:
+    """Raise PlanError or UnsupportedError, before any work is done, if a plan does not fit the model."""
+    check_fit(view, plan)
+    for name, concerned in (("layers", plan.layers), ("hidden", plan.hidden), ("vocabulary", plan.vocabulary)):
+        if concerned is not None:
+            view.check(name)
+
+
+def shrunk(recipe: Recipe, inputs: Inputs, reader: nn.Module, plan: Plan, choice: Choice, stage: Stages) -> tuple[nn.Module, Plan]:
+    """Remove heads and FFN neurons until the budgets of parameters and MACs hold, as shares of the dense model.
+
+    `plan` is the one that `reader` was made by; the plan returned has what it has, and the heads and FFN neurons left.
+    """
+    lengths = inputs.encoded["train"].lengths
+    found = shrink(
+        reader,
+        calibration(inputs.encoded["train"], recipe.seed),
+        [budget for budget in recipe.budgets if budget.unit in STRUCTURE],
+        lengths=lengths,
+        start=count(inputs.view, lengths),
+        choice=choice,
+        uniform=recipe.uniform,
+        multiple_of=recipe.multiple_of,
+        seed=recipe.seed,
+        progress=stage.step,
+    )
+    blocks = kept_blocks(plan)
+    heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (found.plan.heads, found.plan.ffn))
+    whole = Plan(source=plan.source, layers=plan.layers, readout=plan.readout, heads=heads, ffn=ffn)
+    if plan.layers is None or plan.readout is not None:
+        return found.model, whole
+    # What was shrunk passed for a dense model of fewer blocks: the config must be what the whole plan makes it.
+    model = apply(inputs.loaded.model, whole)
+    model.load_state_dict(found.model.state_dict())
+    return model, whole
+
+
+def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
+    """Remove the blocks that were not named, and solve those above them anew."""
+    total, source, dense = inputs.view.num_layers, inputs.view.source, inputs.loaded.model
+    kept = recipe.layers
+    if kept is None:
+        return Cut(dense)
+    if kept[-1] >= total:
+        raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
+    if len(kept) == total:
+        return Cut(dense)
+    plan, structure = Plan(source=source, layers=kept), False
+    if reads_neurons(recipe, inputs):
+        everything = tuple(range(source.hidden))
+        neurons = {layer: everything for layer in (0, *(block + 1 for block in kept))}
+        plan = Plan(source=source, layers=kept, readout=ReadoutPlan(pooling=inputs.pooling, neurons=neurons))
+    else:
+        structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
+    with stage("layers"):
+        left = refit_plan(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+    if structure:
+        for config in configs(left):
+            setattr(config, DENSE, None)
+    return Cut(left, kept)
+
+
+def _reader(inputs: Inputs, cut: Cut, plan: Plan, neurons: Neurons) -> nn.Module:
+    """A copy of the model with the classifier on the neurons chosen."""
+    model = apply(inputs.loaded.model, plan)
+    assert isinstance(model, ReadoutModel)
+    if cut.layers is not None:
+        # The blocks of the cut model have been solved anew; both number theirs from 0.
+        theirs = ModelView.of(cut.model).body.state_dict()
+        model.body.load_state_dict({name: theirs[name] for name in model.body.state_dict()})
+    set_readout(model, *neurons.probe)
+    return model
+
+
+def _provenance(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    return {
+        "prunekit": __version__,
+        "model": inputs.loaded.name,
+        "data": inputs.data.provenance,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+    }

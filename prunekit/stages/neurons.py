@@ -1,0 +1,146 @@
+"""Which neurons the classifier reads, and what probes on other neurons answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.arch.view import ModelView
+from prunekit.budget import Budget, Unit
+from prunekit.errors import ParameterError
+from prunekit.plan import Plan, ReadoutPlan
+from prunekit.plan_ops import slim_layer
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.select.baselines import baseline_neurons
+from prunekit.select.readout import fit_readout, select_readout
+from prunekit.stages.inputs import collected
+from prunekit.stages.values import Cut, Inputs, Neurons, Outputs, Probe
+from prunekit.stats.collect import Collected
+
+Ids = NDArray[np.int64]
+
+
+def reads_neurons(recipe: Recipe, inputs: Inputs) -> bool:
+    """Whether a classifier on neurons takes the head's place."""
+    return not inputs.own_head or any(budget.unit is Unit.NEURONS for budget in recipe.budgets)
+
+
+def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage: Stages) -> Neurons | None:
+    """Run the model once over the data and choose the neurons to read; None where the model keeps its own head."""
+    budget = next((budget for budget in recipe.budgets if budget.unit is Unit.NEURONS), None)
+    if not reads_neurons(recipe, inputs):
+        return None
+    view, task = ModelView.of(cut.model), inputs.data.task
+    train, validation = (collected(inputs, view, name, scratch, stage) for name in ("train", "validation"))
+    width = (view.num_layers + 1) * view.hidden_size
+    everything = np.arange(width)
+    probes: dict[str, tuple[Ids, Probe]] = {}
+    with stage("select neurons"):
+        choice = None
+        if budget is None:
+            coef, intercept, value = fit_readout(train, validation, everything, task=task)
+            ids, probe, oracle = everything, (coef, intercept), (coef, intercept)
+        else:
+            choice = select_readout(
+                train,
+                validation,
+                task=task,
+                layers=view.num_layers,
+                hidden=view.hidden_size,
+                keep=min(width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
+                method=recipe.method,
+                layer_delta=recipe.layer_delta,
+                neuron_delta=recipe.neuron_delta,
+                threshold=recipe.threshold,
+                seed=recipe.seed,
+                progress=lambda _, done, total: stage.step(done, total),
+            )
+            ids, probe = choice.ids, (choice.coef, choice.intercept)
+            oracle, value = (choice.oracle_coef, choice.oracle_intercept), choice.scores.oracle
+            for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
+                probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
+        if cut.layers is None:
+            probes = {"oracle": (everything, oracle), **probes}
+    train.rows.close()
+    validation.rows.close()
+    test = _on_test(inputs, view, probes, scratch, stage) if probes else {}
+    if cut.layers is not None:
+        oracle, value, answers = read_oracle(inputs, scratch, stage)
+        test = {"oracle": answers, **test}
+    found = {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, view.hidden_size).items()}
+    return Neurons(found, probe, oracle, choice, test, value)
+
+
+def given_neurons(inputs: Inputs, readout: ReadoutPlan, scratch: Path, stage: Stages) -> Neurons:
+    """The neurons that a plan names, and a classifier on them; the oracle beside it."""
+    train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
+    ids = flat_ids(readout.neurons, inputs.view.hidden_size)
+    with stage("fit"):
+        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task)
+    train.rows.close()
+    validation.rows.close()
+    oracle, value, answers = read_oracle(inputs, scratch, stage)
+    return Neurons(dict(readout.neurons), (coef, intercept), oracle, None, {"oracle": answers}, value)
+
+
+def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, float, Outputs]:
+    """The probe on all neurons of the dense model, its validation score and its answers on test."""
+    train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
+    everything = np.arange(train.rows.width)
+    with stage("oracle"):
+        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task)
+    train.rows.close()
+    validation.rows.close()
+    answers = _on_test(inputs, inputs.view, {"oracle": (everything, (coef, intercept))}, scratch, stage)
+    return (coef, intercept), value, answers["oracle"]
+
+
+def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages) -> Probe:
+    """Fit the classifier anew on what the slim model's neurons say."""
+    train, validation = (collected(inputs, model, name, scratch, stage) for name in ("train", "validation"))
+    with stage("fit"):
+        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task)
+    train.rows.close()
+    validation.rows.close()
+    return coef, intercept
+
+
+def _slim_ids(plan: Plan, hidden: int) -> Ids:
+    """Flat ids of a plan's readout in the slim model's numbering."""
+    assert plan.readout is not None
+    place = {dim: at for at, dim in enumerate(plan.hidden or range(plan.source.hidden))}
+    return flat_ids(
+        {slim_layer(plan, layer): tuple(place[dim] for dim in dims) for layer, dims in plan.readout.neurons.items() if dims}, hidden
+    )
+
+
+def flat_ids(neurons: Mapping[int, tuple[int, ...]], hidden: int) -> Ids:
+    """{layer: dimensions} as flat ids, ascending."""
+    return np.array([layer * hidden + dim for layer in sorted(neurons) for dim in neurons[layer]], dtype=np.int64)
+
+
+def _by_layer(ids: Ids, hidden: int) -> dict[int, tuple[int, ...]]:
+    return {int(layer): tuple(int(index) for index in ids[ids // hidden == layer] % hidden) for layer in np.unique(ids // hidden)}
+
+
+def _allowed(budget: Budget, width: int) -> int:
+    allowed = int(budget.amount * width + 1e-9)
+    if allowed < 1:
+        raise ParameterError("keep", "compress", f"at least 1 of the {width} neurons", str(budget))
+    return allowed
+
+
+def _on_test(inputs: Inputs, view: ModelView, probes: Mapping[str, tuple[Ids, Probe]], scratch: Path, stage: Stages) -> dict[str, Outputs]:
+    test = collected(inputs, view, "test", scratch, stage)
+    found = {name: _answers(test, ids, probe) for name, (ids, probe) in probes.items()}
+    test.rows.close()
+    return found
+
+
+def _answers(split: Collected, ids: Ids, probe: Probe) -> Outputs:
+    coef, intercept = probe
+    return np.concatenate([rows[:, ids] @ coef.T + intercept for _, rows in split.rows.chunks()])

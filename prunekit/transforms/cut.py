@@ -1,0 +1,59 @@
+"""Cuts heads and FFN neurons of a live model step by step, where `apply` cuts a dense one all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.arch.view import ModelView, find
+from prunekit.budget import Unit
+from prunekit.errors import UnsupportedError
+from prunekit.stats.blocks import Site
+from prunekit.transforms.surgery import remove, scale_sizes, slice_role
+
+
+def prunable(view: ModelView, site: Site) -> bool:
+    """Whether units of a site can be chosen block by block: the family can express it, and there are any left."""
+    if site.projection(view) is None or (site.role == "heads" and view.spec.equal_heads):
+        return False
+    try:
+        view.check(site.role)
+    except UnsupportedError:
+        return False
+    return True
+
+
+def cut(view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
+    """Keep the units at places `stay` of the `units` that a site has now; none: the sub-block goes, but for its bias."""
+    block, part = view.blocks[site.block], site.part(view)
+    if not stay:
+        remove(block, part)
+        return
+    slice_role(block, view.spec.block, site.role, stay, units)
+    scale_sizes(block, part.sizes, len(stay), units)
+
+
+def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDArray[np.integer]) -> float:
+    """What one of the `units` heads or FFN neurons of a site takes, as `arch.count` counts it.
+
+    Parameters of the layers for `Unit.PARAMS`, else mean multiply-accumulates per row of these real lengths.
+    """
+    block, spec = view.blocks[site.block], view.spec
+    parameters, per_token = 0.0, 0.0
+    for name, axes in spec.block.items():
+        parameter = find(block, name)
+        if parameter is None or not any(axis is not None and axis.role == site.role for axis in axes):
+            continue
+        parameters += parameter.numel() / units
+        if parameter.ndim > 1 and not name.endswith(("_bias", "seg_embed")):
+            per_token += parameter.numel() * spec.row_rate.get(name, 1.0) / units
+    if unit is Unit.PARAMS:
+        return parameters
+    tokens, mixed = lengths.astype(np.float64), 0.0
+    projection = site.projection(view)
+    if site.role == "heads" and projection is not None:
+        mixed = projection.weight.shape[1] / units
+    passes = view.num_layers if spec.shared_blocks else 1
+    return float(passes * (per_token * tokens.mean() + 2 * mixed * np.square(tokens).mean()))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prunekit.arch.view import ModelView, find
+from prunekit.errors import StatisticsError
+from prunekit.stats.blocks import Site, record_calls, run_until
+from prunekit.stats.sensitivity import _fisher, sensitivity
+from tests.models import LAYERS, batch_of, build
+
+
+def gradients(model: torch.nn.Module, norm: str, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Jacobian of the logits by what enters a norm, (row, output, token, H), and the softened probabilities."""
+    probe = torch.zeros(*batch["input_ids"].shape, 24, requires_grad=True)
+    handle = find(model, norm).register_forward_pre_hook(lambda _, args: (args[0] + probe,))
+    logits = model(**batch).logits
+    rows = [torch.autograd.grad(logits[:, output].sum(), probe, retain_graph=True)[0] for output in range(logits.shape[1])]
+    handle.remove()
+    return torch.stack(rows, 1), (logits.detach() / 2).softmax(-1)
+
+
+@pytest.mark.parametrize(("role", "norm"), [("heads", "attention.output.LayerNorm"), ("ffn", "output.LayerNorm")])
+def test_weights_and_metric_are_those_of_the_fisher_matrix(role: str, norm: str) -> None:
+    model = build("bert", "ForSequenceClassification", num_labels=2)
+    batches = [batch_of(4, seed=seed) for seed in range(2)]
+    found = sensitivity(ModelView.of(model), batches)[Site(1, role)]
+    metric, sizes = torch.zeros(24, 24), []
+    for batch in batches:
+        jacobian, p = gradients(model, f"bert.encoder.layer.1.{norm}", batch)
+        fisher = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        metric += torch.einsum("roth,rop,rptk->hk", jacobian, fisher, jacobian)
+        sizes.append(torch.einsum("roth,rop,rpth->rt", jacobian, fisher, jacobian).clamp(min=0).sqrt() * batch["attention_mask"])
+    torch.testing.assert_close(found.metric.float(), metric / 8, atol=1e-5, rtol=1e-3)
+    flat = torch.cat([size.flatten() for size in sizes])
+    typical = flat[flat > 0].square().mean().sqrt()
+    for ours, size in zip(found.weights, sizes, strict=True):
+        torch.testing.assert_close(ours, size / typical, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_second_moment_of_the_scalars_gradient_is_the_fisher_matrix(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(classes, generator=generator)
+    logits = base.repeat(40_000, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(_fisher(logits, 2.0, generator), logits)
+    p = (base / 2).softmax(0)
+    torch.testing.assert_close(gradient.T @ gradient / 40_000, torch.diag(p) - torch.outer(p, p), atol=5e-3, rtol=0)
+    # Distributions are independent of each other.
+    assert abs(float((gradient[::2] * gradient[1::2]).sum(1).mean())) < 5e-3
+
+
+def test_tokens_that_nothing_reads_weigh_nothing() -> None:
+    view = ModelView.of(build("bert", "ForSequenceClassification"))
+    batch = batch_of(4)
+    found = sensitivity(view, [batch])
+    top = found[Site(LAYERS - 1, "ffn")].weights[0]
+    assert bool((top[:, 0] > 0).all())
+    assert not bool(top[:, 1:].any())
+    lower = found[Site(0, "ffn")].weights[0]
+    assert bool((lower > 0).eq(batch["attention_mask"].bool()).all())
+
+
+@pytest.mark.parametrize("case", ["bert", "albert", "xlnet", "gpt2"])
+def test_covariance_is_that_of_what_the_units_give(case: str) -> None:
+    view = ModelView.of(build(case, "ForTokenClassification"))
+    batches = [{name: tensor for name, tensor in batch_of(4, seed=seed).items() if name in view.inputs} for seed in range(2)]
+    found = sensitivity(view, batches, units=True)
+    calls = record_calls(view, batches)
+    for role in ("heads", "ffn"):
+        site, rows, weights = Site(0, role), [], []
+        for number in range(2):
+            hidden = calls.hidden[number]
+            for call in calls.calls[number][: LAYERS if view.spec.shared_blocks else 1]:
+                with torch.no_grad():
+                    tap = site.units_tap(view)
+                    seen = run_until(call, view.blocks[0], hidden, [tap, site.sum_tap(view)])[tap]
+                    hidden = call(view.blocks[0], hidden)
+                seen = seen.transpose(0, 1) if view.spec.time_first else seen
+                chosen = batches[number]["attention_mask"].bool()
+                rows.append(seen[chosen])
+                weights.append(found[site].weights[number][chosen])
+        expected = np.cov(torch.cat(rows).numpy().T, aweights=torch.cat(weights).numpy(), ddof=0)
+        covariance = found[site].covariance
+        assert covariance is not None
+        np.testing.assert_allclose(covariance, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("head", ["Model", "ForQuestionAnswering", "ForSequenceClassification"])
+def test_any_output_can_be_differentiated(head: str) -> None:
+    view = ModelView.of(build("distilbert", head, **({"num_labels": 1} if "Sequence" in head else {})))
+    batch = {name: tensor for name, tensor in batch_of().items() if name in view.inputs}
+    one, again, other = (sensitivity(view, [batch], seed=seed) for seed in (0, 0, 1))
+    assert len(one) == 2 * LAYERS
+    assert all(float(found.metric.trace()) > 0 and found.covariance is None for found in one.values())
+    assert all(torch.equal(found.metric, again[site].metric) for site, found in one.items())
+    assert head == "ForSequenceClassification" or not torch.equal(one[Site(0, "ffn")].metric, other[Site(0, "ffn")].metric)
+    assert not any(parameter.grad is not None for parameter in view.model.parameters())
+
+
+def test_broken_models_and_no_rows_are_refused() -> None:
+    view = ModelView.of(build("bert", "ForSequenceClassification"))
+    with pytest.raises(StatisticsError, match="no calibration rows"):
+        sensitivity(view, [])
+    view.model.classifier.weight.data.zero_()
+    with pytest.raises(StatisticsError, match="does not depend on block 0"):
+        sensitivity(view, [batch_of()])
+    view.model.classifier.weight.data.fill_(torch.nan)
+    with pytest.raises(StatisticsError, match="not finite"):
+        sensitivity(view, [batch_of()])
