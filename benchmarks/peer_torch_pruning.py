@@ -94,7 +94,8 @@ def main() -> None:
                 else:
                     high, best = ratio, (left, model)
             left, model = best
-            print(json.dumps({"importance": name, "asked": share, "params": left, "retained": accuracy(model, tokenizer, test) / reference}), flush=True)
+            retained = accuracy(model, tokenizer, test) / reference
+            print(json.dumps({"importance": name, "asked": share, "params": left, "retained": retained}), flush=True)
 
 
 if __name__ == "__main__":

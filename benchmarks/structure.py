@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from prunekit.arch.load import load_model
 from prunekit.budget import Budget
 from prunekit.data.batches import Encoded, encode

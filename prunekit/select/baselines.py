@@ -12,7 +12,7 @@ from prunekit.stats.collect import Collected
 def baseline_neurons(choice: ReadoutChoice, train: Collected, *, seed: int) -> dict[str, Ids]:
     """Random neurons and neurons of large oracle weight, as many as were chosen, of all layers that vary."""
     width = choice.oracle_coef.shape[1]
-    available = np.flatnonzero(train.moments.varies[:width])
+    available = np.flatnonzero(train.moments.alive(width))
     return {
         "random": random_neurons(available, choice.size, seed=seed),
         "magnitude": magnitude_neurons(choice.oracle_coef, available, choice.size),

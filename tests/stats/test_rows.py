@@ -88,7 +88,7 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
         RowStore(5, 3, directory=tmp_path / "absent", limit=0)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.needs("linux")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     script = """
 import resource, sys
