@@ -29,9 +29,7 @@ from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Penalties tried for the oracle; the ends are far from the best on all data seen."""
-SMALL_ALPHAS = ALPHAS
-"""Penalties tried for the slim probes."""
+"""Penalties tried for every probe; the ends are far from the best on all data seen."""
 RIDGE = 0.1
 """Ridge of the elimination, on correlations."""
 STEP = 2 ** (-1 / 3)
@@ -78,6 +76,8 @@ def search(request: Request) -> ReadoutChoice:
         layers = (*scores, reference)
         floor = request.below(reference, request.layer_delta)
         layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
+        # [CLS] of the embedding output is a constant: a readout needs a layer with a neuron that says something.
+        layer = max(layer, int(request.varying[0]) // hidden)
         # The layers were compared on the same rows; the oracle that is returned has seen them all.
         oracle, oracle_score = _refit(train, validation, task, (alpha, 0.3 * alpha), oracle)
     target = request.below(oracle_score, 1 - (1 - request.layer_delta) * (1 - request.neuron_delta))
@@ -87,7 +87,7 @@ def search(request: Request) -> ReadoutChoice:
         found.append(_within(request, few, validation, found[-1].layer + 1, target, stages))
     best = found[-1] if found[-1].met else max(found, key=lambda each: (each.score, -each.layer))
     with stages("sizes"):
-        chosen, reached = _refit(train.columns(best.ids), validation.columns(best.ids), task, SMALL_ALPHAS, best.fit)
+        chosen, reached = _refit(train.columns(best.ids), validation.columns(best.ids), task, ALPHAS, best.fit)
     return request.choice(
         "prunekit",
         best.ids,
@@ -99,7 +99,7 @@ def search(request: Request) -> ReadoutChoice:
         trace=best.trace,
         target=target,
         target_met=reached >= target,
-        parameters={"alphas": list(ALPHAS), "small_alphas": list(SMALL_ALPHAS), "alpha": alpha, "ridge": RIDGE},
+        parameters={"alphas": list(ALPHAS), "alpha": alpha, "ridge": RIDGE},
         seconds=stages.seconds,
     )
 
@@ -204,7 +204,7 @@ def _best(
 
 def _path(train: Split, validation: Split, task: Task, sizes: list[int]) -> tuple[list[Fit], list[tuple[int, float]]]:
     """A probe for each size, with the penalty that suits the largest."""
-    alpha, widest, value = _best(train, validation, task, [Problem(sizes[-1], alpha) for alpha in SMALL_ALPHAS])
+    alpha, widest, value = _best(train, validation, task, [Problem(sizes[-1], alpha) for alpha in ALPHAS])
     if len(sizes) == 1:
         return [widest], [(sizes[-1], value)]
     fits, scores = _fit(train, validation, task, [Problem(size, alpha) for size in sizes[:-1]])
