@@ -268,7 +268,7 @@ cli.main(sys.argv[1:])
 
 
 def test_what_a_killed_run_leaves_is_cleared_by_the_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]))
+    search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     arguments = [*ours(), "-o", str(tmp_path / "slim"), "--quiet"]
     done = subprocess.run([sys.executable, "-c", _KILLED, *arguments], env={**os.environ, "PYTHONPATH": search}, capture_output=True)
     assert done.returncode == -signal.SIGKILL

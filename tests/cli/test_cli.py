@@ -22,7 +22,7 @@ PLAN = Plan(source=Source(model_type="bert", layers=4, hidden=8, heads=2, ffn=16
 
 def prunekit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The real program, in a process and a directory of its own."""
-    search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]))
+    search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": search}
     return subprocess.run([sys.executable, "-m", "prunekit", *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
 

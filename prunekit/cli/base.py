@@ -1,0 +1,77 @@
+"""What every command has in common: the program itself, how it ends, and how a mistake is said.
+
+Anything that takes time to import is imported inside a command, so that ``--help`` answers at once.
+Exit codes: 0 done; 1 a constraint that cannot be met; 2 a mistake in what was asked; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+
+from prunekit import __version__
+from prunekit.cli.options import Version
+from prunekit.errors import PrunekitError
+
+# The base of all that can be wrong with a command line; Typer does not export it by name.
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,  # rich takes longer to import than everything else here
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(name="prunekit", **_PLAIN)
+
+
+class _Interrupted(BaseException):
+    """SIGINT or SIGTERM; not a KeyboardInterrupt, which Typer would answer on its own."""
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Interrupted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (default: the process's own) and return the exit code; unexpected errors keep their traceback."""
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
+    except PrunekitError as error:
+        _complain(str(error))
+        return error.exit_code
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "prunekit"
+        _complain(f"{error.format_message().rstrip('.')}. See '{command} --help'.")
+        return 2
+    except _Interrupted:
+        print("interrupted, nothing was written", file=sys.stderr)
+        return 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _complain(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Version = False) -> None:
+    """Find what a task does not need of a transformer encoder, remove it, and measure what ships."""
+    if version:
+        print(f"prunekit {__version__}")
+        raise typer.Exit
+    _help_if_alone(context)
