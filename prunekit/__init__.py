@@ -18,6 +18,7 @@ _PUBLIC = {
     "Result": "prunekit.pipeline",
     "apply": "prunekit.transforms.apply",
     "compress": "prunekit.pipeline",
+    "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",
     "make_plan": "prunekit.pipeline",
 }

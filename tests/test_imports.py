@@ -28,7 +28,7 @@ def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
     assert not loaded(f"import prunekit.{module}", root) & {"torch", "transformers"}
 
 
-@pytest.mark.parametrize("command", [[], ["compress"], ["plan"], ["apply"], ["show"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["compress"], ["plan"], ["apply"], ["export"], ["show"]], ids=" ".join)
 def test_help_loads_nothing_heavy(command: list[str], root: Path) -> None:
     names = loaded(f"from prunekit.cli import main\nassert main({[*command, '--help']!r}) == 0", root)
     assert not names & (HEAVY - {"pydantic"})  # Typer's own

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -30,6 +31,8 @@ from prunekit.arch import SPECS
 from prunekit.errors import ModelError, UnsupportedError
 
 _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
+#: Heads that no task of prunekit trains, which are exported all the same.
+_DEPLOYED = {name: AutoModelForQuestionAnswering for name in ("ForQuestionAnswering", "ForQuestionAnsweringSimple")}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -79,6 +82,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     task_labels: Sequence[str] | None = None,
+    any_head: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint from a directory or from the hub (from its cache alone where HF_HUB_OFFLINE is set).
 
@@ -95,6 +99,8 @@ def load_model(
         Whether code that comes with the checkpoint may run.
     task_labels : sequence of str, optional
         Class names in the order of their ids, written to the config in place of what it has.
+    any_head : bool
+        Load heads for question answering and for several classes a row, too.
 
     Returns
     -------
@@ -120,12 +126,12 @@ def load_model(
         "local_files_only": local or constants.HF_HUB_OFFLINE,
     }
     at = str(folder) if local else name
-    with _quiet():
+    with quiet():
         config = _load_config(name, at, place)
-        head = _head_of(config)
+        head = _head_of(config, any_head)
         model = _load_weights(name, at, place, config, head)
-        tokenizer = _load_tokenizer(name, at, place)
-    _agree(name, tokenizer, model.config, task_labels, head is not None)
+        tokenizer = load_tokenizer(name, at, place)
+    agree(name, tokenizer, model.config, task_labels, head is not None)
     return LoadedModel(model, tokenizer, model.config, head is not None, head == "ForTokenClassification", name)
 
 
@@ -166,18 +172,20 @@ def _check_type(name: str, model_type: str) -> None:
         raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
 
 
-def _head_of(config: PretrainedConfig) -> str | None:
-    for architecture in config.architectures or ():
-        for suffix in _HEADS:
+def _head_of(config: PretrainedConfig, any_head: bool) -> str | None:
+    names: list[str] = config.architectures or []
+    known: tuple[str, ...] = (*_HEADS, *(_DEPLOYED if any_head else ()))
+    for architecture in names:
+        for suffix in known:
             if architecture.endswith(suffix):
-                if config.problem_type == "multi_label_classification":
+                if not any_head and config.problem_type == "multi_label_classification":
                     raise UnsupportedError("A multi-label head (several classes a row) is not supported; one class a row is.")
                 return suffix
     return None
 
 
 def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:
-    auto = AutoModel if head is None else _HEADS[head]
+    auto = AutoModel if head is None else {**_HEADS, **_DEPLOYED}[head]
     try:
         model, found = auto.from_pretrained(at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place)
     except _BROKEN as error:
@@ -193,7 +201,8 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     return loaded
 
 
-def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer `at` a place, with arguments for the hub, of a model that the user calls `name`."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(at, **place)
     except Exception as error:
@@ -204,7 +213,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
     return tokenizer
 
 
-def _agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
+def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
     """Make tokenizer, config and labels speak of one thing, or refuse."""
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= config.vocab_size:
@@ -229,7 +238,7 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no reports of transformers; both as they were afterwards."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(CRITICAL)

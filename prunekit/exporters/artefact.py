@@ -23,7 +23,9 @@ from typing import Any, NoReturn
 
 from prunekit.errors import OutputError, ParameterError, PrunekitError
 
-_MARK = "plan.json"
+EXPORT = "export.json"
+#: Files by which a directory of ours is known, with some of their fields.
+_MARKS = {"plan.json": {"version", "source", "digest"}, EXPORT: {"version", "head", "parity"}}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # safetensors and onnx wrap what the system said in errors of their own.
@@ -82,12 +84,16 @@ def _check_content(path: Path, shown: str, overwrite: bool, of: str) -> None:
 
 
 def is_artefact(path: Path) -> bool:
-    """Whether prunekit wrote a directory: it holds a plan."""
+    """Whether prunekit wrote a directory: it holds a plan, or the report of an export."""
+    return any(_holds(path / name, fields) for name, fields in _MARKS.items())
+
+
+def _holds(path: Path, fields: set[str]) -> bool:
     try:
-        plan = json.loads((path / _MARK).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(plan, dict) and {"version", "source", "digest"} <= plan.keys()
+    return isinstance(found, dict) and fields <= found.keys()
 
 
 class ArtefactWriter:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, masking_utils
 
 from prunekit import __version__
+from prunekit.arch import SPECS
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -406,5 +407,8 @@ def sample_space(config: Any, *, pad_id: int | None = None, padding_side: Litera
     pad = max(0, getattr(config, "pad_token_id", None) or 0) if pad_id is None else pad_id
     # XLNet says -1 where there is no limit.
     length = max(getattr(config, "max_position_embeddings", None) or 0, 0) or 512
-    # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
-    return InputSpace(config.vocab_size, pad, padding_side, max(1, length - pad - 1), max(1, getattr(config, "type_vocab_size", 1) or 1))
+    spec = SPECS.get(getattr(config, "model_type", ""))
+    if spec is None or spec.pad_positions:
+        # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
+        length -= pad + 1
+    return InputSpace(config.vocab_size, pad, padding_side, max(1, length), max(1, getattr(config, "type_vocab_size", 1) or 1))

@@ -17,6 +17,7 @@ from prunekit.measure.records import Parity, ShapeParity
 from prunekit.measure.session import OnnxSession
 
 SHAPES = ((1, 1), (1, 5), (2, 9), (4, 1), (3, 32))
+LONGEST = 1024  # tokens: beyond them the attention of a long-context model would fill the memory
 TOLERANCE = 1e-4
 # float32 has 7 digits, of which a deep model loses two: a large output may differ by more than a small one.
 RELATIVE = 1e-5
@@ -30,7 +31,7 @@ def check_parity(
     space: InputSpace,
     tolerance: float = TOLERANCE,
     relative: float = RELATIVE,
-    shapes: Sequence[tuple[int, int]] = SHAPES,
+    shapes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[Mapping[str, NDArray[np.int64]]] = (),
     seed: int = 0,
 ) -> Parity:
@@ -51,8 +52,8 @@ def check_parity(
         Largest absolute difference allowed.
     relative : float
         What is allowed on top, as a share of the largest absolute value that the model gives on the batch.
-    shapes : sequence of (int, int)
-        Rows and length of the random batches.
+    shapes : sequence of (int, int), optional
+        Rows and length of the random batches; default: `SHAPES`, and two rows of the space's longest, of at most 1,024 tokens.
     batches : sequence of mapping
         Real batches to compare as well, {name: int64 of shape (batch, length)}.
     seed : int
@@ -70,6 +71,7 @@ def check_parity(
         If the file cannot be loaded or run.
     """
     session = OnnxSession(path)
+    shapes = (*SHAPES, (2, min(space.max_length, LONGEST))) if shapes is None else shapes
     cut = dict.fromkeys((rows, min(length, space.max_length)) for rows, length in shapes)
     drawn = [space.batch(rows, length, seed=seed, names=inputs) for rows, length in cut]
     found = []

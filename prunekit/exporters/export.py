@@ -1,0 +1,196 @@
+"""`prunekit export`: a checkpoint becomes a directory with an ONNX file that computes what the model computes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from prunekit import __version__
+from prunekit.errors import OutputError, ParameterError
+from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
+from prunekit.exporters.checkpoint import CONFIG
+from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
+from prunekit.exporters.parity import check_parity
+from prunekit.exporters.source import Head, Source, load_source
+from prunekit.measure.records import Environment, Parity, environment
+
+Dtype = Literal["fp32", "fp16", "int8"]
+MODEL = "onnx/model.onnx"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and how: export.json.
+
+    Attributes
+    ----------
+    model : str
+        The directory or hub name, without what leads to it.
+    head : str
+    dtype : {"fp32", "fp16", "int8"}
+    file : str
+        The deployed file, relative to the directory.
+    bytes : int
+        Its size, external data included.
+    inputs, outputs : tuple of str
+    max_length : int
+        Longest row, in tokens.
+    route : str
+        How the graph was made.
+    opset : int
+    parity : Parity
+        The deployed file against the PyTorch model.
+    plan : str or None
+        Digest of the plan of a slim model.
+    environment : Environment
+    """
+
+    model: str
+    head: Head
+    dtype: Dtype
+    file: str
+    bytes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_length: int
+    route: str
+    opset: int
+    parity: Parity
+    plan: str | None
+    environment: Environment
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        return json.dumps({"version": __version__, **asdict(self)}, indent=2) + "\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """What `export` made.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    report : ExportReport
+    """
+
+    path: Path
+    report: ExportReport
+
+
+def export(
+    model: str | Path,
+    out: str | Path = "prunekit-out",
+    *,
+    dtype: Dtype = "fp32",
+    opset: int = OPSET,
+    triton: bool = False,
+    max_length: int | None = None,
+    pooling: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a model, dense or slim, to a directory that is ready to deploy.
+
+    Parameters
+    ----------
+    model : path or str
+        A directory that `compress` or `apply` wrote, any other checkpoint's directory, or a hub name; with a head for sequence
+        classification, token classification or question answering, or without one.
+    out : path
+        The directory to write; it appears whole or not at all.
+    dtype : {"fp32", "fp16", "int8"}
+        Type of the deployed weights.
+    opset : int
+        17 to 20.
+    triton : bool
+        Lay the directory out as a model repository of Triton.
+    max_length : int, optional
+        Longest row that the file must take; default: the longest that model and tokenizer allow.
+    pooling : {"mean", "cls", "last"}, optional
+        How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
+    revision : str, optional
+        Branch, tag or commit of a hub model.
+    trust_remote_code : bool
+        Whether code that comes with the model may run.
+    overwrite : bool
+        Replace what prunekit wrote at `out`.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    ParameterError
+        An option that is not allowed.
+    ModelError
+        A model that cannot be loaded or exported.
+    ExportError
+        A file that cannot be made, or that does not compute what the model computes.
+    OutputError
+        A place that cannot be written.
+    """
+    _check(dtype, triton)
+    check_output(out, overwrite, of="export")
+    source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
+    with ArtefactWriter(out, overwrite) as folder:
+        file, parity = _fp32(source, folder / MODEL, opset)
+        _write_model_files(source, folder)
+        report = _report(source, dtype, file, parity, folder)
+        (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
+    return Exported(Path(out), report)
+
+
+def _check(dtype: str, triton: bool) -> None:
+    if dtype not in get_args(Dtype):
+        raise ParameterError("dtype", "export", f"one of {', '.join(get_args(Dtype))}", dtype)
+    # Here the file in lower precision is made from the one in fp32, and the directory laid out for Triton.
+    if dtype != "fp32":
+        raise ParameterError("dtype", "export", "fp32", dtype)
+    if triton:
+        raise ParameterError("triton", "export", "False", triton)
+
+
+def _fp32(source: Source, path: Path, opset: int) -> tuple[OnnxFile, Parity]:
+    """Write the file in full precision, and hold it against the model."""
+    metadata = {} if source.plan is None else {"plan": source.plan.digest}
+    file = export_onnx(source.model, path, inputs=source.inputs, space=source.space, outputs=source.outputs, opset=opset, metadata=metadata)
+    return file, check_parity(file.path, source.model, inputs=source.inputs, space=source.space)
+
+
+def _write_model_files(source: Source, folder: Path) -> None:
+    """Config, plan and tokenizer: what loads beside the ONNX file."""
+    try:
+        given = Path(source.name).expanduser()
+        if source.plan is None:
+            source.config.save_pretrained(str(folder))
+        else:
+            shutil.copyfile(given / CONFIG, folder / CONFIG)
+            source.plan.save(folder / "plan.json")
+        source.tokenizer.save_pretrained(str(folder))
+    except OSError as error:
+        raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
+
+
+def _report(source: Source, dtype: Dtype, file: OnnxFile, parity: Parity, folder: Path) -> ExportReport:
+    return ExportReport(
+        model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
+        head=source.head,
+        dtype=dtype,
+        file=str(file.path.relative_to(folder)),
+        bytes=file.bytes,
+        inputs=file.inputs,
+        outputs=file.outputs,
+        max_length=source.space.max_length,
+        route=file.route,
+        opset=file.opset,
+        parity=parity,
+        plan=None if source.plan is None else source.plan.digest,
+        environment=environment(),
+    )

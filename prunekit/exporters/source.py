@@ -1,0 +1,151 @@
+"""What `prunekit export` is given: a checkpoint, or a directory that prunekit wrote, with the head's inputs and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.arch.load import agree, load_model, load_tokenizer, quiet
+from prunekit.arch.view import ModelView, Reader
+from prunekit.errors import ModelError, ParameterError, UnsupportedError
+from prunekit.exporters.checkpoint import PLAN, load
+from prunekit.exporters.embedding import EmbeddingModel, embedding_of
+from prunekit.exporters.onnx import InputSpace, sample_space
+from prunekit.plan import Plan
+
+Head = Literal["feature-extraction", "text-classification", "token-classification", "question-answering"]
+OUTPUTS: dict[Head, tuple[str, ...]] = {
+    "feature-extraction": ("last_hidden_state", "sentence_embedding"),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+_HEADS: dict[str, Head] = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForQuestionAnsweringSimple": "question-answering",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model, ready to be exported.
+
+    Attributes
+    ----------
+    name : str
+        As given.
+    model : nn.Module
+        In eval mode, float32; called with `inputs` by name, its output has `outputs` as fields.
+    config : PretrainedConfig
+    tokenizer : PreTrainedTokenizerBase
+        Its `model_max_length` is that of the space.
+    head : str
+        By the names of the hub's pipelines.
+    inputs : tuple of str
+    space : InputSpace
+        What the file may be given.
+    plan : Plan or None
+        Of a directory that prunekit wrote.
+    """
+
+    name: str
+    model: nn.Module
+    config: Any
+    tokenizer: PreTrainedTokenizerBase
+    head: Head
+    inputs: tuple[str, ...]
+    space: InputSpace
+    plan: Plan | None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Of the file."""
+        return OUTPUTS[self.head]
+
+
+def load_source(
+    name: str | Path,
+    *,
+    max_length: int | None = None,
+    pooling: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Source:
+    """Load what is to be exported.
+
+    Parameters
+    ----------
+    name : path or str
+        A directory that `compress` or `apply` wrote, any other checkpoint's directory, or a hub name.
+    max_length : int, optional
+        Longest row that the file must take; default: the longest that model and tokenizer allow.
+    pooling : {"mean", "cls", "last"}, optional
+        How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
+    revision, trust_remote_code
+        As in `prunekit.arch.load.load_model`.
+
+    Raises
+    ------
+    ModelError, PlanError, UnsupportedError
+        Something that cannot be loaded or exported.
+    ParameterError
+        A length that the model does not take, or a pooling for a model with a head.
+    """
+    folder = Path(name).expanduser()
+    plan = None
+    if (folder / PLAN).is_file():
+        plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder)
+        agree(str(name), tokenizer, ModelView.of(model).config, None, True)
+    else:
+        loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code, any_head=True)
+        model, tokenizer = loaded.model, loaded.tokenizer
+    view = ModelView.of(model)
+    head = head_of(model)
+    if head == "feature-extraction":
+        model = EmbeddingModel(model, embedding_of(folder, pooling))
+    elif pooling is not None:
+        raise ParameterError("pooling", "export", "left out for a model with a head, which has its own", pooling)
+    side: Literal["left", "right"] = "left" if tokenizer.padding_side == "left" else "right"
+    space = sample_space(view.config, pad_id=tokenizer.pad_token_id, padding_side=side)
+    longest = min(space.max_length, tokenizer.model_max_length)
+    if max_length is not None and not 1 <= max_length <= space.max_length:
+        raise ParameterError("max_length", "export", f"1 to {space.max_length}, the longest row that the model takes", max_length)
+    space = replace(space, max_length=max_length or longest)
+    tokenizer.model_max_length = space.max_length
+    return Source(str(name), model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
+
+
+def head_of(model: nn.Module) -> Head:
+    """What a model's head is for.
+
+    Raises
+    ------
+    UnsupportedError
+        A head of another kind.
+    """
+    if isinstance(model, Reader):
+        return "token-classification" if model.per_token else "text-classification"
+    name = type(model).__name__
+    if name == "XLNetForQuestionAnswering":
+        raise UnsupportedError(
+            "XLNetForQuestionAnswering answers by a beam search, not by logits; XLNetForQuestionAnsweringSimple can be exported."
+        )
+    if ModelView.of(model).body is model:
+        return "feature-extraction"
+    for suffix, head in _HEADS.items():
+        if name.endswith(suffix):
+            return head
+    raise UnsupportedError(f"The head of {name} cannot be exported; a bare encoder and {', '.join(_HEADS)} can.")
+
+
+def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+        raise ModelError(f"The model directory {name!r} has no tokenizer: tokenizer.json must be there.")
+    with quiet():
+        return load_tokenizer(name, str(folder), {"local_files_only": True})

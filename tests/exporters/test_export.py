@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+import prunekit
+from prunekit.arch.view import ModelView
+from prunekit.errors import OutputError, ParameterError, ParityError, UnsupportedError
+from prunekit.exporters import export as exporting
+from prunekit.exporters.checkpoint import save_checkpoint
+from prunekit.exporters.embedding import Embedding, EmbeddingModel, embedding_of
+from prunekit.exporters.export import export
+from prunekit.exporters.source import load_source
+from prunekit.measure.session import OnnxSession
+from prunekit.plan import Plan
+from prunekit.transforms.apply import apply
+from tests import lines
+from tests.models import batch_of, build
+
+pytestmark = pytest.mark.needs("onnxruntime")
+
+
+def saved(head: str, folder: Path, **named: Any) -> Path:
+    return lines.save(lines.model_of(head, **named), folder)
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "outputs"),
+    [
+        ("BertModel", "feature-extraction", ("last_hidden_state", "sentence_embedding")),
+        ("BertForSequenceClassification", "text-classification", ("logits",)),
+        ("BertForTokenClassification", "token-classification", ("logits",)),
+        ("BertForQuestionAnswering", "question-answering", ("start_logits", "end_logits")),
+    ],
+)
+def test_every_head(head: str, name: str, outputs: tuple[str, ...], tmp_path: Path) -> None:
+    source = saved(head, tmp_path / "dense")
+    done = prunekit.export(source, tmp_path / "out")
+    assert (done.report.head, done.report.outputs) == (name, outputs)
+    session = OnnxSession(done.path / "onnx" / "model.onnx")
+    assert session.outputs == outputs
+    rows = AutoTokenizer.from_pretrained(done.path)(["banal dunal", "moral"], padding=True, return_tensors="np", return_token_type_ids=True)
+    model = lines.model_of(head)
+    with torch.no_grad():
+        want = model(**{key: torch.from_numpy(rows[key]) for key in session.inputs})
+    got = session({key: rows[key] for key in session.inputs})
+    for output in set(outputs) - {"sentence_embedding"}:
+        mask = rows["attention_mask"].astype(bool) if output in session.per_token else slice(None)
+        assert np.abs(got[output] - getattr(want, output).numpy())[mask].max() < 1e-5
+    assert AutoConfig.from_pretrained(done.path).architectures == [head]
+
+
+def test_parity_is_checked_at_length_one_at_the_maximum_and_with_padding(tmp_path: Path) -> None:
+    report = export(saved("BertForSequenceClassification", tmp_path / "dense"), tmp_path / "out").report
+    shapes = [(shape.batch, shape.length) for shape in report.parity.shapes]
+    assert {length for _, length in shapes} >= {1, 64}
+    assert max(rows for rows, _ in shapes) > 1
+    assert report.max_length == 64
+    assert report.parity.max_abs_difference < 1e-5
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["parity"]["tolerance"] == 1e-4
+
+
+def test_a_slim_directory(tmp_path: Path) -> None:
+    model = lines.model_of("BertForSequenceClassification")
+    plan = Plan(source=ModelView.of(model).source, heads={0: (0,), 1: (1, 3), 2: ()}, ffn={1: (0, 5, 9), 2: ()})
+    slim = apply(model, plan)
+    save_checkpoint(slim, lines.tokenizer_of(), plan, tmp_path / "slim")
+    done = export(tmp_path / "slim", tmp_path / "out")
+    assert done.report.plan == plan.digest
+    assert Plan.load(tmp_path / "out" / "plan.json") == plan
+    assert done.report.bytes < export(saved("BertForSequenceClassification", tmp_path / "dense"), tmp_path / "all").report.bytes
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("case", ["bert", "gpt2"])
+def test_the_embedding_is_that_of_the_padded_text_alone(case: str, pooling: Any) -> None:
+    body = build(case)
+    view = ModelView.of(body)
+    batch = {name: tensor for name, tensor in batch_of().items() if name in view.inputs}
+    mask = batch["attention_mask"]
+    with torch.no_grad():
+        found = EmbeddingModel(body, Embedding(pooling)).eval()(**batch)
+    for row in range(len(mask)):
+        real = found.last_hidden_state[row][mask[row].bool()]
+        # A causal model's first token has seen nothing: its [CLS] is the last one.
+        at = 0 if pooling == "cls" and case == "bert" else -1
+        want = real.mean(dim=0) if pooling == "mean" else real[at]
+        assert torch.allclose(found.sentence_embedding[row], want / want.norm(), atol=1e-6)
+
+
+def sentence_transformers(folder: Path, modules: list[str], **pooling: Any) -> Path:
+    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
+    listed = [{"path": "1_Pooling" if kind == "Pooling" else "", "type": f"sentence_transformers.models.{kind}"} for kind in modules]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+def test_the_pooling_is_the_checkpoints_own(tmp_path: Path) -> None:
+    whole = ["Transformer", "Pooling", "Normalize"]
+    assert embedding_of(tmp_path, None) == Embedding("mean", True)
+    assert embedding_of(tmp_path, "cls") == Embedding("cls", True)
+    cls = sentence_transformers(tmp_path, whole, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    assert embedding_of(cls, None) == Embedding("cls", True)
+    last = sentence_transformers(tmp_path, whole[:2], pooling_mode="lasttoken")
+    assert embedding_of(last, None) == Embedding("last", False)
+    for modules, says, pooling in (
+        ([*whole, "Dense"], "module Dense", {"pooling_mode_cls_token": True}),
+        (whole, "mean, pooling_mode_max_tokens", {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}),
+    ):
+        with pytest.raises(UnsupportedError, match=says):
+            embedding_of(sentence_transformers(tmp_path, modules, **pooling), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dtype": "fp8"}, "'dtype' parameter of export must be one of fp32, fp16, int8. Got 'fp8'"),
+        ({"opset": 9}, "'opset' parameter"),
+        ({"max_length": 65}, "'max_length' parameter of export must be 1 to 64"),
+        ({"pooling": "cls"}, "'pooling' parameter of export must be left out for a model with a head"),
+    ],
+)
+def test_mistakes(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+    with pytest.raises(ParameterError, match=says):
+        export(model, tmp_path / "out", **changes)
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+    whole = exporting.export_onnx
+
+    def other(model: Any, path: Path, **named: Any) -> Any:
+        model.classifier.bias.data += 1e-3
+        file = whole(model, path, **named)
+        model.classifier.bias.data -= 1e-3
+        return file
+
+    monkeypatch.setattr(exporting, "export_onnx", other)
+    with pytest.raises(ParityError, match=r"differs from the PyTorch model by 0\.001"):
+        export(model, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "_write_model_files", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        export(model, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+def test_what_export_wrote_can_be_replaced_when_asked(tmp_path: Path) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+    export(model, tmp_path / "out")
+    with pytest.raises(ParameterError, match="Add --overwrite"):
+        export(model, tmp_path / "out")
+    assert export(model, tmp_path / "out", overwrite=True, max_length=9).report.max_length == 9
+    assert load_source(model).space.max_length == 64
