@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
+from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 _CANDIDATES = 128
+RIDGE = 0.1
+"""Ridge of the elimination order, on correlations."""
 
 
 def eliminate(hessians: Sequence[Floats], weights: Floats, keep: int = 1) -> Ids:
@@ -68,6 +71,15 @@ def eliminate(hessians: Sequence[Floats], weights: Floats, keep: int = 1) -> Ids
         alive = alive[staying]
     last = np.argsort(-_cost(inverses, solution, shared), kind="stable")
     return np.concatenate([alive[last], np.array(removed[::-1], dtype=np.int64)])
+
+
+def elimination_order(moments: Moments, width: int) -> Ids:
+    """Order of standardised neurons by backward elimination for ridge regression on the label columns, best first."""
+    deviation = np.sqrt(moments.variance[:width])
+    gram = moments.comoment[:width, :width] / (moments.count * deviation[:, None] * deviation)
+    gram[np.diag_indices(width)] += RIDGE
+    linear = moments.comoment[:width, width:] / (moments.count * deviation[:, None])
+    return eliminate([gram], np.linalg.solve(gram, linear))
 
 
 def _cost(inverses: Sequence[Floats], solution: Floats, shared: bool) -> Floats:

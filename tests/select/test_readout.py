@@ -10,9 +10,9 @@ from prunekit.analyzers.baseline import random_neurons
 from prunekit.analyzers.correlation import CorrelationClusters
 from prunekit.analyzers.dalvi import DalviProbe
 from prunekit.analyzers.objective import decision
+from prunekit.analyzers.probing import smallest
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.select.dalvi import grid
-from prunekit.select.eliminate import smallest
 from prunekit.select.readout import ReadoutChoice, fit_readout, select_readout
 from prunekit.stats.collect import Collected
 from prunekit.stats.moments import Moments

@@ -1,0 +1,48 @@
+"""Control tasks (Hewitt and Liang 2019): what a probe learns by heart, and the selectivity of one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import StatisticsError
+
+
+def type_ids(*splits: Sequence[Hashable]) -> tuple[NDArray[np.int64], ...]:
+    """Number the types (the words of a token task, else the rows themselves) over all splits, by first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return tuple(np.array([numbers.setdefault(kind, len(numbers)) for kind in split], dtype=np.int64) for split in splits)
+
+
+def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 0) -> tuple[NDArray[Any], ...]:
+    """Labels of a control task: one label drawn for each type, the same wherever the type occurs.
+
+    Labels are drawn from the distribution of the true ones, so that the control task is as unbalanced as the task; a type
+    of a held-out split that train does not have gets one, too, which no probe can know.
+
+    Parameters
+    ----------
+    labels : (n,) int64 class ids, or float64 targets
+        True labels of train.
+    *types : (n,), (m,), ... int64
+        Type of each row, train first; see `type_ids`.
+    seed : int
+
+    Returns
+    -------
+    tuple of (n,), (m,), ...
+        Like `labels`, one for each split.
+
+    Raises
+    ------
+    StatisticsError
+        No rows, or types that do not fit the labels.
+    """
+    if not len(labels) or not types or len(types[0]) != len(labels):
+        raise StatisticsError(f"A control task needs one type for each of {len(labels)} training rows, and at least one row.")
+    count = 1 + max(int(ids.max(initial=-1)) for ids in types)
+    drawn = np.random.default_rng(seed).choice(labels, size=count)
+    return tuple(drawn[ids] for ids in types)

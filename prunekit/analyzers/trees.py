@@ -1,0 +1,132 @@
+"""Dependency trees of sentences: distances, spanning trees, and how well one recovers the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
+from scipy.stats import spearmanr
+
+from prunekit.errors import DataError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sentence:
+    """A sentence's words and its tree.
+
+    Attributes
+    ----------
+    start : int
+        Row of its first word among the words of the split.
+    heads : (T,) int64
+        Head of each word, counted from 1; 0 is the root.
+    counts : (T,) bool
+        Words that the evaluation counts: not punctuation (Hewitt and Manning 2019, section 4.1).
+    labels : tuple of str
+        Relation of each word to its head.
+    """
+
+    start: int
+    heads: NDArray[np.int64]
+    counts: NDArray[np.bool_]
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    @property
+    def rows(self) -> slice:
+        """Its words among those of the split."""
+        return slice(self.start, self.start + len(self))
+
+
+def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]]) -> tuple[Sentence, ...]:
+    """Check heads and relations, and number the words of all sentences end to end.
+
+    Raises
+    ------
+    DataError
+        Heads and relations of different lengths, a head outside the sentence, or no tree: no single root, or a cycle.
+    """
+    found, start = [], 0
+    for number, (row, names) in enumerate(zip(heads, labels, strict=True)):
+        tree = np.asarray(row, dtype=np.int64)
+        if len(tree) != len(names):
+            raise DataError(f"Sentence {number} has {len(tree)} heads and {len(names)} relations.")
+        _check_tree(tree, number)
+        counts = np.array([name.partition(":")[0] != "punct" for name in names], dtype=bool)
+        found.append(Sentence(start, tree, counts, tuple(names)))
+        start += len(tree)
+    return tuple(found)
+
+
+def _check_tree(heads: NDArray[np.int64], number: int) -> None:
+    size = len(heads)
+    if size and (heads.min() < 0 or heads.max() > size):
+        raise DataError(f"Sentence {number} has {size} words. Got a head outside 0..{size}.")
+    if size and int((heads == 0).sum()) != 1:
+        raise DataError(f"Sentence {number} must have one root, a word of head 0. Got {int((heads == 0).sum())}.")
+    # Following heads from any word must end at the root, in fewer steps than there are words.
+    at = np.arange(1, size + 1)
+    above = np.concatenate([[0], heads])
+    for _ in range(size):
+        at = above[at]
+    if at.any():
+        raise DataError(f"The heads of sentence {number} hold a cycle.")
+
+
+def edges(heads: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Undirected edges of a tree, (T - 1, 2) word numbers from 0, each pair ascending."""
+    words = np.flatnonzero(heads > 0)
+    return np.sort(np.stack([words, heads[words] - 1], axis=1), axis=1)
+
+
+def distances(heads: NDArray[np.int64]) -> Floats:
+    """Number of edges between any two words, (T, T)."""
+    size = len(heads)
+    graph = np.zeros((size, size))
+    pairs = edges(heads)
+    graph[pairs[:, 0], pairs[:, 1]] = 1.0
+    return np.asarray(shortest_path(graph, directed=False, unweighted=True)) if size else graph
+
+
+def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
+    """(edges found, edges in all) by the minimum spanning tree of predicted distances.
+
+    Words that do not count are left out of the spanning tree, and edges with one of them are not asked for.
+
+    Parameters
+    ----------
+    predicted : (T, T)
+        Distances, not negative.
+    sentence : Sentence
+    """
+    ids = np.flatnonzero(sentence.counts)
+    place = np.full(len(sentence), -1)
+    place[ids] = np.arange(len(ids))
+    wanted = {(int(a), int(b)) for a, b in place[edges(sentence.heads)].tolist() if min(a, b) >= 0}
+    if not wanted:
+        return 0, 0
+    # A distance of 0 is no edge to a sparse graph; one more for all changes no minimum spanning tree.
+    tree = minimum_spanning_tree(np.triu(predicted[np.ix_(ids, ids)] + 1.0, 1)).tocoo()
+    found = {(int(min(a, b)), int(max(a, b))) for a, b in zip(tree.row, tree.col, strict=True)}
+    return len(wanted & found), len(wanted)
+
+
+def distance_spearman(predicted: Floats, true: Floats) -> Floats:
+    """Spearman correlation of each word's predicted with its true distances to all words, (T,).
+
+    Nan where they do not vary: sentences of fewer than three words.
+    """
+    size = len(true)
+    found = np.full(size, np.nan)
+    for i in range(size):
+        others = np.arange(size) != i
+        if size > 2 and np.ptp(true[i, others]) > 0 and np.ptp(predicted[i, others]) > 0:
+            found[i] = spearmanr(predicted[i, others], true[i, others]).statistic
+    return found
