@@ -57,8 +57,8 @@ def prune(model: torch.nn.Module, ratio: float, importance: object, example: dic
     pruner.step()
     for layer in layers:
         attention = layer.attention.self
-        attention.num_attention_heads = pruner.num_heads[attention.query]
-        attention.attention_head_size = attention.query.out_features // attention.num_attention_heads
+        # Whole heads go. Its own count of them says 0 where it then left a layer alone rather than empty it.
+        attention.num_attention_heads = attention.query.out_features // attention.attention_head_size
         attention.all_head_size = attention.query.out_features
 
 
@@ -75,17 +75,18 @@ def main() -> None:
     full, reference = layer_params(dense), accuracy(dense, tokenizer, test)
     example = dict(tokenizer(["an example", "another, longer example"], padding=True, return_tensors="pt"))
     for name, importance in (("magnitude", tp.importance.GroupMagnitudeImportance(p=2)), ("taylor", tp.importance.GroupTaylorImportance())):
+        if name == "taylor":
+            # A copy of the model keeps the gradients.
+            for start in range(0, len(calibration), 64):
+                part = calibration[start : start + 64]
+                batch = tokenizer([row["text"] for row in part], padding=True, truncation=True, max_length=128, return_tensors="pt")
+                dense(**batch, labels=torch.tensor([row["label"] for row in part])).loss.backward()
         for share in arguments.params:
             low, high = 0.0, 1.0
             best = None
             # The ratio that leaves the share of parameters, by bisection.
             for _ in range(9):
                 model = copy.deepcopy(dense)
-                if name == "taylor":
-                    for start in range(0, 512, 64):
-                        part = calibration[start : start + 64]
-                        batch = tokenizer([row["text"] for row in part], padding=True, truncation=True, max_length=128, return_tensors="pt")
-                        model(**batch, labels=torch.tensor([row["label"] for row in part])).loss.backward()
                 ratio = (low + high) / 2
                 prune(model, ratio, importance, example)
                 left = layer_params(model) / full

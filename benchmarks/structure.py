@@ -1,8 +1,10 @@
 """Structure without training: accuracy retained at given shares of the layers' parameters, beside the baselines.
 
-    python benchmarks/structure.py MODEL SST2_DIR --params 50% 28% 18% 12% --seeds 0 1 2 --json results.json
+    python benchmarks/structure.py MODEL SST2_DIR --params 50% 28% 18% 12% --seeds 0 1 2 --baselines --json results.json
+    python benchmarks/structure.py MODEL SST2_DIR --layers 5 4 3 --json layers.json
 
-Columns: prunekit (selection and refit), the same selection without refit, random units + refit, magnitude + refit.
+Rows: prunekit (selection and refit), the same selection without refit, random units + refit, magnitude + refit; with
+`--layers`, the first k blocks with all weights left re-solved, beside the same cut with the head alone fitted anew.
 `benchmarks/peer_torch_pruning.py` makes the rows of Torch-Pruning, in an environment of its own.
 """
 
@@ -15,68 +17,111 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegressionCV
 
 from prunekit.arch.load import load_model
 from prunekit.budget import Budget
-from prunekit.data.batches import Encoded, encode
+from prunekit.data.batches import encode
 from prunekit.data.load import load_data
-from prunekit.shrink import shrink
+from prunekit.plan import Plan
+from prunekit.shrink import keep_layers, shrink
+from prunekit.stages.inputs import calibration
 from prunekit.transforms.apply import apply
 
 
-def accuracy(model: torch.nn.Module, encoded: Encoded) -> float:
-    hits = 0
-    with torch.inference_mode():
-        for batch in encoded.batches():
-            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-            hits += int((model(**tensors).logits.argmax(-1).numpy() == batch.labels).sum())
-    return hits / len(encoded.labels)
+class Bench:
+    """A model, its data, and the rows of the table."""
 
+    def __init__(self, model: str, data: str) -> None:
+        self.loaded = load_model(model)
+        rows = load_data(data, labels=self.loaded.labels)
+        self.encoded = {name: encode(part, self.loaded.tokenizer, max_length=128, per_token=False) for name, part in rows.splits.items()}
+        self.dense = {name: self.measure(self.loaded.model, name) for name in ("validation", "test")}
+        self.rows: list[dict[str, object]] = []
+        print(json.dumps({"dense": {name: found["accuracy"] for name, found in self.dense.items()}}), flush=True)
 
-def batches(encoded: Encoded, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(encoded))[:count])
-    return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in encoded.take(chosen).batches()]
+    def measure(self, model: torch.nn.Module, split: str) -> dict[str, np.ndarray | float]:
+        """Accuracy, and the log-probabilities row by row."""
+        logs, labels = [], []
+        with torch.inference_mode():
+            for batch in self.encoded[split].batches():
+                tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+                logs.append(model(**tensors).logits.log_softmax(-1).double().numpy())
+                labels.append(batch.labels)
+        found, right = np.concatenate(logs), np.concatenate(labels)
+        return {"logs": found, "accuracy": float((found.argmax(-1) == right).mean())}
+
+    def add(self, row: dict[str, object], model: torch.nn.Module) -> None:
+        """One row: accuracy retained and, on validation, which does not see the labels, the divergence from the dense model."""
+        for split, dense in self.dense.items():
+            found = self.measure(model, split)
+            row = {**row, split: round(found["accuracy"] / dense["accuracy"], 4)}
+            if split == "validation":
+                row["kl"] = round(float((np.exp(dense["logs"]) * (dense["logs"] - found["logs"])).sum(-1).mean()), 4)
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    def structure(self, share: str, seed: int, baselines: bool) -> None:
+        """The rows of one share of the parameters and one draw of calibration rows."""
+        rows = calibration(self.encoded["train"], seed)
+        for choice in ("cost", "random", "magnitude") if baselines else ("cost",):
+            begin = time.perf_counter()
+            found = shrink(self.loaded.model, rows, [Budget.parse(f"{share} params")], choice=choice, seed=seed)
+            row = {"keep": share, "seed": seed, "how": choice, "seconds": round(time.perf_counter() - begin, 1), **found.steps[-1]}
+            self.add(row, found.model)
+            if choice == "cost" and baselines:
+                self.add({**row, "how": "cost, no refit"}, apply(self.loaded.model, found.plan).eval())
+
+    def layers(self, kept: int, seed: int) -> None:
+        """The first `kept` blocks: re-solved, as they are, and as they are with a classifier fitted to the labels of the same rows."""
+        model, draw = self.loaded.model, self.encoded["train"].draw(2048, seed)
+        rows = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in draw.batches()]
+        labels = np.concatenate([batch.labels for batch in draw.batches()])
+        row: dict[str, object] = {"layers": kept, "seed": seed}
+        begin = time.perf_counter()
+        found = keep_layers(model, rows, range(kept), seed=seed)
+        self.add({**row, "how": "refit", "seconds": round(time.perf_counter() - begin, 1)}, found.model)
+        cut = apply(model, Plan(source=found.plan.source, layers=tuple(range(kept)))).eval()
+        self.add({**row, "how": "cut"}, cut)
+        states = []
+        with torch.inference_mode():
+            for batch in rows:
+                states.append(cut.base_model(**batch).last_hidden_state[:, 0].double().numpy())
+        probe = LogisticRegressionCV(Cs=8, max_iter=2000, random_state=seed).fit(np.concatenate(states), labels)
+
+        class Headed(torch.nn.Module):
+            def forward(self, **inputs: torch.Tensor) -> object:
+                first = cut.base_model(**inputs).last_hidden_state[:, 0].double().numpy()
+                return argparse.Namespace(logits=torch.from_numpy(probe.predict_log_proba(first)))
+
+        self.add({**row, "how": "cut, head fitted to 2,048 labels"}, Headed())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
-    parser.add_argument("--params", nargs="+", default=["50%", "28%", "18%", "12%"])
+    parser.add_argument("--params", nargs="*", default=[])
+    parser.add_argument("--layers", nargs="*", type=int, default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", type=int, default=2048, help="calibration sentences from train")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--baselines", action="store_true", help="with the first seed only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    loaded = load_model(arguments.model)
-    data = load_data(arguments.data, labels=loaded.labels)
-    encoded = {name: encode(rows, loaded.tokenizer, max_length=128, per_token=False) for name, rows in data.splits.items()}
-    dense = {name: accuracy(loaded.model, encoded[name]) for name in ("validation", "test")}
-    print(json.dumps({"dense": dense}), flush=True)
-    results = []
-    for share in arguments.params:
-        for seed in arguments.seeds:
-            rows = batches(encoded["train"], arguments.rows, seed)
-            for choice in ("cost", "random", "magnitude") if arguments.baselines and seed == arguments.seeds[0] else ("cost",):
-                begin = time.perf_counter()
-                found = shrink(loaded.model, rows, [Budget.parse(f"{share} params")], choice=choice, seed=seed)
-                seconds = time.perf_counter() - begin
-                row = {"keep": share, "seed": seed, "choice": choice, "refit": True, "seconds": round(seconds, 1), **found.steps[-1]}
-                row |= {name: round(accuracy(found.model, encoded[name]) / dense[name], 4) for name in dense}
-                results.append(row)
-                print(json.dumps(row), flush=True)
-                if choice == "cost" and arguments.baselines:
-                    bare = apply(loaded.model, found.plan).eval()
-                    row = {**row, "refit": False, **{name: round(accuracy(bare, encoded[name]) / dense[name], 4) for name in dense}}
-                    results.append(row)
-                    print(json.dumps(row), flush=True)
-    for share in arguments.params:
-        test = [row["test"] for row in results if row["keep"] == share and row["choice"] == "cost" and row["refit"]]
-        print(f"{share}: retained on test {np.mean(test):.2%} (mean of {len(test)} seeds, {min(test):.2%} to {max(test):.2%})")
+    bench = Bench(arguments.model, arguments.data)
+    for seed in arguments.seeds:
+        for share in arguments.params:
+            bench.structure(share, seed, arguments.baselines and seed == arguments.seeds[0])
+        for kept in arguments.layers:
+            bench.layers(kept, seed)
+    keys = sorted({(str(row.get("keep", row.get("layers"))), str(row["how"])) for row in bench.rows})
+    for key, how in keys:
+        test = [float(str(row["test"])) for row in bench.rows if (str(row.get("keep", row.get("layers"))), row["how"]) == (key, how)]
+        print(f"{key} {how}: retained on test {np.mean(test):.2%} (mean of {len(test)} seeds, {min(test):.2%} to {max(test):.2%})")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"dense": dense, "results": results}, indent=1) + "\n", encoding="utf-8")
+        dense = {name: found["accuracy"] for name, found in bench.dense.items()}
+        arguments.json.write_text(json.dumps({"dense": dense, "results": bench.rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,8 @@ def shrink(
         return Shrunk(state.view.model, Plan(source=dense.source), (_shares(state.view, start, lengths),))
     calls = record_calls(dense, batches)
     smallest = min(budget.amount for budget in budgets)
-    total = max(1, math.ceil(math.log(smallest) / math.log(_STEP)))
+    # What the baselines choose does not depend on what else is gone.
+    total = max(1, math.ceil(math.log(smallest) / math.log(_STEP))) if choice == "cost" else 1
     trace = []
     for step in range(1, total + 1):
         goals = [Budget(budget.unit, max(budget.amount, smallest ** (step / total))) for budget in budgets]

@@ -181,6 +181,20 @@ def test_a_sample_has_the_lengths_of_the_whole() -> None:
     assert sorted(encoded.sample(1000, seed=0).lengths) == sorted(encoded.lengths)
 
 
+def test_a_draw_takes_rows_in_proportion_to_their_tokens() -> None:
+    encoded = encode(texts(400), tokenizer(), max_length=64, per_token=False)
+    drawn = encoded.draw(40, seed=0)
+    assert len(drawn) == len({tuple(row) for row in np.split(np.asarray(drawn.ids), drawn.offsets[1:-1])}) == 40
+    # The mean length of single draws in proportion to length is E[L^2] / E[L].
+    lengths = encoded.lengths
+    means = [encoded.draw(1, seed=seed).lengths[0] for seed in range(600)]
+    spread = np.std(means) / np.sqrt(len(means))
+    assert abs(np.mean(means) - np.square(lengths).sum() / lengths.sum()) < 4 * spread
+    assert np.mean(means) > lengths.mean() + 4 * spread
+    assert encoded.draw(40, seed=0).ids.tolist() == drawn.ids.tolist()
+    assert sorted(encoded.draw(1000, seed=0).lengths) == sorted(lengths)
+
+
 def test_the_memory_is_five_bytes_a_token() -> None:
     encoded = encode(texts(50), tokenizer(), max_length=64, per_token=False)
     assert encoded.ids.nbytes + encoded.kinds.nbytes == 5 * encoded.lengths.sum()
@@ -200,3 +214,5 @@ def test_what_cannot_be_encoded() -> None:
         next(encoded.batches(max_rows=0))
     with pytest.raises(ParameterError, match=r"'n' parameter of Encoded\.sample"):
         encoded.sample(0, seed=0)
+    with pytest.raises(ParameterError, match=r"'n' parameter of Encoded\.draw"):
+        encoded.draw(0, seed=0)

@@ -174,6 +174,22 @@ class Encoded:
         generator = np.random.default_rng(seed)
         return self.take(order[generator.integers(edges[:-1], edges[1:])])
 
+    def draw(self, n: int, seed: int) -> Encoded:
+        """Draw `n` rows (all, if there are fewer), each in proportion to its tokens: any token is as likely to be seen as any other.
+
+        Rows drawn alike would be mostly short where the data is mostly short (phrases, queries), and say little of long ones.
+
+        Raises
+        ------
+        ParameterError
+            n below 1.
+        """
+        if n < 1:
+            raise ParameterError("n", "Encoded.draw", "at least 1", n)
+        share = self.lengths / self.lengths.sum()
+        chosen = np.random.default_rng(seed).choice(len(self), min(n, len(self)), replace=False, p=share)
+        return self.take(np.sort(chosen))
+
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool) -> Encoded:
     """Tokenise a split once, without padding.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from prunekit.arch.load import LoadedModel, load_model
@@ -101,7 +100,6 @@ def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage:
 
 
 def calibration(encoded: Encoded, seed: int) -> list[dict[str, torch.Tensor]]:
-    """A seeded sample of rows, as batches of tensors."""
-    chosen = np.random.default_rng(seed).permutation(len(encoded))[:CALIBRATION]
-    sample = encoded.take(np.sort(chosen))
-    return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in sample.batches()]
+    """A seeded sample of rows, long ones more often, as batches of tensors."""
+    drawn = encoded.draw(CALIBRATION, seed)
+    return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in drawn.batches()]
