@@ -17,6 +17,9 @@ def export(
     out: Out = Path("prunekit-out"),
     dtype: Annotated[str, Option("--dtype", metavar="NAME", help="'fp32', 'fp16' or 'int8' [default: fp32].", show_default=False)] = "fp32",
     opset: Annotated[int | None, Option("--opset", metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
+    optimize: Annotated[
+        str, Option("--optimize", metavar="LEVEL", help="'none' or 'O1', what changes no output [default: O1].", show_default=False)
+    ] = "O1",
     triton: Annotated[bool, Option("--triton", help="Lay the directory out as a Triton model repository.", show_default=False)] = False,
     max_length: Annotated[
         int | None, Option("--max-length", metavar="N", help="Longest row that the file must take, in tokens [default: the model's].")
@@ -39,6 +42,7 @@ def export(
         out,
         dtype=dtype,  # type: ignore[arg-type]
         opset=OPSET if opset is None else opset,
+        optimize=optimize,  # type: ignore[arg-type]
         triton=triton,
         max_length=max_length,
         pooling=pooling,
@@ -52,6 +56,8 @@ def export(
     report = done.report
     print(f"{report.head} {', '.join(report.inputs)} -> {', '.join(report.outputs)}, at most {report.max_length} tokens")
     print(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}")
+    for name, count in report.passes.items():
+        print(f"  {name}: {count}")
     shapes = ", ".join(f"{shape.batch}x{shape.length}" for shape in report.parity.shapes)
     print(f"differs from the PyTorch model by {report.parity.max_abs_difference:.1e} at most, at batch x length {shapes}")
     print(f"\nwritten to {done.path}")

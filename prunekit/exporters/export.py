@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG
 from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
+from prunekit.exporters.passes import Level
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.measure.records import Environment, Parity, environment
 
@@ -41,6 +43,9 @@ class ExportReport:
     route : str
         How the graph was made.
     opset : int
+    optimize : str
+    passes : mapping
+        {graph pass: places changed}.
     parity : Parity
         The deployed file against the PyTorch model.
     plan : str or None
@@ -58,6 +63,8 @@ class ExportReport:
     max_length: int
     route: str
     opset: int
+    optimize: Level
+    passes: Mapping[str, int]
     parity: Parity
     plan: str | None
     environment: Environment
@@ -88,6 +95,7 @@ def export(
     *,
     dtype: Dtype = "fp32",
     opset: int = OPSET,
+    optimize: Level = "O1",
     triton: bool = False,
     max_length: int | None = None,
     pooling: str | None = None,
@@ -108,6 +116,8 @@ def export(
         Type of the deployed weights.
     opset : int
         17 to 20.
+    optimize : {"none", "O1"}
+        O1 leaves out of the graph what does not change its outputs; see `prunekit.exporters.passes.optimize`.
     triton : bool
         Lay the directory out as a model repository of Triton.
     max_length : int, optional
@@ -136,28 +146,30 @@ def export(
     OutputError
         A place that cannot be written.
     """
-    _check(dtype, triton)
+    _check(dtype, optimize, triton)
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     with ArtefactWriter(out, overwrite) as folder:
-        file, parity = _fp32(source, folder / MODEL, opset)
+        file, parity = _fp32(source, folder / MODEL, opset, optimize)
         _write_model_files(source, folder)
-        report = _report(source, dtype, file, parity, folder)
+        report = _report(source, dtype, optimize, file, parity, folder)
         (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, triton: bool) -> None:
+def _check(dtype: str, optimize: str, triton: bool) -> None:
     if dtype not in get_args(Dtype):
         raise ParameterError("dtype", "export", f"one of {', '.join(get_args(Dtype))}", dtype)
     # Here the file in lower precision is made from the one in fp32, and the directory laid out for Triton.
     if dtype != "fp32":
         raise ParameterError("dtype", "export", "fp32", dtype)
+    if optimize not in ("none", "O1"):
+        raise ParameterError("optimize", "export", "one of none, O1", optimize)
     if triton:
         raise ParameterError("triton", "export", "False", triton)
 
 
-def _fp32(source: Source, path: Path, opset: int) -> tuple[OnnxFile, Parity]:
+def _fp32(source: Source, path: Path, opset: int, optimize: Level) -> tuple[OnnxFile, Parity]:
     """Write the file in full precision, and hold it against the model."""
     metadata = {} if source.plan is None else {"plan": source.plan.digest}
     file = export_onnx(source.model, path, inputs=source.inputs, space=source.space, outputs=source.outputs, opset=opset, metadata=metadata)
@@ -178,7 +190,7 @@ def _write_model_files(source: Source, folder: Path) -> None:
         raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
 
 
-def _report(source: Source, dtype: Dtype, file: OnnxFile, parity: Parity, folder: Path) -> ExportReport:
+def _report(source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, folder: Path) -> ExportReport:
     return ExportReport(
         model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
         head=source.head,
@@ -190,6 +202,8 @@ def _report(source: Source, dtype: Dtype, file: OnnxFile, parity: Parity, folder
         max_length=source.space.max_length,
         route=file.route,
         opset=file.opset,
+        optimize=optimize,
+        passes=dict(file.passes),
         parity=parity,
         plan=None if source.plan is None else source.plan.digest,
         environment=environment(),

@@ -11,7 +11,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel, masking_utils
 from prunekit import __version__
 from prunekit.arch import SPECS
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
+from prunekit.exporters.passes import Level, optimize
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ROUTE = "torchscript"
@@ -103,6 +105,8 @@ class OnnxFile:
     route : str
         How it was made.
     inputs, outputs : tuple of str
+    passes : mapping
+        {graph pass: places changed} of those that changed something.
     """
 
     path: Path
@@ -111,6 +115,7 @@ class OnnxFile:
     route: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    passes: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Plain(nn.Module):
@@ -203,6 +208,7 @@ def export_onnx(
     space: InputSpace,
     outputs: tuple[str, ...] = ("logits",),
     opset: int = OPSET,
+    level: Level = "O1",
     metadata: Mapping[str, str] | None = None,
 ) -> OnnxFile:
     """Write a model as ONNX.
@@ -225,6 +231,8 @@ def export_onnx(
         Fields of what the model returns.
     opset : int
         17 to 20.
+    level : {"none", "O1", "O2", "O3"}
+        Graph passes that are run on the file, as in `prunekit.exporters.passes.optimize`.
     metadata : mapping, optional
         Text that goes into the file, such as the plan's digest; the version of prunekit is added.
 
@@ -265,7 +273,8 @@ def export_onnx(
                 dynamic_axes=axes,
                 do_constant_folding=True,
             )
-            proto = onnx.load(str(raw))
+            draw = partial(space.batch, seed=0, names=inputs)
+            proto, passes = optimize(onnx.load(str(raw)), level, draw, space.max_length, _save)
             _clean(proto, inputs, axes, {"prunekit.version": __version__, **(metadata or {})})
             _save(proto, done)
             onnx.checker.check_model(str(done))
@@ -276,7 +285,7 @@ def export_onnx(
             raise OutputError(f"The ONNX file {str(path)!r} cannot be written: {error.strerror or error}") from error
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
             raise ExportError(f"{type(model).__name__} cannot be exported to ONNX: {' '.join(str(error).split())[:300]}") from error
-    return OnnxFile(path, onnx_bytes(path), opset, ROUTE, inputs, outputs)
+    return OnnxFile(path, onnx_bytes(path), opset, ROUTE, inputs, outputs, passes)
 
 
 def data_path(path: Path) -> Path:

@@ -1,0 +1,7 @@
+"""Graph passes on an exported file: none changes what it computes."""
+
+from __future__ import annotations
+
+from prunekit.exporters.passes.run import Level, optimize
+
+__all__ = ["Level", "optimize"]

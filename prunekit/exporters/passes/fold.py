@@ -1,0 +1,122 @@
+"""Constants are computed once, and what is made of shapes alone is written down directly."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from prunekit.exporters.passes.base import GraphPass, Traced, form_of
+from prunekit.exporters.passes.probe import Dim
+
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_LONGEST = 8  # elements of a shape
+
+
+class FoldConstants(GraphPass):
+    """Nodes that read only constants become constants: their values are those of the probes."""
+
+    name = "constants folded"
+
+    def call(self, traced: Traced) -> int:
+        """Small results only: a mask of all lengths is cheaper made than stored."""
+        folded = 0
+        seen = traced.probes[0].values
+        for node in [*traced.graph]:
+            if (
+                node.op_type in _RANDOM
+                or not node.inputs
+                or len(node.outputs) != 1
+                or any(attr.type == ir.AttributeType.GRAPH for attr in node.attributes.values())
+            ):
+                continue
+            if any(value is not None and value.const_value is None for value in node.inputs):
+                continue
+            output = node.outputs[0]
+            array = seen.get(output.name or "")
+            if array is None or output.is_graph_output():
+                continue
+            output.replace_all_uses_with(traced.add_constant(array, "/prunekit/folded"))
+            traced.graph.remove(node, safe=True)
+            folded += 1
+        return folded
+
+
+class DirectShapes(GraphPass):
+    """Shape arithmetic becomes constants, and reads of the input's own shape.
+
+    The exporter asks each value for its shape where it needs one. That keeps values alive whose numbers nobody reads, such as
+    the queries of all positions where one is enough. Only what depends on shapes alone is touched, and only if every element
+    was a constant, the batch size or the length in all probes.
+    """
+
+    name = "shapes read directly"
+
+    def call(self, traced: Traced) -> int:
+        """Reshapes get a constant shape where 0 and -1 can say it; any other such value is put together anew."""
+        formed = {value: found for value in _of_shapes_alone(traced) if (found := _forms(traced, value)) is not None}
+        sizes: dict[tuple[Dim, int], ir.Value] = {}
+        changed, first = 0, traced.graph[0]
+        for value, (forms, rank) in formed.items():
+            built: ir.Value | None = None
+            for node, at in value.uses():
+                if all(output in formed for output in node.outputs):
+                    continue
+                constant = reshape_sizes(traced.dims(node.inputs[0]), forms) if node.op_type == "Reshape" and at == 1 else None
+                if constant is not None:
+                    node.replace_input_with(at, traced.add_constant(np.array(constant, dtype=np.int64), "/prunekit/shape"))
+                else:
+                    built = built or _built(traced, forms, rank, sizes, first)
+                    node.replace_input_with(at, built)
+                changed += 1
+        return changed
+
+
+def _of_shapes_alone(traced: Traced) -> list[ir.Value]:
+    found: dict[ir.Value, None] = {}
+    for node in traced.graph:
+        given = [value for value in node.inputs if value is not None and value.const_value is None]
+        if node.op_type in ("Shape", "Size") or (given and node.op_type not in _RANDOM and all(value in found for value in given)):
+            found.update(dict.fromkeys(node.outputs))
+    return list(found)
+
+
+def _forms(traced: Traced, value: ir.Value) -> tuple[tuple[Dim, ...], int] | None:
+    """What the elements of a short vector of int64 are, and its rank."""
+    arrays = [array for probe in traced.probes if (array := probe.values.get(value.name or "")) is not None]
+    if len(arrays) < len(traced.probes) or len({array.shape for array in arrays}) > 1:
+        return None
+    if arrays[0].dtype != np.int64 or arrays[0].ndim > 1 or arrays[0].size > _LONGEST:
+        return None
+    forms = tuple(
+        form_of([int(number) for number in numbers], traced.probes) for numbers in zip(*(array.ravel() for array in arrays), strict=True)
+    )
+    return None if None in forms else (forms, arrays[0].ndim)
+
+
+def _built(traced: Traced, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[Dim, int], ir.Value], first: ir.Node) -> ir.Value:
+    """The same numbers, from the shape of the first input, made before all other nodes."""
+    numbers = [form for form in forms if isinstance(form, int)]
+    if len(numbers) == len(forms):
+        return traced.add_constant(np.array(numbers, dtype=np.int64).reshape((-1,) if rank else ()), "/prunekit/shape")
+    for form in forms:
+        if (form, rank) in sizes:
+            continue
+        if isinstance(form, int):
+            sizes[form, rank] = traced.add_constant(np.array([form], dtype=np.int64), "/prunekit/size")
+            continue
+        if (None, 0) not in sizes:
+            sizes[None, 0] = traced.add_node(first, "Shape", [traced.graph.inputs[0]])
+        at = np.array(0 if form == "batch" else 1, dtype=np.int64).reshape((1,) if rank else ())
+        sizes[form, rank] = traced.add_node(first, "Gather", [sizes[None, 0], traced.add_constant(at, "/prunekit/axis")], axis=0)
+    if len(forms) == 1:
+        return sizes[forms[0], rank]
+    return traced.add_node(first, "Concat", [sizes[form, rank] for form in forms], axis=0)
+
+
+def reshape_sizes(given: tuple[Dim, ...] | None, wanted: tuple[Dim, ...]) -> list[int] | None:
+    """The constant second input of a Reshape: 0 where an axis stays, -1 for one other that is not constant; None if that cannot say it."""
+    sizes = [
+        form if isinstance(form, int) else 0 if given is not None and at < len(given) and given[at] == form else -1
+        for at, form in enumerate(wanted)
+    ]
+    return sizes if sizes.count(-1) <= 1 else None

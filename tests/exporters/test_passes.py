@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from prunekit.arch.view import ModelView
+from prunekit.errors import ExportError
+from prunekit.exporters.onnx import InputSpace, export_onnx, sample_space
+from prunekit.exporters.parity import check_parity
+from prunekit.exporters.passes import optimize
+from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.measure.session import OnnxSession
+from prunekit.plan import Plan, ReadoutPlan
+from prunekit.transforms.apply import apply
+from prunekit.transforms.readout import set_readout
+from tests.models import build
+
+pytestmark = pytest.mark.needs("onnxruntime")
+
+H = 4
+SPACE = InputSpace(50, 0, max_length=40)
+
+
+def graph(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray[Any, Any]], output: str = "out") -> onnx.ModelProto:
+    """A graph of input_ids -> embeddings "x" (batch, length, H) -> nodes -> output."""
+    table = np.random.default_rng(0).normal(size=(50, H)).astype(np.float32)
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in {"table": table, **weights}.items()]
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["table", "input_ids"], ["x"]), *nodes],
+        "g",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        tensors,
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    onnx.save_model(proto, str(path))
+
+
+def optimized(proto: onnx.ModelProto, tmp_path: Path, max_length: int = 40) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """The graph after the exact passes, which must compute the same at lengths and batches that were not probed."""
+    names = tuple(value.name for value in proto.graph.input)
+
+    def draw(rows: int, length: int) -> Any:
+        return SPACE.batch(rows, length, seed=0, names=names)
+
+    before = onnx.ModelProto.FromString(proto.SerializeToString())
+    found, counts = optimize(proto, "O1", draw, max_length, save)
+    sessions = []
+    for name, each in (("before", before), ("after", found)):
+        save(each, tmp_path / f"{name}.onnx")
+        sessions.append(OnnxSession(tmp_path / f"{name}.onnx"))
+    for rows, length in ((1, 1), (4, 6), (2, min(max_length, 31))):
+        batch = SPACE.batch(rows, length, seed=3, names=names)
+        for want, got in zip(*(session(batch).values() for session in sessions), strict=True):
+            assert want.shape == got.shape
+            assert np.abs(want - got).max() <= 1e-6
+    return found, counts
+
+
+def drawn(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
+
+
+def shapes_of(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+POSITION = np.array(0, dtype=np.int64)
+N = helper.make_node
+
+
+@pytest.mark.parametrize(
+    ("nodes", "narrowed"),
+    [
+        ([N("MatMul", ["x", "w"], ["y"]), N("Add", ["y", "b"], ["z"]), N("Gather", ["z", "zero"], ["out"], axis=1)], 1),
+        # A residual: the sum is narrowed, and so is what goes into it.
+        ([N("MatMul", ["x", "w"], ["y"]), N("Add", ["x", "y"], ["z"]), N("Gather", ["z", "zero"], ["out"], axis=1)], 1),
+        # Scores against all positions: the left factor is narrowed, the right one is not.
+        (
+            [
+                N("MatMul", ["x", "w"], ["q"]),
+                N("Transpose", ["x"], ["k"], perm=[0, 2, 1]),
+                N("MatMul", ["q", "k"], ["s"]),
+                N("Softmax", ["s"], ["p"], axis=-1),
+                N("MatMul", ["p", "x"], ["y"]),
+                N("Gather", ["y", "zero"], ["out"], axis=1),
+            ],
+            3,
+        ),
+        # Everybody reads all positions of y but one: it stays whole.
+        (
+            [
+                N("MatMul", ["x", "w"], ["y"]),
+                N("Gather", ["y", "zero"], ["one"], axis=1),
+                N("ReduceSum", ["y", "axis"], ["all"], keepdims=0),
+                N("Add", ["one", "all"], ["out"]),
+            ],
+            0,
+        ),
+        # A softmax over the positions needs them all.
+        ([N("MatMul", ["x", "w"], ["y"]), N("Softmax", ["y"], ["z"], axis=1), N("Gather", ["z", "zero"], ["out"], axis=1)], 0),
+        # Through the heads and back, where the shape names the length.
+        (
+            [
+                N("MatMul", ["x", "w"], ["y"]),
+                N("Reshape", ["y", "heads"], ["h"]),
+                N("Transpose", ["h"], ["t"], perm=[0, 2, 1, 3]),
+                N("Relu", ["t"], ["r"]),
+                N("Transpose", ["r"], ["u"], perm=[0, 2, 1, 3]),
+                N("Shape", ["x"], ["shape"]),
+                N("Reshape", ["u", "shape"], ["v"]),
+                N("Gather", ["v", "zero"], ["out"], axis=1),
+            ],
+            1,
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_read_at_one_position_is_computed_there(nodes: list[onnx.NodeProto], narrowed: int, tmp_path: Path) -> None:
+    weights = {"w": drawn(H, H), "b": drawn(H), "zero": POSITION, "axis": np.array([1]), "heads": np.array([0, -1, 2, 2])}
+    used = {name for node in nodes for name in node.input}
+    _, counts = optimized(graph(nodes, {name: array for name, array in weights.items() if name in used}), tmp_path)
+    assert counts.get("matrix products for the positions read", 0) == narrowed
+
+
+def test_the_last_position_is_found_too(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["y"]), N("Gather", ["y", "last"], ["out"], axis=1)]
+    _, counts = optimized(graph(nodes, {"w": drawn(H, H), "last": np.array(-1)}), tmp_path)
+    assert counts["matrix products for the positions read"] == 1
+
+
+def test_neurons_that_are_read_are_columns_of_the_weights(tmp_path: Path) -> None:
+    nodes = [
+        N("MatMul", ["x", "w"], ["y"]),
+        N("Add", ["y", "b"], ["z"]),
+        N("Tanh", ["z"], ["t"]),
+        N("Gather", ["t", "dims"], ["out"], axis=-1),
+    ]
+    proto, counts = optimized(graph(nodes, {"w": drawn(H, 9), "b": drawn(9), "dims": np.array([7, 2, -1])}), tmp_path)
+    assert counts["matrix products for the neurons read"] == 1
+    assert sorted(shapes_of(proto).values())[-2:] == [(4, 3), (50, 4)]
+
+
+def test_a_norm_over_the_neurons_needs_them_all(tmp_path: Path) -> None:
+    nodes = [
+        N("MatMul", ["x", "w"], ["y"]),
+        N("LayerNormalization", ["y", "b", "b"], ["z"], axis=-1),
+        N("Gather", ["z", "dims"], ["out"], axis=-1),
+    ]
+    _, counts = optimized(graph(nodes, {"w": drawn(H, 9), "b": drawn(9), "dims": np.array([7, 2])}), tmp_path)
+    assert "matrix products for the neurons read" not in counts
+
+
+def test_equal_weights_and_values_are_there_once(tmp_path: Path) -> None:
+    same = drawn(H, H)
+    nodes = [N("MatMul", ["x", "w"], ["y"]), N("MatMul", ["x", "v"], ["z"]), N("Add", ["y", "z"], ["out"])]
+    proto, _ = optimized(graph(nodes, {"w": same, "v": same.copy()}), tmp_path)
+    assert [node.op_type for node in proto.graph.node].count("MatMul") == 1
+
+
+@pytest.mark.parametrize(("case", "longest"), [("bert", 40), ("roberta", 38), ("mpnet", 38), ("distilbert", 40), ("gpt2", 40)])
+def test_positions_beyond_the_longest_row_are_cut(case: str, longest: int, tmp_path: Path) -> None:
+    model = build(case, "ForSequenceClassification")
+    view, space = ModelView.of(model), sample_space(model.config)
+    assert space.max_length == longest
+    short = InputSpace(space.vocab_size, space.pad_id, max_length=longest - 20, type_vocab_size=space.type_vocab_size)
+    whole = export_onnx(model, tmp_path / "whole.onnx", inputs=view.inputs, space=space)
+    cut = export_onnx(model, tmp_path / "cut.onnx", inputs=view.inputs, space=short)
+    assert cut.passes["position embeddings cut"] == 20
+    assert "position embeddings cut" not in whole.passes
+    assert (40, 24) not in shapes_of(onnx.load(str(cut.path))).values()
+    assert check_parity(cut.path, model, inputs=view.inputs, space=short).max_abs_difference < 2e-5
+
+
+def test_a_readout_of_a_slim_model_is_hoisted(tmp_path: Path) -> None:
+    model = build("bert", "ForSequenceClassification")
+    view = ModelView.of(model)
+    plan = Plan(source=view.source, heads={1: (0, 3)}, readout=ReadoutPlan(pooling="cls", neurons={1: (0, 3), 3: (4, 8)}))
+    slim = apply(model, plan)
+    set_readout(slim, torch.linspace(-1, 1, 12).reshape(3, 4), torch.ones(3))
+    space = sample_space(model.config)
+    files = {level: export_onnx(slim, tmp_path / f"{level}.onnx", inputs=view.inputs, space=space, level=level) for level in ("none", "O1")}  # type: ignore[arg-type]
+    # Queries, scores, context, attention output, both FFN layers.
+    assert files["O1"].passes["matrix products for the positions read"] == 6
+    batch = space.batch(3, 17, seed=5, names=view.inputs)
+    want, got = (OnnxSession(files[level].path)(batch)["logits"] for level in ("none", "O1"))
+    assert np.abs(want - got).max() < 1e-5
+
+
+def test_a_pass_may_not_change_what_the_file_takes_or_gives(tmp_path: Path) -> None:
+    class Rename(GraphPass):
+        name = "rename"
+
+        def call(self, traced: Traced) -> int:
+            traced.graph.outputs[0].name = "other"
+            return 1
+
+    class Break(GraphPass):
+        name = "break"
+
+        def call(self, traced: Traced) -> int:
+            loose = ir.Value(name="loose")
+            traced.graph[-1].replace_input_with(0, loose)
+            return 1
+
+    model = ir.from_proto(graph([N("Relu", ["x"], ["out"])], {}))
+    with pytest.raises(ExportError, match="'rename' has changed the inputs or outputs"):
+        Rename()(Traced(model, (), 40))
+    with pytest.raises(ExportError, match="'break' has left 'loose' without a producer"):
+        Break()(Traced(model, (), 40))
