@@ -11,11 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Analysis": "prunekit.analysis",
     "Budget": "prunekit.budget",
     "Plan": "prunekit.plan",
     "PrunekitError": "prunekit.errors",
     "Recipe": "prunekit.recipe",
     "Result": "prunekit.pipeline",
+    "analyze": "prunekit.analysis",
     "apply": "prunekit.transforms.apply",
     "compress": "prunekit.pipeline",
     "export": "prunekit.exporters.export",

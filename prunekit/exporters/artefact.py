@@ -25,7 +25,11 @@ from prunekit.errors import OutputError, ParameterError, PrunekitError
 
 EXPORT = "export.json"
 #: Files by which a directory of ours is known, with some of their fields.
-_MARKS = {"plan.json": {"version", "source", "digest"}, EXPORT: {"version", "head", "parity"}}
+_MARKS = {
+    "plan.json": {"version", "source", "digest"},
+    EXPORT: {"version", "head", "parity"},
+    "analysis.json": {"version", "model", "analyzers"},
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # safetensors and onnx wrap what the system said in errors of their own.
@@ -84,7 +88,7 @@ def _check_content(path: Path, shown: str, overwrite: bool, of: str) -> None:
 
 
 def is_artefact(path: Path) -> bool:
-    """Whether prunekit wrote a directory: it holds a plan, or the report of an export."""
+    """Whether prunekit wrote a directory: it holds a plan, the report of an export, or an analysis."""
     return any(_holds(path / name, fields) for name, fields in _MARKS.items())
 
 

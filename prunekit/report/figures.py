@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from prunekit.report import words
 from prunekit.report.model import Point, Report
+from prunekit.report.svg import line, scale, svg, text, ticks
 
 _WIDTH = 760
 _LABEL = 220  # columns for the names at the left
@@ -27,32 +27,6 @@ class Whisker:
     high: float
     text: str
     kind: str
-
-
-def svg(width: float, height: float, body: str, title: str) -> str:
-    """A figure that scales with its column."""
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}">{body}</svg>'
-
-
-def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them, a step of 1, 2 or 5 times a power of ten apart."""
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / raw)))
-    first = math.ceil(low / step - 1e-9)
-    return [at * step for at in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
-    return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 
 def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, reference: float | None = None, axis: str = "") -> str:
@@ -73,23 +47,23 @@ def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, 
     ends = [end for row in rows for end in (row.low, row.high)] + ([] if reference is None else [reference])
     margin = 0.08 * (max(ends) - min(ends)) or 0.05 * abs(max(ends)) or 1.0
     low, high = min(ends) - margin, max(ends) + margin
-    x = _scale(low, high, _LABEL, _WIDTH - _VALUE)
+    x = scale(low, high, _LABEL, _WIDTH - _VALUE)
     bottom = _ROW * len(rows) + 6
     parts = []
     for tick in ticks(low, high):
-        parts += [_line(x(tick), 0, x(tick), bottom, "grid"), _text(x(tick), bottom + 18, show(tick), "tick", "middle")]
+        parts += [line(x(tick), 0, x(tick), bottom, "grid"), text(x(tick), bottom + 18, show(tick), "tick", "middle")]
     if reference is not None:
-        parts.append(_line(x(reference), 0, x(reference), bottom, "reference"))
+        parts.append(line(x(reference), 0, x(reference), bottom, "reference"))
     for at, row in enumerate(rows):
         y = _ROW * at + _ROW / 2 + 3
         parts += [
-            _text(0, y + 4.5, row.label, f"label {row.kind}"),
-            _line(x(row.low), y, x(row.high), y, f"whisker {row.kind}"),
+            text(0, y + 4.5, row.label, f"label {row.kind}"),
+            line(x(row.low), y, x(row.high), y, f"whisker {row.kind}"),
             f'<circle cx="{x(row.value):.1f}" cy="{y:.1f}" r="5" class="dot {row.kind}"/>',
-            _text(_WIDTH, y + 4.5, row.text, f"figure {row.kind}", "end"),
+            text(_WIDTH, y + 4.5, row.text, f"figure {row.kind}", "end"),
         ]
     if axis:
-        parts.append(_text((_LABEL + _WIDTH - _VALUE) / 2, bottom + 38, axis, "tick", "middle"))
+        parts.append(text((_LABEL + _WIDTH - _VALUE) / 2, bottom + 38, axis, "tick", "middle"))
     return svg(_WIDTH, bottom + (44 if axis else 24), "".join(parts), title)
 
 
@@ -136,15 +110,15 @@ def kept(report: Report) -> str:
     """What of each size is kept, as bars."""
     rows = words.sizes(report).rows
     shares = [getattr(report.slim, name) / getattr(report.dense, name) for name in type(report.slim).model_fields]
-    x = _scale(0, 1, _LABEL, _WIDTH - _VALUE)
+    x = scale(0, 1, _LABEL, _WIDTH - _VALUE)
     parts = []
     for at, (row, part) in enumerate(zip(rows, shares, strict=True)):
         y = _ROW * at + 8
         parts += [
-            _text(0, y + 12.5, row[0].partition(",")[0], "label"),
+            text(0, y + 12.5, row[0].partition(",")[0], "label"),
             f'<rect x="{x(0):.1f}" y="{y}" width="{x(1) - x(0):.1f}" height="15" rx="2" class="bar whole"/>',
             f'<rect x="{x(0):.1f}" y="{y}" width="{max(1.5, x(min(part, 1)) - x(0)):.1f}" height="15" rx="2" class="bar slim"/>',
-            _text(_WIDTH, y + 12.5, f"{row[3]}  ({row[2]})", "figure", "end"),
+            text(_WIDTH, y + 12.5, f"{row[3]}  ({row[2]})", "figure", "end"),
         ]
     return svg(_WIDTH, _ROW * len(rows) + 4, "".join(parts), "share of the dense model that is kept")
 
@@ -157,24 +131,24 @@ def trace(report: Report) -> str:
     margin = 0.1 * (max(values) - min(values)) or 0.05
     low, high = min(values) - margin, max(values) + margin
     first, last = math.log10(points[0].neurons), math.log10(points[-1].neurons)
-    x = _scale(first, last if last > first else first + 1, left + 14, right - 14)
-    y = _scale(low, high, bottom, top)
+    x = scale(first, last if last > first else first + 1, left + 14, right - 14)
+    y = scale(low, high, bottom, top)
     parts = []
     for tick in ticks(low, high):
         parts += [
-            _line(left, y(tick), right, y(tick), "grid"),
-            _text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
+            line(left, y(tick), right, y(tick), "grid"),
+            text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
         ]
     for count in _decades(points[0].neurons, points[-1].neurons):
         at = x(math.log10(count))
-        parts += [_line(at, bottom, at, bottom + 5, "axis"), _text(at, bottom + 20, f"{count:,}", "tick", "middle")]
-    parts.append(_line(left, bottom, right, bottom, "axis"))
+        parts += [line(at, bottom, at, bottom + 5, "axis"), text(at, bottom + 20, f"{count:,}", "tick", "middle")]
+    parts.append(line(left, bottom, right, bottom, "axis"))
     path = " ".join(f"{x(math.log10(point.neurons)):.1f},{y(point.value):.1f}" for point in points)
     parts.append(f'<polyline points="{path}" class="curve"/>')
     parts += [f'<circle cx="{x(math.log10(point.neurons)):.1f}" cy="{y(point.value):.1f}" r="3" class="dot slim"/>' for point in points]
     parts += _chosen(report, points, x, y, bottom)
     name = words.metric_name(report)
-    parts.append(_text((left + right) / 2, bottom + 42, f"neurons read by the classifier; {name}, validation split", "tick", "middle"))
+    parts.append(text((left + right) / 2, bottom + 42, f"neurons read by the classifier; {name}, validation split", "tick", "middle"))
     return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against the number of neurons")
 
 
@@ -187,7 +161,7 @@ def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float]
     below = height + 30 if height + 36 < bottom else height - 16
     label = f"chosen: {found.neurons:,} neurons, {words.metric_value(report, found.value)}"
     anchor, shift = ("start", 6) if at < 0.7 * _WIDTH else ("end", 0)
-    return [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="7" class="chosen"/>', _text(at + shift, below, label, "figure slim halo", anchor)]
+    return [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="7" class="chosen"/>', text(at + shift, below, label, "figure slim halo", anchor)]
 
 
 def _decades(low: int, high: int) -> list[int]:

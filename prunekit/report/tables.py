@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from prunekit.analyzers.figures import Table
 from prunekit.report import words
 from prunekit.report.model import Report
-from prunekit.report.words import Table
 
 _ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'"})
 _PIPE_COLUMNS = 100
@@ -30,26 +30,26 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         # A pipe has no width of its own, and at 80 columns long names would be folded for no reader.
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
-    console.print(_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
+    console.print(plain_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
     for table in (words.scores(report), words.sizes(report), words.latency(report), words.budgets(report)):
         if table.rows:
             console.print()
             console.print(_rich(table, plain))
     console.print()
-    console.print(_text(f"{words.parity(report)} Plan {report.plan_digest[:12]}.", plain, "dim"))
+    console.print(plain_text(f"{words.parity(report)} Plan {report.plan_digest[:12]}.", plain, "dim"))
 
 
 def _rich(table: Table, plain: bool) -> RichTable:
-    title = _text(table.title, plain, "bold")
+    title = plain_text(table.title, plain, "bold")
     found = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for at, name in enumerate(table.header):
-        found.add_column(_text(name, plain), justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
+        found.add_column(plain_text(name, plain), justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
     for at, row in enumerate(table.rows):
-        found.add_row(*(_text(cell, plain) for cell in row), style="bold" if at == table.strong else None)
+        found.add_row(*(plain_text(cell, plain) for cell in row), style="bold" if at == table.strong else None)
     return found
 
 
-def _text(text: str, plain: bool, style: str = "") -> Text:
+def plain_text(text: str, plain: bool, style: str = "") -> Text:
     """Never markup, for a model may be called [anything]; ASCII where the terminal has nothing else."""
     return Text(text.translate(_ASCII) if plain else text, style)
 
@@ -68,7 +68,7 @@ def to_markdown(report: Report) -> str:
         parts.append("\n".join(f"- {line}" for line in said))
     if report.stages:
         parts.append(markdown_table(stages(report)))
-    parts.append(words.machine(report))
+    parts.append(words.machine(report.environment))
     return "\n\n".join(parts) + "\n"
 
 

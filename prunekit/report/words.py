@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
-from prunekit.measure.records import Comparison
+from prunekit.measure.records import Comparison, Environment
 from prunekit.report.model import Reference, Report, Row, RowName
 from prunekit.tasks import Metric
 
@@ -30,25 +30,6 @@ _PERCENT = (Metric.ACCURACY, Metric.F1)
 _REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
 NOT_MET = "NOT MET"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text; the first column is a name, the others are numbers.
-
-    Attributes
-    ----------
-    title : str
-    header : tuple of str
-    rows : tuple of tuple of str
-    strong : int
-        The row to look at, or -1.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    strong: int = -1
 
 
 def metric_name(report: Report) -> str:
@@ -200,9 +181,8 @@ def method(report: Report) -> tuple[str, ...]:
     return (*said, *report.notes)
 
 
-def machine(report: Report) -> str:
+def machine(found: Environment) -> str:
     """Processor and versions, one line."""
-    found = report.environment
     packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
     instructions = f" ({', '.join(found.instructions)})" if found.instructions else ""
     return f"{found.processor}{instructions}, {found.affinity} of {found.cores} cores; {found.system}; Python {found.python}; {packages}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from prunekit.analyzers.baseline import magnitude_neurons, random_neurons
 from prunekit.select.choice import Ids, ReadoutChoice
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 
 
 def baseline_neurons(choice: ReadoutChoice, train: Collected, *, seed: int) -> dict[str, Ids]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 from prunekit.tasks import Task
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from prunekit.analyzers.probe import Fit, Problem
 from prunekit.analyzers.probing import ALPHAS, Split, best, fit_and_score, path, refit, sizes_to, smallest
 from prunekit.select.choice import Ids, ReadoutChoice, ReadoutScores, Request
 from prunekit.select.stages import Stages
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 from prunekit.tasks import Task
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.select import dalvi, eliminate
 from prunekit.select.choice import Floats, Ids, Progress, ReadoutChoice, ReadoutScores, Request
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 from prunekit.tasks import Task
 
 Method = Literal["prunekit", "dalvi2020"]

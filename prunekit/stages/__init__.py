@@ -6,6 +6,7 @@ from prunekit.stages.bare import Bare, bare_model, deploy_bare
 from prunekit.stages.build import build_models
 from prunekit.stages.choose import decide, given
 from prunekit.stages.inputs import load_inputs
+from prunekit.stages.observe import observe
 from prunekit.stages.ship import deploy, measure
 from prunekit.stages.values import Answers, Decided, Files, Inputs, Measured, Models, Neurons
 
@@ -26,4 +27,5 @@ __all__ = [
     "given",
     "load_inputs",
     "measure",
+    "observe",
 ]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prunekit.arch.load import LoadedModel, load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
+from prunekit.data.rows import TaskData
 from prunekit.docstrings import demo_model
 from prunekit.errors import ParameterError
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stages.values import Inputs
-from prunekit.stats.collect import Collected, Pooling, collect
+from prunekit.stats.collect import collect
+from prunekit.stats.collected import Collected, Pooling
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved.
 CALIBRATION = 2048
@@ -29,8 +33,12 @@ def load_dense(recipe: Recipe) -> LoadedModel:
     return load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
 
 
-def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages) -> Inputs:
-    """Load model and data, check that they fit, and tokenise; `plan` is one that is given and not to be made."""
+def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None) -> Inputs:
+    """Load model and data, check that they fit, and tokenise.
+
+    `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
+    (by default all, as they come).
+    """
     with stage("load"):
         loaded = load_dense(recipe)
         view = ModelView.of(loaded.model)
@@ -43,9 +51,11 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages) 
             seed=recipe.seed,
             trust_remote_code=recipe.trust_remote_code,
         )
-        task = data.task
+        task, notes = data.task, list(data.notes)
+        if most is not None:
+            data = _drawn(data, most, recipe.seed)
+            notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
         own_head = loaded.fine_tuned and loaded.per_token == task.per_token and loaded.config.num_labels == task.outputs
-        notes = list(data.notes)
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
@@ -63,6 +73,12 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages) 
         if lost:
             notes.append(f"{lost} words have no token of their own within the limit and were left out, with their labels")
     return Inputs(loaded, view, data, encoded, pooling, own_head, tuple(notes))
+
+
+def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
+    generator = np.random.default_rng(seed)
+    drawn = {name: rows.take(generator.permutation(len(rows))[:most]) for name, rows in data.splits.items()}
+    return replace(data, train=drawn["train"], validation=drawn["validation"], test=drawn["test"])
 
 
 def _is_named(loaded: LoadedModel) -> bool:

@@ -19,7 +19,7 @@ from prunekit.select.baselines import baseline_neurons
 from prunekit.select.readout import fit_readout, select_readout
 from prunekit.stages.inputs import collected
 from prunekit.stages.values import Cut, Inputs, Neurons, Outputs, Probe
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 
 Ids = NDArray[np.int64]
 

@@ -20,7 +20,7 @@ from prunekit.exporters.onnx import InputSpace, OnnxFile, sample_space
 from prunekit.measure.records import Comparison, Parity
 from prunekit.plan import Plan
 from prunekit.select.readout import ReadoutChoice
-from prunekit.stats.collect import Pooling
+from prunekit.stats.collected import Pooling
 
 Outputs = NDArray[Any]
 Probe = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -6,9 +6,8 @@ The only module that runs a forward pass for analysis.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,47 +16,15 @@ from torch import Tensor
 
 from prunekit.arch.view import ModelView, last_positions
 from prunekit.data.batches import Batch, Encoded
-from prunekit.errors import DataError, ParameterError
-from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
+from prunekit.errors import DataError, ParameterError, StatisticsError
+from prunekit.stats.collected import Collected, Pooling, check_labels
 from prunekit.stats.rows import LIMIT, RowStore
+from prunekit.stats.sample import Sample, lowest
 
-Pooling = Literal["cls", "mean", "last", "token"]
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
 
 _POOLINGS = ("cls", "mean", "last", "token")
-
-
-@dataclass(frozen=True, eq=False)
-class Collected:
-    """What the analyzers read of one split.
-
-    Attributes
-    ----------
-    rows : RowStore
-        (n, D) float32 neurons, D = (L + 1) * H, in the split's own order. The caller closes it.
-    labels : (n,) int64 class ids, or float64 targets
-    moments : Moments
-        Over [neurons | one-hot labels], or [neurons | target].
-    pooling : {"cls", "mean", "last", "token"}
-    """
-
-    rows: RowStore
-    labels: NDArray[Any]
-    moments: Moments
-    pooling: Pooling
-
-    @classmethod
-    def of(cls, rows: RowStore, labels: NDArray[Any], outputs: int, *, pooling: Pooling = "mean") -> Collected:
-        """From rows that are there already; raises StatisticsError for NaN, DataError for labels that do not fit.
-
-        The moments are taken from the store in its own order, so that they do not depend on how rows were batched.
-        """
-        checked = _check_labels(labels, len(rows), outputs)
-        accumulator = MomentsAccumulator(rows.width + outputs)
-        for start, chunk in rows.chunks():
-            accumulator.update(np.hstack([chunk, one_hot(checked[start : start + len(chunk)], outputs)]))
-        return cls(rows, checked, accumulator.finish(), pooling)
 
 
 def collect(
@@ -69,6 +36,8 @@ def collect(
     labels: NDArray[Any] | None = None,
     directory: str | Path | None = None,
     limit: int = LIMIT,
+    tokens: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
     device: str | torch.device = "cpu",
 ) -> Collected:
@@ -89,6 +58,10 @@ def collect(
         In the split's order; by default those of `encoded`.
     directory : path, optional
         Where the rows go when they exceed `limit` bytes.
+    tokens : int
+        Size of the sample of single tokens that is taken in the same pass; 0 for none.
+    seed : int
+        Of that sample.
     progress : callable, optional
         Called with (done, total) after every batch.
 
@@ -111,19 +84,25 @@ def collect(
     total = len(encoded.labels)
     if not total:
         raise DataError("The split has no rows.")
-    _check_labels(targets, total, outputs)
+    check_labels(targets, total, outputs)
     rows = RowStore(total, (view.num_layers + 1) * view.hidden_size, directory=directory, limit=limit)
+    singles = _Tokens(encoded, tokens, rows.width, seed) if tokens else None
     training = view.model.training
     view.model.eval()
     try:
         done = 0
         with torch.inference_mode():
             for batch in encoded.batches():
-                rows.put(batch.targets, _pooled(view, batch, pooling, torch.device(device)))
+                tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+                states = view.hidden_states(tensors)
+                first = None if batch.first is None else torch.from_numpy(batch.first).to(device)
+                rows.put(batch.targets, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
+                if singles is not None:
+                    singles.add(batch, states)
                 done += len(batch.targets)
                 if progress is not None:
                     progress(done, total)
-        return Collected.of(rows, targets, outputs, pooling=pooling)
+        return Collected.of(rows, targets, outputs, pooling=pooling, tokens=None if singles is None else singles.finish())
     except BaseException:
         rows.close()
         raise
@@ -145,19 +124,28 @@ def pool(view: ModelView, states: tuple[Tensor, ...], attention_mask: Tensor, po
     return torch.cat([state[index, positions] for state in states], dim=1).float()
 
 
-def _pooled(view: ModelView, batch: Batch, pooling: Pooling, device: torch.device) -> NDArray[np.float32]:
-    tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
-    first = None if batch.first is None else torch.from_numpy(batch.first).to(device)
-    states = view.hidden_states(tensors)
-    return np.asarray(pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
+class _Tokens:
+    """A seeded sample of single tokens, drawn before the pass from all real tokens of a split (`Sample` draws the same)."""
 
+    def __init__(self, encoded: Encoded, size: int, width: int, seed: int) -> None:
+        everything = np.arange(len(encoded.ids))
+        self._chosen = np.sort(lowest(everything, seed, size))
+        self._offsets, self._size, self._seed = encoded.offsets, size, seed
+        self._rows = np.empty((len(self._chosen), width), dtype=np.float32)
 
-def _check_labels(labels: NDArray[Any], rows: int, outputs: int) -> NDArray[Any]:
-    values = np.asarray(labels)
-    if values.shape != (rows,):
-        raise DataError(f"There must be one label a row, {rows} in all. Got shape {values.shape} instead.")
-    if outputs == 1:
-        return values.astype(np.float64)
-    if rows and (not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() >= outputs):
-        raise DataError(f"Labels must be class ids 0..{outputs - 1}. Got values from {values.min()} to {values.max()} instead.")
-    return values.astype(np.int64)
+    def add(self, batch: Batch, states: tuple[Tensor, ...]) -> None:
+        """Take those of one batch."""
+        # Real tokens of a batch, row by row, are those of the unpadded rows, wherever the padding stands.
+        place = np.argwhere(batch.attention_mask)
+        starts = self._offsets[batch.rows] - np.concatenate([[0], np.cumsum(batch.attention_mask.sum(axis=1))[:-1]])
+        ids = starts[place[:, 0]] + np.arange(len(place))
+        at = np.minimum(np.searchsorted(self._chosen, ids), len(self._chosen) - 1)
+        taken = self._chosen[at] == ids
+        row, position = (torch.from_numpy(column).to(states[0].device) for column in place[taken].T)
+        self._rows[at[taken]] = torch.cat([state[row, position] for state in states], dim=1).float().cpu().numpy()
+
+    def finish(self) -> Sample:
+        """The sample; raises StatisticsError for NaN."""
+        if not np.isfinite(self._rows).all():
+            raise StatisticsError("A token's activations hold NaN or infinity: the model or the data is broken.")
+        return Sample(self._size, self._seed, self._chosen, self._rows)

@@ -45,7 +45,7 @@ class Sample:
         if values.shape != (len(numbers), self.rows.shape[1]):
             raise StatisticsError(f"Expected {len(numbers)} rows of {self.rows.shape[1]} columns. Got shape {values.shape} instead.")
         # Thin the newcomers first, so that a long chunk is not copied.
-        few = _lowest(numbers, self.seed, self.size)
+        few = lowest(numbers, self.seed, self.size)
         return self._bounded(np.concatenate([self.ids, numbers[few]]), np.concatenate([self.rows, values[few]]))
 
     def merge(self, other: Sample) -> Sample:
@@ -57,12 +57,13 @@ class Sample:
     def _bounded(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Sample:
         if len(np.unique(ids)) != len(ids):
             raise StatisticsError("A row was sampled twice: the ids of the parts overlap.")
-        kept = _lowest(ids, self.seed, self.size)
+        kept = lowest(ids, self.seed, self.size)
         kept = kept[np.argsort(ids[kept])]
         return Sample(self.size, self.seed, ids[kept], rows[kept])
 
 
-def _lowest(ids: NDArray[np.int64], seed: int, size: int) -> NDArray[np.int64]:
+def lowest(ids: NDArray[np.int64], seed: int, size: int) -> NDArray[np.int64]:
+    """Which of the ids, (m,), a sample takes: the places of the `size` that hash lowest, lowest first."""
     return np.asarray(np.argsort(_hash(ids, seed), kind="stable")[:size])
 
 

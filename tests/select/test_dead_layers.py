@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prunekit.select.readout import select_readout
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Metric, Task, TaskKind
 

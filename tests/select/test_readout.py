@@ -14,7 +14,7 @@ from prunekit.analyzers.probing import smallest
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.select.dalvi import grid
 from prunekit.select.readout import ReadoutChoice, fit_readout, select_readout
-from prunekit.stats.collect import Collected
+from prunekit.stats.collected import Collected
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Metric, Task, TaskKind

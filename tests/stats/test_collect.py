@@ -14,7 +14,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from prunekit.arch.view import ModelView
 from prunekit.data import Encoded, Rows, encode
 from prunekit.errors import DataError, ParameterError, StatisticsError
-from prunekit.stats.collect import Collected, collect
+from prunekit.stats.collect import collect
+from prunekit.stats.collected import Collected
 from prunekit.stats.moments import Moments, one_hot
 
 WIDTH = 4 * 16

@@ -1,0 +1,215 @@
+"""An analysis, from a model and data to a directory with numbers, statistics and a page: it reads like the README."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunekit import __version__
+from prunekit.analyzers.base import Analyzer, Need, Result, plain
+from prunekit.analyzers.registry import ANALYZERS, find
+from prunekit.errors import OutputError, ParameterError
+from prunekit.exporters.artefact import ArtefactWriter, check_output
+from prunekit.measure.records import environment
+from prunekit.recipe import Recipe
+from prunekit.report.analysis import Page, Section, analysis_html
+from prunekit.report.progress import Stages, stages
+from prunekit.report.words import machine
+from prunekit.stages import Inputs, load_inputs, observe
+from prunekit.stats.collected import Collected
+from prunekit.stats.record import Statistics
+from prunekit.stats.sample import Sample
+
+VERSION = 1
+#: Rows of each split that are read.
+ROWS = 2000
+#: Rows of the sample that is kept in the statistics.
+SAMPLE = 1000
+_PARAMETERS = (
+    "revision",
+    "trust_remote_code",
+    "data_config",
+    "text",
+    "text_pair",
+    "label",
+    "tokens",
+    "tags",
+    "task",
+    "metric",
+    "pooling",
+    "max_length",
+    "seed",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What an analysis found.
+
+    Attributes
+    ----------
+    path : Path
+        The directory with `analysis.json`, `analysis.html` and `statistics.safetensors`.
+    results : {name: Result}
+        One of each analyzer that ran.
+    skipped : {name: why}
+        Analyzers that could not run on what was given.
+    statistics : Statistics
+        Moments over [neurons | labels] of the rows of train, and a sample of them.
+    page : Page
+        What `analysis.html` shows.
+    """
+
+    path: Path
+    results: Mapping[str, Result]
+    skipped: Mapping[str, str]
+    statistics: Statistics
+    page: Page
+
+
+def analyze(
+    model: str | Path | None = None,
+    data: object = None,
+    *,
+    compare: str | Path | None = None,
+    analyzers: Sequence[str] | None = None,
+    rows: int = ROWS,
+    out: str | Path = "prunekit-analysis",
+    overwrite: bool = False,
+    progress: bool = False,
+    **parameters: Any,
+) -> Analysis:
+    """Measure what is redundant in a transformer encoder, and write it down; nothing is removed.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    compare : path or str, optional
+        A second model on the same rows: the one before fine-tuning, or another seed.
+    analyzers : sequence of str, optional
+        Names of `prunekit.analyzers.registry.ANALYZERS`; default: all that can run on what is given.
+    rows : int
+        Rows of train, and of validation, that are drawn.
+    out : path
+        The directory to write; it appears complete, or not at all.
+    overwrite : bool
+        Replace an earlier analysis at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        Fields of `prunekit.Recipe` that say how the data is read: columns, ``pooling="mean"``, ``max_length=64``, ``seed=1``, ...
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+    unknown = sorted(parameters.keys() - set(_PARAMETERS))
+    if unknown:
+        raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
+    if rows < 1:
+        raise ParameterError("rows", "analyze", "at least 1", rows)
+    check_output(out, overwrite, of="analyze")
+    named = data if data is None or isinstance(data, (str, Path)) else None
+    recipe = Recipe(model=model, data=named, **parameters)
+    chosen = ANALYZERS if analyzers is None else find(analyzers)
+    with (
+        ArtefactWriter(out, overwrite) as folder,
+        stages(progress) as stage,
+        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
+    ):
+        inputs = load_inputs(recipe, data if named is None else None, None, stage, most=rows)
+        missing = {analyzer.name: why for analyzer in chosen if (why := _missing(analyzer, compare))}
+        if analyzers is not None and missing:
+            name, why = next(iter(missing.items()))
+            raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"It {why}.")
+        running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
+        needs = frozenset().union(*(analyzer.needs for analyzer in running))
+        observed = observe(recipe, inputs, None if compare is None else str(compare), needs, Path(scratch), stage)
+        results: dict[str, Result] = {}
+        for analyzer in running:
+            with stage(analyzer.name):
+                results[analyzer.name] = analyzer.run(observed)
+        statistics = _statistics(inputs, observed.model.train, recipe)
+        shown = _page(inputs, compare, running, results, missing, recipe.seed, stage)
+        about = {
+            "version": VERSION,
+            **statistics.provenance,
+            "task": plain(inputs.data.task),
+            "source": statistics.source.model_dump(),
+            "pooling": statistics.pooling,
+            "compare": None if compare is None else str(compare),
+            "skipped": missing,
+            "notes": list(inputs.notes),
+            "seconds": stage.seconds,
+        }
+        _write(folder, shown, results, about, statistics)
+    return Analysis(Path(out), results, missing, statistics, shown)
+
+
+def _missing(analyzer: Analyzer, compare: str | Path | None) -> str:
+    """Why an analyzer cannot run; empty if it can."""
+    if Need.COMPARE in analyzer.needs and compare is None:
+        return "needs a second model: --compare BASE_MODEL"
+    return ""
+
+
+def _statistics(inputs: Inputs, train: Collected, recipe: Recipe) -> Statistics:
+    sample = Sample.empty(SAMPLE, train.rows.width, seed=recipe.seed)
+    for start, chunk in train.rows.chunks():
+        sample = sample.add(np.arange(start, start + len(chunk)), chunk)
+    provenance = {
+        "prunekit": __version__,
+        "model": inputs.loaded.name,
+        "data": inputs.data.provenance,
+        "rows": len(inputs.data.train),
+        "seed": recipe.seed,
+        "max_length": recipe.max_length,
+    }
+    return Statistics(train.moments, sample, inputs.view.source, inputs.data.task.outputs, train.pooling, provenance)
+
+
+def _page(
+    inputs: Inputs,
+    compare: str | Path | None,
+    running: Sequence[Analyzer],
+    results: Mapping[str, Result],
+    missing: Mapping[str, str],
+    seed: int,
+    stage: Stages,
+) -> Page:
+    task, source = inputs.data.task, inputs.view.source
+    against = "" if compare is None else f", against {Path(compare).name}"
+    title = f"{Path(inputs.loaded.name).name} on {Path(str(inputs.data.provenance['source'])).name}{against}"
+    about = (
+        f"{task.kind.value.replace('-', ' ')}{f', {len(task.labels)} classes' if task.labels else ''} · "
+        f"{len(inputs.data.train):,} rows of train, {len(inputs.data.validation):,} of validation · "
+        f"{source.layers} layers of {source.hidden} neurons and the embeddings, {(source.layers + 1) * source.hidden:,} in all · "
+        f"read at: {inputs.pooling} · seed {seed}"
+    )
+    sections = tuple(Section(analyzer.name, analyzer.title, results[analyzer.name]) for analyzer in running)
+    seconds = ", ".join(f"{name} {spent:.1f} s" for name, spent in stage.seconds.items())
+    return Page(title, about, sections, dict(missing), inputs.notes, f"{machine(environment())}. Time: {seconds}.")
+
+
+def _write(folder: Path, shown: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics) -> None:
+    found = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
+    try:
+        (folder / "analysis.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "analysis.html").write_text(analysis_html(shown), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"The analysis cannot be written: {error.strerror}.") from None
+    statistics.save(folder / "statistics.safetensors")

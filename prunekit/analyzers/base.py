@@ -1,0 +1,157 @@
+"""What an analyzer is: a name, what it needs, and a function from collected values to a frozen result.
+
+An analyzer never sees a model. What takes a run of the model (rows, gradients, ablated models) is collected once, before,
+for all analyzers that are asked for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.analyzers.figures import Figure
+from prunekit.plan import Source
+from prunekit.stats.collected import Collected
+from prunekit.stats.sample import Sample
+from prunekit.tasks import Task
+
+
+class Need(Enum):
+    """What an analyzer reads, and what must be there for it to run."""
+
+    ROWS = "rows"
+    """`Subject.train`: the pooled neurons of every row, with the moments over [neurons | labels]."""
+    VALIDATION = "validation"
+    """`Subject.validation`: the same of the validation split."""
+    TOKENS = "tokens"
+    """`Subject.train.tokens`: a seeded sample of single tokens."""
+    COMPARE = "compare"
+    """`Inputs.base`: a second model on the same rows. Without --compare the analyzer cannot run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One model on the task's rows.
+
+    Attributes
+    ----------
+    name : str
+        How the model was given.
+    source : Source
+        Its shape: D = (layers + 1) * hidden neurons, layer after layer, layer 0 the embedding output.
+    train : Collected
+        (n, D) pooled rows in random order, their labels, the moments over [neurons | labels], and a sample of single tokens.
+    validation : Collected or None
+        The same of the validation split, where an analyzer needs it.
+    """
+
+    name: str
+    source: Source
+    train: Collected
+    validation: Collected | None = None
+
+    @property
+    def layers(self) -> int:
+        """Layers with the embedding output, L + 1."""
+        return self.source.layers + 1
+
+    def columns(self, layer: int) -> slice:
+        """The neurons of a layer."""
+        return slice(layer * self.source.hidden, (layer + 1) * self.source.hidden)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """All that was collected; what no analyzer needs, or what is not there, is None.
+
+    Attributes
+    ----------
+    task : Task
+    model : Subject
+        The model that is analysed.
+    base : Subject or None
+        The model that it is compared with (before fine-tuning, or another seed), on the same rows.
+    outside : (Sample, Sample) or None
+        Tokens of text from elsewhere, by the model and by the base.
+    seed : int
+    """
+
+    task: Task
+    model: Subject
+    base: Subject | None = None
+    outside: tuple[Sample, Sample] | None = None
+    seed: int = 0
+
+
+class Result(ABC):
+    """What an analyzer found: a frozen dataclass of numbers, strings, tuples, mappings, arrays and other such dataclasses."""
+
+    @abstractmethod
+    def summary(self) -> tuple[str, ...]:
+        """What it says about this model, one short line each; the first is the most important."""
+
+    @abstractmethod
+    def figures(self) -> tuple[Figure, ...]:
+        """What a person should look at, each with its note."""
+
+    @final
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values; numbers that are not finite become null."""
+        found = plain(self)
+        assert isinstance(found, dict)
+        return found
+
+
+@final
+@dataclass(frozen=True)
+class Analyzer:
+    """One entry of the registry.
+
+    Attributes
+    ----------
+    name : str
+        As `--analyzers` takes it.
+    title : str
+        Its heading on the page.
+    needs : frozenset of Need
+    run : callable
+        Inputs -> Result; raises StatisticsError where the values are degenerate.
+    """
+
+    name: str
+    title: str
+    needs: frozenset[Need]
+    run: Callable[[Inputs], Result]
+
+
+def plain(value: object) -> Any:
+    """A value of a result as JSON knows it."""
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+
+
+def layer_names(count: int) -> tuple[str, ...]:
+    """Names of a model's layers: "emb", "1", ..., `count` of them."""
+    return ("emb", *(str(layer) for layer in range(1, count)))
+
+
+Ints = NDArray[np.int64]

@@ -1,0 +1,340 @@
+"""Linear CKA between layers (Kornblith et al. 2019; Phang et al. 2021; Sridhar and Sarah 2020), and the blocks that it shows.
+
+The similarity of two layers needs no n x n kernel: with centred columns it is
+``|X_i^T X_j|_F^2 / (|X_i^T X_i|_F |X_j^T X_j|_F)``, norms of blocks of the co-moment.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
+from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
+from prunekit.errors import StatisticsError
+from prunekit.stats.cross import cross_norms
+from prunekit.stats.moments import Moments
+from prunekit.stats.rows import RowStore
+
+Floats = NDArray[np.float64]
+
+#: Rows of one batch of the debiased estimator.
+BATCH = 256
+PERMUTATIONS = 9999
+#: Up to so many layers all their orders are tried.
+EXACT = 8
+#: Layers of a late block may go where the block is this unlikely to be chance.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """An early and a late block of layers.
+
+    Attributes
+    ----------
+    cut : int
+        First layer of the late block.
+    contrast : float
+        Mean similarity of two layers of one block, minus that of two layers of different blocks.
+    p_value : float
+        Share of the orders of the layers whose best cut is as good.
+    least : float
+        The smallest p-value that so few layers allow: orders that keep the two blocks apart cut as well.
+    may_go : tuple of int
+        Layers above the first of the late block, which say much the same as it does; none where the blocks may be chance.
+    """
+
+    cut: int
+    contrast: float
+    p_value: float
+    least: float
+    may_go: tuple[int, ...]
+
+    @property
+    def clear(self) -> bool:
+        """Whether no more than chance has to offer, or than so few layers can say, speaks against the blocks."""
+        return self.p_value <= max(LEVEL, 1.01 * self.least)
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Similarities of all layers of a model, seen through one kind of rows.
+
+    Attributes
+    ----------
+    within : (L + 1, L + 1) float64
+        NaN for a layer that says the same of every row.
+    debiased : (L + 1, L + 1) float64 or None
+        The minibatch estimate without bias; None below 4 rows.
+    blocks : Blocks or None
+        None where fewer than four layers vary.
+    across : (L + 1, L' + 1) float64 or None
+        With the layers of the base.
+    """
+
+    within: Floats
+    debiased: Floats | None
+    blocks: Blocks | None
+    across: Floats | None
+
+
+@dataclass(frozen=True, eq=False)
+class Cka(Result):
+    """Layer similarities.
+
+    Attributes
+    ----------
+    rows : {"cls", "mean", "last", "token": Similarity}
+        By what a row is: a text's pooled vector, and a single token.
+    base : str or None
+        Name of the model that it is compared with.
+    """
+
+    rows: dict[str, Similarity]
+    base: str | None
+
+    def summary(self) -> tuple[str, ...]:
+        """Blocks, and what changed against the base."""
+        lines = [f"{_SAID[kind]}: {_blocks_said(found)}" for kind, found in self.rows.items()]
+        first = next(iter(self.rows.values()))
+        if first.across is not None and first.across.shape[0] == first.across.shape[1]:
+            lines.append(_change_said(first.across.diagonal(), "the base"))
+        return tuple(lines)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Heatmaps within and across, and how alike each layer is to the last."""
+        shown: list[Figure] = []
+        for kind, found in self.rows.items():
+            names = layer_names(len(found.within))
+            cuts = () if found.blocks is None else (found.blocks.cut,)
+            note = f"1 means that two layers say the same up to a rotation. {_capital(_blocks_said(found))}."
+            shown.append(
+                Heatmap(f"Similarity of layers, {_SAID[kind]}", found.within, names, names, "layer", "layer", "linear CKA", note, cuts=cuts)
+            )
+        for kind, found in self.rows.items():
+            if found.across is not None:
+                shown.append(self._across(kind, found.across))
+        shown.append(self._to_last())
+        return tuple(shown)
+
+    def _across(self, kind: str, across: Floats) -> Figure:
+        note = "Each row is a layer of this model, each column one of the base"
+        if across.shape[0] == across.shape[1]:
+            note += f"; the diagonal says what was left as it was. {_capital(_change_said(across.diagonal(), 'the base'))}"
+        names = layer_names(across.shape[0]), layer_names(across.shape[1])
+        title = f"Similarity with the base, {_SAID[kind]}"
+        return Heatmap(title, across, *names, "layer of this model", "layer of the base", "linear CKA", f"{note}.")
+
+    def _to_last(self) -> Figure:
+        series = []
+        for kind, found in self.rows.items():
+            x = tuple(float(layer) for layer in range(len(found.within)))
+            series.append(Series(_SAID[kind], x, tuple(map(float, found.within[:, -1]))))
+            if found.debiased is not None:
+                series.append(Series(f"{_SAID[kind]}, debiased", x, tuple(map(float, found.debiased[:, -1]))))
+        note = "A curve that is near 1 long before its end belongs to a model whose top layers repeat what is there already."
+        return Curves("Similarity with the last layer", tuple(series), "layer (0: embeddings)", "linear CKA", note, whole_x=True)
+
+
+_SAID = {"cls": "[CLS]", "mean": "mean of the tokens", "last": "last token", "token": "single tokens"}
+
+
+def run(inputs: Inputs) -> Cka:
+    """Similarities on the pooled rows, and on single tokens where a text is read as a whole.
+
+    Raises
+    ------
+    StatisticsError
+        No layer varies: there is one row only, or all are alike.
+    """
+    model, base = inputs.model, inputs.base
+    found = {str(model.train.pooling): _pooled(model, base, inputs.seed)}
+    if model.train.tokens is not None and model.train.pooling != "token":
+        found["token"] = _tokens(model, base, inputs.seed)
+    return Cka(found, None if base is None else base.name)
+
+
+def _pooled(model: Subject, base: Subject | None, seed: int) -> Similarity:
+    hidden, rows = model.source.hidden, model.train.rows
+    squares = block_norms(model.train.moments, hidden, model.layers)
+    alive = speaking(model.train.moments, hidden, model.layers)
+    across = None
+    if base is not None:
+        theirs = block_norms(base.train.moments, base.source.hidden, base.layers).diagonal()
+        lives = speaking(base.train.moments, base.source.hidden, base.layers)
+        norms = cross_norms(rows, base.train.rows, hidden, base.source.hidden)
+        across = cka(norms, np.where(alive, squares.diagonal(), 0.0), np.where(lives, theirs, 0.0))
+    return _similarity(squares, alive, debiased(rows, hidden), across, seed)
+
+
+def _tokens(model: Subject, base: Subject | None, seed: int) -> Similarity:
+    """The same of the sample of tokens; with the base only where both split the texts into the same tokens."""
+    sample = model.train.tokens
+    assert sample is not None
+    moments = Moments.of(sample.rows)
+    squares = block_norms(moments, model.source.hidden, model.layers)
+    alive = speaking(moments, model.source.hidden, model.layers)
+    across = None
+    if base is not None and base.train.tokens is not None and np.array_equal(base.train.tokens.ids, sample.ids):
+        other = base.train.tokens.rows
+        theirs = block_norms(Moments.of(other), base.source.hidden, base.layers).diagonal()
+        norms = cross_norms(stored(sample.rows), stored(other), model.source.hidden, base.source.hidden)
+        across = cka(norms, squares.diagonal(), theirs)
+    return _similarity(squares, alive, debiased(stored(sample.rows), model.source.hidden), across, seed)
+
+
+def stored(rows: NDArray[np.float32]) -> RowStore:
+    """Rows that are there already, as a store."""
+    store = RowStore(*rows.shape, limit=rows.nbytes)
+    store.put(np.arange(len(rows)), rows)
+    return store
+
+
+def _similarity(squares: Floats, alive: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None, seed: int) -> Similarity:
+    if not alive.any():
+        raise StatisticsError("No layer says anything of these rows: give more than one row, and rows that differ.")
+    own = np.where(alive, squares.diagonal(), 0.0)
+    within = cka(squares, own, own)
+    if unbiased is not None:
+        unbiased[~alive], unbiased[:, ~alive] = np.nan, np.nan
+    return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(alive), seed), across)
+
+
+def block_norms(moments: Moments, hidden: int, layers: int) -> Floats:
+    """Squared Frobenius norms of the blocks of a co-moment, (layers, layers) float64; label columns at its end are left out."""
+    found = np.empty((layers, layers))
+    spans = [slice(layer * hidden, (layer + 1) * hidden) for layer in range(layers)]
+    for i, rows in enumerate(spans):
+        for j, columns in enumerate(spans[: i + 1]):
+            found[i, j] = found[j, i] = np.square(moments.block(rows, columns)).sum()
+    return found
+
+
+def speaking(moments: Moments, hidden: int, layers: int) -> NDArray[np.bool_]:
+    """Layers that do not say the same of every row, (layers,)."""
+    return np.asarray(moments.alive(layers * hidden).reshape(layers, hidden).any(axis=1))
+
+
+def cka(cross: Floats, own_a: Floats, own_b: Floats) -> Floats:
+    """Linear CKA from squared norms: cross (a, b), own (a,) and (b,); NaN where an own norm is 0."""
+    scale = np.sqrt(np.outer(own_a, own_b))
+    return np.asarray(np.divide(cross, scale, out=np.full(cross.shape, np.nan), where=scale > 0))
+
+
+def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | None:
+    """CKA from the unbiased HSIC of minibatches (Nguyen, Raghu and Kornblith 2021, equations 2 and 3).
+
+    Parameters
+    ----------
+    rows : RowStore
+        (n, layers * hidden), in random order.
+    hidden : int
+    batch : int
+        Rows of a minibatch; a last one of fewer than 4 rows is left out.
+
+    Returns
+    -------
+    (layers, layers) float64, or None below 4 rows
+        NaN where a layer has no variance left.
+    """
+    layers = rows.width // hidden
+    total, seen = np.zeros((layers, layers)), 0
+    for _, chunk in rows.chunks(batch):
+        n = len(chunk)
+        if n < 4:
+            continue
+        # Centring leaves the estimate as it is, and keeps the digits of a layer whose mean is large.
+        x = (chunk - chunk.mean(axis=0, dtype=np.float64)).reshape(n, layers, hidden)
+        kernels = np.stack([x[:, layer] @ x[:, layer].T for layer in range(layers)])
+        kernels[:, np.arange(n), np.arange(n)] = 0.0
+        flat, sums = kernels.reshape(layers, -1), kernels.sum(axis=2)
+        whole = sums.sum(axis=1)
+        hsic = flat @ flat.T + np.outer(whole, whole) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * sums @ sums.T
+        total += hsic / (n * (n - 3))
+        seen += 1
+    if not seen:
+        return None
+    own = np.maximum(total.diagonal(), 0.0)
+    return cka(total, own, own)
+
+
+def find_blocks(similarity: Floats, layers: NDArray[np.int64], seed: int, permutations: int = PERMUTATIONS) -> Blocks | None:
+    """The cut into an early and a late block that maximises similarity within minus between, and what chance makes of it.
+
+    Parameters
+    ----------
+    similarity : (L + 1, L + 1) float64
+    layers : (m,) int
+        Those that vary; below four there are no two blocks of two.
+    seed : int
+        Of the random orders.
+    permutations : int
+        Random orders of the layers, where there are too many to try all; the layers' own order is counted with them.
+    """
+    m = len(layers)
+    if m < 4:
+        return None
+    matrix = similarity[np.ix_(layers, layers)]
+    contrasts = _contrasts(matrix[None])[0]
+    best = int(contrasts.argmax())
+    if m <= EXACT:
+        orders = np.array(list(itertools.permutations(range(m))))
+    else:
+        generator = np.random.default_rng(seed)
+        drawn = generator.permuted(np.tile(np.arange(m), (permutations, 1)), axis=1)
+        orders = np.vstack([np.arange(m), drawn])
+    chance = _contrasts(matrix[orders[:, :, None], orders[:, None, :]]).max(axis=1)
+    p_value = float((chance >= contrasts[best] - 1e-12).mean())
+    cut = best + 2
+    least = 2.0 / math.comb(m, cut)
+    may_go = tuple(int(layer) for layer in layers[cut + 1 :])
+    found = Blocks(int(layers[cut]), float(contrasts[best]), p_value, least, may_go)
+    return found if found.clear else replace(found, may_go=())
+
+
+def _contrasts(matrices: Floats) -> Floats:
+    """Within minus between for the cuts before layer 2, 3, ..., m - 2 of each matrix, (p, m, m) -> (p, m - 3)."""
+    m = matrices.shape[1]
+    found = np.empty((len(matrices), m - 3))
+    for at, cut in enumerate(range(2, m - 1)):
+        early, late = matrices[:, :cut, :cut], matrices[:, cut:, cut:]
+        pairs = cut * (cut - 1) + (m - cut) * (m - cut - 1)
+        own = np.trace(early, axis1=1, axis2=2) + np.trace(late, axis1=1, axis2=2)
+        within = (early.sum(axis=(1, 2)) + late.sum(axis=(1, 2)) - own) / pairs
+        found[:, at] = within - matrices[:, :cut, cut:].mean(axis=(1, 2))
+    return found
+
+
+def _blocks_said(found: Similarity) -> str:
+    blocks, last = found.blocks, len(found.within) - 1
+    if blocks is None:
+        return "too few layers that vary for blocks"
+    p = "p < 0.001" if blocks.p_value < 0.001 else f"p = {blocks.p_value:.3f}"
+    if blocks.p_value > LEVEL and blocks.clear:
+        p += ", the least that so few layers allow"
+    block = f"late block: layers {blocks.cut}-{last} (contrast {blocks.contrast:.2f}, {p})"
+    if not blocks.may_go:
+        return block if blocks.clear else f"{block}, which may be chance"
+    first, end = blocks.may_go[0], blocks.may_go[-1]
+    which = f"layer {first} repeats" if first == end else f"layers {first}-{end} repeat"
+    return f"{block}; {which} much of layer {blocks.cut} and may go"
+
+
+def _change_said(diagonal: Floats, base: str) -> str:
+    if np.isnan(diagonal).all():
+        return f"no layer can be compared with {base}"
+    low = int(np.nanargmin(diagonal))
+    where = "the embeddings" if low == 0 else f"layer {low}"
+    return f"against {base}, {where} changed most (CKA {diagonal[low]:.2f})"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+ANALYZER = Analyzer("cka", "Layer similarity (CKA)", frozenset({Need.ROWS, Need.TOKENS}), run)
