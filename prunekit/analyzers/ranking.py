@@ -33,17 +33,19 @@ def ranking(weights: ArrayLike, *, steps: int = 1000) -> Ids:
     The order of the neurons that enter at one p is arbitrary in the authors' code (a Python set). Here they are ordered by
     their largest |weight| over the classes, and neurons equal in that by their id.
     """
-    matrix = np.abs(np.atleast_2d(np.asarray(weights, dtype=np.float64)))
+    given = np.atleast_2d(np.asarray(weights))
+    # Which neuron completes a share is decided by rounding at times: float32 weights are summed in float32, as the authors do.
+    matrix = np.abs(given if given.dtype == np.float32 else given.astype(np.float64))
     if steps < 1:
         raise ParameterError("steps", "ranking", "at least 1", steps)
     width = matrix.shape[1]
-    shares = np.arange(steps + 1) / steps
+    shares = (np.arange(steps + 1) / steps).astype(matrix.dtype)
     entry = np.full(width, steps + 1, dtype=np.int64)
     for row in matrix:
         order = np.argsort(-row, kind="stable")
         total = np.cumsum(row[order])
-        # Length of the shortest prefix that reaches each share; its own last sum is the whole, so that p = 1 is always reached.
-        lengths = np.searchsorted(total, shares * total[-1], side="left") + 1
+        # Length of the shortest prefix that reaches each share; the whole row where rounding lets none do.
+        lengths = np.minimum(np.searchsorted(total, shares * row.sum(), side="left") + 1, width)
         first = np.searchsorted(lengths, np.arange(width) + 1, side="left")
         entry[order] = np.minimum(entry[order], first)
     order = np.lexsort((np.arange(width), -matrix.max(axis=0), entry))

@@ -68,6 +68,32 @@ def test_real_weights_with_a_thousand_steps() -> None:
         ranking(weights, steps=0)
 
 
+def by_the_library(weights: np.ndarray, steps: int) -> list[set[int]]:
+    """`get_neuron_ordering` of NeuroX, written anew: what is new at each step."""
+    seen: set[int] = set()
+    found = []
+    for step in range(steps + 1):
+        union: set[int] = set()
+        for row in np.abs(weights):
+            order = np.argsort(row)[::-1]
+            enough = np.flatnonzero(np.cumsum(row[order]) >= row.sum() * (step / steps))
+            union |= set(order[: enough[0] + 1 if len(enough) else len(row)].tolist())
+        found.append(union - seen)
+        seen |= union
+    return found
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+@pytest.mark.parametrize("seed", range(4))
+def test_float32_weights_are_ordered_as_by_the_library(classes: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).laplace(size=(classes, 3000)).astype(np.float32)
+    found, at = ranking(weights), 0
+    for new in by_the_library(weights, 1000):
+        assert set(found[at : at + len(new)].tolist()) == new
+        at += len(new)
+    assert at == 3000
+
+
 def test_random_baseline() -> None:
     available = np.array([3, 5, 9, 11, 20])
     found = random_neurons(available, 3, seed=1)

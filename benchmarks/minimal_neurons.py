@@ -1,0 +1,173 @@
+"""How few neurons hold 97% of what all of them know: several tasks, several rankings, one frozen encoder.
+
+    python benchmarks/minimal_neurons.py DATA/sst2 DATA/trec DATA/cola DATA/rte DATA/ud_ewt:upos DATA/ud_ewt:xpos --json results.json
+
+The oracle is a probe on all neurons. For each ranking, made on train, probes are fitted on its first 1, 2, 3, ... neurons; the
+smallest number that reaches the target on validation is kept (also on the curve smoothed by isotonic regression), and scored
+on test. Rankings are made, and probes fitted, on at most --rows rows or --words words of train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from prunekit.analyzers.elimination import elimination_order
+from prunekit.analyzers.lasso import lasso_path
+from prunekit.analyzers.objective import decision
+from prunekit.analyzers.probe import Fit, Problem
+from prunekit.analyzers.probing import ALPHAS, Split, best, path, sizes_to, smallest
+from prunekit.analyzers.ranking import ranking
+from prunekit.analyzers.rankings import descending, mutual_information, probe_gradient_activation, probeless
+from prunekit.analyzers.scores import score
+from prunekit.arch.load import load_model
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded, encode
+from prunekit.data.load import load_data
+from prunekit.data.rows import Rows
+from prunekit.docstrings import demo_model
+from prunekit.stats.collect import collect
+from prunekit.stats.rows import RowStore
+from prunekit.tasks import Task
+
+IN_MEMORY = 2**33
+
+
+def encoded(rows: Rows, tokenizer: object, task: Task, limit: int) -> Encoded:
+    """At most `limit` rows or words, drawn with a fixed seed; sentences with a word that has no token are left out."""
+    generator = np.random.default_rng(0)
+    if not task.per_token:
+        taken = np.sort(generator.choice(len(rows), min(limit, len(rows)), replace=False))
+        return encode(rows.take(taken), tokenizer, max_length=128, per_token=False)
+    order = generator.permutation(len(rows))
+    rows = rows.take(np.sort(order[: np.searchsorted(np.cumsum([len(rows.tokens[i]) for i in order]), limit) + 1]))
+    found = encode(rows, tokenizer, max_length=128, per_token=True)
+    whole = np.flatnonzero(np.diff(found.words.starts) == [len(row) for row in rows.tokens])
+    return encode(rows.take(whole), tokenizer, max_length=128, per_token=True)
+
+
+def splits(source: Path, tags: str | None, limits: dict[str, int], cache: Path | None) -> tuple[Task, dict[str, Split], int]:
+    data = load_data(str(source), tags=tags)
+    loaded = load_model(demo_model())
+    view = ModelView.of(loaded.model)
+    pooling = "token" if data.task.per_token else "mean"
+    found = {}
+    for name, rows in data.splits.items():
+        taken = encoded(rows, loaded.tokenizer, data.task, limits[name])
+        file = None if cache is None else cache / source.name / f"{name}.npy"
+        if file is not None and file.is_file():
+            store = RowStore.of(np.load(file), limit=IN_MEMORY)
+            assert len(store) == len(taken.labels), f"{file} is of other limits: delete it"
+        else:
+            store = collect(view, taken, pooling=pooling, outputs=data.task.outputs, limit=IN_MEMORY).rows
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file, np.concatenate([chunk for _, chunk in store.chunks()]))
+        found[name] = Split.of(store, taken.labels, data.task.outputs)
+    return data.task, found, view.hidden_size
+
+
+def orders(train: Split, oracle: Fit, outputs: int) -> dict[str, np.ndarray]:
+    """All rankings of the neurons that are alive, best first."""
+    alive = train.moments.alive(train.rows.width)
+    ids = np.flatnonzero(alive)
+    labels = train.rows.width + np.arange(outputs)
+    rows = np.concatenate([chunk for _, chunk in train.rows.chunks()])
+    elastic = ranking(oracle.standard)
+    return {
+        "elimination": ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
+        "elastic-net": elastic[alive[elastic]],
+        "lasso path": lasso_path(train.moments, outputs, most=300),
+        "Probeless": descending(probeless(train.moments, outputs), alive),
+        "mutual information": descending(mutual_information(rows[:10_000], train.labels[:10_000]), alive),
+        "gradient x activation": descending(probe_gradient_activation(train.rows, train.labels, oracle.coef, oracle.intercept), alive),
+        "magnitude": descending(np.linalg.norm(oracle.coef, axis=0), alive),
+        "random": np.random.default_rng(0).permutation(ids),
+    }
+
+
+def test_score(fit: Fit, ids: np.ndarray, test: Split, task: Task) -> float:
+    return score(task.metric, test.labels, decision(test.rows.columns(ids), fit.coef, fit.intercept))
+
+
+def measure(source: Path, tags: str | None, share: float, most: float, limits: dict[str, int], cache: Path | None) -> dict[str, object]:
+    begin = time.perf_counter()
+    task, found, _ = splits(source, tags, limits, cache)
+    train, validation, test = found["train"], found["validation"], found["test"]
+    width = train.rows.width
+    alpha, oracle, reference = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
+    on_test = test_score(oracle, np.arange(width), test, task)
+    target = share * reference
+    sizes = sizes_to(round(most * width))
+    row: dict[str, object] = {
+        "data": source.name + (f" {tags}" if tags else ""),
+        "rows": {name: len(split.rows) for name, split in found.items()},
+        "neurons": width,
+        "metric": task.metric.value,
+        "alpha": alpha,
+        "largest class": float(max(np.bincount(test.labels)) / len(test.labels)),
+        "oracle": {"validation": reference, "test": on_test},
+        "rankings": {},
+    }
+    for name, order in orders(train, oracle, task.outputs).items():
+        ids = order[: sizes[-1]]
+        fits, trace = path(train.columns(ids), validation.columns(ids), task, sizes)
+        at = smallest(sizes, [value for _, value in trace], target)
+        entry: dict[str, object] = {"size": None if at is None else sizes[at], "trace": trace}
+        chosen = len(sizes) - 1 if at is None else at
+        entry["validation"] = trace[chosen][1] / reference
+        entry["test"] = test_score(fits[chosen], ids[: sizes[chosen]], test, task) / on_test
+        row["rankings"][name] = entry  # type: ignore[index]
+        print(row["data"], name, entry["size"], f"{entry['validation']:.3f} {entry['test']:.3f}", flush=True)
+    row["seconds"] = time.perf_counter() - begin
+    return row
+
+
+def table(rows: list[dict], share: float, most: float) -> str:
+    names = list(rows[0]["rankings"])
+    lines = [
+        "| data | rows (train / validation / test) | largest class | oracle on test | " + " | ".join(names) + " | best, share of neurons |"
+        " its test score, of oracle |",
+        "|---|---:|---:|---:|" + "---:|" * (len(names) + 2),
+    ]
+    for row in rows:
+        cells = {name: entry["size"] for name, entry in row["rankings"].items()}
+        known = {name: size for name, size in cells.items() if size is not None}
+        winner = min(known, key=lambda name: known[name]) if known else None
+        count = " / ".join(f"{row['rows'][name]:,}" for name in ("train", "validation", "test"))
+        shown = [f"> {round(most * row['neurons'])}" if size is None else str(size) for size in cells.values()]
+        last = ["-", "-"] if winner is None else [f"{known[winner] / row['neurons']:.1%}", f"{row['rankings'][winner]['test']:.1%}"]
+        lines.append(
+            f"| {row['data']} | {count} | {row['largest class']:.1%} | {row['oracle']['test']:.1%} | " + " | ".join([*shown, *last]) + " |"
+        )
+    return "\n".join([f"Neurons for {share:.0%} of the oracle on validation.", "", *lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="a data directory, or DIRECTORY:TAGS for a token task")
+    parser.add_argument("--share", type=float, default=0.97)
+    parser.add_argument("--most", type=float, default=0.1, help="largest share of the neurons that is tried")
+    parser.add_argument("--rows", type=int, default=12_000, help="most rows of train")
+    parser.add_argument("--words", type=int, default=40_000, help="most words of train; half as many of the other splits")
+    parser.add_argument("--cache", type=Path, help="where collected rows are kept")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.data:
+        source, _, tags = name.partition(":")
+        limits = {"train": arguments.rows, "validation": arguments.rows, "test": arguments.rows}
+        if tags:
+            limits = {"train": arguments.words, "validation": arguments.words // 2, "test": arguments.words // 2}
+        rows.append(measure(Path(source), tags or None, arguments.share, arguments.most, limits, arguments.cache))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(table(rows, arguments.share, arguments.most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Correlation clusters at one threshold without the whole correlation matrix: a sample of rows says which pairs can matter.
+
+Average linkage merges two clusters below a distance t only if some pair of their neurons is closer than t. So the clusters
+at t are those of each connected component of the graph of pairs closer than t, taken by itself, and correlations between
+components are never needed. A sample of the rows finds the components (with a margin for what the sample does not know);
+the correlations within them are then exact, over all rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import fastcluster
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from prunekit.analyzers.objective import RowSource
+from prunekit.errors import ParameterError, StatisticsError
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+SAMPLE = 2048
+"""Rows of the sample."""
+SIGMAS = 6.0
+"""Margin of the sample, in standard errors of Fisher's z."""
+_BLOCK = 1024
+_STEP = 8  # products of few rows would be sums of many
+
+
+def clusters_of_rows(rows: RowSource, threshold: float = 0.3, *, sample: int = SAMPLE, seed: int = 0) -> Ids:
+    """Clusters of the columns, as `CorrelationClusters` finds them, in three passes over the rows and little memory.
+
+    Products are taken in float32 on centred rows and summed in float64 from chunk to chunk: correlations err by about 1e-6.
+
+    Parameters
+    ----------
+    rows : RowSource
+        (n, D) neurons.
+    threshold : float
+        Distance 1 - |correlation| at which the tree is cut, in [0, 1). Near 1 all neurons are in one component, and nothing
+        is saved.
+    sample : int
+        Rows that decide which pairs are looked at: all pairs whose sampled correlation is within `SIGMAS` standard errors
+        of the threshold, or above. A pair that matters is missed with a probability of about 1e-9, for neurons that are not
+        far from normal; with `sample` >= n with none.
+    seed : int
+        Of the sample.
+
+    Returns
+    -------
+    (D,) int64
+        Cluster of each neuron, numbered by first appearance.
+
+    Raises
+    ------
+    ParameterError
+        A threshold or a sample out of range.
+    StatisticsError
+        NaN or infinity among the rows, or fewer than two rows.
+    """
+    if not 0 <= threshold < 1:
+        raise ParameterError("threshold", "clusters_of_rows", "in [0, 1)", threshold)
+    if sample < 16:
+        raise ParameterError("sample", "clusters_of_rows", "at least 16", sample)
+    n, width = rows.shape
+    if n < 2:
+        raise StatisticsError(f"Correlations need at least two rows. Got {n}.")
+    mean, variance, drawn = _first_pass(rows, np.sort(np.random.default_rng(seed).choice(n, min(sample, n), replace=False)))
+    # float32 noise around a constant is no variance.
+    varies = variance > np.square(1e-6 * mean)
+    lowest = 1.0 - threshold
+    if len(drawn) < n:
+        lowest = float(np.tanh(np.arctanh(min(lowest, 1 - 1e-12)) - SIGMAS / np.sqrt(len(drawn) - 3)))
+    component = _components(drawn, varies, max(lowest - 1e-5, 0.0))
+    order = np.argsort(component, kind="stable")
+    bounds = np.flatnonzero(np.diff(component[order], prepend=-1, append=-2))
+    parts = [order[a:b] for a, b in itertools.pairwise(bounds) if b - a > 1]
+    found = np.arange(width)
+    for ids, comoment in zip(parts, _comoments(rows, mean, parts), strict=True):
+        scale = 1.0 / np.sqrt(comoment.diagonal())
+        distance = np.clip(1.0 - np.abs(comoment * scale * scale[:, None]), 0.0, 1.0)
+        tree = fastcluster.linkage(distance[np.triu_indices(len(ids), 1)], method="average", preserve_input=False)
+        cut = fcluster(tree, t=threshold, criterion="distance")
+        # Any member names the cluster; numbers are given afterwards.
+        found[ids] = ids[np.unique(cut, return_index=True)[1]][cut - 1]
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)
+
+
+def _first_pass(rows: RowSource, picked: Ids) -> tuple[Floats, Floats, Singles]:
+    """Mean and variance of each column over all rows, and the rows picked, as float32."""
+    n, width = rows.shape
+    shift = np.zeros(width, dtype=np.float32)
+    sums, squares = np.zeros(width), np.zeros(width)
+    drawn = np.empty((len(picked), width), dtype=np.float32)
+    for start, chunk in rows.chunks(_step(rows)):
+        if not start:
+            shift = chunk.mean(axis=0).astype(np.float32)
+        centred = chunk - shift
+        sums += centred.sum(axis=0)
+        squares += np.einsum("ij,ij->j", centred, centred)
+        a, b = np.searchsorted(picked, [start, start + len(chunk)])
+        drawn[a:b] = chunk[picked[a:b] - start]
+    if not np.isfinite(sums).all():
+        broken = int(np.flatnonzero(~np.isfinite(sums))[0])
+        raise StatisticsError(f"Column {broken} holds NaN or infinity: the model or the data is broken.")
+    return shift + sums / n, np.maximum(squares / n - np.square(sums / n), 0.0), drawn
+
+
+def _step(rows: RowSource) -> int:
+    """Rows of a chunk that stays in the cache while it is worked on."""
+    return max(16, 2**21 // max(1, rows.shape[1]))
+
+
+def _components(drawn: Singles, varies: NDArray[np.bool_], lowest: float) -> Ids:
+    """Connected component of each column, by pairs whose |correlation| over the rows drawn is at least `lowest`."""
+    width = drawn.shape[1]
+    drawn -= drawn.mean(axis=0)
+    norms = np.linalg.norm(drawn, axis=0)
+    drawn *= np.where(varies & (norms > 0), 1.0 / np.where(norms > 0, norms, 1.0), 0.0).astype(np.float32)
+    pairs: list[tuple[Ids, Ids]] = []
+    for i in range(0, width, _BLOCK):
+        # Blocks of columns on and below the diagonal: each pair once, and no D x D matrix.
+        block = drawn[:, i : i + _BLOCK].T @ drawn[:, : i + _BLOCK]
+        near = np.flatnonzero(np.abs(block, out=block).ravel() >= lowest)
+        row, column = np.divmod(near, block.shape[1])
+        below = column < row + i
+        pairs.append((row[below] + i, column[below]))
+    first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    # Columns without variance are at a distance of 1 from all others.
+    both = varies[first] & varies[second]
+    graph = coo_array((np.ones(int(both.sum()), dtype=np.int8), (first[both], second[both])), shape=(width, width))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def _comoments(rows: RowSource, mean: Floats, parts: list[Ids]) -> list[Floats]:
+    """Exact co-moment of each group of columns, in one pass."""
+    if not parts:
+        return []
+    wanted = np.concatenate(parts)
+    edges = np.cumsum([0, *(len(part) for part in parts)])
+    sums = [np.zeros((len(part), len(part))) for part in parts]
+    centre = mean[wanted].astype(np.float32)
+    for _, chunk in rows.chunks(_STEP * _step(rows)):
+        columns = np.take(chunk, wanted, axis=1)
+        columns -= centre
+        for total, a, b in zip(sums, edges[:-1], edges[1:], strict=True):
+            part = columns[:, a:b]
+            total += part.T @ part
+    # The mean was rounded to float32: take out what that left.
+    left = (mean[wanted] - centre.astype(np.float64)) * np.sqrt(rows.shape[0])
+    return [total - np.outer(left[a:b], left[a:b]) for total, a, b in zip(sums, edges[:-1], edges[1:], strict=True)]
