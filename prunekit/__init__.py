@@ -23,6 +23,7 @@ _PUBLIC = {
     "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",
     "make_plan": "prunekit.pipeline",
+    "recover": "prunekit.training.distill",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -55,7 +55,7 @@ def build_report(
         budgets=tuple(_reached(budget, dense, slim, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
-        notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.text.notes),
+        notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
         stages=dict(seconds),
         seed=recipe.seed,
         environment=environment(),

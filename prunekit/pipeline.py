@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
 from prunekit.stages import bare_model, build_models, decide, deploy, deploy_bare, given, load_inputs, measure
+from prunekit.stages.recovery import checkpoint_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +139,19 @@ def run(recipe: Recipe, *, out: str | Path, overwrite: bool = False, progress: b
         if plan is not None and recipe.data is None and rows is None:
             made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
         else:
-            made, report, model = _make(recipe, rows, plan, folder, Path(scratch), stage, name=name)
+            made, report, model = _make(recipe, rows, plan, Path(out), folder, Path(scratch), stage)
+    if recipe.recover is not None:
+        # The artefact has its name now; what it could have been resumed from has done its part.
+        shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
     return Result(Path(out), made, report, model)
 
 
 def _make(
-    recipe: Recipe, rows: object, plan: Plan | None, folder: Path, scratch: Path, stage: Stages, *, name: str
+    recipe: Recipe, rows: object, plan: Plan | None, out: Path, folder: Path, scratch: Path, stage: Stages
 ) -> tuple[Plan, Report, nn.Module]:
     inputs = load_inputs(recipe, rows, plan, stage)
     decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
-    models = build_models(recipe, inputs, decided, scratch, stage)
+    models = build_models(recipe, inputs, decided, out, scratch, stage)
     files = deploy(inputs, models, folder, scratch, stage)
     measured = measure(recipe, inputs, decided.neurons, models, files, stage)
     report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
@@ -154,7 +159,7 @@ def _make(
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
     recipe.save(folder / "recipe.yaml")
     write_reports(report, folder)
-    write_card(folder, card_of(recipe, inputs, models, files, report, name))
+    write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
     return models.plan, report, models.slim.eval()
 
 
@@ -162,6 +167,8 @@ def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stage
     """Carry out a plan without data."""
     if recipe.max_drop is not None:
         raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
+    if recipe.recover is not None:
+        raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
     bare = bare_model(recipe, plan, stage)
     files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
     report = bare_report(recipe, bare, files, latency, stage.seconds)

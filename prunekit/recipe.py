@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from prunekit.budget import Budget, Unit, parse_budgets
+from prunekit.effort import Effort
 from prunekit.errors import ParameterError
 from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Metric, Task, TaskKind
@@ -74,6 +75,13 @@ def _blocks(value: object) -> object:
     return tuple(found)
 
 
+def _effort(value: object) -> object:
+    if not isinstance(value, str):
+        raise ParameterError("recover", "compress", "text such as '10min' or '3epochs'", value)
+    Effort.parse(value)
+    return value.strip()
+
+
 def _path(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -124,6 +132,11 @@ class Recipe(BaseModel):
         A plan file that is carried out as it is; then nothing of the above is chosen, and without `data` nothing is fitted.
     max_drop : float or None
         Largest relative loss of the metric on the validation split, a share in [0, 1); written as ``"1%"``.
+    recover : str or None
+        How long the slim model is trained after the cut, ``"10min"`` or ``"3epochs"``: by distillation from the dense model where
+        that has a head for the task, else on the labels; None: not at all.
+    freeze : str or None
+        Blocks that this training leaves alone, ``"layers:0-3"``.
     method : {"prunekit", "dalvi2020"}
         How the neurons are chosen.
     pooling : {"cls", "mean", "last"} or None
@@ -170,6 +183,8 @@ class Recipe(BaseModel):
     multiple_of: Literal[1, 8, 16, 32] = 1
     plan: Name | None = None
     max_drop: Percent | None = None
+    recover: Annotated[str, BeforeValidator(_effort)] | None = None
+    freeze: Column | None = None
     method: Literal["prunekit", "dalvi2020"] = "prunekit"
     pooling: Literal["cls", "mean", "last"] | None = None
     layer_delta: Percent = 0.01
@@ -194,6 +209,8 @@ class Recipe(BaseModel):
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
         self._removes_something()
+        if self.freeze is not None and self.recover is None:
+            raise ParameterError("freeze", "compress", "left out where nothing is trained (add --recover 10min)", self.freeze)
         return self
 
     def _removes_something(self) -> None:

@@ -41,6 +41,15 @@ PlanOut = Annotated[Path, Option("--out", "-o", metavar="FILE", help="File to wr
 MaxDrop = Annotated[
     str | None, Option("--max-drop", metavar="PERCENT", help="Largest relative loss of the metric; more is an error [default: no bound].")
 ]
+Recover = Annotated[
+    str | None,
+    Option(
+        "--recover", metavar="EFFORT", help="Train what is left, for '10min' or '3epochs'; needs the 'train' extra [default: no training]."
+    ),
+]
+Freeze = Annotated[
+    str | None, Option("--freeze", metavar="BLOCKS", help="Blocks that --recover does not train, such as 'layers:0-3' [default: none].")
+]
 Method = Annotated[str | None, Option("--method", metavar="NAME", help="'prunekit' or 'dalvi2020' [default: prunekit].")]
 Task = Annotated[
     str | None,

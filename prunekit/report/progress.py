@@ -36,11 +36,13 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._bars, self._console = bars, console
         self._bar: TaskID | None = None
+        self._name = ""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time a stage, and show it."""
         begin = time.perf_counter()
+        self._name = name
         if self._bars is not None:
             self._bar = self._bars.add_task(name, total=None)
         yield
@@ -52,10 +54,10 @@ class Stages:
         elif self._console is not None:
             self._console.print(f"{name}: {self.seconds[name]:.1f} s")
 
-    def step(self, done: int, total: int) -> None:
-        """So much of the stage is done."""
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """So much of the stage is done; `note` stands beside its name."""
         if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, completed=done, total=total)
+            self._bars.update(self._bar, completed=done, total=total, description=f"{self._name}, {note}" if note else self._name)
 
 
 @contextmanager

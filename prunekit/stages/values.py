@@ -138,7 +138,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The dense model as it would be deployed, the slim one, and the plan between them."""
+    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was trained, if it was."""
 
     dense: nn.Module
     slim: nn.Module
@@ -146,6 +146,7 @@ class Models:
     baselines: Mapping[str, nn.Module]
     counts: Mapping[str, Counts]
     text: Text
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

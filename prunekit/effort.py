@@ -1,0 +1,46 @@
+"""How long a model may be trained: `Effort.parse("10min")`, `"3epochs"`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from prunekit.errors import ParameterError
+
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600}
+_EFFORT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """So much training and no more.
+
+    Attributes
+    ----------
+    unit : {"seconds", "epochs"}
+    amount : float
+        More than 0: wall-clock seconds, or passes over the training rows.
+    """
+
+    unit: Literal["seconds", "epochs"]
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str, *, of: str = "compress") -> Effort:
+        """Read an effort as a person writes it; raises ParameterError."""
+        match = _EFFORT.fullmatch(text) if isinstance(text, str) else None
+        must = "a time or a number of epochs above 0, such as '10min', '90s' or '3epochs'"
+        if match is None or float(match[1]) <= 0:
+            raise ParameterError("recover", of, must, text)
+        number, word = float(match[1]), match[2].lower()
+        if word in ("epoch", "epochs"):
+            return cls("epochs", number)
+        if word not in _SECONDS:
+            raise ParameterError("recover", of, must, text)
+        return cls("seconds", number * _SECONDS[word])
+
+    def __str__(self) -> str:
+        if self.unit == "epochs":
+            return f"{self.amount:g} epoch{'' if self.amount == 1 else 's'}"
+        return f"{self.amount / 60:g} min" if self.amount >= 60 else f"{self.amount:g} s"

@@ -1,0 +1,50 @@
+"""Training of what is left, where a recipe asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.stages.values import Inputs
+
+if TYPE_CHECKING:
+    from prunekit.training.distill import Recovered
+
+#: What of a recipe training does not depend on.
+_APART = {"max_drop", "threads", "metric", "plan"}
+
+
+def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:
+    """Where a run leaves its checkpoints: beside the artefact, under a name that only the same run has."""
+    said = recipe.model_dump(mode="json", exclude_none=True, exclude=_APART)
+    token = hashlib.sha256(json.dumps([plan.digest, said], sort_keys=True).encode()).hexdigest()[:12]
+    return out.resolve().parent / f".{out.resolve().name}.recover-{token}"
+
+
+def recovered(recipe: Recipe, inputs: Inputs, dense: nn.Module, slim: nn.Module, plan: Plan, out: Path, stage: Stages) -> Recovered:
+    """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
+    # The Trainer takes a second to import, and needs an extra.
+    from prunekit.training.distill import recover
+
+    assert recipe.recover is not None
+    with stage("recover"):
+        return recover(
+            slim,
+            dense if inputs.own_head else None,
+            inputs.encoded["train"],
+            effort=recipe.recover,
+            plan=plan,
+            validation=inputs.encoded["validation"],
+            task=inputs.data.task,
+            freeze=recipe.freeze,
+            seed=recipe.seed,
+            checkpoints=checkpoint_place(recipe, plan, out),
+            progress=stage.step,
+        )

@@ -1,0 +1,369 @@
+"""Wins back by training what a cut has cost: `recover(slim, teacher, data)`.
+
+The slim model learns what the dense one says (its softened class probabilities, Hinton et al. 2015) and how it gets there:
+the output of each of its blocks is drawn to the dense block that the refit says it stands for (`transforms.refit.matches`),
+or, where the depth has changed, to the one that it is found to be like (CoFi, Xia et al., ACL 2022, section 3.3).
+The loop is the Trainer of transformers.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.utils import logging
+
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded, encode
+from prunekit.data.rows import Rows
+from prunekit.effort import Effort
+from prunekit.errors import DataError, ParameterError
+from prunekit.plan import Plan
+from prunekit.plan_ops import kept_blocks
+from prunekit.tasks import Task
+from prunekit.training.freeze import freeze_blocks
+from prunekit.training.loop import Buckets, Distiller, Objective, Pace, complete_checkpoint, make_arguments, tensors
+from prunekit.training.precision import chosen_dtype
+from prunekit.training.teacher import Teacher
+from prunekit.transforms.refit import matches
+
+Progress = Callable[[int, int, str], None]
+
+#: Where the outcome of a finished run lies, so that it is not trained again.
+_DONE, _KEY = "recovered.safetensors", "recover.json"
+_HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """A slim model after training.
+
+    Attributes
+    ----------
+    model : nn.Module
+        In evaluation mode: the best on validation, which may be the one that came in.
+    metric : str
+        What `before` and `after` are: the task's metric, or "minus divergence" (from the teacher).
+    before, after : float
+        On validation, higher is better.
+    steps : int
+        Optimizer steps.
+    epochs, seconds : float
+        Passes over the rows, and wall-clock time, of all parts of an interrupted run together.
+    precision : str
+        "bfloat16" or "float32".
+    effort : str
+        What was asked for.
+    distilled : bool
+        Whether there was a teacher.
+    """
+
+    model: nn.Module
+    metric: str
+    before: float
+    after: float
+    steps: int
+    epochs: float
+    seconds: float
+    precision: str
+    effort: str
+    distilled: bool
+
+    def __str__(self) -> str:
+        how = "distillation from the dense model" if self.distilled else "training on the labels"
+        return (
+            f"recovered by {how}, {self.effort} at most: {self.epochs:.2f} epochs, {self.steps} steps, {self.seconds:.0f} s "
+            f"in {self.precision}; {self.metric} on validation {self.before:.4f} before, {self.after:.4f} after"
+        )
+
+
+def recover(
+    slim: nn.Module,
+    teacher: nn.Module | None,
+    data: Encoded | Sequence[str],
+    *,
+    effort: str | Effort = "10min",
+    plan: Plan | None = None,
+    validation: Encoded | None = None,
+    task: Task | None = None,
+    tokenizer: Any | None = None,
+    max_length: int = 128,
+    freeze: str | None = None,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    checkpoints: str | Path | None = None,
+    memory: int = 2**30,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Train a slim model to say what the dense one says.
+
+    Parameters
+    ----------
+    slim : nn.Module
+        With a head or a readout, still with the vocabulary of `data`; it is left as it is.
+    teacher : nn.Module or None
+        The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
+    data : Encoded or sequence of str
+        Rows to train on. Their labels count only where `task` is given; texts have none.
+    effort : str or Effort
+        ``"10min"``, ``"90s"``, ``"3epochs"``: the most that may be used. The learning rate falls to 0 over it.
+    plan : Plan, optional
+        What the slim model keeps of the teacher; needed where the two differ in depth or hidden width.
+    validation : Encoded, optional
+        Chooses the best of ten stops; default: 5% of `data`, at most 1000 rows.
+    task : Task, optional
+        Scores validation, and adds the labels of `data` to the loss.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Needed for texts.
+    max_length : int
+        Tokens after which a text is cut.
+    freeze : str, optional
+        ``"layers:0-3"``: blocks, in the teacher's numbering, that are not trained; with the lowest one the embeddings are not either.
+    learning_rate : float
+        The largest, after a warm-up of 5%.
+    seed : int
+        Of the order of the rows.
+    checkpoints : path, optional
+        A directory from which an interrupted run goes on. Ten times in a run it is written.
+    memory : int
+        Bytes for hidden states of the teacher that are remembered.
+    progress : callable, optional
+        Called with (thousandths of the effort, 1000, the metric so far).
+
+    Returns
+    -------
+    Recovered
+
+    Raises
+    ------
+    ParameterError
+        An effort of nothing, a teacher with other labels, nothing to learn from, checkpoints of another run.
+    StatisticsError
+        If the loss is not finite.
+    DependencyError
+        If accelerate is not installed.
+    """
+    effort = Effort.parse(effort, of="recover") if isinstance(effort, str) else effort
+    rows, held = _rows_of(data, validation, tokenizer, max_length, seed)
+    model = copy.deepcopy(slim).eval()
+    view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
+    _check(view, dense, task, learning_rate)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sample = next(iter(held.sample(min(32, len(held)), seed).batches()))
+    precision = chosen_dtype(dense or view, tensors(sample), device)
+    blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
+    if freeze is not None:
+        freeze_blocks(view, freeze, blocks)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ParameterError("freeze", "recover", "less than everything", freeze)
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    objective = _objective(view, dense, plan, blocks, task, memory, precision)
+    with _place(checkpoints) as folder, _on_its_own():
+        key = _key(model, effort, seed, learning_rate, freeze, len(rows))
+        _claim(folder, key)
+        found = _finished(folder, model)
+        if found is None:
+            found = _train(view, objective, Buckets(rows, seed), held, effort, learning_rate, seed, folder, precision, progress)
+            _finish(folder, model, found)
+    for name, parameter in model.named_parameters():
+        # Whoever trains it further finds it as it came.
+        parameter.requires_grad_(trained[name] or freeze is not None)
+        parameter.grad = None
+    return replace(found, model=model.cpu().eval())
+
+
+def _train(
+    view: ModelView,
+    objective: Objective,
+    rows: Buckets,
+    held: Encoded,
+    effort: Effort,
+    learning_rate: float,
+    seed: int,
+    folder: Path,
+    precision: torch.dtype | None,
+    progress: Progress | None,
+) -> Recovered:
+    model = view.model
+    pace = Pace(effort, progress)
+    distiller = Distiller(view, objective, rows, held, pace, make_arguments(folder, effort, learning_rate, seed), precision)
+    if objective.teacher is not None:
+        objective.teacher.view.model.to(distiller.args.device)
+    start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    before = distiller.score()
+    distiller.rematch()
+    done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder))
+    best = distiller.state.best_metric
+    after = before if best is None else float(best)
+    if after <= before:
+        # Training has not helped; what came in stays.
+        model.load_state_dict(start)
+        after = before
+    if objective.teacher is not None:
+        objective.teacher.view.model.cpu()
+    return Recovered(
+        model=model,
+        metric=objective.metric,
+        before=before,
+        after=after,
+        steps=int(done.global_step),
+        epochs=float(distiller.state.epoch or 0.0),
+        seconds=pace.elapsed,
+        precision="float32" if precision is None else str(precision).removeprefix("torch."),
+        effort=str(effort),
+        distilled=objective.teacher is not None,
+    )
+
+
+def _rows_of(
+    data: Encoded | Sequence[str], validation: Encoded | None, tokenizer: Any | None, max_length: int, seed: int
+) -> tuple[Encoded, Encoded]:
+    """Rows to train on, and rows to judge by."""
+    if not isinstance(data, Encoded):
+        if isinstance(data, str) or not all(isinstance(text, str) for text in data):
+            raise ParameterError("data", "recover", "tokenised rows or a list of texts", type(data).__name__)
+        if not len(data):
+            raise DataError("There are no rows to train on.")
+        if tokenizer is None:
+            raise ParameterError("tokenizer", "recover", "given with texts", None)
+        data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
+    if validation is not None:
+        return data, validation
+    order = np.random.default_rng(seed).permutation(len(data))
+    size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
+    if not size:
+        raise DataError(f"5% of {len(data)} rows are none: give more rows, or a validation split.")
+    return data.take(np.sort(order[size:])), data.take(np.sort(order[:size]))
+
+
+def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning_rate: float) -> None:
+    if view.body is view.model:
+        raise ParameterError("slim", "recover", "a model with a head or a readout", type(view.model).__name__)
+    if not 0 < learning_rate < 1:
+        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
+    outputs = int(view.config.num_labels)
+    if dense is None:
+        if task is None:
+            raise ParameterError("teacher", "recover", "given where there is no task whose labels could be learned", None)
+    else:
+        theirs = int(dense.config.num_labels)
+        names = [[str(name) for _, name in sorted((each.config.id2label or {}).items())] for each in (view, dense)]
+        if theirs != outputs or names[0] != names[1]:
+            must = f"a model with the slim model's labels, {', '.join(names[0])}"
+            raise ParameterError("teacher", "recover", must, ", ".join(names[1]))
+    if task is not None and task.outputs != outputs:
+        raise ParameterError("task", "recover", f"one with the model's {outputs} outputs", f"{task.outputs} outputs")
+
+
+def _objective(
+    view: ModelView,
+    dense: ModelView | None,
+    plan: Plan | None,
+    blocks: Sequence[int],
+    task: Task | None,
+    memory: int,
+    precision: torch.dtype | None,
+) -> Objective:
+    if dense is None:
+        return Objective(task=task)
+    total = dense.num_layers
+    if plan is None and view.num_layers != total:
+        must = f"given where the slim model has {view.num_layers} layers and the teacher {total}"
+        raise ParameterError("plan", "recover", must, None)
+    if plan is not None and len(blocks) != view.num_layers:
+        raise ParameterError(
+            "plan", "recover", f"that of the slim model, which has {view.num_layers} layers", f"one that keeps {len(blocks)}"
+        )
+    reads = plan is not None and plan.readout is not None
+    pairs = matches(blocks, total, fill=not reads)
+    teacher = Teacher(dense, limit=memory, precision=precision)
+    dims = None if plan is None or plan.hidden is None else torch.tensor(plan.hidden)
+    # A readout reads given layers, each of which must stay what it is.
+    dynamic = bool(blocks) and len(blocks) < total and not reads
+    return Objective(task=task, teacher=teacher, layers=tuple(pair.output for pair in pairs), dims=dims, dynamic=dynamic)
+
+
+def _key(model: nn.Module, effort: Effort, seed: int, learning_rate: float, freeze: str | None, rows: int) -> str:
+    """What a run must share with one that it goes on from."""
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    body = json.dumps([shapes, asdict(effort), seed, learning_rate, freeze, rows], sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+@contextmanager
+def _place(checkpoints: str | Path | None) -> Iterator[Path]:
+    """The directory of the checkpoints; one that vanishes, where none was named."""
+    if checkpoints is None:
+        with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
+            yield Path(folder)
+    else:
+        yield Path(checkpoints)
+
+
+def _claim(folder: Path, key: str) -> None:
+    """Check that what lies there is of this run, or write down that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / _KEY
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8")).get("key") != key:
+            raise ParameterError("checkpoints", "recover", "those of this very run, or an empty directory", str(folder))
+        return
+    if any(folder.iterdir()):
+        raise ParameterError("checkpoints", "recover", "those of this very run, or an empty directory", str(folder))
+    _replace(file, lambda path: path.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8"))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that it is there completely, or not at all."""
+    half = file.with_suffix(".half")
+    write(half)
+    os.replace(half, file)
+
+
+def _finished(folder: Path, model: nn.Module) -> Recovered | None:
+    """The outcome of a run that had come to its end; the model takes its weights."""
+    file = folder / _DONE
+    if not file.is_file():
+        return None
+    with safe_open(file, framework="pt") as opened:
+        said = json.loads((opened.metadata() or {})["recovered"])
+    model.load_state_dict(load_file(file))
+    return Recovered(model=model, **said)
+
+
+def _finish(folder: Path, model: nn.Module, found: Recovered) -> None:
+    said = {name: value for name, value in vars(found).items() if name != "model"}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(said)}))
+    for stale in folder.glob("checkpoint-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+@contextmanager
+def _on_its_own() -> Iterator[None]:
+    """The Trainer seeds every generator of the process, and says things; the caller's generators are put back."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    kept: Mapping[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state()}
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            random.setstate(kept["python"])
+            np.random.set_state(kept["numpy"])

@@ -1,0 +1,333 @@
+"""The training loop of a recovery: transformers' Trainer with the loss, the pace and the judgement of `training.distill`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, mse_loss
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Batch, Encoded
+from prunekit.effort import Effort
+from prunekit.errors import DependencyError, StatisticsError
+from prunekit.tasks import Task, TaskKind
+from prunekit.training.matching import distance, match_layers
+from prunekit.training.teacher import Answer, Teacher, answer
+
+#: Rows of a batch, and its padded tokens, at most.
+ROWS, TOKENS = 32, 4096
+#: Stops at which a run is judged and saved, and how many without a gain end it.
+STOPS, PATIENCE = 10, 4
+WARM_UP = 0.05
+_TEMPERATURE = 2.0
+_HIDDEN, _LABELS = 1.0, 0.25
+_SCORE = "eval_score"
+_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
+_NEVER = 10**9
+
+
+@dataclass(eq=False)
+class Objective:
+    """What is learned.
+
+    Attributes
+    ----------
+    task : Task or None
+        Whose labels count.
+    teacher : Teacher or None
+    layers : tuple of int
+        For each block of the slim model, the block of the teacher whose output it should give; changed if `dynamic`.
+    dims : Tensor or None
+        Hidden dimensions of the teacher that the slim model keeps.
+    dynamic : bool
+        Whether the layers are matched anew at every stop.
+    """
+
+    task: Task | None = None
+    teacher: Teacher | None = None
+    layers: tuple[int, ...] = ()
+    dims: Tensor | None = None
+    dynamic: bool = False
+
+    @property
+    def metric(self) -> str:
+        """What validation is scored by."""
+        return "minus divergence" if self.task is None else self.task.metric.value
+
+    def target(self, states: tuple[Tensor, ...], layer: int) -> Tensor:
+        """What a layer of the slim model should give."""
+        return self.across(states[self.layers[layer]])
+
+    def across(self, state: Tensor) -> Tensor:
+        """The dimensions that the slim model has too."""
+        return state if self.dims is None else state.index_select(-1, self.dims.to(state.device))
+
+    def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor) -> Tensor:
+        """A scalar: the divergence from the teacher, what the hidden states miss, and what the labels say."""
+        total = ours.logits.sum() * 0.0
+        if theirs is not None:
+            total = total + divergence(ours.logits, theirs.logits)
+            if theirs.states and self.layers:
+                missed = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
+                total = total + _HIDDEN * torch.stack(missed).mean()
+        if self.task is not None:
+            weight = _LABELS if theirs is not None else 1.0
+            if self.task.kind is TaskKind.REGRESSION:
+                total = total + weight * mse_loss(ours.logits[:, 0], labels.float())
+            else:
+                total = total + weight * cross_entropy(ours.logits, labels)
+        return total
+
+
+def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How far logits (k, C) are from the teacher's: T^2 KL at temperature T = 2; the squared error of a single output."""
+    if theirs.shape[-1] == 1:
+        return mse_loss(ours, theirs)
+    soft = (theirs / _TEMPERATURE).log_softmax(-1)
+    return _TEMPERATURE**2 * kl_div((ours / _TEMPERATURE).log_softmax(-1), soft, reduction="batchmean", log_target=True)
+
+
+class Buckets(Dataset[dict[str, Any]]):
+    """Length-bucketed batches; equally long rows fall into them at random."""
+
+    def __init__(self, encoded: Encoded, seed: int) -> None:
+        self._encoded = encoded.take(np.random.default_rng(seed).permutation(len(encoded)))
+        self._rows = [batch.rows for batch in self._encoded.batches(TOKENS, ROWS)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"number": number, **tensors(self._encoded.batch(self._rows[number]))}
+
+
+def tensors(batch: Batch) -> dict[str, Any]:
+    """A batch as tensors: inputs, labels, and the places that are read."""
+    found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+    found["labels"] = torch.from_numpy(np.ascontiguousarray(batch.labels))
+    found["first"] = None if batch.first is None else torch.from_numpy(batch.first)
+    return found
+
+
+class Pace(TrainerCallback, ExportableState):
+    """How much of the effort is used: stops ten times to judge and save, and ends the run.
+
+    The learning rate follows it, so that it has come down whenever the time is up.
+    """
+
+    def __init__(self, effort: Effort, progress: Callable[[int, int, str], None] | None) -> None:
+        self._effort, self._progress = effort, progress
+        self._before, self._start, self._share = 0.0, time.perf_counter(), 0.0
+        self.note = ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those of interrupted parts of the run included."""
+        return self._before + time.perf_counter() - self._start
+
+    def rate(self, _: int) -> float:
+        """Share of the learning rate: up in the first 5%, down to 0 at the end."""
+        return min(self._share / WARM_UP, (1 - self._share) / (1 - WARM_UP), 1.0) if self._share > 0 else 1e-3
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint remembers."""
+        return {"args": {}, "attributes": {"elapsed": self.elapsed}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on from a checkpoint's seconds."""
+        stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {})
+        self._before = float(stored.get("attributes", {}).get("elapsed", 0.0)) if state.global_step else 0.0
+        self._start = time.perf_counter()
+        self._share = self._used(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Judge and save at each tenth; end."""
+        before, self._share = self._share, self._used(state)
+        if int(self._share * STOPS) > int(before * STOPS):
+            control.should_evaluate = control.should_save = True
+        if self._share >= 1:
+            control.should_training_stop = True
+        if self._progress is not None:
+            self._progress(int(1000 * min(self._share, 1.0)), 1000, self.note)
+
+    def _used(self, state: Any) -> float:
+        if self._effort.unit == "epochs":
+            return min(1.0, float(state.global_step / state.max_steps))
+        return min(1.0, self.elapsed / self._effort.amount)
+
+
+class Distiller(Trainer):
+    """Trains a slim model on an objective; judges it by `score`, and keeps the best.
+
+    Parameters
+    ----------
+    view : ModelView
+        Of the slim model.
+    objective : Objective
+    rows : Buckets
+        To train on.
+    held : Encoded
+        To judge by.
+    pace : Pace
+    arguments : TrainingArguments
+    precision : torch.dtype or None
+        Of autocast.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        objective: Objective,
+        rows: Buckets,
+        held: Encoded,
+        pace: Pace,
+        arguments: TrainingArguments,
+        precision: torch.dtype | None,
+    ) -> None:
+        self._view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
+        parameters = [parameter for parameter in view.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.01)
+        super().__init__(
+            model=view.model,
+            args=arguments,
+            data_collator=lambda batches: batches[0],
+            train_dataset=rows,
+            eval_dataset=rows,  # never read: `evaluate` has its own
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, pace.rate)),
+            callbacks=[pace, EarlyStoppingCallback(PATIENCE)],
+        )
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The objective on one batch; raises StatisticsError if it is not finite."""
+        # A short training of a small model has nothing to gain from dropout.
+        model.eval()
+        teacher, first = self._objective.teacher, inputs["first"]
+        theirs = None if teacher is None else teacher(inputs["number"], inputs, first)
+        states = theirs is not None and bool(theirs.states)
+        with self._autocast():
+            ours = answer(self._view, inputs, first, states=states, through=model)
+        loss = self._objective.loss(ours, theirs, inputs["labels"], inputs["attention_mask"].bool())
+        if not bool(torch.isfinite(loss)):
+            raise StatisticsError(
+                f"The loss of the recovery is not finite at step {self.state.global_step + 1}: lower the learning rate, "
+                "or look for values that are not finite in the model."
+            )
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Judge, match layers anew, and tell the callbacks."""
+        metrics = {_SCORE: self.score()}
+        self._pace.note = f"{self._objective.metric} {metrics[_SCORE]:.4f}"
+        self.rematch()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def score(self) -> float:
+        """The task's metric on the validation rows; without a task, minus the divergence from the teacher.
+
+        In single precision, in which the model ships.
+        """
+        task, teacher = self._objective.task, self._objective.teacher
+        self._view.model.eval()
+        outputs: list[np.ndarray[Any, Any]] = []
+        labels: list[np.ndarray[Any, Any]] = []
+        missed, rows = 0.0, 0
+        with torch.no_grad():
+            for number, batch in enumerate(self._held.batches()):
+                inputs = self._prepare_inputs(tensors(batch))
+                found = answer(self._view, inputs, inputs["first"], states=False)
+                if task is None:
+                    assert teacher is not None
+                    theirs = teacher(-1 - number, inputs, inputs["first"])
+                    missed += float(divergence(found.logits, theirs.logits)) * len(found.logits)
+                    rows += len(found.logits)
+                else:
+                    outputs.append(found.logits.cpu().numpy())
+                    labels.append(batch.labels)
+        return -missed / rows if task is None else task.score(np.concatenate(outputs), np.concatenate(labels))
+
+    def rematch(self) -> None:
+        """Let each layer stand for that of the teacher which it is most like, in order, where the depth has changed."""
+        teacher = self._objective.teacher
+        if teacher is None or not self._objective.dynamic:
+            return
+        batch = next(iter(self._held.sample(min(64, len(self._held)), 0).batches(max_rows=64)))
+        inputs = self._prepare_inputs(tensors(batch))
+        mask = inputs["attention_mask"].bool()
+        with torch.no_grad(), self._autocast():
+            ours = answer(self._view, inputs, inputs["first"], states=True)
+            theirs = answer(teacher.view, inputs, inputs["first"], states=True)
+        costs = [[float(distance(a, self._objective.across(b), mask)) for b in theirs.states] for a in ours.states]
+        self._objective.layers = match_layers(np.array(costs))
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.args.device.type, dtype=self._precision, enabled=self._precision is not None)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # A slim model need not be one that `save_pretrained` can describe.
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self._view.model.state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        torch.save(self.args, folder / "training_args.bin")
+
+
+def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int) -> TrainingArguments:
+    """The Trainer's arguments; raises DependencyError if accelerate is missing."""
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=effort.amount if effort.unit == "epochs" else _NEVER,
+            per_device_train_batch_size=1,  # a row of this data set is a whole batch
+            learning_rate=learning_rate,
+            use_cpu=not torch.cuda.is_available(),
+            seed=seed % 2**31,
+            eval_strategy="steps",
+            eval_steps=_NEVER,  # `Pace` says when
+            save_strategy="steps",
+            save_steps=_NEVER,
+            save_total_limit=2,
+            load_best_model_at_end=True,
+            metric_for_best_model=_SCORE,
+            greater_is_better=True,
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+    except ImportError as error:
+        raise DependencyError("Training needs accelerate: pip install 'prunekit[train]'.") from error
+
+
+def complete_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that was written to its end."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((os.fspath(path) for path in found if _is_complete(path)), None)
+
+
+def _is_complete(path: Path) -> bool:
+    if not all((path / name).is_file() for name in _FILES):
+        return False
+    try:
+        # It is the last of the files to be written.
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""What the teacher says of each batch: computed once where memory allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunekit.arch.view import ModelView
+from prunekit.stats.blocks import Tap, batch_first, taps
+
+_OUTPUT: Tap = ("out", "")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of one batch.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (k, outputs): one row for each place that is read.
+    states : tuple of Tensor
+        Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
+    """
+
+    logits: Tensor
+    states: tuple[Tensor, ...] = ()
+
+
+def answer(
+    view: ModelView, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool, through: Callable[..., Any] | None = None
+) -> Answer:
+    """Run a model once.
+
+    Parameters
+    ----------
+    view : ModelView
+    inputs : mapping
+        (batch, length) tensors by name.
+    first : Tensor or None
+        (k, 2), places (row, position) that are read of a token task; None: one for each row, or all real tokens where the
+        model answers for tokens.
+    states : bool
+        Whether to collect the output of every block.
+    through : callable, optional
+        What is called in the place of `view.model`, which it wraps.
+    """
+    with ExitStack() as stack:
+        wanted = list(view.blocks)[: view.num_layers] if states else []
+        seen = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
+        logits: Tensor = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True).logits
+    if first is not None:
+        logits = logits[first[:, 0], first[:, 1]]
+    elif logits.ndim == 3:
+        logits = logits[inputs["attention_mask"].bool()]
+    # A block whose weights are shared is passed once for each layer.
+    return Answer(logits.float(), tuple(batch_first(view, state) for found in seen for state in found[_OUTPUT]))
+
+
+class Teacher:
+    """A model that is asked about the same batches again and again.
+
+    Logits are always remembered, hidden states in half precision as long as they fit into `limit` bytes: of the batches
+    beyond that, only the first answer has states.
+
+    Parameters
+    ----------
+    view : ModelView
+        In evaluation mode; it is not changed.
+    limit : int
+        Bytes for hidden states.
+    precision : torch.dtype or None
+        Of autocast; None: none.
+    """
+
+    def __init__(self, view: ModelView, *, limit: int, precision: torch.dtype | None) -> None:
+        self.view, self._left, self._precision = view, limit, precision
+        self._known: dict[int, Answer] = {}
+
+    def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None) -> Answer:
+        """The answer to batch `number`."""
+        known = self._known.get(number)
+        if known is None:
+            device = inputs["input_ids"].device.type
+            with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=self._precision is not None):
+                known = answer(self.view, inputs, first, states=True)
+            # bfloat16 has the range of single precision: some families have states of many thousands.
+            halves = tuple(state.to(torch.bfloat16) for state in known.states)
+            known = Answer(known.logits, halves)
+            size = sum(half.numel() * half.element_size() for half in halves)
+            fits = size <= self._left
+            self._left -= size if fits else 0
+            self._known[number] = known if fits else Answer(known.logits)
+        return known

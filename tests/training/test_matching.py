@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from prunekit.training.matching import distance, match_layers
+
+
+@pytest.mark.parametrize(("slim", "dense"), [(1, 1), (1, 5), (3, 3), (3, 6), (4, 7)])
+def test_the_cheapest_of_all_increasing_assignments_is_found(slim: int, dense: int) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        costs = generator.random((slim, dense))
+        every = [(*below, dense - 1) for below in combinations(range(dense - 1), slim - 1)]
+        best = min(every, key=lambda chosen: sum(costs[row, column] for row, column in enumerate(chosen)))
+        assert match_layers(costs) == best
+
+
+def test_distance_is_that_of_real_tokens_in_units_of_the_teachers_variance() -> None:
+    theirs = torch.randn(2, 5, 7)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
+    ours = theirs.clone()
+    ours[~mask] += 100
+    assert float(distance(ours, theirs, mask)) == 0
+    rows = theirs[mask]
+    mean = rows.mean(0).expand(2, 5, 7)
+    assert float(distance(mean, theirs, mask)) == pytest.approx(1.0)
+    assert float(distance(10 * mean, 10 * theirs, mask)) == pytest.approx(1.0)
