@@ -48,7 +48,8 @@ Recover = Annotated[
     ),
 ]
 Freeze = Annotated[
-    str | None, Option("--freeze", metavar="BLOCKS", help="Blocks that --recover does not train, such as 'layers:0-3' [default: none].")
+    str | None,
+    Option("--freeze", metavar="BLOCKS", help="Blocks that --recover does not train, such as 'layers:0-3' [default: all are trained]."),
 ]
 Method = Annotated[str | None, Option("--method", metavar="NAME", help="'prunekit' or 'dalvi2020' [default: prunekit].")]
 Task = Annotated[
