@@ -21,7 +21,7 @@ from prunekit.recipe import Recipe
 from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import Stages, stages
 from prunekit.report.words import machine
-from prunekit.stages import Inputs, load_inputs, observe
+from prunekit.stages import Inputs, load_base, load_inputs, observe, unmet
 from prunekit.stats.collected import Collected
 from prunekit.stats.record import Statistics
 from prunekit.stats.sample import Sample
@@ -132,13 +132,15 @@ def analyze(
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
         inputs = load_inputs(recipe, data if named is None else None, None, stage, most=rows)
-        missing = {analyzer.name: why for analyzer in chosen if (why := _missing(analyzer, compare))}
+        base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
+        absent = unmet(inputs, base)
+        missing = {analyzer.name: absent[need] for analyzer in chosen for need in Need if need in analyzer.needs & absent.keys()}
         if analyzers is not None and missing:
             name, why = next(iter(missing.items()))
-            raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"It {why}.")
+            raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
         running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
         needs = frozenset().union(*(analyzer.needs for analyzer in running))
-        observed = observe(recipe, inputs, None if compare is None else str(compare), needs, Path(scratch), stage)
+        observed = observe(recipe, inputs, base, needs, Path(scratch), stage)
         results: dict[str, Result] = {}
         for analyzer in running:
             with stage(analyzer.name):
@@ -158,13 +160,6 @@ def analyze(
         }
         _write(folder, shown, results, about, statistics)
     return Analysis(Path(out), results, missing, statistics, shown)
-
-
-def _missing(analyzer: Analyzer, compare: str | Path | None) -> str:
-    """Why an analyzer cannot run; empty if it can."""
-    if Need.COMPARE in analyzer.needs and compare is None:
-        return "needs a second model: --compare BASE_MODEL"
-    return ""
 
 
 def _statistics(inputs: Inputs, train: Collected, recipe: Recipe) -> Statistics:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 
 from prunekit.analyzers.figures import Figure
 from prunekit.plan import Source
-from prunekit.stats.collected import Collected
+from prunekit.stats.collected import Ablations, Collected, UnitScores
+from prunekit.stats.cross import column_mean, column_squares
+from prunekit.stats.moments import alive
 from prunekit.stats.sample import Sample
 from prunekit.tasks import Task
+
+#: Bytes that a co-moment may have to be held whole.
+MEMORY = 2 * 2**30
 
 
 class Need(Enum):
@@ -33,6 +39,12 @@ class Need(Enum):
     """`Subject.train.tokens`: a seeded sample of single tokens."""
     COMPARE = "compare"
     """`Inputs.base`: a second model on the same rows. Without --compare the analyzer cannot run."""
+    SAME_TOKENS = "same tokens"
+    """The second model splits the text into the same tokens."""
+    UNITS = "units"
+    """`Inputs.units`: what every head and FFN neuron does; with labels where the model has a head for them."""
+    ABLATIONS = "ablations"
+    """`Inputs.ablations`: what the model's own head answers without parts of the model. It must have one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +73,20 @@ class Subject:
         """Layers with the embedding output, L + 1."""
         return self.source.layers + 1
 
+    @property
+    def fits(self) -> bool:
+        """Whether the co-moment is small enough to be held; where not, `train.moments` is better not asked for."""
+        return 8 * self.train.rows.width**2 <= MEMORY
+
+    @cached_property
+    def alive(self) -> NDArray[np.bool_]:
+        """Neurons that say anything, (D,); see `Moments.alive`."""
+        rows = self.train.rows
+        if self.fits:
+            return self.train.moments.alive(rows.width)
+        mean = column_mean(rows)
+        return alive(len(rows), mean, column_squares(rows, mean))
+
     def columns(self, layer: int) -> slice:
         """The neurons of a layer."""
         return slice(layer * self.source.hidden, (layer + 1) * self.source.hidden)
@@ -79,6 +105,8 @@ class Inputs:
         The model that it is compared with (before fine-tuning, or another seed), on the same rows.
     outside : (Sample, Sample) or None
         Tokens of text from elsewhere, by the model and by the base.
+    units : tuple of UnitScores or None
+    ablations : Ablations or None
     seed : int
     """
 
@@ -86,6 +114,8 @@ class Inputs:
     model: Subject
     base: Subject | None = None
     outside: tuple[Sample, Sample] | None = None
+    units: tuple[UnitScores, ...] | None = None
+    ablations: Ablations | None = None
     seed: int = 0
 
 
@@ -152,6 +182,3 @@ def plain(value: object) -> Any:
 def layer_names(count: int) -> tuple[str, ...]:
     """Names of a model's layers: "emb", "1", ..., `count` of them."""
     return ("emb", *(str(layer) for layer in range(1, count)))
-
-
-Ints = NDArray[np.int64]

@@ -161,15 +161,24 @@ def run(inputs: Inputs) -> Cka:
 
 def _pooled(model: Subject, base: Subject | None, seed: int) -> Similarity:
     hidden, rows = model.source.hidden, model.train.rows
-    squares = block_norms(model.train.moments, hidden, model.layers)
-    alive = speaking(model.train.moments, hidden, model.layers)
+    squares, alive = _own(model), _speaking(model)
     across = None
     if base is not None:
-        theirs = block_norms(base.train.moments, base.source.hidden, base.layers).diagonal()
-        lives = speaking(base.train.moments, base.source.hidden, base.layers)
+        theirs, lives = _own(base).diagonal(), _speaking(base)
         norms = cross_norms(rows, base.train.rows, hidden, base.source.hidden)
         across = cka(norms, np.where(alive, squares.diagonal(), 0.0), np.where(lives, theirs, 0.0))
     return _similarity(squares, alive, debiased(rows, hidden), across, seed)
+
+
+def _own(model: Subject) -> Floats:
+    if model.fits:
+        return block_norms(model.train.moments, model.source.hidden, model.layers)
+    return cross_norms(model.train.rows, model.train.rows, model.source.hidden, model.source.hidden)
+
+
+def _speaking(model: Subject) -> NDArray[np.bool_]:
+    """Layers that do not say the same of every row, (L + 1,)."""
+    return np.asarray(model.alive.reshape(model.layers, -1).any(axis=1))
 
 
 def _tokens(model: Subject, base: Subject | None, seed: int) -> Similarity:
@@ -178,14 +187,14 @@ def _tokens(model: Subject, base: Subject | None, seed: int) -> Similarity:
     assert sample is not None
     moments = Moments.of(sample.rows)
     squares = block_norms(moments, model.source.hidden, model.layers)
-    alive = speaking(moments, model.source.hidden, model.layers)
+    alive = moments.alive(moments.width).reshape(model.layers, -1).any(axis=1)
     across = None
     if base is not None and base.train.tokens is not None and np.array_equal(base.train.tokens.ids, sample.ids):
         other = base.train.tokens.rows
         theirs = block_norms(Moments.of(other), base.source.hidden, base.layers).diagonal()
         norms = cross_norms(stored(sample.rows), stored(other), model.source.hidden, base.source.hidden)
         across = cka(norms, squares.diagonal(), theirs)
-    return _similarity(squares, alive, debiased(stored(sample.rows), model.source.hidden), across, seed)
+    return _similarity(squares, np.asarray(alive), debiased(stored(sample.rows), model.source.hidden), across, seed)
 
 
 def stored(rows: NDArray[np.float32]) -> RowStore:
@@ -213,11 +222,6 @@ def block_norms(moments: Moments, hidden: int, layers: int) -> Floats:
         for j, columns in enumerate(spans[: i + 1]):
             found[i, j] = found[j, i] = np.square(moments.block(rows, columns)).sum()
     return found
-
-
-def speaking(moments: Moments, hidden: int, layers: int) -> NDArray[np.bool_]:
-    """Layers that do not say the same of every row, (layers,)."""
-    return np.asarray(moments.alive(layers * hidden).reshape(layers, hidden).any(axis=1))
 
 
 def cka(cross: Floats, own_a: Floats, own_b: Floats) -> Floats:

@@ -13,7 +13,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from prunekit.errors import ParameterError
+from prunekit.stats.cross import LIMIT, column_mean, column_squares, comoment_parts
 from prunekit.stats.moments import Moments
+from prunekit.stats.rows import RowStore
 
 Floats = NDArray[np.float64]
 
@@ -69,8 +71,7 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = width
         scale = _scale(moments)
         if width > 1:
-            tree = fastcluster.linkage(_distances(moments, scale), method="average", preserve_input=False)
-            found = fcluster(tree, t=self.threshold, criterion="distance")
+            found = fcluster(linkage(_distances(moments, scale)), t=self.threshold, criterion="distance")
         else:
             found = np.ones(width, dtype=np.int64)
         _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
@@ -91,6 +92,40 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         return mask
 
 
+def linkage(distances: Floats) -> Floats:
+    """The average-linkage tree of condensed distances, (D - 1, 4) as scipy has it; the distances are spent."""
+    return np.asarray(fastcluster.linkage(distances, method="average", preserve_input=False))
+
+
+def distances(moments: Moments) -> Floats:
+    """Condensed distances 1 - |Pearson correlation| of all columns, (D (D - 1) / 2,); a column without variance is 1 from all."""
+    return _distances(moments, _scale(moments))
+
+
+def distances_of_rows(rows: RowStore, columns: NDArray[np.int64], *, limit: int = LIMIT) -> Floats:
+    """The same of some columns of rows whose co-moment does not fit: it is made in parts of `limit` bytes, rows read anew for each."""
+    narrow = rows.columns(columns)
+    squares = column_squares(narrow, column_mean(narrow))
+    scale = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+    condensed = np.empty(len(columns) * (len(columns) - 1) // 2)
+    at = 0
+    for first, part in comoment_parts(narrow, narrow, limit=limit):
+        for i, row in enumerate(part, start=first):
+            at = _put(condensed, at, row[i + 1 :], scale[i], scale[i + 1 :])
+    narrow.close()
+    return condensed
+
+
+def _put(condensed: Floats, at: int, comoment: Floats, own: float, others: Floats) -> int:
+    """Write the distances of one column to those after it; returns where the next column's begin."""
+    row = condensed[at : at + len(comoment)]
+    np.multiply(comoment, others * own, out=row)
+    np.abs(row, out=row)
+    np.subtract(1.0, row, out=row)
+    np.clip(row, 0.0, 1.0, out=row)
+    return at + len(comoment)
+
+
 def _scale(moments: Moments) -> Floats:
     varies = moments.varies
     return np.where(varies, 1.0 / np.sqrt(np.where(varies, moments.comoment.diagonal(), 1.0)), 0.0)
@@ -102,12 +137,7 @@ def _distances(moments: Moments, scale: Floats) -> Floats:
     condensed = np.empty(width * (width - 1) // 2)
     at = 0
     for i in range(width - 1):
-        row = condensed[at : at + width - 1 - i]
-        np.multiply(moments.comoment[i, i + 1 :], scale[i + 1 :] * scale[i], out=row)
-        np.abs(row, out=row)
-        np.subtract(1.0, row, out=row)
-        np.clip(row, 0.0, 1.0, out=row)
-        at += len(row)
+        at = _put(condensed, at, moments.comoment[i, i + 1 :], scale[i], scale[i + 1 :])
     return condensed
 
 

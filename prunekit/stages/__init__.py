@@ -6,7 +6,7 @@ from prunekit.stages.bare import Bare, bare_model, deploy_bare
 from prunekit.stages.build import build_models
 from prunekit.stages.choose import decide, given
 from prunekit.stages.inputs import load_inputs
-from prunekit.stages.observe import observe
+from prunekit.stages.observe import load_base, observe, unmet
 from prunekit.stages.ship import deploy, measure
 from prunekit.stages.values import Answers, Decided, Files, Inputs, Measured, Models, Neurons
 
@@ -25,7 +25,9 @@ __all__ = [
     "deploy",
     "deploy_bare",
     "given",
+    "load_base",
     "load_inputs",
     "measure",
     "observe",
+    "unmet",
 ]

@@ -3,24 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.analyzers.base import MEMORY, Need, Subject
 from prunekit.analyzers.base import Inputs as Observed
-from prunekit.analyzers.base import Need, Subject
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
+from prunekit.data.rows import Rows
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.stages.ablate import ablate
 from prunekit.stages.inputs import load_dense
 from prunekit.stages.values import Inputs
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected
+from prunekit.stats.units import unit_scores
 
 #: Single tokens that are sampled.
 TOKENS = 2000
 
 
-def observe(recipe: Recipe, inputs: Inputs, compare: str | None, needs: Set[Need], scratch: Path, stage: Stages) -> Observed:
+#: Rows on which units are scored, forward and backward, and every token counts.
+UNIT_ROWS = 512
+#: Rows of validation on which parts of the model are left out one by one.
+ABLATION_ROWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The model to compare with, and the task's rows as it reads them."""
+
+    name: str
+    view: ModelView
+    encoded: Mapping[str, Encoded]
+
+
+def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Base:
+    """Load a second model, and encode the same rows for it."""
+    with stage("load base"):
+        loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
+        return Base(loaded.name, ModelView.of(loaded.model), _encoded(recipe, inputs, inputs.data.splits, loaded.tokenizer))
+
+
+def _encoded(recipe: Recipe, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
+    per_token = inputs.data.task.per_token
+    return {name: encode(rows, tokenizer, max_length=recipe.max_length, per_token=per_token) for name, rows in splits.items()}
+
+
+def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
+    """What cannot be met with what is given, and why."""
+    found: dict[Need, str] = {}
+    if base is None:
+        found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
+    elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
+        found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+    if not inputs.own_head:
+        found[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
+    return found
+
+
+def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need], scratch: Path, stage: Stages) -> Observed:
     """Collect what some analyzers need together.
 
     Parameters
@@ -29,7 +75,7 @@ def observe(recipe: Recipe, inputs: Inputs, compare: str | None, needs: Set[Need
         How the data is read, and the seed.
     inputs : Inputs
         The model and the rows.
-    compare : str or None
+    base : Base or None
         The model to compare with.
     needs : set of Need
         The union of what the analyzers need.
@@ -38,17 +84,22 @@ def observe(recipe: Recipe, inputs: Inputs, compare: str | None, needs: Set[Need
     """
     reader = _Reader(recipe, inputs, needs, scratch, stage)
     model = reader.read(inputs.loaded.name, inputs.view, inputs.encoded)
-    base = None
-    if compare is not None:
-        with stage("load base"):
-            loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
-            view = ModelView.of(loaded.model)
-            encoded = {
-                name: encode(rows, loaded.tokenizer, max_length=recipe.max_length, per_token=inputs.data.task.per_token)
-                for name, rows in inputs.data.splits.items()
-            }
-        base = reader.read(loaded.name, view, encoded)
-    return Observed(inputs.data.task, model, base, seed=recipe.seed)
+    other = None if base is None else reader.read(base.name, base.view, base.encoded)
+    units, ablations = None, None
+    if Need.UNITS in needs:
+        with stage("score units"):
+            rows = _first(inputs.encoded["train"], UNIT_ROWS)
+            units = unit_scores(inputs.view, rows, labelled=inputs.own_head, seed=recipe.seed, progress=stage.step)
+    if Need.ABLATIONS in needs:
+        with stage("ablate"):
+            rows = _first(inputs.encoded["validation"], ABLATION_ROWS)
+            ablations = ablate(inputs.view, rows, inputs.data.task.outputs, progress=stage.step)
+    return Observed(inputs.data.task, model, other, units=units, ablations=ablations, seed=recipe.seed)
+
+
+def _first(encoded: Encoded, rows: int) -> Encoded:
+    """As many rows at most; they are in random order already."""
+    return encoded if len(encoded) <= rows else encoded.take(np.arange(rows))
 
 
 class _Reader:
@@ -71,6 +122,7 @@ class _Reader:
                 pooling=self._inputs.pooling,
                 outputs=self._inputs.data.task.outputs,
                 directory=self._scratch,
+                moments=8 * (view.num_layers + 1) ** 2 * view.hidden_size**2 <= MEMORY,
                 tokens=tokens,
                 seed=self._seed,
                 progress=self._stage.step,

@@ -36,6 +36,7 @@ def collect(
     labels: NDArray[Any] | None = None,
     directory: str | Path | None = None,
     limit: int = LIMIT,
+    moments: bool = True,
     tokens: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -58,6 +59,8 @@ def collect(
         In the split's order; by default those of `encoded`.
     directory : path, optional
         Where the rows go when they exceed `limit` bytes.
+    moments : bool
+        Whether the moments are taken now, or when they are first asked for.
     tokens : int
         Size of the sample of single tokens that is taken in the same pass; 0 for none.
     seed : int
@@ -102,7 +105,8 @@ def collect(
                 done += len(batch.targets)
                 if progress is not None:
                     progress(done, total)
-        return Collected.of(rows, targets, outputs, pooling=pooling, tokens=None if singles is None else singles.finish())
+        found = None if singles is None else singles.finish()
+        return Collected.of(rows, targets, outputs, pooling=pooling, tokens=found, moments=moments)
     except BaseException:
         rows.close()
         raise

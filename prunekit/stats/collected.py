@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import DataError
-from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
+from prunekit.stats.moments import Moments, MomentsAccumulator, check_finite, one_hot
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
 
+Floats = NDArray[np.float64]
+Outputs = NDArray[np.float32]
 Pooling = Literal["cls", "mean", "last", "token"]
 
 
@@ -25,8 +28,8 @@ class Collected:
     rows : RowStore
         (n, D) float32 neurons, D = (L + 1) * H, in the split's own order. The caller closes it.
     labels : (n,) int64 class ids, or float64 targets
-    moments : Moments
-        Over [neurons | one-hot labels], or [neurons | target].
+    outputs : int
+        Number of classes, or 1 for a regression.
     pooling : {"cls", "mean", "last", "token"}
     tokens : Sample or None
         (k, D) vectors of single tokens, where they were asked for.
@@ -34,23 +37,98 @@ class Collected:
 
     rows: RowStore
     labels: NDArray[Any]
-    moments: Moments
+    outputs: int
     pooling: Pooling
     tokens: Sample | None = None
 
     @classmethod
     def of(
-        cls, rows: RowStore, labels: NDArray[Any], outputs: int, *, pooling: Pooling = "mean", tokens: Sample | None = None
+        cls,
+        rows: RowStore,
+        labels: NDArray[Any],
+        outputs: int,
+        *,
+        pooling: Pooling = "mean",
+        tokens: Sample | None = None,
+        moments: bool = True,
     ) -> Collected:
-        """From rows that are there already; raises StatisticsError for NaN, DataError for labels that do not fit.
+        """From rows that are there already.
 
-        The moments are taken from the store in its own order, so that they do not depend on how rows were batched.
+        With `moments` these are taken now, in the store's own order, so that they do not depend on how rows were batched;
+        without, when they are first asked for.
+
+        Raises
+        ------
+        StatisticsError
+            A neuron is NaN or infinite somewhere.
+        DataError
+            Labels that do not fit.
         """
-        checked = check_labels(labels, len(rows), outputs)
-        accumulator = MomentsAccumulator(rows.width + outputs)
-        for start, chunk in rows.chunks():
-            accumulator.update(np.hstack([chunk, one_hot(checked[start : start + len(chunk)], outputs)]))
-        return cls(rows, checked, accumulator.finish(), pooling, tokens)
+        found = cls(rows, check_labels(labels, len(rows), outputs), outputs, pooling, tokens)
+        if moments:
+            _ = found.moments
+        else:
+            for _, chunk in rows.chunks():
+                check_finite(chunk)
+        return found
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Over [neurons | one-hot labels], or [neurons | target]: 8 (D + outputs)^2 bytes."""
+        accumulator = MomentsAccumulator(self.rows.width + self.outputs)
+        for start, chunk in self.rows.chunks():
+            accumulator.update(np.hstack([chunk, one_hot(self.labels[start : start + len(chunk)], self.outputs)]))
+        return accumulator.finish()
+
+
+@dataclass(frozen=True, eq=False)
+class UnitScores:
+    """What each unit of one site does, each (units,) float64.
+
+    Attributes
+    ----------
+    block : int
+        Number of the stored block; families with shared weights have block 0 alone.
+    role : {"heads", "ffn"}
+    fisher : ndarray
+        Mean over rows of the squared derivative of the model's output by a mask on the unit, label-free.
+    fisher_labels : ndarray or None
+        The same of the loss on the labels; None without labels or a head for them.
+    energy : ndarray
+        Mean over tokens of the squared norm of what the unit adds to the residual stream.
+    removal : ndarray
+        How much the mean squared error of the site's output grows if the unit goes and the others are re-solved.
+    output : float
+        Variance of the site's output, summed over its dimensions: what removal is measured against.
+    """
+
+    block: int
+    role: Literal["heads", "ffn"]
+    fisher: Floats
+    fisher_labels: Floats | None
+    energy: Floats
+    removal: Floats
+    output: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ablations:
+    """What the model's own head answers when parts of the model are gone, each output (n, C) float32.
+
+    Attributes
+    ----------
+    labels : (n,)
+    kept : tuple of ndarray
+        With the first k blocks, k = 0..L; the last is the whole model.
+    layers, ffn, attention : tuple of ndarray, or None
+        Without block i, without its FFN, without its attention; None where the family cannot do without.
+    """
+
+    labels: NDArray[Any]
+    kept: tuple[Outputs, ...]
+    layers: tuple[Outputs, ...]
+    ffn: tuple[Outputs, ...] | None
+    attention: tuple[Outputs, ...] | None
 
 
 def check_labels(labels: NDArray[Any], rows: int, outputs: int) -> NDArray[Any]:

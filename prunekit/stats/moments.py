@@ -76,12 +76,7 @@ class Moments:
         low layer) carries the rounding of everything below it. Dead is what has no variance, or a standard deviation below
         1e-6 of the median one or below 1e-3 of the neuron's own mean.
         """
-        varies = self.varies[:width]
-        if not varies.any():
-            return varies
-        deviation = np.sqrt(self.variance[:width])
-        rounding = np.maximum(1e-6 * np.median(deviation[varies]), 1e-3 * np.abs(self.mean[:width]))
-        return np.asarray(varies & (deviation >= rounding))
+        return alive(self.count, self.mean[:width], self.comoment.diagonal()[:width])
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of rows (Chan, Golub and LeVeque 1979); associative and commutative up to rounding."""
@@ -175,11 +170,7 @@ class MomentsAccumulator:
             return
         block = self._buffer[:n]
         mean = block.mean(axis=0)
-        if not np.isfinite(mean).all():
-            first = int(np.flatnonzero(~np.isfinite(mean))[0])
-            raise StatisticsError(
-                f"Column {first} holds NaN or infinity: the model or the data is broken, nothing can be selected from it."
-            )
+        check_finite(mean[None])
         block -= mean
         total = self._count + n
         delta = mean - self._mean
@@ -190,6 +181,15 @@ class MomentsAccumulator:
         self._count, self._filled = total, 0
 
 
+def check_finite(rows: NDArray[np.floating]) -> None:
+    """Raise StatisticsError, naming the first such column, if a matrix (n, D) holds NaN or infinity."""
+    broken = ~np.isfinite(rows).all(axis=0)
+    if broken.any():
+        raise StatisticsError(
+            f"Column {int(np.argmax(broken))} holds NaN or infinity: the model or the data is broken, nothing can be selected from it."
+        )
+
+
 def one_hot(labels: ArrayLike, outputs: int) -> Floats:
     """Targets as columns: (n, outputs) indicators of class ids, or (n, 1) for a single output (a regression)."""
     values = np.asarray(labels)
@@ -198,6 +198,16 @@ def one_hot(labels: ArrayLike, outputs: int) -> Floats:
     targets = np.zeros((len(values), outputs))
     targets[np.arange(len(values)), values.astype(np.int64)] = 1.0
     return targets
+
+
+def alive(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:
+    """Which neurons say anything in float32, (D,), from the diagonal of their co-moment; see `Moments.alive`."""
+    varies = _varies(count, mean, diagonal)
+    if not varies.any():
+        return varies
+    deviation = np.sqrt(diagonal / count)
+    rounding = np.maximum(1e-6 * np.median(deviation[varies]), 1e-3 * np.abs(mean))
+    return np.asarray(varies & (deviation >= rounding))
 
 
 def _varies(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:

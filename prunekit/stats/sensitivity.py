@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,8 @@ def sensitivity(
                 wanted = [site.sum_tap(view) for site in sums if site.block == number]
                 seen[number] = stack.enter_context(taps(block, [*wanted, *(tap for site, tap in entries.items() if site.block == number)]))
             tensors = {site: seen[site.block][site.sum_tap(view)] for site in sums}
-            scalar = _scalar(view, batch, temperature, generator)
+            tensors_in = {name: batch[name] for name in view.inputs if name in batch}
+            scalar = felt_by(view.model(**tensors_in, return_dict=True), mask, temperature, generator)
             found = iter(torch.autograd.grad(scalar, [tensor for passes in tensors.values() for tensor in passes], allow_unused=True))
         for site, passes in tensors.items():
             grads = [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in zip(passes, found, strict=False)]
@@ -123,11 +125,8 @@ def sensitivity(
     return {site: total.finish(site, rows) for site, total in sums.items()}
 
 
-def _scalar(view: ModelView, batch: Mapping[str, Tensor], temperature: float, generator: torch.Generator) -> Tensor:
-    """A random scalar of the output whose gradient's second moment is the Fisher matrix pulled back."""
-    tensors = {name: batch[name] for name in view.inputs if name in batch}
-    mask = batch["attention_mask"].bool()
-    output = view.model(**tensors, return_dict=True)
+def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """A random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels."""
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:

@@ -1,0 +1,185 @@
+"""What each head and each FFN neuron does: gradients of a mask on it, what it adds, and what its removal costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Batch, Encoded
+from prunekit.errors import StatisticsError
+from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
+from prunekit.stats.collected import UnitScores
+from prunekit.stats.comoment import Comoment, ComomentSum
+from prunekit.stats.sensitivity import felt_by
+
+#: Added to a covariance, in units of its mean diagonal, where it is inverted.
+DAMPING = 1e-9
+
+
+def unit_scores(
+    view: ModelView,
+    encoded: Encoded,
+    *,
+    labelled: bool,
+    temperature: float = 2.0,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[UnitScores, ...]:
+    """Run the model forward and backward once over some rows, and score every unit of every site.
+
+    Parameters
+    ----------
+    view : ModelView
+    encoded : Encoded
+        The rows.
+    labelled : bool
+        Whether the model's head is one for the rows' labels, so that their loss can be differentiated too.
+    temperature, seed
+        As in `prunekit.stats.sensitivity.sensitivity`.
+    progress : callable, optional
+        Called with (rows done, rows in all).
+
+    Raises
+    ------
+    StatisticsError
+        No rows, or a gradient or activation that is not finite.
+    """
+    found = {site: _Site(site, projection.weight, view) for site in sites(view) if (projection := site.projection(view)) is not None}
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    training = view.model.training
+    view.model.eval()
+    try:
+        for batch in encoded.batches():
+            _add(view, batch, found, labelled, temperature, generator)
+            done += len(batch.rows)
+            if progress is not None:
+                progress(done, len(encoded))
+    finally:
+        view.model.train(training)
+    if not done:
+        raise StatisticsError("There are no rows to score units on; give some.")
+    return tuple(sums.finish(done) for sums in found.values())
+
+
+def _add(
+    view: ModelView, batch: Batch, found: Mapping[Site, _Site], labelled: bool, temperature: float, generator: torch.Generator
+) -> None:
+    tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+    mask = tensors["attention_mask"].bool()
+    inputs = {name: tensors[name] for name in view.inputs if name in tensors}
+    with ExitStack() as stack, torch.enable_grad():
+        seen: dict[int, dict[Tap, list[Tensor]]] = {}
+        for number, block in enumerate(view.blocks):
+            wanted = [tap for site in found if site.block == number for tap in (site.sum_tap(view), site.units_tap(view))]
+            seen[number] = stack.enter_context(taps(block, wanted))
+        output = view.model(**inputs, return_dict=True)
+        passes = {site: seen[site.block][site.sum_tap(view)] for site in found}
+        sums = [tensor for each in passes.values() for tensor in each]
+        scalars = [felt_by(output, mask, temperature, generator)] + ([_loss(output, batch)] if labelled else [])
+        # The whole graph is walked once for each scalar.
+        grads = [
+            torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=at + 1 < len(scalars)) for at, scalar in enumerate(scalars)
+        ]
+    at = 0
+    for site, each in passes.items():
+        units = [batch_first(view, value.detach()) for value in seen[site.block][site.units_tap(view)]]
+        of_site = [[_filled(given[at + step], tensor) for step, tensor in enumerate(each)] for given in grads]
+        found[site].add(units, [[batch_first(view, grad) for grad in given] for given in of_site], mask)
+        at += len(each)
+
+
+def _filled(grad: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if grad is None else grad
+
+
+def _loss(output: Any, batch: Batch) -> Tensor:
+    """Loss on the labels, summed over the places that have one."""
+    logits: Tensor = output.logits
+    if batch.first is not None:
+        first = torch.from_numpy(batch.first)
+        logits = logits[first[:, 0], first[:, 1]]
+    labels = torch.from_numpy(np.asarray(batch.labels))
+    if logits.shape[-1] == 1:
+        return (logits.squeeze(-1) - labels.float()).square().sum()
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+class _Site:
+    """What is summed for one site."""
+
+    def __init__(self, site: Site, weight: Tensor, view: ModelView) -> None:
+        self._site, self._weight, self._units = site, weight.detach(), view.units(site.role)
+        if weight.shape[1] % self._units:
+            # Query heads of a group stay or go with their key and value heads.
+            self._units = 1
+        self._squares = [torch.zeros(self._units, dtype=torch.float64) for _ in range(2)]
+        self._labelled = False
+        self._comoment = ComomentSum()
+
+    def add(self, units: list[Tensor], grads: list[list[Tensor]], mask: Tensor) -> None:
+        """Add one batch: what units give and gradients of the sum behind the site, pass by pass, for each scalar."""
+        self._labelled = len(grads) > 1
+        for into, given in zip(self._squares, grads, strict=False):
+            masks = torch.zeros(len(mask), self._units, dtype=torch.float64)
+            for value, grad in zip(units, given, strict=True):
+                # A mask on a unit scales what it gives: its derivative is <gives, gradient>, summed over the row's tokens.
+                product = value * (grad @ self._weight) * mask[..., None]
+                masks += product.sum(1).view(len(mask), self._units, -1).sum(-1).double()
+            into += masks.square().sum(0)
+        for value in units:
+            real = value[mask]
+            self._comoment.add(real, real[:, :0], real.new_ones(len(real)))
+
+    def finish(self, rows: int) -> UnitScores:
+        """Normalise; raises StatisticsError for values that are not finite."""
+        moments = self._comoment.finish()
+        if not all(bool(torch.isfinite(total).all()) for total in self._squares):
+            raise StatisticsError("A gradient of the model's output is not finite; the model or the rows are broken.")
+        weight = self._weight.double()
+        fisher, labelled = (np.asarray(total / rows) for total in self._squares)
+        output = float(((weight @ moments.xx) * weight).sum())
+        energy = np.asarray(_energy(moments, weight, self._units))
+        removal = removal_costs(np.asarray(moments.xx), np.asarray(weight), self._units)
+        return UnitScores(self._site.block, self._site.role, fisher, labelled if self._labelled else None, energy, removal, output)
+
+
+def _energy(moments: Comoment, weight: Tensor, units: int) -> Tensor:
+    """Mean of |W_u a_u|^2 of each unit, (units,): its own block of W'W, against that of the second moment."""
+    second = moments.xx + torch.outer(moments.mean_x, moments.mean_x)
+    width = len(second) // units
+    blocks = torch.arange(units)
+    grouped = second.view(units, width, units, width)[blocks, :, blocks, :]
+    parts = weight.reshape(len(weight), units, width).transpose(0, 1)
+    return torch.einsum("uow,uwv,uov->u", parts, grouped, parts)
+
+
+def removal_costs(covariance: NDArray[np.float64], weight: NDArray[np.float64], units: int) -> NDArray[np.float64]:
+    """Growth of the mean squared error of ``W a`` if a unit of `a` goes and the others' weights and bias are re-solved, (units,).
+
+    With C the covariance it is ``tr(W_u [(C^-1)_uu]^-1 W_u^T)``, exactly. A unit that never varies costs nothing, and so do
+    both of two that are equal: each can be expressed by the other.
+
+    Parameters
+    ----------
+    covariance : (k, k) float64
+    weight : (o, k) float64
+    units : int
+        Each is k / units consecutive inputs.
+    """
+    k = len(covariance)
+    width = k // units
+    strength = max(DAMPING * float(np.trace(covariance)) / k, np.finfo(np.float64).tiny ** 0.5)
+    inverse = np.linalg.inv(covariance + strength * np.eye(k))
+    blocks = np.arange(units)
+    groups = inverse.reshape(units, width, units, width)[blocks, :, blocks, :]
+    parts = weight.reshape(len(weight), units, width).transpose(1, 0, 2)
+    return np.asarray(np.einsum("uow,uwv,uov->u", parts, np.linalg.inv(groups), parts, optimize=True))
