@@ -19,6 +19,7 @@ _PUBLIC = {
     "Result": "prunekit.pipeline",
     "analyze": "prunekit.analysis",
     "apply": "prunekit.transforms.apply",
+    "bench": "prunekit.measure.bench",
     "compress": "prunekit.pipeline",
     "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",

@@ -28,7 +28,7 @@ def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
     assert not loaded(f"import prunekit.{module}", root) & {"torch", "transformers"}
 
 
-@pytest.mark.parametrize("command", [[], ["compress"], ["plan"], ["apply"], ["export"], ["show"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["bench"], ["compress"], ["plan"], ["apply"], ["export"], ["show"]], ids=" ".join)
 def test_help_loads_nothing_heavy(command: list[str], root: Path) -> None:
     names = loaded(f"from prunekit.cli import main\nassert main({[*command, '--help']!r}) == 0", root)
     assert not names & (HEAVY - {"pydantic"})  # Typer's own
@@ -43,8 +43,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         prunekit.prune  # noqa: B018
 
 
-@pytest.mark.parametrize("first", ["Result", "compress", "load"])
+@pytest.mark.parametrize("first", ["Result", "bench", "compress", "load"])
 def test_public_functions_are_callable_in_any_order(first: str, root: Path) -> None:
     # A submodule's import binds its name on the package, and must not hide the function of the same name.
-    code = f"import prunekit; prunekit.{first}\nfor name in ('compress', 'apply', 'load'): assert callable(getattr(prunekit, name)), name"
+    names = ("apply", "bench", "compress", "load")
+    code = f"import prunekit; prunekit.{first}\nfor name in {names}: assert callable(getattr(prunekit, name)), name"
     assert "torch" in loaded(code, root)

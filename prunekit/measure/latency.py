@@ -8,6 +8,7 @@ measured one right after the other. Percentiles in milliseconds are reported bes
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.measure.bootstrap import bootstrap_sittings
 from prunekit.measure.records import Comparison, Ratio, Timing, environment
 from prunekit.measure.session import OnnxSession
 
@@ -29,46 +31,9 @@ if TYPE_CHECKING:
 
 B = TypeVar("B")
 
-RESAMPLES = 1000
-_HALF_WIDTH = 0.02
-_LEVEL = 0.95
+HALF_WIDTH = 0.02
 _SINGLES, _BUCKETS = 32, 8  # batches of one row, and of several
-_CELLS = 4_000_000  # numbers held at once while resampling: 32 MB
-
-
-def bootstrap_median(values: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES, level: float = _LEVEL) -> tuple[float, float]:
-    """Percentile bootstrap interval of a median.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,), float64
-    seed : int
-        Of the resamples: the same values and seed give the same interval.
-    resamples : int
-    level : float
-        Coverage, in (0, 1).
-
-    Returns
-    -------
-    (float, float)
-
-    Raises
-    ------
-    StatisticsError
-        No values, or values that are not finite.
-    """
-    if not len(values) or not np.isfinite(values).all():
-        raise StatisticsError(
-            f"A median needs finite values. Got {len(values)}, of which {np.count_nonzero(~np.isfinite(values))} are not finite."
-        )
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS // len(values))
-    medians = [
-        np.median(values[generator.integers(len(values), size=(min(at_once, resamples - start), len(values)))], axis=1)
-        for start in range(0, resamples, at_once)
-    ]
-    low, high = np.quantile(np.concatenate(medians), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+_SITTINGS = (4, 10)  # at least, and as many as the time is divided into
 
 
 def compare(
@@ -84,17 +49,22 @@ def compare(
     threads: int = 1,
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
+    reopen: Callable[[int], Mapping[str, Callable[[B], object]]] | None = None,
+    enough: Callable[[Sequence[Ratio]], bool] | None = None,
 ) -> Comparison:
     """Time candidates against a baseline, taking turns.
 
     A round runs every candidate once on one batch. The order of the candidates rotates from batch to batch, and from one
     pass over the batches to the next, so that none always comes first, on any batch. It stops after the first pass at which
-    every ratio's interval has a half-width of at most 2% of the ratio, or after the first round at which the time is up.
+    it knows enough, or after the first round at which the time is up.
+
+    With `reopen` there are sittings, of a tenth of the time each and four at least: each loads the candidates anew, because
+    where a model comes to lie in memory is drawn once for each load.
 
     Parameters
     ----------
     candidates : mapping
-        {name: function of a batch}, at least two.
+        {name: function of a batch}.
     batches : sequence
     baseline : str
         The name of the candidate that the others are compared with.
@@ -103,15 +73,19 @@ def compare(
     min_rounds : int
         Rounds in any case.
     max_seconds : float
-        Time after which no further round begins, warm-up not counted.
+        Time after which no further round begins; the first warm-up is not counted.
     warmup : int
-        Passes over the batches before the first that counts.
+        Passes over the batches before the first that counts, in each sitting.
     seed : int
         Of the bootstrap.
     threads, device
         What the candidates use, for the record.
     clock : callable
         Seconds; only differences count.
+    reopen : callable, optional
+        The candidates of the sitting of that number, loaded anew.
+    enough : callable, optional
+        Whether the ratios say enough; by default that each interval has a half-width of at most 2% of its ratio.
 
     Returns
     -------
@@ -120,7 +94,7 @@ def compare(
     Raises
     ------
     ParameterError
-        Fewer than two candidates, no batches, an unknown baseline or a limit below 1.
+        No candidates, no batches, an unknown baseline or a limit below 1.
     StatisticsError
         A clock that did not move.
     """
@@ -128,24 +102,30 @@ def compare(
     names = list(candidates)
     taken: dict[str, list[float]] = {name: [] for name in names}
     order: list[int] = []
+    sittings = [0]
     stopped: Literal["narrow", "time"] = "time"
     next_check = min_rounds
-    for turn in range(warmup * len(batches)):
-        for name in names:
-            candidates[name](batches[turn % len(batches)])
+    _warm_up(candidates, batches, warmup)
     with _no_garbage():
-        begin = clock()
+        begin = sat_down = clock()
         while True:
-            cycle, at = divmod(len(order), len(batches))
-            if at == 0 and len(order) >= next_check:
-                if _narrow(taken, baseline, seed):
+            cycle, at = divmod(len(order) - sittings[-1], len(batches))
+            if at == 0 and len(order) >= next_check and (reopen is None or len(sittings) >= _SITTINGS[0]):
+                ratios = _ratios(taken, sittings, baseline, seed)
+                if (enough or narrow)(ratios):
                     stopped = "narrow"
                     break
                 # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
                 next_check = len(order) * 11 // 10
             if len(order) >= min_rounds and clock() - begin >= max_seconds:
                 break
-            first = (at + cycle) % len(names)
+            if reopen is not None and cycle and at == 0 and clock() - sat_down >= max_seconds / _SITTINGS[1]:
+                candidates = reopen(len(sittings))
+                _warm_up(candidates, batches, warmup)
+                sittings.append(len(order))
+                gc.collect()
+                sat_down, cycle = clock(), 0
+            first = (at + cycle + len(sittings) - 1) % len(names)
             for name in (*names[first:], *names[:first]):
                 start = clock()
                 candidates[name](batches[at])
@@ -160,21 +140,26 @@ def compare(
         batch_size=max(rows for rows, _ in shapes),
         shapes=tuple((int(rows), int(length)) for rows, length in shapes),
         order=tuple(order),
+        sittings=tuple(sittings),
         warmup=warmup * len(batches),
         stopped=stopped,
         seconds=seconds,
         seed=seed,
         timings=tuple(_timing(name, taken[name], rows) for name in names),
-        ratios=_ratios(taken, baseline, seed),
+        ratios=_ratios(taken, sittings, baseline, seed),
         environment=environment(),
     )
+
+
+def _warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int) -> None:
+    for turn in range(passes * len(batches)):
+        for run in candidates.values():
+            run(batches[turn % len(batches)])
 
 
 def _check(
     candidates: Mapping[str, object], batches: Sequence[object], baseline: str, shapes: Sequence[object], min_rounds: int, warmup: int
 ) -> None:
-    if len(candidates) < 2:
-        raise ParameterError("candidates", "compare", "two or more", ", ".join(candidates) or "nothing")
     if baseline not in candidates:
         raise ParameterError("baseline", "compare", f"one of {', '.join(candidates)}", baseline)
     if not batches:
@@ -200,7 +185,7 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _ratios(taken: Mapping[str, Sequence[float]], baseline: str, seed: int) -> tuple[Ratio, ...]:
+def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], baseline: str, seed: int) -> tuple[Ratio, ...]:
     found = []
     base = np.asarray(taken[baseline], dtype=np.float64)
     for name, times in taken.items():
@@ -209,14 +194,15 @@ def _ratios(taken: Mapping[str, Sequence[float]], baseline: str, seed: int) -> t
         own = np.asarray(times, dtype=np.float64)
         if base.min() <= 0 or own.min() <= 0:
             raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
-        paired = base / own
-        low, high = bootstrap_median(paired, seed=seed)
-        found.append(Ratio(name, float(np.median(paired)), low, high))
+        paired = np.split(np.log(base / own), sittings[1:])
+        value, low, high = (math.exp(each) for each in bootstrap_sittings([part for part in paired if len(part)], seed=seed))
+        found.append(Ratio(name, value, low, high))
     return tuple(found)
 
 
-def _narrow(taken: Mapping[str, Sequence[float]], baseline: str, seed: int) -> bool:
-    return all((ratio.high - ratio.low) / 2 <= _HALF_WIDTH * ratio.value for ratio in _ratios(taken, baseline, seed))
+def narrow(ratios: Sequence[Ratio]) -> bool:
+    """Whether each interval has a half-width of at most 2% of its ratio."""
+    return all((ratio.high - ratio.low) / 2 <= HALF_WIDTH * ratio.value for ratio in ratios)
 
 
 def _timing(name: str, seconds: Sequence[float], rows: int) -> Timing:

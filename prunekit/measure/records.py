@@ -9,7 +9,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-PACKAGES = ("prunekit", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn")
+PACKAGES = (
+    "prunekit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "nncf",
+    "numpy",
+    "scikit-learn",
+)
 # What decides how fast low precision runs, by the names of /proc/cpuinfo.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
@@ -155,9 +167,10 @@ class Ratio:
     ----------
     candidate : str
     value : float
-        Median over the rounds of time(baseline) / time(candidate) on the same batch, one right after the other.
+        Median over the rounds of time(baseline) / time(candidate) on the same batch, one right after the other; the
+        geometric mean of these medians where there are several sittings.
     low, high : float
-        95% bootstrap interval over the rounds.
+        95% bootstrap interval over the sittings and the rounds within them.
     """
 
     candidate: str
@@ -184,17 +197,19 @@ class Comparison:
     order : tuple of int
         The batch of each round.
     warmup : int
-        Rounds before the first that counts.
+        Rounds before the first that counts, in each sitting.
     stopped : {"narrow", "time"}
         Whether every interval became narrow enough, or the time was up.
     seconds : float
-        Wall time of the measured rounds.
+        Wall time from the first round that counts to the last.
     seed : int
         Of the bootstrap.
     timings : tuple of Timing
     ratios : tuple of Ratio
         One for each candidate but the baseline.
     environment : Environment
+    sittings : tuple of int
+        The first round of each sitting; the candidates are loaded anew for each.
     """
 
     baseline: str
@@ -210,6 +225,7 @@ class Comparison:
     timings: tuple[Timing, ...]
     ratios: tuple[Ratio, ...]
     environment: Environment
+    sittings: tuple[int, ...] = (0,)
 
     @property
     def rounds(self) -> int:

@@ -48,6 +48,10 @@ class OnnxSession:
     threads : int
         Processor threads within an operator.
     device : {"cpu", "cuda"}
+    trace : path, optional
+        Prefix of a file for onnxruntime's profiler, which `end_trace` closes.
+    optimise : bool
+        Whether onnxruntime may rewrite the graph, as it does by default.
 
     Attributes
     ----------
@@ -67,7 +71,9 @@ class OnnxSession:
         Threads below 1 or an unknown device.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, device: str = "cpu", trace: str | Path | None = None, optimise: bool = True
+    ) -> None:
         if threads < 1:
             raise ParameterError("threads", "OnnxSession", "at least 1", threads)
         if device not in _DEVICES:
@@ -84,6 +90,10 @@ class OnnxSession:
         options.log_severity_level = _FATAL_ONLY
         # Threads that spin while another session runs would slow it down by half.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if trace is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(trace)
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(str(self.path), options, providers=[provider])
         except _errors(ort) as error:
@@ -129,6 +139,25 @@ class OnnxSession:
     def run(self, feeds: dict[str, NDArray[np.int64]]) -> None:
         """Run it on what `feeds` returned and drop the outputs."""
         self._session.run(None, feeds)
+
+    def bind(self, feeds: Mapping[str, NDArray[np.int64]]) -> Any:
+        """Copy what `feeds` returned to the device, for `run_bound`."""
+        ort = sys.modules["onnxruntime"]
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, self.device, 0))
+        for name in self.outputs:
+            binding.bind_output(name, self.device, 0)
+        return binding
+
+    def run_bound(self, binding: Any) -> None:
+        """Run it on what `bind` returned; outputs stay on the device, and are there when this returns."""
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    def end_trace(self) -> Path:
+        """Close the profiler's file and return its name."""
+        return Path(self._session.end_profiling())
 
 
 def _errors(ort: Any) -> tuple[type[Exception], ...]:

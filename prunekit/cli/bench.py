@@ -1,0 +1,153 @@
+"""``prunekit bench``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from prunekit.cli.base import app
+from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens
+from prunekit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from prunekit.measure.results import Benchmark
+
+_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], Argument(metavar="MODEL...", help="[NAME=][BACKEND:]PATH of ONNX files and model directories.")],
+    baseline: Annotated[
+        str | None, Option("--baseline", metavar="MODEL", help="What the others are compared with [default: the first model].")
+    ] = None,
+    backend: Annotated[
+        str | None, Option("--backend", metavar="NAMES", help="Backends of models that name none, with commas [default: ort].")
+    ] = None,
+    device: Annotated[str, Option("--device", metavar="NAME", help="'cpu' or 'cuda', for the default backend.")] = "cpu",
+    batch: Annotated[str, Option("--batch", metavar="SIZES", help="Rows in a batch, with commas.")] = "1",
+    length: Annotated[
+        str | None,
+        Option("--length", metavar="LENGTHS", help="'data', or tokens in a row with commas [default: data with --data, else 16,128]."),
+    ] = None,
+    data: Annotated[
+        str | None, Option("--data", metavar="NAME", help="File, directory or hub name; its test split gives rows and lengths.")
+    ] = None,
+    text: TextColumn = None,
+    text_pair: TextPair = None,
+    label: Label = None,
+    tokens: Tokens = None,
+    tags: Tags = None,
+    max_length: Annotated[int, Option("--max-length", metavar="N", help="Tokens after which a row of the data is cut.")] = 128,
+    threads: Annotated[int, Option("--threads", metavar="N", help="Processor threads of each candidate.")] = 1,
+    max_regression: Annotated[
+        str | None, Option("--max-regression", metavar="PERCENT", help="Growth against the baseline that is allowed; more is exit code 1.")
+    ] = None,
+    min_speedup: Annotated[
+        float | None, Option("--min-speedup", metavar="RATIO", help="Times as fast as the baseline; less, or unsure, is exit code 1.")
+    ] = None,
+    gate: Annotated[
+        str | None,
+        Option("--gate", metavar="NAMES", help="What --max-regression is about [default: latency,params,macs,nodes,bytes]."),
+    ] = None,
+    time_budget: Annotated[float, Option("--time-budget", metavar="SECONDS", help="Time for all comparisons together.")] = 60.0,
+    seed: Annotated[int, Option("--seed", metavar="N", help="Seed of the batches and of the bootstrap.")] = 0,
+    json: Annotated[Path | None, Option("--json", metavar="FILE", help="Everything, raw times included.")] = None,
+    csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="A line for each model and comparison.")] = None,
+    markdown: Annotated[Path | None, Option("--markdown", metavar="FILE", help="The tables.")] = None,
+    github: Annotated[Path | None, Option("--github", metavar="FILE", help="For github-action-benchmark, customSmallerIsBetter.")] = None,
+    pytest_benchmark: Annotated[Path | None, Option("--pytest-benchmark", metavar="FILE", help="In pytest-benchmark's format.")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print what failed and nothing else.", show_default=False)] = False,
+) -> None:
+    """Time models side by side, and fail where one is slower or larger than allowed.
+
+    Exit codes: 0 every gate passed; 1 a gate failed; 2 a mistake in what was asked.
+    """
+    files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
+    for name, path in files.items():
+        _check_file(name, path)
+    sizes = _numbers("batch", batch)
+    lengths: Literal["data"] | list[int] | None = None
+    if length is not None:
+        lengths = "data" if length == "data" else _numbers("length", length)
+    given: dict[str, Any] = {} if gate is None else {"checks": _names(gate)}
+    allowed = None if max_regression is None else _percent(max_regression)
+
+    from prunekit.measure.bench import bench as run
+
+    found = run(
+        *models,
+        baseline=baseline,
+        backends=None if backend is None else _names(backend),
+        device=device,  # type: ignore[arg-type]  # it is checked there
+        batch_sizes=sizes,
+        lengths=lengths,
+        data=data,
+        columns={"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags},
+        max_length=max_length,
+        threads=threads,
+        max_regression=allowed,
+        min_speedup=min_speedup,
+        time_budget=time_budget,
+        seed=seed,
+        **given,
+    )
+    _write(found, files)
+    _print(found, quiet)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError:
+        raise ParameterError(name, "bench", "whole numbers with commas between them", text) from None
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ParameterError("max_regression", "bench", "a percentage such as 10%", text) from None
+
+
+def _check_file(name: str, path: Path | None) -> None:
+    """Before anything is timed: a place that cannot be written would lose it all."""
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir() or not os.access(path.resolve().parent, os.W_OK)):
+        raise ParameterError(name, "bench", "a file in a directory that exists and can be written", str(path))
+
+
+def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
+    from prunekit.measure.formats import FORMATS, to_markdown
+
+    for name, path in files.items():
+        if path is not None:
+            path.write_text(FORMATS[name](found), encoding="utf-8")
+    if summary := os.environ.get(_SUMMARY):
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(to_markdown(found))
+
+
+def _print(found: Benchmark, quiet: bool) -> None:
+    from prunekit.measure.formats import conditions, cost_table, time_table, verdict_lines
+
+    if not quiet:
+        for table in (time_table(found), cost_table(found)):
+            widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+            for row in table:
+                cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+                print("  ".join(cells).rstrip())
+            print()
+        print(conditions(found))
+    for line, verdict in zip(verdict_lines(found), found.verdicts, strict=True):
+        if not quiet or verdict.outcome == "failed":
+            print(line)
