@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def layer_params(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.bert.encoder.parameters())
 
 
-def prune(model: torch.nn.Module, ratio: float, importance: object, example: dict[str, torch.Tensor]) -> None:
+def prune(model: torch.nn.Module, ratio: float, importance: object, everywhere: bool, example: dict[str, torch.Tensor]) -> None:
     layers = model.bert.encoder.layer
     # Everything that writes the residual stream keeps its width.
     fixed = [model.bert.embeddings, model.bert.pooler, model.classifier]
@@ -46,7 +47,7 @@ def prune(model: torch.nn.Module, ratio: float, importance: object, example: dic
         model,
         example,
         importance=importance,
-        global_pruning=True,
+        global_pruning=everywhere,
         pruning_ratio=ratio,
         ignored_layers=fixed,
         num_heads=heads,
@@ -57,8 +58,9 @@ def prune(model: torch.nn.Module, ratio: float, importance: object, example: dic
     pruner.step()
     for layer in layers:
         attention = layer.attention.self
-        # Whole heads go. Its own count of them says 0 where it then left a layer alone rather than empty it.
-        attention.num_attention_heads = attention.query.out_features // attention.attention_head_size
+        # Its own count says 0 where it then left a layer alone rather than empty it.
+        attention.num_attention_heads = pruner.num_heads[attention.query] or attention.num_attention_heads
+        attention.attention_head_size = attention.query.out_features // attention.num_attention_heads
         attention.all_head_size = attention.query.out_features
 
 
@@ -81,22 +83,27 @@ def main() -> None:
                 part = calibration[start : start + 64]
                 batch = tokenizer([row["text"] for row in part], padding=True, truncation=True, max_length=128, return_tensors="pt")
                 dense(**batch, labels=torch.tensor([row["label"] for row in part])).loss.backward()
-        for share in arguments.params:
+        for everywhere, share in itertools.product((True, False), arguments.params):
             low, high = 0.0, 1.0
             best = None
             # The ratio that leaves the share of parameters, by bisection.
             for _ in range(9):
                 model = copy.deepcopy(dense)
                 ratio = (low + high) / 2
-                prune(model, ratio, importance, example)
+                prune(model, ratio, importance, everywhere, example)
                 left = layer_params(model) / full
                 if left > share:
                     low = ratio
                 else:
                     high, best = ratio, (left, model)
+            row = {"importance": name, "scope": "global" if everywhere else "each layer", "asked": share}
+            if best is None:
+                # It leaves a layer alone rather than empty it, so ranking all layers together stops short of a small share.
+                print(json.dumps({**row, "params": left, "retained": None}), flush=True)
+                continue
             left, model = best
             retained = accuracy(model, tokenizer, test) / reference
-            print(json.dumps({"importance": name, "asked": share, "params": left, "retained": retained}), flush=True)
+            print(json.dumps({**row, "params": left, "retained": retained}), flush=True)
 
 
 if __name__ == "__main__":
