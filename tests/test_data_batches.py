@@ -125,6 +125,7 @@ def test_words_are_read_at_their_first_piece_in_the_splits_order(side: str, max_
         read[batch.targets] = batch.input_ids[batch.first[:, 0], batch.first[:, 1]]
         assert batch.labels.tolist() == encoded.labels[batch.targets].tolist()
     assert read.tolist() == [VOCABULARY.index(word[0]) for row in rows.tokens for word in row]
+    assert encoded.first_ids.tolist() == read.tolist()
 
 
 def test_words_that_vanish_take_their_labels_along() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.analyzers.figures import Figure
+from prunekit.analyzers.trees import Sentence
 from prunekit.plan import Source
 from prunekit.stats.collected import Ablations, Collected, UnitScores
 from prunekit.stats.cross import column_mean, column_squares
@@ -24,6 +25,7 @@ from prunekit.stats.moments import alive
 from prunekit.stats.sample import Sample
 from prunekit.tasks import Task
 
+Ints = NDArray[np.int64]
 #: Bytes that a co-moment may have to be held whole.
 MEMORY = 2 * 2**30
 
@@ -37,6 +39,8 @@ class Need(Enum):
     """`Subject.validation`: the same of the validation split."""
     TOKENS = "tokens"
     """`Subject.train.tokens`: a seeded sample of single tokens."""
+    TREES = "trees"
+    """`Subject.trees`: a token task's dependency trees. Without columns head and deprel the analyzer cannot run."""
     COMPARE = "compare"
     """`Inputs.base`: a second model on the same rows. Without --compare the analyzer cannot run."""
     SAME_TOKENS = "same tokens"
@@ -61,12 +65,15 @@ class Subject:
         (n, D) pooled rows in random order, their labels, the moments over [neurons | labels], and a sample of single tokens.
     validation : Collected or None
         The same of the validation split, where an analyzer needs it.
+    trees : (sentences of train, sentences of validation) or None
+        Dependency trees over the words that the rows are; sentences of which a word was lost are left out.
     """
 
     name: str
     source: Source
     train: Collected
     validation: Collected | None = None
+    trees: tuple[tuple[Sentence, ...], tuple[Sentence, ...]] | None = None
 
     @property
     def layers(self) -> int:
@@ -108,6 +115,9 @@ class Inputs:
     units : tuple of UnitScores or None
     ablations : Ablations or None
     seed : int
+    types : ((n,), (m,)) int64 or None
+        For a token task, the type of each word of train and of validation: the id of its first sub-word. None where a row is
+        a text.
     """
 
     task: Task
@@ -117,6 +127,7 @@ class Inputs:
     units: tuple[UnitScores, ...] | None = None
     ablations: Ablations | None = None
     seed: int = 0
+    types: tuple[Ints, Ints] | None = None
 
 
 class Result(ABC):

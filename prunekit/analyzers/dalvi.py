@@ -113,8 +113,14 @@ class _State:
         probe = self._probe
         for weight, bias, weight_gradient, bias_gradient in self._views:
             view = x[:, : weight.shape[1]]
-            residuals = _residuals(view @ weight.T + bias, labels)
-            np.matmul(residuals.T, view, out=weight_gradient)
+            if len(weight) == 2:
+                # Two classes pull in opposite directions: one product with the rows each way, not two.
+                residuals = _binary_residuals(view @ (weight[1] - weight[0]) + (bias[1] - bias[0]), labels)
+                np.matmul(residuals[:, 1], view, out=weight_gradient[1])
+                np.negative(weight_gradient[1], out=weight_gradient[0])
+            else:
+                residuals = _residuals(view @ weight.T + bias, labels)
+                np.matmul(residuals.T, view, out=weight_gradient)
             weight_gradient += np.float32(probe.l1) * np.sign(weight)
             norm = np.sqrt(np.vdot(weight, weight))
             if norm > 0:
@@ -154,3 +160,9 @@ def _residuals(scores: Singles, labels: NDArray[Any]) -> Singles:
     scores[np.arange(m), labels] -= 1.0
     scores /= np.float32(m)
     return scores
+
+
+def _binary_residuals(margins: Singles, labels: NDArray[Any]) -> Singles:
+    """The same for two classes, (m, 2), from the difference of their scores, (m,)."""
+    second = (0.5 * (1.0 + np.tanh(0.5 * margins)) - labels) / len(labels)
+    return np.stack([-second, second], axis=1).astype(np.float32)

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
+from prunekit.analyzers.base import Subject
 from prunekit.analyzers.objective import decisions
 from prunekit.analyzers.probe import Fit, Problem, fit_probes
 from prunekit.analyzers.scores import score
+from prunekit.stats.collected import Collected
 from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task
@@ -61,6 +63,16 @@ class Split:
             return self
         picked = np.sort(np.random.default_rng(seed).choice(len(self.rows), SEARCH_ROWS, replace=False))
         return Split(self.rows.take(picked), self.labels[picked], self.moments)
+
+
+def splits_of(subject: Subject) -> tuple[Split, Split]:
+    """Train and validation of a model whose analyzer needs both."""
+    assert subject.validation is not None
+    return _split_of(subject.train), _split_of(subject.validation)
+
+
+def _split_of(found: Collected) -> Split:
+    return Split(found.rows, found.labels, found.moments)
 
 
 def fit_and_score(

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunekit.analyzers import ablation, cka, clusters, importance, rsa
+from prunekit.analyzers import ablation, cka, clusters, importance, knowledge, neurons, rsa, syntax, vectors
 from prunekit.analyzers.base import Analyzer
 from prunekit.errors import ParameterError
 
-ANALYZERS = (cka.ANALYZER, rsa.ANALYZER, clusters.ANALYZER, ablation.ANALYZER, importance.ANALYZER)
+ANALYZERS = (
+    cka.ANALYZER,
+    rsa.ANALYZER,
+    knowledge.ANALYZER,
+    neurons.ANALYZER,
+    vectors.ANALYZER,
+    syntax.ANALYZER,
+    clusters.ANALYZER,
+    ablation.ANALYZER,
+    importance.ANALYZER,
+)
 
 
 def find(names: Sequence[str]) -> tuple[Analyzer, ...]:

@@ -52,6 +52,11 @@ def score(metric: Metric, labels: NDArray[Any], decisions: Floats) -> float:
     return _macro_f1(table) if metric is Metric.F1 else _matthews(table)
 
 
+def said(metric: Metric, value: float) -> str:
+    """A score, or a difference of two, as a person reads it: shares in percent."""
+    return f"{value:.1%}" if metric in (Metric.ACCURACY, Metric.F1) else f"{value:.3f}"
+
+
 def _pearson(a: Floats, b: Floats) -> float:
     a, b = a - a.mean(), b - b.mean()
     # Rounding of a constant is not a direction.

@@ -29,7 +29,7 @@ SAMPLE = 2048
 SIGMAS = 6.0
 """Margin of the sample, in standard errors of Fisher's z."""
 _BLOCK = 1024
-_STEP = 8  # products of few rows would be sums of many
+_STEP = 4  # products of few rows would be sums of many
 
 
 def clusters_of_rows(rows: RowSource, threshold: float = 0.3, *, sample: int = SAMPLE, seed: int = 0) -> Ids:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from prunekit.errors import DataError
 
@@ -45,8 +45,15 @@ class Sentence:
         return slice(self.start, self.start + len(self))
 
 
-def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]]) -> tuple[Sentence, ...]:
-    """Check heads and relations, and number the words of all sentences end to end.
+def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]], starts: Sequence[int] | None = None) -> tuple[Sentence, ...]:
+    """Check heads and relations, and say where each sentence is among the words of the split.
+
+    Parameters
+    ----------
+    heads, labels : sequences, one a sentence
+        Head of each word, from 1 (0 is the root), and its relation.
+    starts : sequence of int, optional
+        Row of each sentence's first word; by default they stand end to end.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]]) -
             raise DataError(f"Sentence {number} has {len(tree)} heads and {len(names)} relations.")
         _check_tree(tree, number)
         counts = np.array([name.partition(":")[0] != "punct" for name in names], dtype=bool)
-        found.append(Sentence(start, tree, counts, tuple(names)))
+        found.append(Sentence(start if starts is None else int(starts[number]), tree, counts, tuple(names)))
         start += len(tree)
     return tuple(found)
 
@@ -119,14 +126,15 @@ def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
 
 
 def distance_spearman(predicted: Floats, true: Floats) -> Floats:
-    """Spearman correlation of each word's predicted with its true distances to all words, (T,).
+    """Spearman correlation of each word's predicted with its true distances to the other words, (T,).
 
-    Nan where they do not vary: sentences of fewer than three words.
+    Nan where one of them does not vary: in sentences of fewer than three words, or around a star's centre.
     """
     size = len(true)
-    found = np.full(size, np.nan)
-    for i in range(size):
-        others = np.arange(size) != i
-        if size > 2 and np.ptp(true[i, others]) > 0 and np.ptp(predicted[i, others]) > 0:
-            found[i] = spearmanr(predicted[i, others], true[i, others]).statistic
-    return found
+    if size < 3:
+        return np.full(size, np.nan)
+    others = ~np.eye(size, dtype=bool)
+    a, b = (rankdata(each[others].reshape(size, size - 1), axis=1) for each in (predicted, true))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide((a * b).sum(axis=1), scale, out=np.full(size, np.nan), where=scale > 0)

@@ -104,6 +104,19 @@ class Encoded:
         """Tokens in each row, shape (n,)."""
         return np.diff(self.offsets)
 
+    @property
+    def first_ids(self) -> IntArray:
+        """For a token task, the id of the first sub-word of each word kept, shape (m,), in the order of `labels`."""
+        assert self.words is not None
+        owner = np.repeat(np.arange(len(self)), np.diff(self.words.starts))
+        return np.asarray(self.ids[self.offsets[owner] + self.words.places], dtype=np.int64)
+
+    @property
+    def word_starts(self) -> IntArray:
+        """For a token task, where the words kept of each row begin among `labels`, shape (n + 1,)."""
+        assert self.words is not None
+        return self.words.starts
+
     def batches(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[Batch]:
         """Yield batches of at most `max_rows` rows and `max_tokens` padded tokens (one row at least), from short to long rows.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.1  # of the rows, for a split that has to be cut
 _METRICS = {TaskKind.CLASSIFICATION: Metric.ACCURACY, TaskKind.TOKENS: Metric.ACCURACY, TaskKind.REGRESSION: Metric.PEARSON}
+TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # what trainers write for a word that has no tag
 
 
@@ -90,10 +91,14 @@ def load_data(
     found, name = read_source(source, config=config, trust_remote_code=trust_remote_code)
     columns = resolve(found["train"], text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags, kind=kind)
     notes: list[str] = []
-    unused = [column for column in found["train"].column_names if column not in columns.names]
+    trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in found.values())
+    used = {*columns.names, *(TREE if trees else ())}
+    unused = [column for column in found["train"].column_names if column not in used]
     if unused:
         notes.append(f"columns not used: {', '.join(unused)}")
     splits, space = _read(found, columns, kind, None if labels is None else tuple(labels), notes)
+    if trees:
+        splits = {split: replace(rows, trees=_trees(found[split], rows, split)) for split, rows in splits.items()}
     the_task = Task(space.kind, wanted or _METRICS[space.kind], space.labels)
     return TaskData.of(the_task, _complete(splits, seed, notes), notes, {"source": name})
 
@@ -216,6 +221,18 @@ def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, s
     words = tuple(tuple(row) for row in values[columns.tokens])
     ends = np.cumsum([len(row) for row in words])[:-1]
     return Rows(labels=tuple(np.split(encoded, ends)), tokens=words)
+
+
+def _trees(data: Dataset, rows: Rows, split: str) -> tuple[tuple[tuple[int, ...], tuple[str, ...]], ...]:
+    """The dependency tree of each row."""
+    values = data.select_columns(list(TREE)).with_format(None)[:]
+    found = tuple((tuple(heads or ()), tuple(names or ())) for heads, names in zip(values[TREE[0]], values[TREE[1]], strict=True))
+    for at, ((heads, names), words) in enumerate(zip(found, rows.tokens, strict=True)):
+        fits = len(heads) == len(names) == len(words)
+        if not fits or not all(isinstance(head, int) for head in heads) or not all(isinstance(name, str) for name in names):
+            what = f"a number in {TREE[0]!r} and a name in {TREE[1]!r} for each word"
+            raise DataError(f"Row {at + 1} of {split} must have {what} (the first row is 1).")
+    return found
 
 
 def _ids(labels: list[Label], column: str, space: Space, seen: set[Label], split: str) -> NDArray[Any]:

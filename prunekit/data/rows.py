@@ -27,12 +27,16 @@ class Rows:
         The second text of each row, where the task compares two.
     tokens : tuple of tuple of str
         The words of each row of a token task; empty otherwise.
+    trees : tuple of (heads, relations), or None
+        Dependency tree of each row of a token task whose data has one: the head of each word, from 1 (0 is the root), and its
+        relation to it.
     """
 
     labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
     texts: tuple[str, ...] = ()
     pairs: tuple[str, ...] | None = None
     tokens: tuple[tuple[str, ...], ...] = ()
+    trees: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] | None = None
 
     def __post_init__(self) -> None:
         assert not (self.texts and self.tokens)
@@ -51,6 +55,7 @@ class Rows:
             texts=tuple(self.texts[i] for i in at) if self.texts else (),
             pairs=None if self.pairs is None else tuple(self.pairs[i] for i in at),
             tokens=tuple(self.tokens[i] for i in at) if self.tokens else (),
+            trees=None if self.trees is None else tuple(self.trees[i] for i in at),
         )
 
 

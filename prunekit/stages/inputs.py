@@ -46,7 +46,7 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         data = load_data(
             rows if rows is not None else recipe.data,
             **names,
-            labels=loaded.labels if loaded.fine_tuned and _is_named(loaded) else None,
+            labels=loaded.labels if loaded.fine_tuned and _is_named(loaded) and (recipe.tags is None or loaded.per_token) else None,
             config=recipe.data_config,
             seed=recipe.seed,
             trust_remote_code=recipe.trust_remote_code,

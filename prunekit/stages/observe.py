@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.analyzers.base import MEMORY, Need, Subject
 from prunekit.analyzers.base import Inputs as Observed
+from prunekit.analyzers.trees import Sentence, sentences
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
@@ -61,6 +62,8 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
         found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
     elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
         found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+    if inputs.data.train.trees is None:
+        found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
     if not inputs.own_head:
         found[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
     return found
@@ -94,7 +97,10 @@ def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need],
         with stage("ablate"):
             rows = _first(inputs.encoded["validation"], ABLATION_ROWS)
             ablations = ablate(inputs.view, rows, inputs.data.task.outputs, progress=stage.step)
-    return Observed(inputs.data.task, model, other, units=units, ablations=ablations, seed=recipe.seed)
+    types = None
+    if inputs.data.task.per_token:
+        types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
+    return Observed(inputs.data.task, model, other, units=units, ablations=ablations, seed=recipe.seed, types=types)
 
 
 def _first(encoded: Encoded, rows: int) -> Encoded:
@@ -112,7 +118,13 @@ class _Reader:
         """One model."""
         train = self._split(view, encoded["train"], TOKENS if Need.TOKENS in self._needs else 0)
         validation = self._split(view, encoded["validation"], 0) if Need.VALIDATION in self._needs else None
-        return Subject(name, view.source, train, validation)
+        return Subject(name, view.source, train, validation, self._trees(encoded))
+
+    def _trees(self, encoded: Mapping[str, Encoded]) -> tuple[tuple[Sentence, ...], tuple[Sentence, ...]] | None:
+        if Need.TREES not in self._needs:
+            return None
+        train, validation = (_sentences(self._inputs.data.splits[name], encoded[name]) for name in ("train", "validation"))
+        return train, validation
 
     def _split(self, view: ModelView, encoded: Encoded, tokens: int) -> Collected:
         with self._stage("read"):
@@ -127,3 +139,12 @@ class _Reader:
                 seed=self._seed,
                 progress=self._stage.step,
             )
+
+
+def _sentences(rows: Rows, encoded: Encoded) -> tuple[Sentence, ...]:
+    """Trees of the rows whose every word has a token."""
+    assert rows.trees is not None
+    starts = encoded.word_starts
+    whole = np.flatnonzero(np.diff(starts) == [len(row) for row in rows.tokens])
+    found = [rows.trees[at] for at in whole]
+    return sentences([heads for heads, _ in found], [names for _, names in found], starts[whole].tolist())
