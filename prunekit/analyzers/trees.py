@@ -137,4 +137,4 @@ def distance_spearman(predicted: Floats, true: Floats) -> Floats:
     a, b = (rankdata(each[others].reshape(size, size - 1), axis=1) for each in (predicted, true))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.divide((a * b).sum(axis=1), scale, out=np.full(size, np.nan), where=scale > 0)
+    return np.asarray(np.divide((a * b).sum(axis=1), scale, out=np.full(size, np.nan), where=scale > 0))
