@@ -126,7 +126,7 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
         )
         if not choice.target_met:
             notes.append(
-                f"no size within the budget came within {recipe.neuron_delta:.0%} of its base on validation ({choice.target:.4f}): "
+                f"no size within the budget reached the target on validation ({choice.target:.4f}): "
                 "the best that it allows was taken"
             )
     if recipe.plan is not None:
