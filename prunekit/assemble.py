@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError
-from prunekit.exporters.layout import Card
+from prunekit.exporters.layout import ONNX, Card
 from prunekit.exporters.onnx import OnnxFile
+from prunekit.exporters.precision import FILES
 from prunekit.measure.records import Comparison, environment
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
-from prunekit.report.model import BudgetResult, Point, Report, Row, RowName, Sizes
+from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
 from prunekit.report.tables import to_markdown
 from prunekit.stages import Bare, Files, Inputs, Measured, Models, Neurons
 
@@ -48,11 +49,12 @@ def build_report(
         rows=tuple(rows),
         dense=dense,
         slim=slim,
+        files=_files(recipe, inputs, files, measured),
         mean_length=float(inputs.encoded["train"].lengths.mean()),
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, measured) for budget in recipe.budgets),
+        budgets=tuple(_reached(budget, dense, slim, files, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
@@ -79,6 +81,7 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
         rows=(),
         dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
         slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
+        files=_bare_files(files),
         mean_length=float(bare.lengths.mean()),
         latency=tuple(latency),
         parity=files.parity,
@@ -104,12 +107,38 @@ def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:
     )
 
 
-def _reached(budget: Budget, dense: Sizes, slim: Sizes, measured: Measured) -> BudgetResult:
+def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
+    """The slim model's files, without what only data can tell."""
+    found = [DeployedFile(path=ONNX, dtype="fp32", bytes=files.slim.bytes)]
+    if files.low is not None:
+        low = files.low
+        error = None if low.fidelity is None else low.fidelity.error
+        found.append(DeployedFile(path=FILES[low.dtype], dtype=low.dtype, bytes=low.file.bytes, error=error, weights=low.weights))
+    return tuple(found)
+
+
+def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> tuple[DeployedFile, ...]:
+    """The same, with what each answers on the test split."""
+    task, reference = inputs.data.task, measured.test["slim"].outputs
+    found = []
+    for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
+        outputs, labels = measured.test[name]
+        low, high = task.interval(outputs, labels, seed=recipe.seed)
+        same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+        spread = float(reference.var())
+        error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
+        measures = {"value": task.score(outputs, labels), "low": low, "high": high, "agreement": same, "error": error}
+        found.append(file.model_copy(update=measures))
+    return tuple(found)
+
+
+def _reached(budget: Budget, dense: Sizes, slim: Sizes, files: Files, measured: Measured) -> BudgetResult:
     shares = {
         Unit.NEURONS: slim.neurons / dense.neurons,
         Unit.PARAMS: slim.params_layers / dense.params_layers,
         Unit.MACS: slim.macs / dense.macs,
-        Unit.BYTES: float(slim.bytes),
+        # What was asked for is deployed: the file in lower precision, where there is one.
+        Unit.BYTES: float(slim.bytes if files.low is None else files.low.file.bytes),
         # The share of time at batch 1, where a saving is hardest.
         Unit.LATENCY: 1 / measured.latency[0].ratio("slim").value,
     }
@@ -150,13 +179,15 @@ def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> Non
     if recipe.max_drop is None:
         return
     against = "dense" if "dense" in measured.validation else "oracle"
-    reference, slim = measured.validation[against], measured.validation["slim"]
-    drop = (reference - slim) / abs(reference) if reference else 0.0
-    if drop > recipe.max_drop:
-        raise BudgetError(
-            f"--max-drop {recipe.max_drop:.2%} was not met: on validation the slim model loses {drop:.2%} ({reference:.4f} to {slim:.4f}). "
-            "Keep more, or allow a larger drop."
-        )
+    reference = measured.validation[against]
+    for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
+        got = measured.validation.get(name, reference)
+        drop = (reference - got) / abs(reference) if reference else 0.0
+        if drop > recipe.max_drop:
+            raise BudgetError(
+                f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop:.2%} "
+                f"({reference:.4f} to {got:.4f}). Keep more, or allow a larger drop."
+            )
 
 
 def write_reports(report: Report, folder: Path) -> None:

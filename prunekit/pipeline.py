@@ -152,7 +152,7 @@ def _make(
     inputs = load_inputs(recipe, rows, plan, stage)
     decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
     models = build_models(recipe, inputs, decided, out, scratch, stage)
-    files = deploy(inputs, models, folder, scratch, stage)
+    files = deploy(recipe, inputs, models, folder, scratch, stage)
     measured = measure(recipe, inputs, decided.neurons, models, files, stage)
     report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
     check_constraints(report, recipe, measured)

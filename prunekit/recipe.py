@@ -130,6 +130,9 @@ class Recipe(BaseModel):
         What the FFN widths that such a budget leaves must be a multiple of.
     plan : str or None
         A plan file that is carried out as it is; then nothing of the above is chosen, and without `data` nothing is fitted.
+    dtype : {"fp32", "fp16", "int8", "int8-static"}
+        Of a second ONNX file beside the one in fp32, which is always there: none, half precision, or int8 with activations in the
+        range of each batch, or in fixed ranges from train.
     max_drop : float or None
         Largest relative loss of the metric on the validation split, a share in [0, 1); written as ``"1%"``.
     recover : str or None
@@ -182,6 +185,7 @@ class Recipe(BaseModel):
     uniform: Annotated[bool, Field(strict=True)] = False
     multiple_of: Literal[1, 8, 16, 32] = 1
     plan: Name | None = None
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "fp32"
     max_drop: Percent | None = None
     recover: Annotated[str, BeforeValidator(_effort)] | None = None
     freeze: Column | None = None

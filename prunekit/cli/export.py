@@ -20,7 +20,7 @@ def export(
     optimize: Annotated[
         str, Option("--optimize", metavar="LEVEL", help="'none' or 'O1', what changes no output [default: O1].", show_default=False)
     ] = "O1",
-    triton: Annotated[bool, Option("--triton", help="Lay the directory out as a Triton model repository.", show_default=False)] = False,
+    triton: Annotated[bool, Option("--triton", help="Add a model repository of Triton, triton/.", show_default=False)] = False,
     max_length: Annotated[
         int | None, Option("--max-length", metavar="N", help="Longest row that the file must take, in tokens [default: the model's].")
     ] = None,
@@ -60,4 +60,8 @@ def export(
         print(f"  {name}: {count}")
     shapes = ", ".join(f"{shape.batch}x{shape.length}" for shape in report.parity.shapes)
     print(f"differs from the PyTorch model by {report.parity.max_abs_difference:.1e} at most, at batch x length {shapes}")
+    if report.fidelity is not None:
+        agree = report.fidelity.agreement
+        same = "" if agree is None else f", {agree:.1%} of predictions agree"
+        print(f"{report.dtype} against fp32, on random rows: error {report.fidelity.error:.2%} of the variance of the outputs{same}")
     print(f"\nwritten to {done.path}")

@@ -38,6 +38,10 @@ ApplyData = Annotated[
     str | None, Option("--data", metavar="NAME", help="File, directory or hub name, to solve the weights anew and to measure.")
 ]
 PlanOut = Annotated[Path, Option("--out", "-o", metavar="FILE", help="File to write [default: plan.json].", show_default=False)]
+Dtype = Annotated[
+    str | None,
+    Option("--dtype", metavar="NAME", help="'fp16', 'int8' or 'int8-static': one more ONNX file, in lower precision [default: fp32]."),
+]
 MaxDrop = Annotated[
     str | None, Option("--max-drop", metavar="PERCENT", help="Largest relative loss of the metric; more is an error [default: no bound].")
 ]

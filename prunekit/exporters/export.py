@@ -14,10 +14,14 @@ from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG
 from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
-from prunekit.exporters.parity import check_parity
+from prunekit.exporters.fidelity import fidelity, replies
+from prunekit.exporters.parity import SHAPES, check_parity
+from prunekit.exporters.precision import FILES, lower
 from prunekit.exporters.passes import Level
 from prunekit.exporters.source import Head, Source, load_source
-from prunekit.measure.records import Environment, Parity, environment
+from prunekit.exporters.triton import write_triton
+from prunekit.measure.records import Environment, Fidelity, Parity, environment
+from prunekit.measure.session import OnnxSession
 
 Dtype = Literal["fp32", "fp16", "int8"]
 MODEL = "onnx/model.onnx"
@@ -47,7 +51,9 @@ class ExportReport:
     passes : mapping
         {graph pass: places changed}.
     parity : Parity
-        The deployed file against the PyTorch model.
+        The file in fp32, which is always there, against the PyTorch model.
+    fidelity : Fidelity or None
+        The deployed file against that in fp32, on random rows; None where they are one.
     plan : str or None
         Digest of the plan of a slim model.
     environment : Environment
@@ -66,6 +72,7 @@ class ExportReport:
     optimize: Level
     passes: Mapping[str, int]
     parity: Parity
+    fidelity: Fidelity | None
     plan: str | None
     environment: Environment
 
@@ -113,13 +120,14 @@ def export(
     out : path
         The directory to write; it appears whole or not at all.
     dtype : {"fp32", "fp16", "int8"}
-        Type of the deployed weights.
+        Type of the deployed weights; where it is not fp32, the file in fp32 is there too. `compress` and `apply` have the data to try
+        which weights are worth keeping in fp32, and to measure what int8 costs.
     opset : int
         17 to 20.
     optimize : {"none", "O1"}
         O1 leaves out of the graph what does not change its outputs; see `prunekit.exporters.passes.optimize`.
     triton : bool
-        Lay the directory out as a model repository of Triton.
+        Add a model repository of Triton, `triton/`.
     max_length : int, optional
         Longest row that the file must take; default: the longest that model and tokenizer allow.
     pooling : {"mean", "cls", "last"}, optional
@@ -146,27 +154,36 @@ def export(
     OutputError
         A place that cannot be written.
     """
-    _check(dtype, optimize, triton)
+    _check(dtype, optimize)
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     with ArtefactWriter(out, overwrite) as folder:
         file, parity = _fp32(source, folder / MODEL, opset, optimize)
+        found = None
+        if dtype != "fp32":
+            plain, file = file, lower(file, folder / FILES[dtype], dtype).file
+            found = _fidelity(source, plain, file)
+        if triton:
+            write_triton(file.path, folder, Path(out).resolve().name)
         _write_model_files(source, folder)
-        report = _report(source, dtype, optimize, file, parity, folder)
+        report = _report(source, dtype, optimize, file, parity, found, folder)
         (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, optimize: str, triton: bool) -> None:
+def _check(dtype: str, optimize: str) -> None:
     if dtype not in get_args(Dtype):
         raise ParameterError("dtype", "export", f"one of {', '.join(get_args(Dtype))}", dtype)
-    # Here the file in lower precision is made from the one in fp32, and the directory laid out for Triton.
-    if dtype != "fp32":
-        raise ParameterError("dtype", "export", "fp32", dtype)
     if optimize not in ("none", "O1"):
         raise ParameterError("optimize", "export", "one of none, O1", optimize)
-    if triton:
-        raise ParameterError("triton", "export", "False", triton)
+
+
+def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
+    """How far the file in lower precision is from the other, on random rows."""
+    lengths = dict.fromkeys((rows, min(length, source.space.max_length)) for rows, length in SHAPES)
+    batches = [source.space.batch(*shape, seed=0, names=source.inputs) for shape in lengths]
+    got, want = (replies(OnnxSession(file.path), batches) for file in (low, plain))
+    return fidelity(got, want)
 
 
 def _fp32(source: Source, path: Path, opset: int, optimize: Level) -> tuple[OnnxFile, Parity]:
@@ -190,7 +207,7 @@ def _write_model_files(source: Source, folder: Path) -> None:
         raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
 
 
-def _report(source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, folder: Path) -> ExportReport:
+def _report(source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, found: Fidelity | None, folder: Path) -> ExportReport:
     return ExportReport(
         model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
         head=source.head,
@@ -205,6 +222,7 @@ def _report(source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parit
         optimize=optimize,
         passes=dict(file.passes),
         parity=parity,
+        fidelity=found,
         plan=None if source.plan is None else source.plan.digest,
         environment=environment(),
     )

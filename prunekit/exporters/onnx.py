@@ -274,11 +274,11 @@ def export_onnx(
                 do_constant_folding=True,
             )
             draw = partial(space.batch, seed=0, names=inputs)
-            proto, passes = optimize(onnx.load(str(raw)), level, draw, space.max_length, _save)
+            proto, passes = optimize(onnx.load(str(raw)), level, draw, space.max_length, save_model)
             _clean(proto, inputs, axes, {"prunekit.version": __version__, **(metadata or {})})
-            _save(proto, done)
+            save_model(proto, done)
             onnx.checker.check_model(str(done))
-            _move(done, path)
+            move_model(done, path)
         except PrunekitError:
             raise
         except OSError as error:
@@ -385,7 +385,8 @@ def _rename(graph: onnx.GraphProto, same: Mapping[str, str]) -> None:
                 _rename(attribute.g, same)
 
 
-def _save(proto: onnx.ModelProto, path: Path) -> None:
+def save_model(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model: one file, or above 2 GB a small one and its weights beside it in `data_path`."""
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if size < SINGLE_FILE:
         onnx.save_model(proto, str(path))
@@ -395,7 +396,7 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _move(done: Path, path: Path) -> None:
+def move_model(done: Path, path: Path) -> None:
     """Put a finished file and its data in place."""
     data_path(path).unlink(missing_ok=True)
     if data_path(done).is_file():

@@ -137,6 +137,47 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How far a file in lower precision is from the float32 one.
+
+    Attributes
+    ----------
+    error : float
+        Mean squared difference of the outputs, as a share of the variance of the float32 file's.
+    agreement : float or None
+        Share of predictions that are the same, in [0, 1]; None for outputs that predict no class.
+    """
+
+    error: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """What it costs to quantise one weight, alone.
+
+    Attributes
+    ----------
+    name : str
+        Where the graph reads it.
+    error : float
+        As in `Fidelity`.
+    share : float
+        Of the errors of all weights.
+    bytes_share : float
+        Of the bytes of all weights.
+    kept : bool
+        Whether it stayed float32.
+    """
+
+    name: str
+    error: float
+    share: float
+    bytes_share: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Timing:
     """One candidate's times.
 

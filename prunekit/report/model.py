@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prunekit.budget import Unit
 from prunekit.errors import DataError
-from prunekit.measure.records import Comparison, Environment, Parity
+from prunekit.measure.records import Comparison, Environment, Parity, WeightError
 from prunekit.tasks import Metric, TaskKind
 
 VERSION = 1
@@ -78,6 +78,42 @@ class Sizes(_Frozen):
     bytes: int
 
 
+class DeployedFile(_Frozen):
+    """One of the slim model's ONNX files.
+
+    Attributes
+    ----------
+    path : str
+        In the artefact's directory.
+    dtype : {"fp32", "fp16", "int8", "int8-static"}
+    bytes : int
+        With its external data.
+    value, low, high : float or None
+        The metric on the test split, measured on this file, and its 95% confidence interval; None without data.
+    agreement : float or None
+        Share of the test split's predictions that are those of the fp32 file; None for values and without data.
+    error : float or None
+        Mean squared difference of the outputs to those of the fp32 file, as a share of their variance.
+    weights : tuple of WeightError
+        What it costs to quantise each weight alone, the dearest first, and which stayed in fp32 for it.
+    """
+
+    path: str
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"]
+    bytes: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    agreement: float | None = None
+    error: float | None = None
+    weights: tuple[WeightError, ...] = ()
+
+    @property
+    def timing(self) -> str:
+        """Its name in the comparisons of latency."""
+        return "slim" if self.dtype == "fp32" else f"slim {self.dtype}"
+
+
 class BudgetResult(_Frozen):
     """A budget and what was reached.
 
@@ -132,10 +168,12 @@ class Report(_Frozen):
     rows : tuple of Row
         "slim" is always there; "dense" where the model came fine-tuned.
     dense, slim : Sizes
+    files : tuple of DeployedFile
+        The slim model's ONNX files, that in fp32 first.
     mean_length : float
         Tokens of a row on average, special tokens included.
     latency : tuple of Comparison
-        One for each batch size; baseline "dense", candidate "slim".
+        One for each batch size; baseline "dense", candidate "slim" and, where there is one, its file in lower precision.
     parity : Parity
         Of the file that ships.
     plan_digest : str
@@ -161,6 +199,7 @@ class Report(_Frozen):
     rows: tuple[Row, ...]
     dense: Sizes
     slim: Sizes
+    files: tuple[DeployedFile, ...] = ()
     mean_length: float
     latency: tuple[Comparison, ...] = ()
     parity: Parity

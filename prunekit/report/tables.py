@@ -31,7 +31,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
     console.print(plain_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
-    for table in (words.scores(report), words.sizes(report), words.latency(report), words.budgets(report)):
+    for table in (words.scores(report), words.sizes(report), words.files(report), words.latency(report), words.budgets(report)):
         if table.rows:
             console.print()
             console.print(_rich(table, plain))
@@ -56,7 +56,7 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
 
 def to_markdown(report: Report) -> str:
     """The report as GitHub-flavoured Markdown."""
-    tables = [words.scores(report), words.sizes(report), words.latency(report), words.budgets(report)]
+    tables = [words.scores(report), words.sizes(report), words.files(report), words.latency(report), words.budgets(report)]
     parts = [
         f"# {report.model} on {report.data}",
         f"**{words.headline(report)}.**",
@@ -79,7 +79,7 @@ def stages(report: Report) -> Table:
 
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
-    tables = (words.scores(report), words.sizes(report), words.latency(report))
+    tables = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
     return "\n\n".join([f"**{words.headline(report)}.**", *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
 
 

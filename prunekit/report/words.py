@@ -127,6 +127,47 @@ def sizes(report: Report) -> Table:
     return Table("Size", ("", "dense", "slim", "kept"), tuple((*row[:3], share(row[3])) for row in rows))
 
 
+def files(report: Report) -> Table:
+    """The files of the slim model beside each other, where there is more than one."""
+    if len(report.files) < 2:
+        return Table("Files", (), ())
+    header = ["file", "size"]
+    scored = report.row("slim") is not None
+    header += [metric_name(report), "agrees with fp32", "error"] if scored else []
+    header += [f"speed, batch {found.batch_size}" for found in report.latency]
+    rows = []
+    for file in report.files:
+        cells = [file.path, amount(file.bytes, "B")]
+        if scored:
+            cells += ["–" if file.value is None else metric_value(report, file.value), share(file.agreement), _error(file.error)]
+        rows.append((*cells, *(times(found.ratio(file.timing).value) for found in report.latency)))
+    return Table("Files of the slim model; speed is against dense in fp32", tuple(header), tuple(rows))
+
+
+def _error(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2g}%"
+
+
+def precision(report: Report) -> tuple[str, ...]:
+    """What was found about the weights of a file in lower precision, a sentence each."""
+    said = []
+    for file in report.files:
+        if not file.weights:
+            continue
+        kept = [weight for weight in file.weights if weight.kept]
+        names = ", ".join(
+            f"{weight.name} ({share(weight.share)} of the error, {share(weight.bytes_share)} of the bytes)" for weight in kept
+        )
+        first = file.weights[0]
+        said.append(
+            f"{file.path}: each of {len(file.weights)} weights was tried alone on validation rows; "
+            + (f"in fp32 stayed {names}." if kept else f"none stayed in fp32; {first.name} costs most, {share(first.share)} of the error.")
+        )
+    if any(file.error is not None for file in report.files[1:]):
+        said.append("Error of a file: mean squared difference of its outputs to those in fp32, as a share of their variance.")
+    return tuple(said)
+
+
 def latency(report: Report) -> Table:
     """Times and the interleaved ratio at each batch size."""
     rows = []
@@ -178,7 +219,7 @@ def method(report: Report) -> tuple[str, ...]:
         )
     if report.max_drop is not None:
         said.append(f"The search was allowed a relative loss of {share(report.max_drop)} on the validation split.")
-    return (*said, *report.notes)
+    return (*said, *precision(report), *report.notes)
 
 
 def machine(found: Environment) -> str:

@@ -18,6 +18,7 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import ParameterError
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
+from prunekit.exporters.precision import FILES, lower
 from prunekit.measure.latency import compare
 from prunekit.measure.records import Comparison
 from prunekit.measure.session import OnnxSession
@@ -79,6 +80,8 @@ class Bare:
 
 def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
     """Load the model and slice it."""
+    if recipe.dtype == "int8-static":
+        raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
     if plan.readout is not None:
         raise ParameterError("data", "apply", "given for a plan with a readout, whose classifier is fitted on it", recipe.data)
     with stage("load"):
@@ -104,10 +107,14 @@ def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: 
         parity = check_parity(slim.path, bare.slim, inputs=names, space=spaces["slim"])
         dense = export_onnx(bare.loaded.model, scratch / "dense.onnx", inputs=names, space=spaces["dense"])
         check_parity(dense.path, bare.loaded.model, inputs=names, space=spaces["dense"])
+    low = None
+    if recipe.dtype != "fp32":
+        with stage(recipe.dtype):
+            low = lower(slim, folder / FILES[recipe.dtype], recipe.dtype)
     with stage("latency"):
-        files = {"dense": dense, "slim": slim}
+        files = {"dense": dense, "slim": slim, **({} if low is None else {f"slim {recipe.dtype}": low.file})}
         latency = tuple(_timed(files, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)
-    return Files(slim, dense, {}, parity), latency
+    return Files(slim, dense, {}, parity, low), latency
 
 
 def _timed(
@@ -120,7 +127,7 @@ def _timed(
 ) -> Comparison:
     sessions = {name: OnnxSession(file.path, threads=recipe.threads) for name, file in files.items()}
     feeds = {
-        name: [session.feeds(spaces[name].batch(rows, int(length), seed=recipe.seed, names=names)) for length in lengths]
+        name: [session.feeds(spaces[name.partition(" ")[0]].batch(rows, int(length), seed=recipe.seed, names=names)) for length in lengths]
         for name, session in sessions.items()
     }
     return compare(

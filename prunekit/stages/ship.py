@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from prunekit import __version__
+from prunekit.data.batches import encode
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
+from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.measure.latency import latency_of_files
 from prunekit.measure.metric import outputs_of_file
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stages.values import Answers, Files, Inputs, Measured, Models, Neurons, space_of
+
+#: Rows on which int8 is tried and calibrated.
+SEARCH = 64
 
 
 def export_slim(model: nn.Module, plan: Plan, folder: Path, inputs: tuple[str, ...], space: InputSpace) -> OnnxFile:
@@ -24,7 +30,7 @@ def export_slim(model: nn.Module, plan: Plan, folder: Path, inputs: tuple[str, .
     return export_onnx(model, folder / "onnx" / "model.onnx", inputs=inputs, space=space, metadata=metadata)
 
 
-def deploy(inputs: Inputs, models: Models, folder: Path, scratch: Path, stage: Stages) -> Files:
+def deploy(recipe: Recipe, inputs: Inputs, models: Models, folder: Path, scratch: Path, stage: Stages) -> Files:
     """Export the slim model into the artefact and the dense one beside it, each checked against PyTorch."""
     names, text = inputs.view.inputs, models.text
     with stage("export"):
@@ -39,13 +45,28 @@ def deploy(inputs: Inputs, models: Models, folder: Path, scratch: Path, stage: S
         baselines = {
             name: export_onnx(model, scratch / f"{name}.onnx", inputs=names, space=space) for name, model in models.baselines.items()
         }
-    return Files(slim, dense, baselines, parity)
+    return Files(slim, dense, baselines, parity, _lowered(recipe, inputs, models, slim, folder, stage))
+
+
+def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, folder: Path, stage: Stages) -> LowFile | None:
+    """The slim file in lower precision; which weights stay float32 is searched on the validation split."""
+    dtype, text = recipe.dtype, models.text
+    if dtype == "fp32":
+        return None
+    with stage(dtype):
+        search = text.encoded["validation"].sample(SEARCH, recipe.seed)
+        rows = inputs.data.train
+        chosen = np.random.default_rng(recipe.seed).permutation(len(rows))[:SEARCH]
+        train = encode(rows.take(chosen), text.tokenizer, max_length=recipe.max_length, per_token=inputs.data.task.per_token)
+        batches, calibration = ([batch.inputs for batch in found.batches(max_rows=16)] for found in (search, train))
+        return lower(slim, folder / FILES[dtype], dtype, search=batches, calibration=calibration)
 
 
 def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, stage: Stages) -> Measured:
     """Score the deployed file on the test split, beside its baselines, and time it against the dense one."""
     task, threads, text = inputs.data.task, recipe.threads, models.text
-    ours = {"slim": files.slim, **files.baselines}
+    low = {} if files.low is None else {"low": files.low.file}
+    ours = {"slim": files.slim, **low, **files.baselines}
     theirs = {"dense": files.dense} if inputs.own_head else {}
     with stage("score"):
         labels = inputs.encoded["test"].labels
@@ -55,15 +76,15 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
                 test[name] = Answers(outputs_of_file(file.path, encoded, threads=threads), encoded.labels)
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         for held, name, file in (
-            (text.encoded["validation"], "slim", files.slim),
+            *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),
             *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
         ):
             validation[name] = task.score(outputs_of_file(file.path, held, threads=threads), held.labels)
     with stage("latency"):
         latency = latency_of_files(
-            {"dense": files.dense.path, "slim": files.slim.path},
+            {"dense": files.dense.path, "slim": files.slim.path, **{f"slim {recipe.dtype}": file.path for file in low.values()}},
             inputs.encoded["test"],
-            own={"slim": text.encoded["test"]},
+            own=dict.fromkeys(("slim", f"slim {recipe.dtype}"), text.encoded["test"]),
             threads=threads,
             seed=recipe.seed,
         )

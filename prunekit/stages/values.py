@@ -17,6 +17,7 @@ from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded
 from prunekit.data.rows import TaskData
 from prunekit.exporters.onnx import InputSpace, OnnxFile, sample_space
+from prunekit.exporters.precision import LowFile
 from prunekit.measure.records import Comparison, Parity
 from prunekit.plan import Plan
 from prunekit.select.readout import ReadoutChoice
@@ -151,12 +152,19 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """What was exported; the dense file and the baselines are measured and not kept."""
+    """What was exported; the dense file and the baselines are measured and not kept.
+
+    Attributes
+    ----------
+    low : LowFile or None
+        The slim file in lower precision, where the recipe asks for one.
+    """
 
     slim: OnnxFile
     dense: OnnxFile
     baselines: Mapping[str, OnnxFile]
     parity: Parity
+    low: LowFile | None = None
 
 
 class Answers(NamedTuple):

@@ -1,0 +1,260 @@
+"""A float32 ONNX model in int8: weights by channel, activations in the range of each batch or in calibrated ones.
+
+Matrix products become the integer products of the ONNX standard (`DynamicQuantizeLinear` or `QuantizeLinear`, then
+`MatMulInteger` and a scale), the pattern that onnxruntime recognises and runs as one kernel. Embeddings are gathered as int8
+and scaled after the gather. No operator is outside the standard, so the file runs where the float32 file runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from prunekit.errors import ExportError
+
+#: Matrices with fewer rows or columns stay: a head of few classes or two token types save nothing, and much hangs on them.
+NARROW = 8
+#: Processors without VNNI add two products of uint8 and int8 in 16 bits: 2 * 255 * 63 is the most that fits. Seven bits are
+#: exact on all of them, and cost no accuracy that shows beside the error of the activations.
+PRODUCT_LIMIT = 63
+TABLE_LIMIT = 127
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that int8 can hold.
+
+    Attributes
+    ----------
+    name : str
+        Where the graph reads it first: "bert.encoder.layer.0.attention.self.query".
+    initializer : str
+        Its name in the file.
+    kind : {"product", "table"}
+        The right-hand side of a matrix product, or an embedding.
+    elements : int
+    inputs : tuple of str
+        The values that it is multiplied with, or that number its rows.
+    """
+
+    name: str
+    initializer: str
+    kind: Literal["product", "table"]
+    elements: int
+    inputs: tuple[str, ...]
+
+
+def quantizable(proto: onnx.ModelProto) -> tuple[Weight, ...]:
+    """The weights of a float32 model that `quantize` turns into int8, in the order in which the graph reads them."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found: dict[str, Weight] = {}
+    for node in _direct(proto.graph):
+        role = _role(node, tensors)
+        if role is None:
+            continue
+        kind, weight, value = role
+        known = found.get(weight)
+        if known is not None and known.kind != kind:
+            # A table that is also multiplied with, as of a tied language-model head, would be needed twice.
+            del found[weight]
+            continue
+        inputs = (value,) if known is None else tuple(dict.fromkeys((*known.inputs, value)))
+        name = known.name if known else _name(node, weight)
+        found[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs)
+    return tuple(found.values())
+
+
+def _direct(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes, reading weights by their own names: the exporter passes those that layers share through Identity."""
+    stored, renamed = {tensor.name for tensor in graph.initializer}, dict[str, str]()
+    given = {output.name for output in graph.output}
+    for node in graph.node:
+        # A subgraph could read the other name; then everything stays.
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            return list(graph.node)
+        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] not in given:
+            renamed[node.output[0]] = node.input[0]
+    found = []
+    for node in graph.node:
+        if node.output[0] not in renamed:
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
+            for at, name in enumerate(copied.input):
+                copied.input[at] = renamed.get(name, name)
+            found.append(copied)
+    return found
+
+
+def _role(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> tuple[Literal["product", "table"], str, str] | None:
+    """(kind, weight, other input) of a node that reads a large float32 matrix in a way that int8 can replace."""
+    at = {"MatMul": 1, "Gemm": 1, "Gather": 0}.get(node.op_type)
+    if at is None or node.domain not in ("", "ai.onnx") or node.input[at] not in tensors:
+        return None
+    tensor = tensors[node.input[at]]
+    if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 2 or min(tensor.dims) < NARROW:
+        return None
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "Gather":
+        return None if attributes.get("axis", 0) != 0 else ("table", node.input[0], node.input[1])
+    if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or attributes.get("transA", 0):
+        return None
+    return "product", node.input[1], node.input[0]
+
+
+def _name(node: onnx.NodeProto, weight: str) -> str:
+    path = [part for part in (node.name or node.output[0]).split("/") if part]
+    # The exporter names a node by the modules that it lies in, the outermost its own wrapper, and by its type.
+    return ".".join(path[1:-1] if path[:1] == ["model"] else path[:-1]) or weight
+
+
+def quantize(
+    proto: onnx.ModelProto, *, keep: Collection[str] = (), ranges: Mapping[str, tuple[float, float]] | None = None
+) -> onnx.ModelProto:
+    """Turn weights into int8; the model given is left as it is.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        In float32, not fused: nodes of onnxruntime's own stay as they are.
+    keep : collection of str
+        Names of weights, as `quantizable` gives them, that stay float32.
+    ranges : mapping, optional
+        {value: (smallest, largest)} of what goes into the matrix products, from calibration rows; each is then quantised in that
+        fixed range. By default the range is taken anew from each batch.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Inputs and outputs as before; no shapes of intermediate values, which keep onnxruntime from fusing.
+
+    Raises
+    ------
+    ExportError
+        If nothing in the model can be quantised, or a weight is not finite.
+    """
+    weights = {weight.initializer: weight for weight in quantizable(proto) if weight.name not in keep}
+    if not weights:
+        raise ExportError("The model has no weight that int8 can hold. Export it with --dtype fp32.")
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    del made.graph.value_info[:], made.graph.node[:]
+    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges)
+    for node in _direct(proto.graph):
+        role = _role(node, writer.tensors)
+        if role is None or role[1] not in weights:
+            made.graph.node.append(node)
+        elif role[0] == "table":
+            writer.table(node)
+        else:
+            writer.product(node)
+    _drop_unused(made.graph)
+    return made
+
+
+class _Writer:
+    """Adds nodes and initializers to a graph; a value or a weight that is used twice is quantised once."""
+
+    def __init__(
+        self, graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto], ranges: Mapping[str, tuple[float, float]] | None
+    ) -> None:
+        self.graph, self.tensors, self.ranges = graph, tensors, ranges
+        self._weights: dict[tuple[str, bool], tuple[str, str]] = {}
+        self._values: dict[str, tuple[str, str, str]] = {}
+
+    def table(self, node: onnx.NodeProto) -> None:
+        rows, scales = self._weight(node.input[0], TABLE_LIMIT)
+        out = node.output[0]
+        self._node("Gather", [rows, node.input[1]], f"{out}_int8")
+        self._node("DequantizeLinear", [f"{out}_int8", scales], out, axis=-1)
+
+    def product(self, node: onnx.NodeProto) -> None:
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        weight, scales = self._weight(node.input[1], PRODUCT_LIMIT, transposed=transposed)
+        value, scale, zero = self._value(node.input[0])
+        out, bias = node.output[0], node.input[2] if len(node.input) > 2 else ""
+        self._node("MatMulInteger", [value, weight, zero], f"{out}_int32")
+        self._node("Cast", [f"{out}_int32"], f"{out}_cast", to=onnx.TensorProto.FLOAT)
+        self._node("Mul", [scale, scales], f"{out}_scale")
+        self._node("Mul", [f"{out}_cast", f"{out}_scale"], f"{out}_product" if bias else out)
+        if bias:
+            self._node("Add", [f"{out}_product", bias], out)
+
+    def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: int) -> None:
+        node = helper.make_node(kind, inputs, list(outputs), name=f"{outputs[0]}_{kind}")
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self.graph.node.append(node)
+
+    def _add(self, name: str, values: NDArray[np.generic]) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def _weight(self, name: str, limit: int, *, transposed: bool = False) -> tuple[str, str]:
+        """Names of the int8 weight and of its scales."""
+        key = name, transposed
+        if key not in self._weights:
+            values = numpy_helper.to_array(self.tensors[name])
+            if not np.isfinite(values).all():
+                raise ExportError(f"The weight {name!r} has NaN or infinity.")
+            rounded, scales = rounded_columns(values.T if transposed else values, limit)
+            base = f"{name}_t" if transposed else name
+            self._weights[key] = self._add(f"{base}_int8", rounded), self._add(f"{base}_scale", scales)
+        return self._weights[key]
+
+    def _value(self, name: str) -> tuple[str, str, str]:
+        """Names of a value as uint8, of its scale and of its zero point."""
+        if name not in self._values:
+            value, scale, zero = f"{name}_uint8", f"{name}_uint8_scale", f"{name}_uint8_zero"
+            if self.ranges is None:
+                self._node("DynamicQuantizeLinear", [name], value, scale, zero)
+            else:
+                step, offset = fixed_range(*self.ranges[name])
+                self._add(scale, np.array(step, dtype=np.float32))
+                self._add(zero, np.array(offset, dtype=np.uint8))
+                self._node("QuantizeLinear", [name, scale, zero], value)
+            self._values[name] = value, scale, zero
+        return self._values[name]
+
+
+def rounded_columns(values: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a matrix to integers in -limit .. limit, zero at zero, with one scale for each column.
+
+    Parameters
+    ----------
+    values : ndarray of shape (rows, columns), float32
+    limit : int
+        At most 127.
+
+    Returns
+    -------
+    (ndarray of shape (rows, columns), int8; ndarray of shape (columns,), float32)
+        `rounded * scales` is within half a scale of `values`.
+    """
+    largest = np.abs(values).max(axis=0)
+    scales = np.where(largest > 0, largest / limit, 1).astype(np.float32)
+    return np.ascontiguousarray(np.clip(np.rint(values / scales), -limit, limit).astype(np.int8)), scales
+
+
+def fixed_range(smallest: float, largest: float) -> tuple[float, int]:
+    """Step and zero point with which uint8 covers a range; 0 is always a value of its own, as padding needs it."""
+    low, high = min(smallest, 0.0), max(largest, 0.0)
+    step = (high - low) / 255 or 1.0
+    return step, int(np.clip(round(-low / step), 0, 255))
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in _read(node)} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
+
+
+def _read(node: onnx.NodeProto) -> list[str]:
+    inner = [name for attribute in node.attribute if attribute.HasField("g") for each in attribute.g.node for name in _read(each)]
+    return [*node.input, *inner]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from prunekit.errors import StatisticsError
+from prunekit.exporters.fidelity import Replies, fidelity
+from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
+from prunekit.exporters.precision import lower, ranges_of
+from prunekit.exporters.quantize import quantizable
+from prunekit.measure.session import OnnxSession
+from tests.models import build
+
+pytestmark = pytest.mark.needs("onnxruntime")
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> OnnxFile:
+    """A BERT of which one weight has an outlier in each column, so that int8 rounds the rest of it away."""
+    model: Any = build("bert", "ForSequenceClassification")
+    dense = model.bert.encoder.layer[2].intermediate.dense
+    dense.weight.data[:, 5] *= 60
+    return export_onnx(model, tmp_path_factory.mktemp("file") / "model.onnx", inputs=NAMES, space=sample_space(model.config))
+
+
+def batches(count: int = 4) -> list[dict[str, np.ndarray]]:
+    return [InputSpace(50, 1, max_length=20).batch(6, 8, seed=seed, names=NAMES) for seed in range(count)]
+
+
+def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: Path) -> None:
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), tolerance=0.0)
+    assert found.fidelity is not None
+    kept = {weight.name for weight in found.weights if weight.kept}
+    names = {weight.name: weight for weight in quantizable(onnx.load(str(file.path)))}
+    assert kept < {weight.name for weight in found.weights} == names.keys()
+    stored = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in onnx.load(str(tmp_path / "low.onnx")).graph.initializer}
+    assert {name for name in names if names[name].initializer in stored} == kept
+    errors = [weight.error for weight in found.weights]
+    assert errors == sorted(errors, reverse=True)
+    assert sum(weight.share for weight in found.weights) == pytest.approx(1)
+    assert sum(weight.bytes_share for weight in found.weights) == pytest.approx(1)
+    assert all(weight.share > weight.bytes_share for weight in found.weights if weight.kept)
+
+
+def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:
+    loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), tolerance=np.inf)
+    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), tolerance=0.0)
+    assert not any(weight.kept for weight in loose.weights)
+    assert loose.fidelity is not None
+    assert strict.fidelity is not None
+    assert strict.fidelity.error < loose.fidelity.error
+    assert loose.file.bytes < strict.file.bytes < file.bytes
+    assert loose.file.bytes == onnx_bytes(tmp_path / "loose.onnx")
+    blind = lower(file, tmp_path / "blind.onnx", "int8")
+    assert (blind.weights, blind.fidelity) == ((), None)
+    assert (tmp_path / "blind.onnx").read_bytes() == (tmp_path / "loose.onnx").read_bytes()
+
+
+def test_static_ranges_are_those_of_the_rows(file: OnnxFile, tmp_path: Path) -> None:
+    proto = onnx.load(str(file.path))
+    found = ranges_of(proto, tmp_path, batches())
+    values = {name for weight in quantizable(proto) if weight.kind == "product" for name in weight.inputs}
+    assert found.keys() == values
+    assert all(low < high for low, high in found.values())
+    few = ranges_of(proto, tmp_path, batches(1))
+    assert all(found[name][0] <= few[name][0] and few[name][1] <= found[name][1] for name in values)
+    made = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches())
+    kinds = {node.op_type for node in onnx.load(str(made.file.path)).graph.node}
+    assert "QuantizeLinear" in kinds
+    assert "DynamicQuantizeLinear" not in kinds
+    assert made.fidelity is not None
+    assert made.fidelity.error < 0.1
+
+
+def test_half_precision_keeps_types_and_answers(file: OnnxFile, tmp_path: Path) -> None:
+    made = lower(file, tmp_path / "half.onnx", "fp16", search=batches())
+    assert made.fidelity is not None
+    assert made.fidelity.error < 1e-4
+    assert made.fidelity.agreement == 1
+    session = OnnxSession(made.file.path)
+    assert session.inputs == NAMES
+    assert session(batches(1)[0])["logits"].dtype == np.float32
+    assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
+
+
+def test_fidelity_is_the_share_of_what_varies() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(3, 2, size=1000)
+    noise = generator.normal(0, 0.2, size=1000)
+    want = Replies({"logits": values}, np.arange(1000) % 4)
+    got = Replies({"logits": values + noise}, np.where(np.arange(1000) < 100, 4, np.arange(1000) % 4))
+    found = fidelity(got, want)
+    assert found.error == pytest.approx(float((noise**2).mean() / values.var()))
+    assert found.agreement == pytest.approx(0.9)
+    same = fidelity(want, want)
+    assert (same.error, same.agreement) == (0, 1)
+    assert fidelity(Replies(want.values, None), Replies(want.values, None)).agreement is None
+
+
+def test_answers_that_are_not_finite_stop(tmp_path: Path) -> None:
+    model: Any = build("bert", "ForSequenceClassification")
+    model.classifier.bias.data[1] = np.nan
+    file = export_onnx(model, tmp_path / "model.onnx", inputs=NAMES, space=sample_space(model.config))
+    with pytest.raises(StatisticsError, match="NaN or infinity"):
+        lower(file, tmp_path / "half.onnx", "fp16", search=batches())
+    assert not (tmp_path / "half.onnx").exists()
