@@ -156,7 +156,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vocabulary": ("sequence", "unseen", {"vocabulary": "data"}),
     "everything": ("base", "topics", {"layers": "0,2", "keep": ["60%", "40% params"], "vocabulary": "data"}),
     "blocks": ("sequence", "text", {"layers": "0,2", "keep": "40% params"}),
-    "uniform": ("sequence", "text", {"keep": "80% params", "uniform": True, "multiple_of": 8}),
+    "uniform": ("sequence", "text", {"keep": "80% params", "uniform": True, "multiple_of": 8, "dtype": "int8"}),
 }
 _HEADS = {
     "sequence": ("BertForSequenceClassification", 2),

@@ -64,7 +64,9 @@ def test_the_directory_is_complete_and_nothing_is_beside_it(case: str) -> None:
     result = line(case)
     found = {str(path.relative_to(result.path)) for path in result.path.rglob("*")}
     weights = "model.safetensors" if case in STOCK else "pruned.safetensors"
-    assert found - OLD == FILES | {weights}
+    low = {"onnx/model_quantized.onnx"} if result.report.files[1:] else set()
+    assert bool(low) == ("dtype" in CASES[case][2])
+    assert found - OLD == FILES | {weights} | low
     assert [path.name for path in result.path.parent.iterdir()] == [result.path.name]
     assert Plan.load(result.path / "plan.json") == result.plan
     assert Report.from_json((result.path / "report.json").read_text()) == result.report
@@ -250,6 +252,35 @@ def test_a_slim_vocabulary_says_what_it_costs() -> None:
     assert 0 < other < 60
     assert f"spells {other} of 60 test rows and 0 of 60 validation rows" in notes
     assert result.report.slim.params == result.report.dense.params - 4 * 16
+
+
+def test_the_file_in_int8_is_measured_and_is_what_the_budget_of_bytes_counts(tmp_path: Path) -> None:
+    result = line("uniform")
+    plain, low = result.report.files
+    assert (plain.dtype, low.dtype) == ("fp32", "int8")
+    assert plain.bytes == result.report.slim.bytes
+    assert low.bytes == (result.path / low.path).stat().st_size
+    batch = encoded(AutoTokenizer.from_pretrained(result.path), rows_of("uniform"))
+    got, want = (
+        OnnxSession(result.path / file.path)({name: tensor.numpy() for name, tensor in batch.items()})["logits"] for file in (low, plain)
+    )
+    assert low.agreement == pytest.approx((got.argmax(1) == want.argmax(1)).mean(), abs=0.05)
+    assert low.value == pytest.approx((got.argmax(1) == [row["label"] for row in rows_of("uniform")]).mean(), abs=0.05)
+    assert sum(weight.share for weight in low.weights) == pytest.approx(1)
+    assert {ratio.candidate for found in result.report.latency for ratio in found.ratios} == {"slim", "slim int8"}
+    text = (result.path / "report.md").read_text()
+    assert "| onnx/model_quantized.onnx |" in text
+    assert "was tried alone" in text
+
+
+@pytest.mark.parametrize(("dtype", "file"), [("fp16", "onnx/model_fp16.onnx"), ("int8", "onnx/model_quantized.onnx")])
+def test_a_plan_without_data_gives_files_in_lower_precision(dtype: Any, file: str, tmp_path: Path) -> None:
+    with lines.quick():
+        result = compress(checkpoint("sequence"), plan=line("uniform").path / "plan.json", dtype=dtype, out=tmp_path / "slim")
+    assert (tmp_path / "slim" / file).is_file()
+    assert result.report.files[1].value is None
+    with pytest.raises(ParameterError, match="int8-static, whose ranges come from it"):
+        compress(checkpoint("sequence"), plan=line("uniform").path / "plan.json", dtype="int8-static", out=tmp_path / "other")
 
 
 def test_uniform_results_load_in_transformers() -> None:

@@ -26,7 +26,7 @@ def to_html(report: Report) -> str:
         sections.append(_section("How many neurons", None, figures.trace(report), note))
     sections.append(_section("What is left of the model", words.sizes(report), figures.kept(report), _sizes_note(report)))
     if words.files(report).rows:
-        sections.append(f"<h2>Precision</h2>{_table(words.files(report))}")
+        sections.append(f"<h2>Precision</h2>{table(words.files(report))}")
     if report.latency:
         note = "Dense and slim took turns on the same batches of the data’s real lengths. A speed of 2× takes half the time."
         sections.append(_section("How fast it is", words.latency(report), figures.speeds(report), note))
