@@ -13,11 +13,11 @@ from prunekit import __version__
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG
-from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
 from prunekit.exporters.fidelity import fidelity, replies
+from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
 from prunekit.exporters.parity import SHAPES, check_parity
-from prunekit.exporters.precision import FILES, lower
 from prunekit.exporters.passes import Level
+from prunekit.exporters.precision import FILES, lower
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.measure.records import Environment, Fidelity, Parity, environment
@@ -207,7 +207,9 @@ def _write_model_files(source: Source, folder: Path) -> None:
         raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
 
 
-def _report(source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, found: Fidelity | None, folder: Path) -> ExportReport:
+def _report(
+    source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, found: Fidelity | None, folder: Path
+) -> ExportReport:
     return ExportReport(
         model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
         head=source.head,

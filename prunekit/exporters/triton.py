@@ -16,7 +16,7 @@ FOLDER = "triton"
 MAX_BATCH = 64
 #: Microseconds that a request may wait for others to be batched with.
 DELAY = 500
-_TYPES = {
+_TYPES: dict[int, str] = {
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.INT32: "TYPE_INT32",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
