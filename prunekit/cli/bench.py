@@ -54,6 +54,10 @@ def bench(
         str | None,
         Option("--gate", metavar="NAMES", help="What --max-regression is about [default: latency,params,macs,nodes,bytes]."),
     ] = None,
+    against: Annotated[
+        str | None,
+        Option("--against", metavar="NAMES", help="Also the model that MODEL came from: dense, dense-int8 or a backend, with commas."),
+    ] = None,
     time_budget: Annotated[float, Option("--time-budget", metavar="SECONDS", help="Time for all comparisons together.")] = 60.0,
     seed: Annotated[int, Option("--seed", metavar="N", help="Seed of the batches and of the bootstrap.")] = 0,
     json: Annotated[Path | None, Option("--json", metavar="FILE", help="Everything, raw times included.")] = None,
@@ -92,6 +96,7 @@ def bench(
         threads=threads,
         max_regression=allowed,
         min_speedup=min_speedup,
+        against=() if against is None else _names(against),
         time_budget=time_budget,
         seed=seed,
         **given,

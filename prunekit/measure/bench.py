@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.measure.against import rivals
 from prunekit.measure.backends.base import Runner
-from prunekit.measure.candidates import Candidate, parse, prepare
+from prunekit.measure.candidates import Candidate, parse, prepare, told_apart
 from prunekit.measure.counts import bytes_of, macs_of, params_of, read_graph, vocabulary_size, weights_of
 from prunekit.measure.gate import CHECKS, Gate
 from prunekit.measure.inputs import Case, check_sizes, data_cases, fixed_case, row_of
@@ -44,6 +45,7 @@ def bench(
     max_regression: float | None = None,
     min_speedup: float | None = None,
     checks: Sequence[str] = CHECKS,
+    against: Sequence[str] = (),
     time_budget: float = SECONDS,
     memory: bool = True,
     seed: int = 0,
@@ -75,6 +77,9 @@ def bench(
         Processor threads of each candidate.
     max_regression, min_speedup, checks
         As in `Gate`.
+    against : sequence of str
+        What a user would pick instead, of `prunekit.measure.against.RIVALS`, made from the model that the first artefact among
+        the models names as its source; where no baseline is given, the first of these is the baseline.
     time_budget : float
         Seconds for all comparisons together.
     memory : bool
@@ -102,13 +107,15 @@ def bench(
     if not time_budget > 0:
         raise ParameterError("time_budget", "bench", "more than 0 seconds", time_budget)
     candidates, base = _candidates(models, baseline, backends, device)
-    if len(candidates) < 2 and (max_regression is not None or min_speedup is not None):
+    if len(candidates) + len(against) < 2 and (max_regression is not None or min_speedup is not None):
         raise ParameterError("baseline", "bench", "given where one model is gated", "nothing")
     lengths = lengths or ("data" if data is not None else LENGTHS)
     if lengths == "data" and data is None:
         raise ParameterError("data", "bench", "given for the data's own lengths", "nothing", "Give --data, or --length 128.")
     with tempfile.TemporaryDirectory(prefix="prunekit-") as scratch:
-        ready = [prepare(candidate, Path(scratch)) for candidate in candidates]
+        others = rivals(against, candidates, device, Path(scratch))
+        base = others[0].name if others and baseline is None else base
+        ready = [prepare(candidate, Path(scratch)) for candidate in told_apart((*candidates, *others))]
         if lengths == "data":
             assert data is not None
             cases = data_cases(ready, batch_sizes, data, baseline=base, max_length=max_length, seed=seed, columns=columns or {})

@@ -67,7 +67,7 @@ def parse(specs: Sequence[str], backends: Sequence[str]) -> tuple[Candidate, ...
             found.append(
                 Candidate(name if (label and (named or len(backends) == 1)) or plain else f"{name} {backend}", BACKENDS[backend], source)
             )
-    return _told_apart(found)
+    return told_apart(found)
 
 
 def _check_backend(name: str) -> None:
@@ -99,7 +99,7 @@ def _label(path: Path) -> str:
     )
 
 
-def _told_apart(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def told_apart(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """A model against itself is a fair question: the second is called by its number."""
     seen: Counter[str] = Counter()
     named = []

@@ -209,7 +209,7 @@ class Ratio:
     candidate : str
     value : float
         Median over the rounds of time(baseline) / time(candidate) on the same batch, one right after the other; the
-        geometric mean of these medians where there are several sittings.
+        median of these medians where there are several sittings.
     low, high : float
         95% bootstrap interval over the sittings and the rounds within them.
     """
