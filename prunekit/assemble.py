@@ -155,8 +155,7 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
         )
         if not choice.target_met:
             notes.append(
-                f"no size within the budget reached the target on validation ({choice.target:.4f}): "
-                "the best that it allows was taken"
+                f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
             )
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")

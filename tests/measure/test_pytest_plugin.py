@@ -33,13 +33,13 @@ def model(path: Path) -> None:
 def test_the_fixture_gives_a_ratio_and_pytest_starts_without_us(tmp_path: Path, root: Path) -> None:
     model(tmp_path / "m.onnx")
     (tmp_path / "test_speed.py").write_text(TEST, encoding="utf-8")
-    argv = [sys.executable, "-m", "pytest", "-p", "prunekit.measure.pytest_plugin", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", "-p", "prunekit.measure.pytest_plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*argv, "-q", "--junitxml", "junit.xml", "test_speed.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(root)},
+        env={"PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     assert done.returncode == 1
     assert "shown with the tables" in done.stdout
