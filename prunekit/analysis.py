@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from prunekit import __version__
-from prunekit.analyzers.base import Analyzer, Need, Result, plain
+from prunekit.analyzers.base import MEMORY, Analyzer, Need, Result, plain
 from prunekit.analyzers.registry import ANALYZERS, find
+from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.measure.records import environment
@@ -21,9 +22,10 @@ from prunekit.recipe import Recipe
 from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import Stages, stages
 from prunekit.report.words import machine
-from prunekit.stages import Inputs, load_base, load_inputs, observe, unmet
+from prunekit.stages import Base, Inputs, load_base, load_inputs, observe, unmet
 from prunekit.stats.collected import Collected
 from prunekit.stats.record import Statistics
+from prunekit.stats.rows import LIMIT
 from prunekit.stats.sample import Sample
 
 VERSION = 1
@@ -60,8 +62,8 @@ class Analysis:
         One of each analyzer that ran.
     skipped : {name: why}
         Analyzers that could not run on what was given.
-    statistics : Statistics
-        Moments over [neurons | labels] of the rows of train, and a sample of them.
+    statistics : Statistics or None
+        Moments over [neurons | labels] of the rows of train, and a sample of them; None where they take more than 2 GiB.
     page : Page
         What `analysis.html` shows.
     """
@@ -69,7 +71,7 @@ class Analysis:
     path: Path
     results: Mapping[str, Result]
     skipped: Mapping[str, str]
-    statistics: Statistics
+    statistics: Statistics | None
     page: Page
 
 
@@ -78,6 +80,7 @@ def analyze(
     data: object = None,
     *,
     compare: str | Path | None = None,
+    out_of_domain: object = None,
     analyzers: Sequence[str] | None = None,
     rows: int = ROWS,
     out: str | Path = "prunekit-analysis",
@@ -95,6 +98,8 @@ def analyze(
         The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
     compare : path or str, optional
         A second model on the same rows: the one before fine-tuning, or another seed.
+    out_of_domain : path or str, or rows that are in memory already, optional
+        Text from elsewhere, on which the two models are compared too; no labels are read.
     analyzers : sequence of str, optional
         Names of `prunekit.analyzers.registry.ANALYZERS`; default: all that can run on what is given.
     rows : int
@@ -122,6 +127,8 @@ def analyze(
         raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
     if rows < 1:
         raise ParameterError("rows", "analyze", "at least 1", rows)
+    if out_of_domain is not None and compare is None:
+        raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
     check_output(out, overwrite, of="analyze")
     named = data if data is None or isinstance(data, (str, Path)) else None
     recipe = Recipe(model=model, data=named, **parameters)
@@ -140,45 +147,65 @@ def analyze(
             raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
         running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
         needs = frozenset().union(*(analyzer.needs for analyzer in running))
-        observed = observe(recipe, inputs, base, needs, Path(scratch), stage)
+        outside = None if out_of_domain is None else load_texts(out_of_domain, rows, seed=recipe.seed)
+        memory = _memory(inputs, base)
+        stage.say(memory)
+        observed = observe(recipe, inputs, base, outside, needs, Path(scratch), stage)
         results: dict[str, Result] = {}
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)
-        statistics = _statistics(inputs, observed.model.train, recipe)
-        shown = _page(inputs, compare, running, results, missing, recipe.seed, stage)
+        provenance = {
+            "prunekit": __version__,
+            "model": inputs.loaded.name,
+            "data": inputs.data.provenance,
+            "rows": len(inputs.data.train),
+            "seed": recipe.seed,
+            "max_length": recipe.max_length,
+        }
+        statistics = _statistics(inputs, observed.model.train, recipe.seed, provenance) if observed.model.fits else None
+        shown = _page(inputs, (*inputs.notes, memory), compare, running, results, missing, recipe.seed, stage)
         about = {
             "version": VERSION,
-            **statistics.provenance,
+            **provenance,
             "task": plain(inputs.data.task),
-            "source": statistics.source.model_dump(),
-            "pooling": statistics.pooling,
+            "source": inputs.view.source.model_dump(),
+            "pooling": inputs.pooling,
             "compare": None if compare is None else str(compare),
+            "out_of_domain": str(out_of_domain)
+            if isinstance(out_of_domain, (str, Path))
+            else out_of_domain and type(out_of_domain).__name__,
             "skipped": missing,
-            "notes": list(inputs.notes),
+            "notes": list(shown.notes),
             "seconds": stage.seconds,
         }
         _write(folder, shown, results, about, statistics)
     return Analysis(Path(out), results, missing, statistics, shown)
 
 
-def _statistics(inputs: Inputs, train: Collected, recipe: Recipe) -> Statistics:
-    sample = Sample.empty(SAMPLE, train.rows.width, seed=recipe.seed)
+def _statistics(inputs: Inputs, train: Collected, seed: int, provenance: Mapping[str, Any]) -> Statistics:
+    sample = Sample.empty(SAMPLE, train.rows.width, seed=seed)
     for start, chunk in train.rows.chunks():
         sample = sample.add(np.arange(start, start + len(chunk)), chunk)
-    provenance = {
-        "prunekit": __version__,
-        "model": inputs.loaded.name,
-        "data": inputs.data.provenance,
-        "rows": len(inputs.data.train),
-        "seed": recipe.seed,
-        "max_length": recipe.max_length,
-    }
     return Statistics(train.moments, sample, inputs.view.source, inputs.data.task.outputs, train.pooling, provenance)
+
+
+def _memory(inputs: Inputs, base: Base | None) -> str:
+    """What the statistics will take, said before they are collected."""
+    source = inputs.view.source
+    width = (source.layers + 1) * source.hidden
+    whole = 8 * width**2
+    vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
+    how = "" if whole <= MEMORY else " if it were held whole: it is made in parts, and statistics.safetensors is not written"
+    return (
+        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}; {whole / 2e6:,.0f} MB for the tree of clusters; "
+        f"{vectors / 1e6:,.0f} MB for rows, in a file where they exceed {LIMIT / 1e6:,.0f} MB"
+    )
 
 
 def _page(
     inputs: Inputs,
+    notes: tuple[str, ...],
     compare: str | Path | None,
     running: Sequence[Analyzer],
     results: Mapping[str, Result],
@@ -197,14 +224,15 @@ def _page(
     )
     sections = tuple(Section(analyzer.name, analyzer.title, results[analyzer.name]) for analyzer in running)
     seconds = ", ".join(f"{name} {spent:.1f} s" for name, spent in stage.seconds.items())
-    return Page(title, about, sections, dict(missing), inputs.notes, f"{machine(environment())}. Time: {seconds}.")
+    return Page(title, about, sections, dict(missing), notes, f"{machine(environment())}. Time: {seconds}.")
 
 
-def _write(folder: Path, shown: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics) -> None:
+def _write(folder: Path, shown: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics | None) -> None:
     found = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
     try:
         (folder / "analysis.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "analysis.html").write_text(analysis_html(shown), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"The analysis cannot be written: {error.strerror}.") from None
-    statistics.save(folder / "statistics.safetensors")
+    if statistics is not None:
+        statistics.save(folder / "statistics.safetensors")

@@ -57,12 +57,14 @@ class Ablation(Result):
         """How many layers are enough, and which single ones can go."""
         total, worst = len(self.layers), int(np.argmin(self.layers)) if self.layers else 0
         said = self._show
+        untouched, refitted = self.kept[self.enough], self.refitted[self.enough_refitted]
         lines = [
-            f"top layers: {_go(self.enough, total)} with the head untouched, {_go(self.enough_refitted, total)} with it refitted "
-            f"({said(self.kept[self.enough])} and {said(self.refitted[self.enough_refitted])}, dense {said(self.dense)}; 1% may be lost)"
+            f"{_go(self.enough_refitted, total)} within 1% of {said(self.dense)} if the head is refitted ({said(refitted)} then), "
+            f"{_go(self.enough, total)} with the head untouched ({said(untouched)})"
         ]
         if self.layers:
-            free = f"any of the layers {', '.join(map(str, self.free))} can" if self.free else "none can"
+            one = len(self.free) == 1
+            free = f"layer{'' if one else 's'} {', '.join(map(str, self.free))}{'' if one else ', each,'} can" if self.free else "none can"
             lines.append(f"one layer alone: {free} go within 1%; layer {worst + 1} costs most ({said(self.layers[worst])} without it)")
         return tuple(lines)
 
@@ -117,7 +119,7 @@ class Ablation(Result):
 
 def _go(enough: int, total: int) -> str:
     if enough == total:
-        return "none can go"
+        return "no top layer can go"
     return f"layer {total} can go" if enough == total - 1 else f"layers {enough + 1}-{total} can go"
 
 

@@ -29,6 +29,8 @@ PERMUTATIONS = 9999
 EXACT = 8
 #: Layers of a late block may go where the block is this unlikely to be chance.
 LEVEL = 0.05
+#: Two layers of at least this similarity are said to be near each other.
+NEAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,12 @@ class Cka(Result):
             series.append(Series(_SAID[kind], x, tuple(map(float, found.within[:, -1]))))
             if found.debiased is not None:
                 series.append(Series(f"{_SAID[kind]}, debiased", x, tuple(map(float, found.debiased[:, -1]))))
-        note = "A curve that is near 1 long before its end belongs to a model whose top layers repeat what is there already."
+        first = next(iter(self.rows.values())).within[:, -1]
+        near = int(np.flatnonzero(first >= NEAR)[0]) if (first >= NEAR).any() else len(first) - 1
+        note = (
+            "Where a curve nears 1 before its end, the layers above repeat what is there already; "
+            f"here the first layer above {NEAR:g} is {near} of {len(first) - 1}."
+        )
         return Curves("Similarity with the last layer", tuple(series), "layer (0: embeddings)", "linear CKA", note, whole_x=True)
 
 

@@ -112,7 +112,7 @@ class Clusters(Result):
         top = int(np.nanargmax(below))
         note = (
             "How much of a layer its own neurons repeat, and how much of it is in a cluster with a lower layer; "
-            f"layer {top} repeats most of what is below it ({below[top]:.0%} at {USUAL:g})."
+            f"of layer {top} {below[top]:.0%} is said below already at {USUAL:g}, more than of any other."
         )
         return Curves(
             "Redundancy of each layer", series, "layer (0: embeddings)", "share of the layer's neurons", note, whole_x=True, percent=True
@@ -124,7 +124,7 @@ class Clusters(Result):
         near = self.one_layer[_USUAL_AT] + self.adjacent[_USUAL_AT]
         note = (
             "Each bar is all clusters of two neurons or more at one threshold; "
-            f"at {USUAL:g} {near:.0%} of them stay within two adjacent layers."
+            f"at {USUAL:g}, {near:.0%} of them stay within two adjacent layers."
         )
         parts = ("one layer", "two adjacent layers", "farther apart")
         return Bars("Where clusters lie", names, parts, values, "share of the clusters, by threshold", note, percent=True)

@@ -77,21 +77,16 @@ class Importance(Result):
         return Heatmap("Heads", values, rows, columns, "layer", "head", "relative to the strongest", note)
 
     def _neurons(self, name: Literal["fisher", "removal"], said: str) -> Figure:
-        series = []
         sites = self._of("ffn")
-        total = sum(float(getattr(site, name).sum()) for site in sites)
-        units = sum(len(site.fisher) for site in sites)
-        for site in sites[:: max(1, len(sites) // 4)]:
-            values = np.sort(getattr(site, name))[::-1] * units / max(total, 1e-300)
-            at = np.unique(np.linspace(0, len(values) - 1, 60).astype(np.int64))
-            series.append(Series(f"layer {site.block + 1}", tuple((at + 1) / len(values)), tuple(map(float, values[at]))))
-        values = np.sort(np.concatenate([getattr(site, name) for site in sites]))[::-1]
-        half = float((np.cumsum(values) < 0.5 * values.sum()).mean())
+        every = np.concatenate([getattr(site, name) for site in sites])
+        chosen = sites if len(sites) <= 4 else [sites[at] for at in np.linspace(0, len(sites) - 1, 4).astype(np.int64)]
+        series = (_held("all layers", every), *(_held(f"layer {site.block + 1}", getattr(site, name)) for site in chosen))
+        half = np.searchsorted(np.cumsum(np.sort(every)[::-1]), 0.5 * every.sum()) + 1
         note = (
-            "Neurons of a layer from the most to the least important, 1 is the mean of all; "
-            f"{max(half, 1 / len(values)):.1%} of the FFN neurons hold half of the total."
+            "Neurons are taken from the most to the least important: the steeper a curve begins, the fewer matter; "
+            f"{half / len(every):.1%} of all FFN neurons hold half of the total."
         )
-        return Curves(f"FFN neurons by {said}", tuple(series), "share of the layer's neurons", "times the mean", note)
+        return Curves(f"FFN neurons by {said}", series, "share of the neurons", "share of the total that they hold", note, percent=True)
 
     def _agreement(self, role: str) -> Figure:
         there = [name for name in _SCORES if all(getattr(site, name) is not None for site in self._of(role))]
@@ -104,6 +99,13 @@ class Importance(Result):
             f"label-free Fisher and removal cost agree at {self.agreement[role][_pair('fisher', 'removal')]:.2f}."
         )
         return Heatmap(f"Agreement of the measures, {_SAID[role]}", matrix, rows, short, "", "measure", "Spearman correlation", note)
+
+
+def _held(name: str, values: Floats) -> Series:
+    """Share of the total that the most important neurons hold."""
+    total = np.concatenate([[0.0], np.cumsum(np.sort(values)[::-1])])
+    at = np.unique(np.linspace(0, len(values), 60).astype(np.int64))
+    return Series(name, tuple(map(float, at / len(values))), tuple(map(float, total[at] / max(total[-1], 1e-300))))
 
 
 def _pair(a: str, b: str) -> str:

@@ -29,7 +29,7 @@ from prunekit.cli.options import (
     Trust,
 )
 
-_OWN = ("model", "data", "compare", "analyzers", "rows", "out", "overwrite", "quiet")
+_OWN = ("model", "data", "compare", "out_of_domain", "analyzers", "rows", "out", "overwrite", "quiet")
 
 
 @app.command()
@@ -42,6 +42,9 @@ def analyze(
     ] = Path("prunekit-analysis"),
     compare: Annotated[
         str | None, Option("--compare", metavar="BASE_MODEL", help="A second model: the one before fine-tuning, or another seed.")
+    ] = None,
+    out_of_domain: Annotated[
+        str | None, Option("--out-of-domain", metavar="NAME", help="Text from elsewhere, on which the two models are compared too.")
     ] = None,
     analyzers: Annotated[
         str | None, Option("--analyzers", metavar="NAMES", help="Such as 'cka,rsa' [default: all that can run on what is given].")
@@ -75,6 +78,7 @@ def analyze(
         model,
         data,
         compare=compare,
+        out_of_domain=out_of_domain,
         analyzers=names,
         rows=ROWS if rows is None else rows,
         out=out,

@@ -86,6 +86,13 @@ def resolve(
     return _of_texts(data, text, text_pair, label)
 
 
+def text_column(data: Dataset) -> str:
+    """The column of the text, or of its words; raises DataError where none is named as one is."""
+    if _holds_words(data) and not _named(data, TEXTS):
+        return _only(data, TOKENS, "tokens", "--tokens", without=(), lists=True)
+    return (_named(data, TEXTS) or [_only(data, TEXTS, "text", "--text", without=())])[0]
+
+
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
     label = label or _only(data, LABELS, "label", "--label", without=(text, pair))
     if text is None and pair is None:

@@ -71,7 +71,7 @@ def _heatmap(figure: Heatmap) -> str:
     below = bottom + (longest + 12 if upright else 24)
     parts.append(text(left + columns * cell / 2, below + 14, figure.x, "tick", "middle"))
     parts.append(_turned(12, bottom / 2, figure.y))
-    width = max(left + columns * cell + 2, 300)
+    width = max(left + columns * cell + 2, left + 130 + 6.6 * len(figure.unit), 300)
     parts.append(_key(figure, left, below + 30))
     return _svg(width, below + 66, "".join(parts), figure.title, min(width, 300 if cell < _CELL_NUMBER else 0.9 * width))
 
@@ -98,7 +98,7 @@ def _key(figure: Heatmap, x: float, y: float) -> str:
         f' fill-opacity="{(at + 0.5) / steps:.3f}"/>'
         for at in range(steps)
     ]
-    ends = (text(x, y + 23, f"{figure.low:g}", "tick"), text(x + width, y + 23, f"{figure.high:g}", "tick", "end"))
+    ends = (text(x, y + 23, f"{figure.low:.3g}", "tick"), text(x + width, y + 23, f"{figure.high:.3g}", "tick", "end"))
     return "".join((*parts, *ends, text(x + width + 10, y + 9, figure.unit, "tick")))
 
 
@@ -138,21 +138,25 @@ def _curves(figure: Curves) -> str:
     ends = [value for series in figure.series for value in (*series.low, *series.high) if math.isfinite(value)]
     levels = [y for _, y in points] + ends + ([] if figure.reference is None else [figure.reference[1]])
     low, high = _range(levels, 0.06)
-    begin, end = min(place(x) for x, _ in points), max(place(x) for x, _ in points)
+    everywhere = [x for series in figure.series for x in series.x]
+    begin, end = place(min(everywhere)), place(max(everywhere))
     across = scale(begin, end if end > begin else begin + 1, left + 10, right - 10)
     up = scale(low, high, bottom, top)
     show = _percent if figure.percent else _plain
-    parts = [text(left - 8, 12, figure.y, "tick")]
+    parts = [text(0, 12, figure.y, "tick")]
     for tick in ticks(low, high):
         parts += [line(left, up(tick), right, up(tick), "grid"), text(left - 8, up(tick) + 4, show(tick), "tick", "end")]
-    for tick in _x_ticks(figure, points):
+    for tick in _x_ticks(figure, min(everywhere), max(everywhere)):
         at = across(place(tick))
         parts += [line(at, bottom, at, bottom + 5, "axis"), text(at, bottom + 19, _plain(tick), "tick", "middle")]
     parts += [line(left, bottom, right, bottom, "axis"), text((left + right) / 2, bottom + 40, figure.x, "tick", "middle")]
     if figure.reference is not None:
         name, level = figure.reference
         parts.append(line(left, up(level), right, up(level), "reference"))
-        parts.append(text(right, up(level) - 6 if up(level) - 18 > top else up(level) + 15, name, "tick halo", "end"))
+        # At the end where the first curve is farther away.
+        first, last = (abs(_points(figure.series[0])[at][1] - level) for at in (0, -1))
+        at, anchor = (left + 4, "start") if first > last else (right, "end")
+        parts.append(text(at, up(level) - 6 if up(level) - 18 > top else up(level) + 15, name, "tick halo", anchor))
     for number, series in reversed(list(enumerate(figure.series))):
         parts.append(_curve(series, f"c{min(number, COLOURS - 1)}", lambda x: across(place(x)), up))
     if figure.chosen is not None:
@@ -185,8 +189,7 @@ def _mark(chosen: tuple[str, float, float], x: float, y: float, bottom: float) -
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="chosen"/>' + text(x + shift, below, chosen[0], "figure slim halo", anchor)
 
 
-def _x_ticks(figure: Curves, points: Sequence[tuple[float, float]]) -> list[float]:
-    low, high = min(x for x, _ in points), max(x for x, _ in points)
+def _x_ticks(figure: Curves, low: float, high: float) -> list[float]:
     if figure.log_x:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         every = (1, 2, 5) if last - first <= 3 else (1,)

@@ -54,6 +54,12 @@ class Stages:
         elif self._console is not None:
             self._console.print(f"{name}: {self.seconds[name]:.1f} s")
 
+    def say(self, line: str) -> None:
+        """A line between the stages."""
+        console = self._bars.console if self._bars is not None else self._console
+        if console is not None:
+            console.print(Text(line))
+
     def step(self, done: int, total: int, note: str = "") -> None:
         """So much of the stage is done; `note` stands beside its name."""
         if self._bars is not None and self._bar is not None:

@@ -22,6 +22,7 @@ from prunekit.stages.inputs import load_dense
 from prunekit.stages.values import Inputs
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected
+from prunekit.stats.sample import Sample
 from prunekit.stats.units import unit_scores
 
 #: Single tokens that are sampled.
@@ -69,7 +70,9 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
     return found
 
 
-def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need], scratch: Path, stage: Stages) -> Observed:
+def observe(
+    recipe: Recipe, inputs: Inputs, base: Base | None, outside: Rows | None, needs: Set[Need], scratch: Path, stage: Stages
+) -> Observed:
     """Collect what some analyzers need together.
 
     Parameters
@@ -80,6 +83,8 @@ def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need],
         The model and the rows.
     base : Base or None
         The model to compare with.
+    outside : Rows or None
+        Text from elsewhere.
     needs : set of Need
         The union of what the analyzers need.
     scratch : Path
@@ -88,6 +93,11 @@ def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need],
     reader = _Reader(recipe, inputs, needs, scratch, stage)
     model = reader.read(inputs.loaded.name, inputs.view, inputs.encoded)
     other = None if base is None else reader.read(base.name, base.view, base.encoded)
+    strange = None
+    if outside is not None and base is not None and Need.TOKENS in needs:
+        tokenizer = inputs.loaded.tokenizer
+        text = encode(outside, tokenizer, max_length=recipe.max_length, per_token=False)
+        strange = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
     units, ablations = None, None
     if Need.UNITS in needs:
         with stage("score units"):
@@ -100,7 +110,7 @@ def observe(recipe: Recipe, inputs: Inputs, base: Base | None, needs: Set[Need],
     types = None
     if inputs.data.task.per_token:
         types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
-    return Observed(inputs.data.task, model, other, units=units, ablations=ablations, seed=recipe.seed, types=types)
+    return Observed(inputs.data.task, model, other, strange, units=units, ablations=ablations, seed=recipe.seed, types=types)
 
 
 def _first(encoded: Encoded, rows: int) -> Encoded:
@@ -125,6 +135,24 @@ class _Reader:
             return None
         train, validation = (_sentences(self._inputs.data.splits[name], encoded[name]) for name in ("train", "validation"))
         return train, validation
+
+    def tokens(self, view: ModelView, encoded: Encoded) -> Sample:
+        """Single tokens of text that has no labels."""
+        with self._stage("read other text"):
+            found = collect(
+                view,
+                encoded,
+                pooling="mean",
+                outputs=2,
+                directory=self._scratch,
+                moments=False,
+                tokens=TOKENS,
+                seed=self._seed,
+                progress=self._stage.step,
+            )
+        found.rows.close()
+        assert found.tokens is not None
+        return found.tokens
 
     def _split(self, view: ModelView, encoded: Encoded, tokens: int) -> Collected:
         with self._stage("read"):
