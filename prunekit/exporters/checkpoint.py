@@ -97,6 +97,16 @@ def is_stock(model: nn.Module) -> bool:
     return shapes[0] == shapes[1]
 
 
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Save a tokenizer so that transformers 4 loads it too, which does not know the class that 5 names where it has no other."""
+    tokenizer.save_pretrained(str(directory))
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directory: str | Path) -> Path:
     """Write a slim model so that `load` gives it back exactly.
 
@@ -139,7 +149,7 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
         save_file(state, weights, metadata={"format": "pt", "plan": plan.digest})
         _sort_metadata(weights)
         if tokenizer is not None:
-            tokenizer.save_pretrained(str(directory))
+            save_tokenizer(tokenizer, directory)
     except OSError as error:
         raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from None
     return weights

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from prunekit import __version__
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
-from prunekit.exporters.checkpoint import CONFIG
+from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
 from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
 from prunekit.exporters.parity import SHAPES, check_parity
@@ -202,7 +202,9 @@ def _write_model_files(source: Source, folder: Path) -> None:
         else:
             shutil.copyfile(given / CONFIG, folder / CONFIG)
             source.plan.save(folder / "plan.json")
-        source.tokenizer.save_pretrained(str(folder))
+        # A loader feeds what the tokenizer says that the model takes.
+        source.tokenizer.model_input_names = list(source.inputs)
+        save_tokenizer(source.tokenizer, folder)
     except OSError as error:
         raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
 

@@ -1,0 +1,55 @@
+"""Loads an exported directory in other products' environments, and holds their answers against prunekit's own.
+
+    python tests/interop/run.py HOME                # makes what is missing below HOME, with pip and npm, and runs all
+    python tests/interop/run.py HOME --only optimum
+
+HOME/optimum, HOME/st and HOME/tjs are environments of their own: the first two need an older transformers, and
+transformers.js needs Node. Without one of them `pytest tests/interop` skips what it is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = {
+    "optimum": ("optimum-onnx==0.1.0", "transformers==4.57.6", "onnxruntime", "torch"),
+    "st": ("sentence-transformers==5.7.0", "optimum-onnx==0.1.0", "transformers==4.57.6", "onnxruntime", "torch"),
+}
+MODULE = "@huggingface/transformers@4.3.1"
+
+
+def make(home: Path, name: str) -> None:
+    """Make an environment that is not there yet."""
+    folder = home / name
+    if name in PACKAGES:
+        if not (folder / "bin" / "python").exists():
+            venv.create(folder, with_pip=True)
+            subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", *PACKAGES[name]], check=True)
+    elif not (folder / "node_modules").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without its scripts, onnxruntime-node does not fetch libraries for CUDA.
+        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", MODULE], cwd=folder, check=True)
+
+
+def main() -> int:
+    """Make the environments, and run pytest."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--only", choices=("optimum", "st", "tjs"))
+    given = parser.parse_args()
+    names = (given.only,) if given.only else ("optimum", "st", "tjs")
+    for name in names:
+        make(given.home.resolve(), name)
+    chosen = ["-k", given.only] if given.only else []
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "tests" / "interop"), *chosen]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PRUNEKIT_INTEROP": str(given.home.resolve())}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
