@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,27 +54,6 @@ def make(path: Path, rows: int, layers: int, hidden: int, seed: int) -> None:
     np.save(labels_file(path), labels)
 
 
-class FileRows:
-    """A float32 .npy file, read by plain file calls: pages of a mapping would count as memory of the process."""
-
-    def __init__(self, path: Path) -> None:
-        mapped = np.load(path, mmap_mode="r")
-        self.shape, self._offset = mapped.shape, mapped.offset
-        self._file = os.open(path, os.O_RDONLY)
-
-    def chunks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        n, width = self.shape
-        step = size or max(1, 2**25 // (4 * width))
-        buffer = np.empty((min(step, n), width), dtype=np.float32)
-        for start in range(0, n, step):
-            chunk = buffer[: min(step, n - start)]
-            data, at = chunk.data.cast("B"), self._offset + start * width * 4
-            while data:
-                count = os.preadv(self._file, [data], at)
-                data, at = data[count:], at + count
-            yield start, chunk
-
-
 def initial(width: int) -> tuple[np.ndarray, np.ndarray]:
     """The same first weights for both, as a fresh linear layer draws them."""
     generator, bound = np.random.default_rng(0), 1 / np.sqrt(width)
@@ -87,11 +64,12 @@ def ours(path: Path, thresholds: list[float]) -> dict[str, object]:
     from prunekit.analyzers.dalvi import DalviProbe
     from prunekit.analyzers.ranking import ranking
     from prunekit.analyzers.screening import clusters_of_rows
+    from prunekit.stats.rows import RowStore
 
     seconds: dict[str, float] = {}
     clusters = []
     with Clock(seconds, "clusters"):
-        rows, labels = FileRows(path), np.load(labels_file(path))
+        rows, labels = RowStore.open(path), np.load(labels_file(path))
         clusters = [clusters_of_rows(rows, threshold) for threshold in thresholds]
     with Clock(seconds, "probe"):
         probe = DalviProbe(CLASSES, PENALTY, PENALTY, epochs=EPOCHS, batch=BATCH)

@@ -47,6 +47,7 @@ class RowStore:
         self._directory, self._limit = directory, limit
         self._memory: Rows | None = None
         self._file: int | None = None
+        self._offset = 0
         if rows * columns * 4 <= limit:
             self._memory = np.zeros(self.shape, dtype=np.float32)
             return
@@ -67,6 +68,21 @@ class RowStore:
             raise StatisticsError(f"Rows must be a matrix. Got shape {values.shape} instead.")
         store = cls(*values.shape, directory=directory, limit=limit)
         store.put(np.arange(len(values)), values)
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> RowStore:
+        """A float32 matrix in a .npy file, read where it lies and never written; raises StatisticsError for any other file."""
+        try:
+            mapped = np.load(path, mmap_mode="r")
+            file = os.open(path, os.O_RDONLY)
+        except (OSError, ValueError) as error:
+            raise StatisticsError(f"{str(path)!r} cannot be read as a matrix: {error}") from None
+        store = cls(0, 0)
+        store._memory, store._file = None, file
+        if not isinstance(mapped, np.memmap) or mapped.dtype != np.float32 or mapped.ndim != 2 or not mapped.flags.c_contiguous:
+            raise StatisticsError(f"{str(path)!r} must hold a float32 matrix, row after row. Got {mapped.dtype} of shape {mapped.shape}.")
+        store.shape, store._offset = (mapped.shape[0], mapped.shape[1]), mapped.offset
         return store
 
     def __len__(self) -> int:
@@ -116,7 +132,7 @@ class RowStore:
         buffer = np.empty((min(step, len(self)), self.width), dtype=np.float32)
         for start in range(0, len(self), step):
             count = min(step, len(self) - start)
-            _read(self._descriptor(), buffer[:count], start * self.width * 4)
+            _read(self._descriptor(), buffer[:count], self._offset + start * self.width * 4)
             chunk = buffer[:count].view()
             chunk.flags.writeable = False
             yield start, chunk

@@ -108,3 +108,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     ]
     # 200 MB more on disk; in memory not even a tenth of it.
     assert peaks[1] - peaks[0] < 20
+
+
+def test_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).normal(size=(57, 9)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", matrix)
+    with RowStore.open(tmp_path / "rows.npy") as rows:
+        assert rows.shape == (57, 9)
+        for size in (1, 10, 57, 100):
+            found = [(start, chunk.copy()) for start, chunk in rows.chunks(size)]
+            assert [start for start, _ in found] == list(range(0, 57, size))
+            np.testing.assert_array_equal(np.concatenate([chunk for _, chunk in found]), matrix)
+        # A pass that is left early leaves nothing behind.
+        next(iter(rows.chunks(5)))
+        np.testing.assert_array_equal(np.concatenate([chunk for _, chunk in rows.columns([3]).chunks()]), matrix[:, [3]])
+    for name, other in {"wide": matrix.astype(np.float64), "flat": matrix[0], "turned": np.asfortranarray(matrix)}.items():
+        np.save(tmp_path / f"{name}.npy", other)
+        with pytest.raises(StatisticsError, match="row after row"):
+            RowStore.open(tmp_path / f"{name}.npy")
+    with pytest.raises(StatisticsError, match="cannot be read"):
+        RowStore.open(tmp_path / "missing.npy")
