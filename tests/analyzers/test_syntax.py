@@ -72,7 +72,8 @@ def test_trees_of_one_relation_are_one_line() -> None:
     whole = inputs()
     assert whole.model.trees is not None
     flat = tuple(
-        tuple(replace(tree, labels=tuple("root" if not head else "x" for head in tree.heads)) for tree in each) for each in whole.model.trees
+        tuple(replace(tree, labels=tuple("root" if not head else "x" for head in tree.heads)) for tree in each)
+        for each in whole.model.trees
     )
     with pytest.raises(StatisticsError, match="fewer than two relations"):
         syntax.run(replace(whole, model=replace(whole.model, trees=(flat[0], flat[1]))))
