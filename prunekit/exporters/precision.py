@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +101,7 @@ def lower(
         save_model(made, done)
         onnx.checker.check_model(str(done))
         move_model(done, path)
-    file = OnnxFile(path, onnx_bytes(path), source.opset, source.route, source.inputs, source.outputs)
+    file = replace(source, path=path, bytes=onnx_bytes(path))
     return LowFile(file, dtype, found, weights)
 
 
