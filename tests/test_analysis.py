@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Analysis
 ) -> None:
     for module in ("analysis", "analyzers.base", "stages.observe"):
-        monkeypatch.setattr(f"prunekit.{module}.MEMORY", 1000)
+        monkeypatch.setattr(importlib.import_module(f"prunekit.{module}"), "MEMORY", 1000)
     parts = analyze(pair[0], data("text"), analyzers=["cka", "clusters"], rows=80, out=tmp_path / "a", pooling="mean")
     assert parts.statistics is None
     assert {path.name for path in parts.path.iterdir()} == FILES - {"statistics.safetensors"}

@@ -103,7 +103,11 @@ class Knowledge(Result):
         rows = tuple(
             (name, *(said(self.metric, column[at]) for column in columns)) for at, name in enumerate(layer_names(len(found.alone)))
         )
-        return Table(f"{self.metric.value}, validation", tuple(header), rows, strong)
+        note = (
+            "A layer alone, and all layers up to it; where control labels are learned as well as the real ones, the probe learns by heart. "
+            f"The row in colour, layer {strong}, is the lowest that is enough."
+        )
+        return Table(f"{self.metric.value}, validation", tuple(header), rows, strong, note)
 
 
 def _series(name: str, values: tuple[float, ...]) -> Series:

@@ -122,7 +122,9 @@ class Syntax(Result):
                 known = at < len(found.uuas) and bool(np.isfinite(found.uuas[at]))
                 cells += [f"{found.uuas[at]:.1%}", f"{found.spearman[at]:.2f}", f"{found.edges[at]:.1%}"] if known else ["-"] * 3
             rows.append((layer, *cells))
-        return Table("Trees, by layer", tuple(header), tuple(rows), int(np.nanargmax(self.model.uuas)))
+        best = int(np.nanargmax(self.model.uuas))
+        note = f"Share of tree edges found, correlation with tree distances, and relations told; layer {best} finds most edges."
+        return Table("Trees, by layer", tuple(header), tuple(rows), best, note)
 
 
 def _series(name: str, values: tuple[float, ...]) -> Series:

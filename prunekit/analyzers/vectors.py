@@ -116,7 +116,8 @@ class Dimensions(Result):
 
     def _table(self) -> Table:
         rows = tuple((str(int(dim)), said(self.metric, float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
-        return Table("The dimensions that are best alone on train", ("dimension", f"{self.metric.value}, validation"), rows)
+        note = f"One dimension of the last layer read alone; the best scores {rows[0][1]}." if rows else "No dimension varies."
+        return Table("The dimensions that are best alone on train", ("dimension", f"{self.metric.value}, validation"), rows, note=note)
 
 
 def _series(name: str, curve: Curve) -> Series:
