@@ -18,13 +18,14 @@ _PUBLIC = {
     "Recipe": "prunekit.recipe",
     "Result": "prunekit.pipeline",
     "analyze": "prunekit.analysis",
-    "apply": "prunekit.transforms.apply",
+    "apply": "prunekit.solve",
     "bench": "prunekit.measure.bench",
     "compress": "prunekit.pipeline",
     "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",
     "make_plan": "prunekit.pipeline",
     "recover": "prunekit.training.distill",
+    "shrink": "prunekit.shrink",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -159,8 +159,6 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
             )
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
-        if models.plan.hidden is not None:
-            notes.append("the plan drops hidden dimensions: the weights were cut and not solved anew")
     for name in ("dense", "oracle"):
         if name in measured.validation and measured.validation[name] > 0:
             notes.append(f"validation: slim {measured.validation['slim']:.4f}, {name} {measured.validation[name]:.4f}")

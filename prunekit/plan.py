@@ -100,6 +100,8 @@ class Plan(_Frozen):
         {block: heads kept}; an empty set removes the attention block.
     ffn
         {block: FFN neurons kept}; an empty set removes the FFN block.
+    affine
+        Blocks whose FFN an affine map of its input takes the place of.
     hidden
         Dimensions of the residual stream kept.
     vocabulary
@@ -115,6 +117,7 @@ class Plan(_Frozen):
     layers: Indices | None = None
     heads: dict[int, Indices] = {}
     ffn: dict[int, Indices] = {}
+    affine: Indices | None = None
     hidden: Indices | None = None
     vocabulary: Indices | None = None
     readout: ReadoutPlan | None = None
@@ -130,6 +133,10 @@ class Plan(_Frozen):
             for layer, indices in kept.items():
                 _check(f"{name}, block {layer}", indices, size, may_be_empty=True)
                 _check(f"{name}, blocks", (layer,), source.layers)
+        _check("affine, blocks", self.affine, source.layers)
+        for layer in self.affine or ():
+            if layer in self.ffn:
+                raise ValueError(f"affine: block {layer} is also in 'ffn'; an affine map leaves no FFN neurons")
         if self.readout is not None:
             for layer, indices in self.readout.neurons.items():
                 _check("readout, layers", (layer,), source.layers + 1)

@@ -15,6 +15,11 @@ def kept_blocks(plan: Plan) -> tuple[int, ...]:
     return tuple(block for block in plan.kept_layers if block < plan.readout.top)
 
 
+def ffn_units(plan: Plan) -> dict[int, Indices]:
+    """{block: FFN neurons kept} of the blocks that a plan names; an affine map leaves none."""
+    return {**plan.ffn, **dict.fromkeys(plan.affine or (), ())}
+
+
 def slim_layer(plan: Plan, layer: int) -> int:
     """Number in the slim model of layer `layer` (0 the embedding output, k the output of block k-1); raises PlanError."""
     if layer == 0:
@@ -42,7 +47,7 @@ def slim_source(plan: Plan) -> Source:
         layers=len(blocks),
         hidden=source.hidden if plan.hidden is None else len(plan.hidden),
         heads=width(plan.heads, source.heads),
-        ffn=width(plan.ffn, source.ffn),
+        ffn=width(ffn_units(plan), source.ffn),
         vocabulary=source.vocabulary if plan.vocabulary is None else len(plan.vocabulary),
     )
 
@@ -54,6 +59,17 @@ def _through(first: Indices | None, second: Indices | None, what: str) -> Indice
     if second and second[-1] >= len(first):
         raise PlanError(f"The second plan keeps {what} {second[-1]}, of which the first leaves only {len(first)}.")
     return tuple(first[index] for index in second)
+
+
+def _affine(first: Plan, second: Plan, blocks: Indices) -> Indices:
+    """Blocks that either plan gives an affine map in the place of their FFN, in the original numbering."""
+    own = first.affine or ()
+    later = tuple(blocks[block] for block in second.affine or ())
+    gone = next((block for block in later if first.ffn.get(block) == ()), None)
+    if gone is not None:
+        raise PlanError(f"The second plan puts an affine map in the place of the FFN of block {gone}, which the first removes.")
+    kept = (block for block in own if block in blocks and blocks.index(block) not in second.ffn)
+    return tuple(sorted({*kept, *later}))
 
 
 def compose(first: Plan, second: Plan) -> Plan:
@@ -85,9 +101,7 @@ def compose(first: Plan, second: Plan) -> Plan:
         raise PlanError("The plans do not compose: both choose a readout, and the first one's has taken the head's place.")
     blocks = kept_blocks(first)
 
-    def units(name: str) -> dict[int, Indices]:
-        ours: Mapping[int, Indices] = getattr(first, name)
-        theirs: Mapping[int, Indices] = getattr(second, name)
+    def units(ours: Mapping[int, Indices], theirs: Mapping[int, Indices], name: str) -> dict[int, Indices]:
         found = {block: ours[block] for block in blocks if block in ours}
         for slim, kept in theirs.items():
             combined = _through(ours.get(blocks[slim]), kept, f"{name} of block {slim}:")
@@ -95,6 +109,8 @@ def compose(first: Plan, second: Plan) -> Plan:
             found[blocks[slim]] = combined
         return found
 
+    ffn = units(ffn_units(first), second.ffn, "ffn")
+    affine = _affine(first, second, blocks)
     layers = _through(blocks, second.layers, "block")
     hidden = _through(first.hidden, second.hidden, "hidden dimension")
     readout = first.readout
@@ -107,8 +123,9 @@ def compose(first: Plan, second: Plan) -> Plan:
     return Plan(
         source=first.source,
         layers=None if layers == tuple(range(first.source.layers)) else layers,
-        heads=units("heads"),
-        ffn=units("ffn"),
+        heads=units(first.heads, second.heads, "heads"),
+        ffn={block: kept for block, kept in ffn.items() if block not in affine},
+        affine=affine or None,
         hidden=hidden,
         vocabulary=_through(first.vocabulary, second.vocabulary, "token id"),
         readout=readout,
@@ -124,6 +141,8 @@ def _table(plan: Plan) -> dict[str, tuple[int, int, str]]:
     for name, kept, size in (("heads", plan.heads, source.heads), ("FFN neurons", plan.ffn, source.ffn)):
         for block in sorted(kept):
             rows[f"{name} of block {block}"] = (len(kept[block]), size, format_indices(kept[block]) or "none")
+    if plan.affine is not None:
+        rows["FFN blocks turned into affine maps"] = (len(plan.affine), source.layers, format_indices(plan.affine))
     if plan.hidden is not None:
         rows["hidden dimensions"] = (len(plan.hidden), source.hidden, format_indices(plan.hidden))
     if plan.vocabulary is not None:

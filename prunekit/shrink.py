@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from prunekit.arch.count import Counts, count
 from prunekit.arch.view import ModelView, Reader
 from prunekit.budget import Budget, Unit
-from prunekit.errors import BudgetError, ParameterError, StatisticsError, UnsupportedError
+from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.plan import Plan
-from prunekit.plan_ops import kept_blocks
 from prunekit.select.structure import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
-from prunekit.stats.blocks import ROLES, Site, record_calls, sites
+from prunekit.solve import settled
+from prunekit.stats.blocks import Site, record_calls, sites
 from prunekit.stats.sensitivity import Sensitivity, sensitivity
 from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import cut, prunable, unit_price
-from prunekit.transforms.refit import Damping, matches, refit
+from prunekit.transforms.refit import Damping, refit
+from prunekit.transforms.solution import Solution
 
 Progress = Callable[[int, int], None]
 Choice = Literal["cost", "random", "magnitude"]
@@ -48,11 +49,14 @@ class Shrunk:
     plan : Plan
     steps : tuple of dict
         Share of the parameters of the layers ("params") and of the multiply-accumulates ("macs") left after each step.
+    solutions : tuple of Solution
+        The least-squares solutions of the last step.
     """
 
     model: nn.Module
     plan: Plan
     steps: tuple[dict[str, float], ...] = ()
+    solutions: tuple[Solution, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,110 +166,19 @@ def shrink(
     smallest = min(budget.amount for budget in budgets)
     # What the baselines choose does not depend on what else is gone.
     total = max(1, math.ceil(math.log(smallest) / math.log(_STEP))) if choice == "cost" else 1
-    trace = []
+    trace: list[dict[str, float]] = []
+    solutions: tuple[Solution, ...] = ()
     for step in range(1, total + 1):
         goals = [Budget(budget.unit, max(budget.amount, smallest ** (step / total))) for budget in budgets]
         felt = sensitivity(state.view, batches, seed=seed + step, units=True)
         _cut_to(state, felt, goals, start, lengths, shape, _chooser(choice, seed + step))
         weights = {site: found.weights for site, found in felt.items()}
-        refit(state.view, dense, batches, weights=weights, damping=damping, calls=calls)
+        solutions = refit(state.view, dense, batches, weights=weights, damping=damping, calls=calls)
         trace.append(_shares(state.view, start, lengths))
         if progress is not None:
             progress(step, total)
     plan = plan_of(dense, state.kept)
-    return Shrunk(_settled(model, plan, state.view.model), plan, tuple(trace))
-
-
-def keep_layers(
-    model: nn.Module,
-    batches: Sequence[Mapping[str, Tensor]],
-    kept: Sequence[int],
-    *,
-    damping: Damping | None = None,
-    seed: int = 0,
-) -> Shrunk:
-    """Drop whole blocks and re-solve the others: the last block below a gap aims at the output of the last block missing.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Dense model with or without a head; it is left as it is.
-    batches : sequence of dict
-        Tokenised calibration rows, labels not needed.
-    kept : sequence of int
-        Blocks kept.
-    damping : Damping, optional
-    seed : int
-
-    Raises
-    ------
-    PlanError, UnsupportedError, StatisticsError
-        As in `refit_plan`.
-    """
-    plan = Plan(source=ModelView.of(model).source, layers=tuple(sorted(kept)))
-    return Shrunk(refit_plan(model, plan, batches, damping=damping, seed=seed), plan)
-
-
-def refit_plan(
-    model: nn.Module, plan: Plan, batches: Sequence[Mapping[str, Tensor]], *, damping: Damping | None = None, seed: int = 0
-) -> nn.Module:
-    """Cut a copy of a model down to what a plan keeps, and re-solve what stays from calibration rows.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Dense model of a supported family; it is left as it is.
-    plan : Plan
-        May drop layers, heads, FFN neurons, vocabulary, and choose a readout, whose classifier is zero until it is set.
-    batches : sequence of dict
-        Tokenised calibration rows in the dense vocabulary, labels not needed.
-    damping : Damping, optional
-    seed : int
-
-    Returns
-    -------
-    nn.Module
-        What `apply` returns, with other weights.
-
-    Raises
-    ------
-    PlanError
-        If the plan does not fit the model.
-    UnsupportedError
-        If the plan drops hidden dimensions, the family cannot express it, or its blocks cannot be re-solved.
-    StatisticsError
-        If the calibration rows are degenerate, or there are none.
-    """
-    dense = ModelView.of(model)
-    if not batches:
-        raise StatisticsError("There are no calibration rows; give some.")
-    if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:
-        raise UnsupportedError("A refit re-solves layers, heads and FFN neurons; apply a plan that drops hidden dimensions without it.")
-    slim = ModelView.of(apply(model, plan.model_copy(update={"vocabulary": None})))
-    # A readout reads below gaps too, so they stay; and without a head of the model's own all tokens are alike.
-    pairs = matches(kept_blocks(plan), dense.num_layers, fill=plan.readout is None)
-    weights: dict[Site, Sequence[Tensor]] | None = None
-    if plan.readout is None:
-        felt = sensitivity(dense, batches, seed=seed)
-        shared = bool(dense.spec.shared_blocks)
-        weights = {
-            Site(0 if shared else layer, role): felt[Site(0 if shared else origin, role)].weights
-            for layer, pair in enumerate(pairs)
-            for role, origin in zip(ROLES, (pair.attention, pair.output), strict=True)
-        }
-    refit(slim, dense, batches, matched=pairs, weights=weights, damping=damping)
-    return slim.model if plan.vocabulary is None else _settled(model, plan, slim.model)
-
-
-def _settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
-    """The plan applied to the dense model, so that config and sizes are what the plan alone makes them, with solved weights."""
-    if isinstance(model, Reader):
-        return solved
-    made = apply(model, plan)
-    weights = solved.state_dict()
-    own = {name: tensor if tensor.shape != weights[name].shape else weights[name] for name, tensor in made.state_dict().items()}
-    made.load_state_dict(own)
-    return made
+    return Shrunk(settled(model, plan, state.view.model), plan, tuple(trace), solutions)
 
 
 def _check(dense: ModelView, batches: Sequence[Mapping[str, Tensor]], budgets: Sequence[Budget], multiple_of: int) -> None:

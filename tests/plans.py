@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from prunekit.arch.view import ModelView
 from prunekit.plan import Plan, ReadoutPlan
 
-UNITS = ("layers", "heads", "ffn", "hidden")
+UNITS = ("layers", "heads", "ffn", "affine", "hidden")
 
 
 def subset(rng: random.Random, size: int, least: int = 1) -> tuple[int, ...]:
@@ -18,7 +19,7 @@ def subset(rng: random.Random, size: int, least: int = 1) -> tuple[int, ...]:
 def random_plan(view: ModelView, units: tuple[str, ...], rng: random.Random, *, empty: bool = True) -> Plan:
     """A random plan that the family can express; some blocks lose a whole sub-block if `empty`."""
     source, spec = view.source, view.spec
-    chosen: dict[str, object] = {}
+    chosen: dict[str, Any] = {}
     for role in ("heads", "ffn"):
         if role not in units:
             continue
@@ -30,6 +31,11 @@ def random_plan(view: ModelView, units: tuple[str, ...], rng: random.Random, *, 
             for block in range(source.layers) if spec.shared_blocks else rng.sample(range(source.layers), 2):
                 sets[block] = ()
         chosen[role] = sets
+    if "affine" in units:
+        blocks = range(source.layers)
+        affine = tuple(blocks) if spec.shared_blocks else tuple(sorted(rng.sample(blocks, 2)))
+        chosen["affine"] = affine
+        chosen["ffn"] = {block: kept for block, kept in chosen.get("ffn", {}).items() if block not in affine}
     if "layers" in units:
         chosen["layers"] = subset(rng, source.layers)
     if "hidden" in units:

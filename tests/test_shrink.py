@@ -11,12 +11,12 @@ from torch import Tensor
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
-from prunekit.errors import BudgetError, ParameterError, StatisticsError, UnsupportedError
+from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
-from prunekit.shrink import keep_layers, refit_plan, shrink
-from prunekit.transforms.apply import apply
+from prunekit.shrink import shrink
+from prunekit.solve import apply
 from prunekit.transforms.readout import ReadoutModel, set_readout
-from tests.models import FFN, HEADS, HIDDEN, LAYERS, VOCABULARY, batch_of, build
+from tests.models import FFN, HEADS, LAYERS, batch_of, build
 
 HEAD = "ForSequenceClassification"
 
@@ -177,49 +177,3 @@ def test_a_model_that_reads_neurons_can_be_shrunk(case: str, top: int) -> None:
         name: tensor.shape for name, tensor in found.model.state_dict().items()
     }
     assert count(found.model, np.array([5])).params_layers <= 0.4 * start.params_layers
-
-
-def test_dropped_layers_are_refitted() -> None:
-    model, batches = build("bert", HEAD), rows(6, 16)
-    for kept in ((0, 1, 2), (0, 2, 3), (1, 2)):
-        found = keep_layers(model, batches, kept[::-1])
-        assert found.plan.layers == kept
-        assert len(ModelView.of(found.model).blocks) == len(kept)
-        assert divergence(model, found.model, batches) < divergence(model, apply(model, found.plan), batches)
-
-
-def test_a_plan_with_vocabulary_and_readout_is_refitted() -> None:
-    model, batches = build("bert"), rows(6)
-    source = ModelView.of(model).source
-    vocabulary = (0, 1, *range(2, VOCABULARY, 2))
-    plan = Plan(
-        source=source,
-        layers=(0, 2, 3),
-        heads={0: (1, 2)},
-        ffn={2: tuple(range(4))},
-        vocabulary=vocabulary,
-        readout=ReadoutPlan(pooling="cls", neurons={3: (0, 5)}),
-    )
-    found, planned = refit_plan(model, plan, batches), apply(model, plan)
-    assert {name: tensor.shape for name, tensor in found.state_dict().items()} == {
-        name: tensor.shape for name, tensor in planned.state_dict().items()
-    }
-    assert torch.equal(found.body.embeddings.word_embeddings.weight, planned.body.embeddings.word_embeddings.weight)
-    without = refit_plan(model, plan.model_copy(update={"vocabulary": None}), batches)
-    ours, theirs = found.body.encoder.state_dict(), without.body.encoder.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    ids = torch.arange(VOCABULARY)
-    left = torch.where(ids > 1, ids // 2 * 2, ids)
-    known = {**batches[0], "input_ids": left[batches[0]["input_ids"]]}
-    renumbered = {**known, "input_ids": torch.searchsorted(torch.tensor(vocabulary), known["input_ids"])}
-    with torch.no_grad():
-        torch.testing.assert_close(found.features(**renumbered), without.features(**known))
-
-
-def test_plans_that_narrow_the_stream_are_not_refitted() -> None:
-    model = build("bert")
-    source = ModelView.of(model).source
-    with pytest.raises(UnsupportedError, match="hidden dimensions"):
-        refit_plan(model, Plan(source=source, hidden=tuple(range(HIDDEN - 1))), rows(1))
-    with pytest.raises(StatisticsError, match="no calibration rows"):
-        refit_plan(model, Plan(source=source), [])

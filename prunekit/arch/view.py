@@ -100,6 +100,11 @@ class ModelView:
         return tuple(name for name in self.spec.inputs if typed or name != "token_type_ids")
 
     @property
+    def prefix(self) -> str:
+        """What precedes the names of the body's parameters in the model: "bert.", or nothing for a bare body."""
+        return "" if self.body is self.model else f"{self.model.base_model_prefix}."
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The blocks as stored: L of them, or the shared one."""
         blocks = find(self.body, self.spec.blocks)
@@ -124,8 +129,10 @@ class ModelView:
             if limit.unit == unit and (not limit.key or getattr(self.config, limit.key, limit.allowed) != limit.allowed):
                 raise UnsupportedError(f"{self.source.model_type} model, {unit}: {limit.sentence}.")
 
-    def roles(self) -> dict[str, Axes]:
-        """Roles of all parameters of the model, by full name.
+    def roles(self, *, blocks: bool = True) -> dict[str, Axes]:
+        """Roles of all parameters of the model, by full name; without `blocks`, of those outside the blocks.
+
+        What stands in the place of a sub-block that is gone has no roles: a slim model is asked without its blocks.
 
         Raises
         ------
@@ -136,10 +143,12 @@ class ModelView:
         if kind is None:
             known = ", ".join(self.spec.heads)
             raise UnsupportedError(f"The task head of {type(self.model).__name__} is not described; supported: the base model, {known}.")
-        prefix = "" if self.body is self.model else f"{self.model.base_model_prefix}."
+        prefix = self.prefix
         readers = self.spec.heads.get(kind, ())
         found: dict[str, Axes] = {}
         for name, parameter in self.model.named_parameters():
+            if not blocks and name.startswith(f"{prefix}{self.spec.blocks}."):
+                continue
             if name.startswith(prefix):
                 axes = self._body_axes(name[len(prefix) :])
                 if axes is None:

@@ -20,6 +20,7 @@ from prunekit.stages.text import slim_text
 from prunekit.stages.values import Decided, Inputs, Models
 from prunekit.transforms.apply import apply
 from prunekit.transforms.readout import set_readout
+from prunekit.transforms.solution import summary
 from prunekit.transforms.vocabulary import drop_tokens
 
 
@@ -46,13 +47,13 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
         choices: tuple[Choice, ...] = ("random", "magnitude")
         for name in choices:
             with stage(f"shrink, {name}"):
-                cut, _ = shrunk(recipe, inputs, decided.reader, decided.before, name, stage)
-            baselines[name] = drop_tokens(read(cut), plan)
+                cut = shrunk(recipe, inputs, decided.reader, decided.before, name, stage)
+            baselines[name] = drop_tokens(read(cut.model), plan)
     slim = read(decided.model)
-    notes: tuple[str, ...] = ()
+    notes = summary(decided.solutions)
     if recipe.recover is not None:
         found = recovered(recipe, inputs, dense, slim, plan, out, stage)
-        slim, notes = found.model, (str(found), *(("random and magnitude were not trained",) if baselines else ()))
+        slim, notes = found.model, (*notes, str(found), *(("random and magnitude were not trained",) if baselines else ()))
     slim = drop_tokens(slim, plan)
     lengths = inputs.encoded["train"].lengths
     counts = {"dense": count(inputs.view, lengths), "slim": count(slim, lengths)}

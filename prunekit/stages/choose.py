@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import kept_blocks
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.shrink import Choice, refit_plan, shrink
+from prunekit.shrink import Choice, Shrunk, shrink
+from prunekit.solve import solve
 from prunekit.stages.inputs import calibration
 from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons
 from prunekit.stages.text import seen_tokens
@@ -37,16 +39,17 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Deci
     plan = Plan(source=source, layers=cut.layers, readout=readout)
     reader = cut.model if neurons is None else _reader(inputs, cut, plan, neurons)
     structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
-    before = plan
+    before, solutions = plan, cut.solutions
     if structure:
         with stage("shrink"):
-            model, plan = shrunk(recipe, inputs, reader, before, "cost", stage)
+            found = shrunk(recipe, inputs, reader, before, "cost", stage)
+        model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     else:
         model = apply(reader, plan) if reader is inputs.loaded.model else reader
     if recipe.vocabulary == "data":
         plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(inputs)})
     plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs)})
-    return Decided(plan, model, reader, before, neurons, stale=structure)
+    return Decided(plan, model, reader, before, neurons, structure, solutions)
 
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
@@ -61,14 +64,11 @@ def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stag
     structure = Plan.model_validate({**dict(plan), "vocabulary": None})
     dense = inputs.loaded.model
     with stage("solve"):
-        if plan.hidden is not None:
-            model = apply(dense, structure)
-        else:
-            model = refit_plan(dense, structure, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
-    changed = bool(plan.heads or plan.ffn or plan.hidden is not None or plan.layers is not None)
+        solved = solve(dense, structure, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+    changed = any((plan.heads, plan.ffn, plan.affine, plan.hidden, plan.layers is not None))
     if neurons is not None:
-        set_readout(model, *neurons.probe)
-    return Decided(plan, model, model, plan, neurons, stale=changed and neurons is not None)
+        set_readout(solved.model, *neurons.probe)
+    return Decided(plan, solved.model, solved.model, plan, neurons, changed and neurons is not None, solved.solutions)
 
 
 def check_plan(view: ModelView, plan: Plan) -> None:
@@ -79,7 +79,7 @@ def check_plan(view: ModelView, plan: Plan) -> None:
             view.check(name)
 
 
-def shrunk(recipe: Recipe, inputs: Inputs, reader: nn.Module, plan: Plan, choice: Choice, stage: Stages) -> tuple[nn.Module, Plan]:
+def shrunk(recipe: Recipe, inputs: Inputs, reader: nn.Module, plan: Plan, choice: Choice, stage: Stages) -> Shrunk:
     """Remove heads and FFN neurons until the budgets of parameters and MACs hold, as shares of the dense model.
 
     `plan` is the one that `reader` was made by; the plan returned has what it has, and the heads and FFN neurons left.
@@ -101,11 +101,11 @@ def shrunk(recipe: Recipe, inputs: Inputs, reader: nn.Module, plan: Plan, choice
     heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (found.plan.heads, found.plan.ffn))
     whole = Plan(source=plan.source, layers=plan.layers, readout=plan.readout, heads=heads, ffn=ffn)
     if plan.layers is None or plan.readout is not None:
-        return found.model, whole
+        return replace(found, plan=whole)
     # What was shrunk passed for a dense model of fewer blocks: the config must be what the whole plan makes it.
     model = apply(inputs.loaded.model, whole)
     model.load_state_dict(found.model.state_dict())
-    return model, whole
+    return replace(found, model=model, plan=whole)
 
 
 def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
@@ -126,11 +126,11 @@ def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
     else:
         structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
     with stage("layers"):
-        left = refit_plan(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+        solved = solve(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
     if structure:
-        for config in configs(left):
+        for config in configs(solved.model):
             setattr(config, DENSE, None)
-    return Cut(left, kept)
+    return Cut(solved.model, kept, solved.solutions)
 
 
 def _reader(inputs: Inputs, cut: Cut, plan: Plan, neurons: Neurons) -> nn.Module:

@@ -22,6 +22,7 @@ from prunekit.measure.records import Comparison, Parity
 from prunekit.plan import Plan
 from prunekit.select.readout import ReadoutChoice
 from prunekit.stats.collected import Pooling
+from prunekit.transforms.solution import Solution
 
 Outputs = NDArray[Any]
 Probe = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -63,10 +64,13 @@ class Cut:
         The dense one, or what is left of it where blocks were named.
     layers : tuple of int or None
         Blocks kept, in the dense model's numbering; None: all.
+    solutions : tuple of Solution
+        Of the least-squares refit.
     """
 
     model: nn.Module
     layers: tuple[int, ...] | None = None
+    solutions: tuple[Solution, ...] = ()
 
     def dense_layer(self, layer: int) -> int:
         """The dense model's number of a layer (0 the embedding output) of the cut one."""
@@ -118,6 +122,8 @@ class Decided:
         None where the model keeps its own head.
     stale : bool
         Whether what the classifier reads has changed since it was fitted.
+    solutions : tuple of Solution
+        Of the least-squares refits.
     """
 
     plan: Plan
@@ -126,6 +132,7 @@ class Decided:
     before: Plan
     neurons: Neurons | None
     stale: bool
+    solutions: tuple[Solution, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +146,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was trained, if it was."""
+    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was solved and trained."""
 
     dense: nn.Module
     slim: nn.Module
@@ -147,7 +154,7 @@ class Models:
     baselines: Mapping[str, nn.Module]
     counts: Mapping[str, Counts]
     text: Text
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

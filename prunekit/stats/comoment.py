@@ -9,6 +9,9 @@ from torch import Tensor
 
 from prunekit.errors import StatisticsError
 
+#: Share of the mean variance of the inputs below which a direction has none.
+_SINGULAR = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Comoment:
@@ -16,6 +19,8 @@ class Comoment:
 
     Attributes
     ----------
+    rows : int
+        Number of rows.
     weight : float
         Sum of the rows' weights.
     mean_x, mean_y : Tensor
@@ -28,6 +33,7 @@ class Comoment:
         Weighted variance of the targets, summed over the outputs.
     """
 
+    rows: int
     weight: float
     mean_x: Tensor
     mean_y: Tensor
@@ -64,6 +70,29 @@ class Comoment:
             )
         return weight, self.mean_y - weight @ self.mean_x if bias else torch.zeros_like(self.mean_y)
 
+    def solve_diagonal(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
+        """The same with a diagonal weight, inputs and targets being paired: weight (k,) and bias (k,), float64.
+
+        Each input is damped by its own variance, so that the scale of the others does not matter; one that never varies
+        has weight 0.
+        """
+        xx, yx = self.xx.diagonal(), self.yx.diagonal()
+        if not bias:
+            xx, yx = xx + self.mean_x.square(), yx + self.mean_x * self.mean_y
+        varies = xx > torch.finfo(torch.float32).eps * self.mean_x.square()
+        weight = torch.where(varies, yx / torch.where(varies, xx * (1 + damping), torch.ones_like(xx)), torch.zeros_like(xx))
+        return weight, self.mean_y - weight * self.mean_x if bias else torch.zeros_like(self.mean_y)
+
+    @property
+    def singular(self) -> bool:
+        """Whether an input is a linear combination of the others, if only because there are too few rows."""
+        if self.rows <= len(self.xx):
+            return True
+        # The smallest eigenvalue is above what single precision can tell from 0, by the success of a factorisation.
+        least = _SINGULAR * self.xx.diagonal().mean()
+        _, failed = torch.linalg.cholesky_ex(self.xx - least * torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device))
+        return bool(failed)
+
     def error(self, weight: Tensor) -> float:
         """Mean squared error of a weight (o, k) with its best bias, summed over the outputs."""
         weight = weight.to(self.xx)
@@ -82,6 +111,7 @@ class ComomentSum:
     """
 
     def __init__(self) -> None:
+        self._rows = 0
         self._parts: tuple[Tensor, ...] | None = None
         self._shift: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
@@ -89,6 +119,7 @@ class ComomentSum:
         """Add rows x (n, k) with targets y (n, o) and weights (n,)."""
         if not len(x):
             return
+        self._rows += len(x)
         x, y, weights = (tensor if tensor.dtype == torch.float64 else tensor.float() for tensor in (x, y, weights))
         if self._parts is None:
             # A mean far from zero would cost the digits of the variance.
@@ -110,6 +141,7 @@ class ComomentSum:
         total, sum_x, sum_y, xx, yx, yy = self._parts
         mean_x, mean_y = sum_x / total, sum_y / total
         return Comoment(
+            self._rows,
             float(total),
             mean_x + self._shift[0].double(),
             mean_y + self._shift[1].double(),

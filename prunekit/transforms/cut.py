@@ -11,12 +11,14 @@ from prunekit.arch.view import ModelView, find
 from prunekit.budget import Unit
 from prunekit.errors import UnsupportedError
 from prunekit.stats.blocks import Site
+from prunekit.transforms.stubs import Affine
 from prunekit.transforms.surgery import remove, scale_sizes, slice_role
 
 
 def prunable(view: ModelView, site: Site) -> bool:
     """Whether units of a site can be chosen block by block: the family can express it, and there are any left."""
-    if site.projection(view) is None or (site.role == "heads" and view.spec.equal_heads):
+    projection = find(view.blocks[site.block], site.part(view).output)
+    if site.projection(view) is None or isinstance(projection, Affine) or (site.role == "heads" and view.spec.equal_heads):
         return False
     try:
         view.check(site.role)

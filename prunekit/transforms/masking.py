@@ -7,7 +7,7 @@ bypassed, and norms are computed anew over the dimensions kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,23 @@ def _mask_consumer(block: nn.Module, path: str, kept: Sequence[int], units: int)
         return (grouped.flatten(-2), *args[1:])
 
     consumer.register_forward_pre_hook(zero)
+
+
+def _mask_affine(view: ModelView, block: nn.Module, affine: nn.Module | None) -> None:
+    """Let the output projection of the FFN give an affine map of what enters the FFN; without one, its own bias."""
+    entering: list[Tensor] = []
+    part = view.spec.ffn
+    find(block, part.reads[0]).register_forward_pre_hook(lambda _, args: entering.append(args[0]))
+
+    def instead(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        states = entering.pop()
+        if affine is not None:
+            found: Tensor = affine(states)
+            return found
+        bias: Tensor | None = dict(module.named_parameters()).get("bias")
+        return torch.zeros_like(states) if bias is None else bias.expand_as(states)
+
+    find(block, part.output).register_forward_hook(instead)
 
 
 def _mask_norm(norm: nn.Module, kept: Sequence[int]) -> None:
@@ -95,7 +112,7 @@ def _bypass(view: ModelView, kept: Sequence[int]) -> None:
         block.register_forward_hook(skip, with_kwargs=True, prepend=True)
 
 
-def masked(model: nn.Module, plan: Plan) -> nn.Module:
+def masked(model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None = None) -> nn.Module:
     """A copy of the model at full size that computes what the slim model should.
 
     Hidden dimensions that are dropped hold zeros (post-norm families) or are never read (pre-norm families); dropped
@@ -105,6 +122,8 @@ def masked(model: nn.Module, plan: Plan) -> nn.Module:
     ----------
     model : PreTrainedModel
     plan : Plan
+    affine : mapping, optional
+        {block: what takes the place of its FFN}, at full size, for the blocks of `plan.affine`; default: the output bias alone.
 
     Returns
     -------
@@ -118,6 +137,8 @@ def masked(model: nn.Module, plan: Plan) -> nn.Module:
     for number, block in enumerate(view.blocks):
         if number in plan.heads:
             _mask_consumer(block, spec.attention.output, plan.heads[number], source.heads)
+        if number in (plan.affine or ()):
+            _mask_affine(view, block, (affine or {}).get(number))
         if number in plan.ffn:
             _mask_consumer(block, spec.ffn.output, plan.ffn[number], source.ffn)
     if plan.hidden is not None:

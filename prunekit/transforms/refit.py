@@ -4,7 +4,9 @@ Layer by layer from the bottom: each later site sees the pruned input and aims a
 errors do not pile up. Every solution is a damped least-squares correction of what is there, from a co-moment
 (`prunekit.stats.comoment`); nothing is trained. The target of an output projection is the one of K-prune (Park et al.,
 ICLR 2024): the dense residual sum less the slim residual; the inputs of a sub-block are mapped back onto the dense ones
-in the same way. Where blocks are gone, the last one kept below the gap aims at the output of the last one missing.
+in the same way. Where blocks are gone, the last one kept below the gap aims at the output of the last one missing. Where
+blocks, sub-blocks or dimensions are gone, norms are given the scale and shift, dimension by dimension, with which they come
+closest to the dense model's.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
 from prunekit.stats.comoment import Comoment, ComomentSum
+from prunekit.transforms.readers import Stream, fold, outer_norms, scale, solve_norms, solve_readers
+from prunekit.transforms.solution import Solution
 
 Weights = Mapping[Site, Sequence[Tensor]]
 Targets = dict[tuple[Role, str], Tensor]
@@ -33,7 +38,8 @@ class Damping:
     projection : float
         Output projections, drawn to the weights that were kept.
     input : float
-        The map from slim to dense inputs of a sub-block, or of the head, drawn to the identity.
+        The map from slim to dense inputs of a sub-block, or of the head, and from a norm's slim to its dense output,
+        drawn to the identity.
     """
 
     projection: float = 0.1
@@ -74,7 +80,8 @@ def refit(
     weights: Weights | None = None,
     damping: Damping | None = None,
     calls: Calls | None = None,
-) -> None:
+    stream: Stream | None = None,
+) -> tuple[Solution, ...]:
     """Solve every output projection of the slim model anew, and fold a correction into what reads its residual stream.
 
     Parameters
@@ -92,6 +99,13 @@ def refit(
     damping : Damping, optional
     calls : Calls, optional
         What `record_calls` gives for the dense model and these batches, where it is known already.
+    stream : Stream, optional
+        Which dimensions of the residual stream are left; default: all.
+
+    Returns
+    -------
+    tuple of Solution
+        In the order in which they were made.
 
     Raises
     ------
@@ -106,18 +120,28 @@ def refit(
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
     if not pairs:
-        return
+        return ()
+    damping, stream = damping or Damping(), stream or Stream()
     calls = calls or record_calls(dense, batches)
-    if record_calls(slim, batches[:1]).hidden[0].shape != calls.hidden[0].shape:
-        raise UnsupportedError("A refit needs a slim model of the dense model's hidden width: it re-solves layers, heads and FFN neurons.")
+    if stream.kept is None and record_calls(slim, batches[:1]).hidden[0].shape != calls.hidden[0].shape:
+        raise UnsupportedError("A refit of a model of another hidden width needs to know which dimensions are left.")
     with torch.no_grad():
-        work = _Refit(slim, dense, batches, pairs, weights, damping or Damping(), calls)
-        if not slim.spec.shared_blocks:
-            work.sequential()
-        else:
+        found: list[Solution] = []
+        if stream.kept is not None:
+            found += solve_norms(slim, dense, batches, outer_norms(slim), damping=damping.input, stream=stream)
+        # What the model hands to its blocks may depend on which heads, dimensions and blocks there are.
+        own = stream.kept is not None or len(pairs) != dense.num_layers or bool(slim.spec.equal_heads)
+        work = _Refit(slim, dense, pairs, weights, damping, calls, record_calls(slim, batches) if own else calls, stream)
+        if slim.spec.shared_blocks:
             work.shared()
-        if pairs and pairs[-1].output != pairs[-1].attention and not isinstance(slim.model, Reader):
-            refit_readers(slim, dense, batches, damping=(damping or Damping()).input)
+        else:
+            work.sequential()
+        found += work.solutions
+        if stream.kept is not None or pairs[-1].output != pairs[-1].attention:
+            found += solve_norms(slim, dense, batches, filter(None, [slim.spec.final_norm]), damping=damping.input, stream=stream)
+            if not isinstance(slim.model, Reader):
+                found += solve_readers(slim, dense, batches, damping=damping.input, stream=stream)
+    return tuple(found)
 
 
 class _Refit:
@@ -125,20 +149,24 @@ class _Refit:
         self,
         slim: ModelView,
         dense: ModelView,
-        batches: Sequence[Mapping[str, Tensor]],
         pairs: Sequence[Match],
         weights: Weights | None,
         damping: Damping,
-        calls: Calls,
+        dense_calls: Calls,
+        slim_calls: Calls,
+        stream: Stream,
     ) -> None:
-        self.slim, self.dense, self.pairs, self.given, self.damping = slim, dense, pairs, weights, damping
-        self.dense_calls, self.slim_calls = calls, calls
-        if slim.spec.equal_heads or len(pairs) != dense.num_layers:
-            # What the model hands to its blocks may depend on which heads and blocks there are.
-            self.slim_calls = record_calls(slim, batches)
+        self.slim, self.dense, self.pairs, self.given, self.damping, self.stream = slim, dense, pairs, weights, damping, stream
+        self.dense_calls, self.slim_calls = dense_calls, slim_calls
         self.slim_states: list[Tensor] = []
         self.dense_states: list[Tensor] = []
-        self.weigh = [mask.float() for mask in calls.masks]
+        self.weigh = [mask.float() for mask in dense_calls.masks]
+        self.solutions: list[Solution] = []
+        # In families that normalise what attention reads; the other norms stand behind a residual sum.
+        sums = {slim.spec.attention.sum, slim.spec.ffn.sum}
+        names = [name.removesuffix(".weight") for name, axes in slim.spec.block.items() if axes == (HIDDEN,) and name.endswith(".weight")]
+        self.gap = any(pair != Match(layer, layer) for layer, pair in enumerate(pairs))
+        self.front = next((name for name in names if name not in sums), "")
 
     def sequential(self) -> None:
         for layer, targets in self._layers():
@@ -146,17 +174,21 @@ class _Refit:
             if pair.output != pair.attention:
                 self._take_norm(layer, pair.output)
             for role in ROLES:
-                site = Site(layer, role)
-                # The embeddings are those of the dense model: there is nothing to correct.
-                if role == "ffn" or pair.attention or layer:
-                    self._solve_input(site, [(layer, targets)])
-                self._solve_projection(site, [(layer, targets)])
+                site, here = Site(layer, role), [(layer, targets)]
+                # The embeddings are those of the dense model, unless dimensions are gone: there is nothing to correct.
+                if role == "ffn" or pair.attention or layer or self.stream.kept is not None:
+                    if role == "heads":
+                        self._solve_norm(site, "front", here)
+                    self._solve_input(site, here)
+                self._solve_projection(site, here)
+                self._solve_norm(site, "behind", here)
 
     def shared(self) -> None:
         """One set of weights serves all layers, so their rows are pooled and solved together."""
         for role in ROLES if self.pairs else ():
             self._solve_input(Site(0, role), self._layers())
             self._solve_projection(Site(0, role), self._layers())
+            self._solve_norm(Site(0, role), "behind", self._layers())
 
     def _layers(self) -> Iterator[tuple[int, list[Targets]]]:
         """Each layer with what the dense model has there on every batch; states advance as the caller goes on."""
@@ -177,12 +209,15 @@ class _Refit:
             wanted: dict[tuple[Role, str], Tap] = {}
             if number == pair.attention:
                 wanted["heads", "sum"] = Site(stored, "heads").sum_tap(view)
+                wanted["heads", "front"] = ("out", self.front)
+                wanted["heads", "behind"] = ("out", view.spec.attention.sum)
                 for role in ROLES:
                     reads = Site(stored, role).part(view).reads
                     if reads:
                         wanted[role, "read"] = ("in", reads[0])
             if number == pair.output:
                 wanted["ffn", "sum"] = Site(stored, "ffn").sum_tap(view)
+                wanted["ffn", "behind"] = ("out", view.spec.ffn.sum)
             with taps(view.blocks[stored], wanted.values()) as found:
                 self.dense_states[batch] = self.dense_calls.calls[batch][number](view.blocks[stored], self.dense_states[batch])
             targets.update({what: batch_first(view, found[tap][0]) for what, tap in wanted.items() if tap in found})
@@ -192,8 +227,9 @@ class _Refit:
         """Where a layer stands for a gap, its output passes the norm of the block whose output it should give."""
         path = Site(layer, "ffn").part(self.slim).sum
         if path:
-            ours, theirs = find(self.slim.blocks[layer], path), find(self.dense.blocks[dense_layer], path)
-            ours.load_state_dict(theirs.state_dict())
+            norm: nn.Module = find(self.dense.blocks[dense_layer], path)
+            kept = {name: self.stream.narrow(value) for name, value in norm.state_dict().items()}
+            find(self.slim.blocks[layer], path).load_state_dict(kept)
 
     def _missing(
         self, site: Site, what: str, entering: Tap, aimed: Tap, layers: Iterable[tuple[int, list[Targets]]], weights: Sequence[Tensor]
@@ -205,7 +241,11 @@ class _Refit:
             for batch, target in enumerate(targets):
                 found = run_until(self.slim_calls.calls[batch][layer], block, self.slim_states[batch], [entering, aimed])
                 chosen = weights[batch] > 0
-                missing = (target[site.role, what] - batch_first(self.slim, found[aimed]))[chosen]
+                aim, reached = target[site.role, what], batch_first(self.slim, found[aimed])
+                if what == "read":
+                    missing = (aim - self.stream.widen(reached, aim.shape[-1]))[chosen]
+                else:
+                    missing = (self.stream.narrow(aim) - reached)[chosen]
                 rows = batch_first(self.slim, found[entering])[chosen] if entering in found else missing[:, :0]
                 total.add(rows, missing, weights[batch][chosen])
         return total.finish()
@@ -228,6 +268,7 @@ class _Refit:
             bias.add_(moment.mean_y.to(bias))
             return
         correct(projection, *moment.solve(self.damping.projection, bias=bias is not None))
+        self._note(site, "output", moment, self.damping.projection, not moment.singular)
 
     def _solve_input(self, site: Site, layers: Iterable[tuple[int, list[Targets]]]) -> None:
         """Fold into everything that reads the residual stream the best affine map from the slim to the dense input."""
@@ -241,52 +282,27 @@ class _Refit:
         moment = self._missing(site, "read", tap, tap, layers, weights)
         biased = all(reader.bias is not None for reader in readers)
         turn, shift = moment.solve(self.damping.input, bias=biased)
-        for reader in readers:
-            fold(reader, turn, shift)
+        for reader, path in zip(readers, reads, strict=True):
+            whole = None if self.stream.wide is None else Linear.at(self.stream.wide.blocks[site.block], path)
+            fold(reader, turn, shift, through=None if whole is None else whole.weight)
+        # What a norm gives has one direction without variance, always.
+        self._note(site, "input", moment, self.damping.input, moment.rows > len(moment.xx))
 
+    def _solve_norm(self, site: Site, which: str, layers: Iterable[tuple[int, list[Targets]]]) -> None:
+        """Give the norm in front of attention, or behind a residual sum, the scale and shift of the dense model's output."""
+        block = self.slim.blocks[site.block]
+        path = self.front if which == "front" else site.sum_tap(self.slim)[1]
+        gone = self.stream.kept is not None or self.gap or site.projection(self.slim) is None
+        if not gone or not path or find(block, f"{path}.weight") is None:
+            return
+        weights = self._weights(site) if which == "behind" else self.weigh
+        tap: Tap = ("out", path)
+        moment = self._missing(site, which, tap, tap, layers, weights)
+        self.solutions.append(scale(find(block, path), moment, self.damping.input, where=f"{path} of block {site.block}"))
 
-def refit_readers(slim: ModelView, dense: ModelView, batches: Sequence[Mapping[str, Tensor]], *, damping: float) -> None:
-    """Fold the best affine map from the slim to the dense last state into what reads it: the pooler, or the head.
-
-    Raises
-    ------
-    UnsupportedError
-        If the record does not describe the head.
-    StatisticsError
-        If the calibration rows are degenerate.
-    """
-    paths = _reader_paths(slim)
-    wanted: list[Tap] = [("in", path) for path in paths]
-    totals = {tap: ComomentSum() for tap in wanted}
-    with torch.no_grad():
-        for batch in batches:
-            tensors = {name: batch[name] for name in slim.inputs if name in batch}
-            with taps(slim.model, wanted) as ours, taps(dense.model, wanted) as theirs:
-                slim.model(**tensors)
-                dense.model(**tensors)
-            for tap, total in totals.items():
-                ((x,), (y,)) = ours[tap], theirs[tap]
-                if x.ndim == 3:
-                    mask = batch["attention_mask"].bool()
-                    x, y = x[mask], y[mask]
-                total.add(x, y - x, torch.ones(len(x)))
-        for path, total in zip(paths, totals.values(), strict=True):
-            reader = Linear.at(slim.model, path)
-            assert reader is not None
-            fold(reader, *total.finish().solve(damping, bias=reader.bias is not None))
-
-
-def _reader_paths(view: ModelView) -> list[str]:
-    """Linear layers outside the blocks that read the last hidden state."""
-    prefix = "" if view.body is view.model else f"{view.model.base_model_prefix}."
-    blocks = f"{prefix}{view.spec.blocks}."
-    found = []
-    for name, axes in view.roles().items():
-        reads = len(axes) == 2 and axes[0] is None and axes[1] is not None and axes[1].role == "hidden"
-        path = name.removesuffix(".weight")
-        if reads and not name.startswith(blocks) and Linear.at(view.model, path) is not None:
-            found.append(path)
-    return found
+    def _note(self, site: Site, end: str, moment: Comoment, damping: float, determined: bool) -> None:
+        name = "attention" if site.role == "heads" else "FFN"
+        self.solutions.append(Solution(f"{end} of the {name} of block {site.block}", moment.rows, len(moment.xx), damping, determined))
 
 
 def correct(layer: Linear, weight: Tensor, bias: Tensor) -> None:
@@ -294,11 +310,3 @@ def correct(layer: Linear, weight: Tensor, bias: Tensor) -> None:
     layer.weight.add_(weight.to(layer.weight))
     if layer.bias is not None:
         layer.bias.add_(bias.to(layer.bias))
-
-
-def fold(layer: Linear, turn: Tensor, shift: Tensor) -> None:
-    """Make a linear layer read ``x + turn @ x + shift`` where it read x; without a bias, the shift must be zero."""
-    old = layer.weight.double()
-    layer.weight.copy_((old + old @ turn).to(layer.weight))
-    if layer.bias is not None:
-        layer.bias.add_((old @ shift).to(layer.bias))

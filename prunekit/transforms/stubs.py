@@ -57,4 +57,23 @@ class ResidualAttention(nn.Module):
         return self.norm(states if self.bias is None else states + self.bias), None
 
 
-STUBS = (Constant, ConstantAttention, PassAttention, ResidualAttention)
+class Affine(nn.Linear):
+    """What takes the place of an FFN: an affine map of its input, at first the output bias alone.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (H, F) of the output projection, for its size, dtype and device.
+    bias : Tensor or None
+        (H,) of the same.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        width = len(weight)
+        # Made without values, for drawing them would move the random state.
+        super().__init__(width, width, device="meta")
+        self.weight = nn.Parameter(weight.new_zeros(width, width))
+        self.bias = nn.Parameter(weight.new_zeros(width) if bias is None else bias.clone())
+
+
+STUBS = (Affine, Constant, ConstantAttention, PassAttention, ResidualAttention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from prunekit.arch.spec import Axis, Parameters, SubBlock
 from prunekit.arch.view import find
-from prunekit.transforms.stubs import Constant, ConstantAttention, PassAttention, ResidualAttention
+from prunekit.stats.blocks import Linear
+from prunekit.transforms.stubs import Affine, Constant, ConstantAttention, PassAttention, ResidualAttention
 
 
 def index_of(axis: Axis, kept: Sequence[int], units: int, size: int) -> Tensor:
@@ -90,3 +92,16 @@ def remove(block: nn.Module, part: SubBlock) -> None:
         else:
             module = ResidualAttention(find(block, stub.norm), bias)
         put(block, stub.at, module)
+
+
+def replace(block: nn.Module, part: SubBlock, norm: str) -> None:
+    """Put an `Affine` in the place of a whole sub-block, where its output projection stood; a norm in front of it, at `norm`, stays."""
+    output = Linear.at(block, part.output)
+    assert output is not None
+    made = Affine(output.weight, output.bias)
+    *inner, last = part.removal
+    for stub in inner:
+        if stub.at != norm:
+            put(block, stub.at, nn.Identity())
+    name = part.output.removeprefix(last.at).removeprefix(".")
+    put(block, last.at, nn.Sequential(OrderedDict({name: made})) if name else made)

@@ -27,13 +27,22 @@ class BlockUnits(Transform):
     def part(self, view: ModelView) -> SubBlock:
         """The sub-block that holds the units."""
 
+    def empty(self, view: ModelView, block: nn.Module, plan: Plan, number: int) -> None:
+        """Take the whole sub-block out of block `number` of the dense model."""
+        remove(block, self.part(view))
+
     @abstractmethod
     def outside(self, view: ModelView, kept: Mapping[int, Indices]) -> None:
         """Cut what these units own outside the blocks, and record uniform sizes in the config."""
 
+    def named(self, plan: Plan) -> Mapping[int, Indices]:
+        """{block: units kept} of the blocks that the plan names."""
+        found: Mapping[int, Indices] = getattr(plan, self.role)
+        return found
+
     def kept(self, plan: Plan) -> dict[int, Indices]:
         """{block: units kept} for every block that exists after the plan, always explicit."""
-        named: Mapping[int, Indices] = getattr(plan, self.role)
+        named = self.named(plan)
         everything = tuple(range(getattr(plan.source, self.role)))
         return {block: named.get(block, everything) for block in kept_blocks(plan)}
 
@@ -52,9 +61,9 @@ class BlockUnits(Transform):
         """Slice, or remove, block by block."""
         part, units, kept = self.part(view), getattr(plan.source, self.role), self.kept(plan)
         # Shared blocks are stored once; `requires` saw that all of them keep the same.
-        for block, indices in zip(view.blocks, kept.values(), strict=False):
+        for block, (number, indices) in zip(view.blocks, kept.items(), strict=False):
             if not indices:
-                remove(block, part)
+                self.empty(view, block, plan, number)
             elif len(indices) < units:
                 slice_role(block, view.spec.block, self.role, indices, units)
                 scale_sizes(block, part.sizes, len(indices), units)

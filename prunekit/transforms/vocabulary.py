@@ -26,7 +26,7 @@ class DropVocabulary(Transform):
         """Padding must stay, and keep its number where positions are counted from it."""
         assert plan.vocabulary is not None
         view.check("vocabulary")
-        view.roles()
+        view.roles(blocks=False)
         pad = view.config.pad_token_id
         if pad is not None and pad not in plan.vocabulary:
             raise PlanError(f"The plan's 'vocabulary' drops token {pad}, which is the padding.")
@@ -39,7 +39,7 @@ class DropVocabulary(Transform):
         """Cut the table; renumber padding and special tokens."""
         assert plan.vocabulary is not None
         new = {old: place for place, old in enumerate(plan.vocabulary)}
-        roles = view.roles()
+        roles = view.roles(blocks=False)
         slice_role(view.model, roles, "vocabulary", plan.vocabulary, plan.source.vocabulary)
         for path, axes in roles.items():
             table = find(view.model, path.rpartition(".")[0])

@@ -15,9 +15,9 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.exporters.checkpoint import load, save_checkpoint
 from prunekit.plan import Plan
-from prunekit.shrink import Shrunk, refit_plan, shrink
+from prunekit.shrink import Shrunk, shrink
+from prunekit.solve import apply
 from prunekit.stats.blocks import sites
-from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import cut, prunable, unit_price
 from tests.models import CASES, FFN, LAYERS, batch_of, build
 
@@ -79,7 +79,7 @@ def test_refit_comes_closer_to_the_dense_model(case: str) -> None:
     batches = rows_of(ModelView.of(model), 6)
     plan = shrunk(case, "ForSequenceClassification", "60% params").plan
     dense = states(model, batches)
-    cut_only, solved = states(apply(model, plan), batches), states(refit_plan(model, plan, batches), batches)
+    cut_only, solved = states(apply(model, plan), batches), states(apply(model, plan, batches), batches)
     assert float((solved - dense).square().mean()) < 0.8 * float((cut_only - dense).square().mean())
 
 
@@ -89,7 +89,7 @@ def test_refit_of_an_unpruned_model_changes_nothing(case: str, head: str) -> Non
     head = "ForQuestionAnsweringSimple" if case == "xlnet" and head == "ForQuestionAnswering" else head
     model = model_of(case, head)
     view = ModelView.of(model)
-    same = refit_plan(model, Plan(source=view.source), rows_of(view))
+    same = apply(model, Plan(source=view.source), rows_of(view))
     for name, parameter in same.named_parameters():
         torch.testing.assert_close(parameter, model.get_parameter(name), atol=1e-5, rtol=1e-5)
 
@@ -102,7 +102,7 @@ def test_dropped_blocks_are_made_up_for(case: str) -> None:
     dense = states(model, batches)
     for kept in ((0, 1), (0, 3)):
         plan = Plan(source=view.source, layers=kept)
-        cut_only, solved = states(apply(model, plan), batches), states(refit_plan(model, plan, batches), batches)
+        cut_only, solved = states(apply(model, plan), batches), states(apply(model, plan, batches), batches)
         assert float((solved - dense).square().mean()) < 0.95 * float((cut_only - dense).square().mean())
 
 

@@ -12,7 +12,8 @@ from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.plan import Plan
 from prunekit.stats.blocks import Linear, Site, record_calls, run_until
 from prunekit.transforms.apply import apply
-from prunekit.transforms.refit import Damping, Match, correct, fold, matches, refit, refit_readers
+from prunekit.transforms.readers import fold, solve_readers
+from prunekit.transforms.refit import Damping, Match, correct, matches, refit
 from tests.models import LAYERS, batch_of, build
 
 NONE = Damping(1e-12, 1e-12)
@@ -150,7 +151,7 @@ def test_what_reads_the_last_state_is_turned_towards_the_dense_one() -> None:
     generator = torch.Generator().manual_seed(1)
     other.bert.encoder.layer[-1].output.LayerNorm.weight.data.mul_(torch.rand(24, generator=generator) + 0.5)
     other.bert.encoder.layer[-1].output.LayerNorm.bias.data.add_(torch.randn(24, generator=generator))
-    refit_readers(ModelView.of(other), dense, batches, damping=1e-12)
+    solve_readers(ModelView.of(other), dense, batches, damping=1e-12)
     with torch.no_grad():
         torch.testing.assert_close(other(**batches[0]).logits, model(**batches[0]).logits, atol=1e-3, rtol=1e-3)
 
