@@ -20,13 +20,14 @@ import torch
 from sklearn.linear_model import LogisticRegressionCV
 
 from prunekit.arch.load import load_model
+from prunekit.arch.view import ModelView
 from prunekit.budget import Budget
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
 from prunekit.plan import Plan
-from prunekit.shrink import keep_layers, shrink
+from prunekit.shrink import shrink
+from prunekit.solve import apply
 from prunekit.stages.inputs import calibration
-from prunekit.transforms.apply import apply
 
 
 class Bench:
@@ -79,9 +80,10 @@ class Bench:
         labels = np.concatenate([batch.labels for batch in draw.batches()])
         row: dict[str, object] = {"layers": kept, "seed": seed}
         begin = time.perf_counter()
-        found = keep_layers(model, rows, range(kept), seed=seed)
-        self.add({**row, "how": "refit", "seconds": round(time.perf_counter() - begin, 1)}, found.model)
-        cut = apply(model, Plan(source=found.plan.source, layers=tuple(range(kept)))).eval()
+        plan = Plan(source=ModelView.of(model).source, layers=tuple(range(kept)))
+        found = apply(model, plan, rows, seed=seed)
+        self.add({**row, "how": "refit", "seconds": round(time.perf_counter() - begin, 1)}, found)
+        cut = apply(model, plan).eval()
         self.add({**row, "how": "cut"}, cut)
         states = []
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from prunekit.errors import PlanError
 
@@ -106,6 +106,8 @@ class Plan(_Frozen):
         Dimensions of the residual stream kept.
     vocabulary
         Token ids kept.
+    components
+        How many principal components of the last state the model's own head reads, in the place of all dimensions.
     readout
         Neurons read by the classifier, which takes the place of the model's own head.
     provenance
@@ -120,6 +122,7 @@ class Plan(_Frozen):
     affine: Indices | None = None
     hidden: Indices | None = None
     vocabulary: Indices | None = None
+    components: Annotated[int, Field(strict=True, ge=1)] | None = None
     readout: ReadoutPlan | None = None
     provenance: dict[str, Any] = {}
 
@@ -137,6 +140,12 @@ class Plan(_Frozen):
         for layer in self.affine or ():
             if layer in self.ffn:
                 raise ValueError(f"affine: block {layer} is also in 'ffn'; an affine map leaves no FFN neurons")
+        if self.components is not None:
+            if self.readout is not None:
+                raise ValueError("components: the readout's classifier is one linear layer of its own; name one of the two")
+            width = source.hidden if self.hidden is None else len(self.hidden)
+            if self.components >= width:
+                raise ValueError(f"components: {self.components} of {width} dimensions are not fewer")
         if self.readout is not None:
             for layer, indices in self.readout.neurons.items():
                 _check("readout, layers", (layer,), source.layers + 1)

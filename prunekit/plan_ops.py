@@ -99,6 +99,8 @@ def compose(first: Plan, second: Plan) -> Plan:
             raise PlanError(f"The plans do not compose: the first leaves {name} = {ours}, the second was made for {theirs}.")
     if first.readout is not None and second.readout is not None:
         raise PlanError("The plans do not compose: both choose a readout, and the first one's has taken the head's place.")
+    if first.components is not None and (second.components is not None or second.readout is not None):
+        raise PlanError("The plans do not compose: the first one's head reads principal components, the second has it read otherwise.")
     blocks = kept_blocks(first)
 
     def units(ours: Mapping[int, Indices], theirs: Mapping[int, Indices], name: str) -> dict[int, Indices]:
@@ -128,6 +130,7 @@ def compose(first: Plan, second: Plan) -> Plan:
         affine=affine or None,
         hidden=hidden,
         vocabulary=_through(first.vocabulary, second.vocabulary, "token id"),
+        components=second.components if first.components is None else first.components,
         readout=readout,
         provenance={"composed": [first.provenance, second.provenance]},
     )
@@ -145,6 +148,9 @@ def _table(plan: Plan) -> dict[str, tuple[int, int, str]]:
         rows["FFN blocks turned into affine maps"] = (len(plan.affine), source.layers, format_indices(plan.affine))
     if plan.hidden is not None:
         rows["hidden dimensions"] = (len(plan.hidden), source.hidden, format_indices(plan.hidden))
+    if plan.components is not None:
+        width = source.hidden if plan.hidden is None else len(plan.hidden)
+        rows["principal components that the head reads"] = (plan.components, width, f"the first {plan.components}")
     if plan.vocabulary is not None:
         rows["vocabulary"] = (len(plan.vocabulary), source.vocabulary, format_indices(plan.vocabulary))
     if plan.readout is not None:

@@ -15,6 +15,7 @@ from prunekit.plan_ops import kept_blocks
 from prunekit.stats.blocks import ROLES, Site
 from prunekit.stats.sensitivity import sensitivity
 from prunekit.transforms.apply import apply as cut
+from prunekit.transforms.components import ReadComponents, fold_components
 from prunekit.transforms.readers import Stream
 from prunekit.transforms.refit import Damping, matches, refit
 from prunekit.transforms.solution import Solution
@@ -69,6 +70,8 @@ def apply(
     StatisticsError
         If the calibration rows are degenerate, or there are none.
     """
+    if calibration is None and plan.components is not None:
+        raise StatisticsError("The plan reads principal components, which are those of data; give calibration rows.")
     return cut(model, plan) if calibration is None else solve(model, plan, calibration, damping=damping, seed=seed).model
 
 
@@ -77,9 +80,12 @@ def solve(
 ) -> Solved:
     """`apply` with calibration rows, and the solutions beside the model."""
     dense = ModelView.of(model)
+    reads = ReadComponents()
+    if reads.concerns(plan):
+        reads.requires(dense, plan)
     if not calibration:
         raise StatisticsError("There are no calibration rows; give some.")
-    structure = plan.model_copy(update={"vocabulary": None})
+    structure = plan.model_copy(update={"vocabulary": None, "components": None})
     slim, stream = ModelView.of(cut(model, structure)), Stream()
     if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:
         stream = Stream(torch.tensor(plan.hidden), ModelView.of(cut(model, structure.model_copy(update={"hidden": None}))))
@@ -95,6 +101,8 @@ def solve(
             for role, origin in zip(ROLES, (pair.attention, pair.output), strict=True)
         }
     solutions = refit(slim, dense, calibration, matched=pairs, weights=weights, damping=damping, stream=stream)
+    if plan.components is not None:
+        fold_components(slim, calibration, plan.components)
     return Solved(slim.model if plan.vocabulary is None else settled(model, plan, slim.model), solutions)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from prunekit.arch.view import ModelView
 from prunekit.plan import Plan, ReadoutPlan
 
-UNITS = ("layers", "heads", "ffn", "affine", "hidden")
+UNITS = ("layers", "heads", "ffn", "affine", "hidden", "components")
 
 
 def subset(rng: random.Random, size: int, least: int = 1) -> tuple[int, ...]:
@@ -40,6 +40,8 @@ def random_plan(view: ModelView, units: tuple[str, ...], rng: random.Random, *, 
         chosen["layers"] = subset(rng, source.layers)
     if "hidden" in units:
         chosen["hidden"] = subset(rng, source.hidden, 5)
+    if "components" in units and view.head_kind:
+        chosen["components"] = rng.randint(1, len(chosen.get("hidden", range(source.hidden))) - 1)
     return Plan(source=source, **chosen)
 
 

@@ -151,6 +151,8 @@ class ModelView:
                 continue
             if name.startswith(prefix):
                 axes = self._body_axes(name[len(prefix) :])
+                if axes is None and not blocks and self._stands_in(name[len(prefix) :]):
+                    axes = (None,) * parameter.ndim
                 if axes is None:
                     raise UnsupportedError(
                         f"The parameter {name!r} is not described by the record of {self.spec.name!r}; it cannot be pruned."
@@ -167,6 +169,10 @@ class ModelView:
         if name.startswith(start):
             return self.spec.block.get(name[len(start) :].partition(".")[2])
         return self.spec.outer.get(name)
+
+    def _stands_in(self, name: str) -> bool:
+        """Whether a parameter belongs to what took the place of a layer that the record describes."""
+        return any(name.startswith(f"{path.rpartition('.')[0]}.") for path in self.spec.outer)
 
     def _resolve(self, axis: Axis | None) -> Axis | None:
         if axis is None or (axis.when and not getattr(self.config, axis.when, False)):

@@ -84,6 +84,9 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
         raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
     if plan.readout is not None:
         raise ParameterError("data", "apply", "given for a plan with a readout, whose classifier is fitted on it", recipe.data)
+    if plan.components is not None:
+        must = "given for a plan that reads principal components, which are those of the data"
+        raise ParameterError("data", "apply", must, recipe.data)
     with stage("load"):
         loaded = load_dense(recipe)
     if not loaded.fine_tuned:

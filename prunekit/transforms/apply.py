@@ -11,6 +11,7 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import PlanError
 from prunekit.plan import Plan
 from prunekit.transforms.base import Transform
+from prunekit.transforms.components import ReadComponents
 from prunekit.transforms.ffn import DropFFN
 from prunekit.transforms.heads import DropHeads
 from prunekit.transforms.hidden import DropHidden
@@ -23,7 +24,7 @@ from prunekit.transforms.vocabulary import DropVocabulary
 DENSE = "dense_config"
 
 # The residual stream is narrowed before sub-blocks are taken out: what stands in their place has no roles any more.
-ORDER: tuple[Transform, ...] = (DropLayers(), DropHidden(), DropHeads(), DropFFN(), DropVocabulary())
+ORDER: tuple[Transform, ...] = (DropLayers(), DropHidden(), DropHeads(), DropFFN(), DropVocabulary(), ReadComponents())
 
 
 def check_fit(view: ModelView, plan: Plan) -> None:

@@ -95,6 +95,15 @@ def _mask_hidden(view: ModelView, kept: Sequence[int]) -> None:
         block.register_forward_pre_hook(zero, with_kwargs=True)
 
 
+def _project(layer: nn.Module, mean: Tensor, directions: Tensor) -> None:
+    """Let a layer read the projection of its input onto some directions."""
+
+    def onto(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (mean + (args[0] - mean) @ directions.T @ directions, *args[1:])
+
+    layer.register_forward_pre_hook(onto)
+
+
 def _bypass(view: ModelView, kept: Sequence[int]) -> None:
     calls = 0
 
@@ -112,7 +121,9 @@ def _bypass(view: ModelView, kept: Sequence[int]) -> None:
         block.register_forward_hook(skip, with_kwargs=True, prepend=True)
 
 
-def masked(model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None = None) -> nn.Module:
+def masked(
+    model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None = None, principal: Mapping[str, Projection] | None = None
+) -> nn.Module:
     """A copy of the model at full size that computes what the slim model should.
 
     Hidden dimensions that are dropped hold zeros (post-norm families) or are never read (pre-norm families); dropped
@@ -124,6 +135,8 @@ def masked(model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None 
     plan : Plan
     affine : mapping, optional
         {block: what takes the place of its FFN}, at full size, for the blocks of `plan.affine`; default: the output bias alone.
+    principal : mapping, optional
+        {layer of the head, by path in the model: (mean (H,), directions (k, H))} onto which what it reads is projected.
 
     Returns
     -------
@@ -143,6 +156,8 @@ def masked(model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None 
             _mask_consumer(block, spec.ffn.output, plan.ffn[number], source.ffn)
     if plan.hidden is not None:
         _mask_hidden(view, plan.hidden)
+    for path, (mean, directions) in (principal or {}).items():
+        _project(find(view.model, path), mean, directions)
     if plan.layers is not None:
         _bypass(view, plan.layers)
     return view.model

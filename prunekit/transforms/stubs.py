@@ -76,4 +76,49 @@ class Affine(nn.Linear):
         self.bias = nn.Parameter(weight.new_zeros(width) if bias is None else bias.clone())
 
 
-STUBS = (Affine, Constant, ConstantAttention, PassAttention, ResidualAttention)
+class ReadsComponents(nn.Module):
+    """What takes the place of a layer of the head that reads the last state: a projection to a few numbers, and what is made of them.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        For its sizes, dtype and device.
+    components : int
+        How many numbers.
+
+    Attributes
+    ----------
+    components : nn.Linear
+        (H, k); zero at first.
+    reader : nn.Linear
+        (k, outputs); zero at first.
+    """
+
+    def __init__(self, layer: nn.Linear, components: int) -> None:
+        super().__init__()
+        self.components = _zeros(layer, layer.in_features, components)
+        self.reader = _zeros(layer, components, layer.out_features)
+
+    def fill(self, weight: Tensor, bias: Tensor | None, mean: Tensor, directions: Tensor) -> None:
+        """Read the projection of states onto `directions` (k, H) about `mean` (H,) as a layer (outputs, H) reads the states."""
+        with torch.no_grad():
+            self.components.weight.copy_(directions)
+            self.components.bias.copy_(-directions @ mean)
+            self.reader.weight.copy_(weight @ directions.T)
+            self.reader.bias.copy_(weight @ mean if bias is None else weight @ mean + bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., outputs) of (..., H)."""
+        found: Tensor = self.reader(self.components(states))
+        return found
+
+
+def _zeros(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    # Made without values, for drawing them would move the random state.
+    made = nn.Linear(inputs, outputs, device="meta")
+    made.weight = nn.Parameter(like.weight.new_zeros(outputs, inputs))
+    made.bias = nn.Parameter(like.weight.new_zeros(outputs))
+    return made
+
+
+STUBS = (Affine, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)

@@ -74,10 +74,11 @@ def test_directions_are_ordered_signed_and_share_the_variance() -> None:
     assert found.share == pytest.approx(pca.explained_variance_ratio_.sum())
     largest = found.directions.abs().argmax(1)
     assert bool((found.directions[torch.arange(3), largest] > 0).all())
+    few = ComomentSum()
+    few.add(torch.from_numpy(x[:4]), torch.zeros(4, 0, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+    moment = few.finish()
     with pytest.raises(StatisticsError, match="4 calibration rows of 6 dimensions have 3 principal components; the plan asks for 4"):
-        few = ComomentSum()
-        few.add(torch.from_numpy(x[:4]), torch.zeros(4, 0, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
-        Principal.of(few.finish(), 4)
+        Principal.of(moment, 4)
 
 
 def test_all_of_the_variance_is_the_dense_model() -> None:
