@@ -8,7 +8,9 @@ from typing import Any
 from prunekit.arch.view import ModelView
 from prunekit.plan import Plan, ReadoutPlan
 
-UNITS = ("layers", "heads", "ffn", "affine", "hidden", "components")
+UNITS = ("layers", "heads", "ffn", "affine", "hidden")
+#: What a head reads is zero until it is filled.
+FILLED = (*UNITS, "components")
 
 
 def subset(rng: random.Random, size: int, least: int = 1) -> tuple[int, ...]:

@@ -122,7 +122,10 @@ def _bypass(view: ModelView, kept: Sequence[int]) -> None:
 
 
 def masked(
-    model: nn.Module, plan: Plan, affine: Mapping[int, nn.Module] | None = None, principal: Mapping[str, Projection] | None = None
+    model: nn.Module,
+    plan: Plan,
+    affine: Mapping[int, nn.Module] | None = None,
+    principal: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> nn.Module:
     """A copy of the model at full size that computes what the slim model should.
 
