@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,16 @@ def export(
     dtype: Annotated[str, Option("--dtype", metavar="NAME", help="'fp32', 'fp16' or 'int8' [default: fp32].", show_default=False)] = "fp32",
     opset: Annotated[int | None, Option("--opset", metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
     optimize: Annotated[
-        str, Option("--optimize", metavar="LEVEL", help="'none' or 'O1', what changes no output [default: O1].", show_default=False)
-    ] = "O1",
+        str | None,
+        Option(
+            "--optimize",
+            metavar="LEVEL",
+            help="'none'; 'O1', what changes no output; 'O2', also onnxruntime's fused operators [default: O1, on cuda O2].",
+        ),
+    ] = None,
+    device: Annotated[
+        str, Option("--device", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].", show_default=False)
+    ] = "cpu",
     triton: Annotated[bool, Option("--triton", help="Add a model repository of Triton, triton/.", show_default=False)] = False,
     max_length: Annotated[
         int | None, Option("--max-length", metavar="N", help="Longest row that the file must take, in tokens [default: the model's].")
@@ -43,6 +52,7 @@ def export(
         dtype=dtype,  # type: ignore[arg-type]
         opset=OPSET if opset is None else opset,
         optimize=optimize,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
         triton=triton,
         max_length=max_length,
         pooling=pooling,
@@ -50,12 +60,14 @@ def export(
         trust_remote_code=bool(trust_remote_code),
         overwrite=overwrite,
     )
+    report = done.report
+    for line in report.failed:
+        print(f"note: a route failed, the next one was taken: {line}", file=sys.stderr)
     if quiet:
         print(done.path)
         return
-    report = done.report
     print(f"{report.head} {', '.join(report.inputs)} -> {', '.join(report.outputs)}, at most {report.max_length} tokens")
-    print(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}")
+    print(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}, passes {report.optimize}")
     for name, count in report.passes.items():
         print(f"  {name}: {count}")
     shapes = ", ".join(f"{shape.batch}x{shape.length}" for shape in report.parity.shapes)

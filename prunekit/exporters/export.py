@@ -14,16 +14,18 @@ from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
-from prunekit.exporters.onnx import OPSET, OnnxFile, export_onnx
-from prunekit.exporters.parity import SHAPES, check_parity
+from prunekit.exporters.onnx import OPSET, OnnxFile
+from prunekit.exporters.parity import SHAPES
 from prunekit.exporters.passes import Level
 from prunekit.exporters.precision import FILES, lower
+from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.measure.records import Environment, Fidelity, Parity, environment
 from prunekit.measure.session import OnnxSession
 
 Dtype = Literal["fp32", "fp16", "int8"]
+Device = Literal["cpu", "cuda"]
 MODEL = "onnx/model.onnx"
 
 
@@ -46,10 +48,15 @@ class ExportReport:
         Longest row, in tokens.
     route : str
         How the graph was made.
+    failed : tuple of str
+        Routes that were tried before, and why they failed.
     opset : int
     optimize : str
+        Level of the graph passes.
     passes : mapping
         {graph pass: places changed}.
+    device : str
+        What the file was checked on.
     parity : Parity
         The file in fp32, which is always there, against the PyTorch model.
     fidelity : Fidelity or None
@@ -68,9 +75,11 @@ class ExportReport:
     outputs: tuple[str, ...]
     max_length: int
     route: str
+    failed: tuple[str, ...]
     opset: int
     optimize: Level
     passes: Mapping[str, int]
+    device: Device
     parity: Parity
     fidelity: Fidelity | None
     plan: str | None
@@ -102,7 +111,8 @@ def export(
     *,
     dtype: Dtype = "fp32",
     opset: int = OPSET,
-    optimize: Level = "O1",
+    optimize: Level | None = None,
+    device: Device = "cpu",
     triton: bool = False,
     max_length: int | None = None,
     pooling: str | None = None,
@@ -124,8 +134,11 @@ def export(
         which weights are worth keeping in fp32, and to measure what int8 costs.
     opset : int
         17 to 20.
-    optimize : {"none", "O1"}
-        O1 leaves out of the graph what does not change its outputs; see `prunekit.exporters.passes.optimize`.
+    optimize : {"none", "O1", "O2"}, optional
+        O1 leaves out of the graph what does not change its outputs; O2 also writes attention, norms, Gelu and embeddings as
+        onnxruntime's own operators. Default: O1, on CUDA O2.
+    device : {"cpu", "cuda"}
+        What the file is for, and where it is held against the model.
     triton : bool
         Add a model repository of Triton, `triton/`.
     max_length : int, optional
@@ -154,28 +167,28 @@ def export(
     OutputError
         A place that cannot be written.
     """
-    _check(dtype, optimize)
+    level: Level = optimize or ("O1" if device == "cpu" else "O2")
+    _check(dtype, level, device)
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     with ArtefactWriter(out, overwrite) as folder:
-        file, parity = _fp32(source, folder / MODEL, opset, optimize)
-        found = None
+        routed = _fp32(source, folder / MODEL, opset, level, device)
+        file, found = routed.file, None
         if dtype != "fp32":
-            plain, file = file, lower(file, folder / FILES[dtype], dtype).file
-            found = _fidelity(source, plain, file)
+            file = lower(routed.file, folder / FILES[dtype], dtype).file
+            found = _fidelity(source, routed.file, file)
         if triton:
             write_triton(file.path, folder, Path(out).resolve().name)
         _write_model_files(source, folder)
-        report = _report(source, dtype, optimize, file, parity, found, folder)
+        report = _report(source, dtype, routed, file, found, device, folder)
         (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, optimize: str) -> None:
-    if dtype not in get_args(Dtype):
-        raise ParameterError("dtype", "export", f"one of {', '.join(get_args(Dtype))}", dtype)
-    if optimize not in ("none", "O1"):
-        raise ParameterError("optimize", "export", "one of none, O1", optimize)
+def _check(dtype: str, level: str, device: str) -> None:
+    for name, value, known in (("dtype", dtype, Dtype), ("optimize", level, Level), ("device", device, Device)):
+        if value not in get_args(known):
+            raise ParameterError(name, "export", f"one of {', '.join(get_args(known))}", value)
 
 
 def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
@@ -186,11 +199,20 @@ def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
     return fidelity(got, want)
 
 
-def _fp32(source: Source, path: Path, opset: int, optimize: Level) -> tuple[OnnxFile, Parity]:
-    """Write the file in full precision, and hold it against the model."""
-    metadata = {} if source.plan is None else {"plan": source.plan.digest}
-    file = export_onnx(source.model, path, inputs=source.inputs, space=source.space, outputs=source.outputs, opset=opset, metadata=metadata)
-    return file, check_parity(file.path, source.model, inputs=source.inputs, space=source.space)
+def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) -> Routed:
+    """The file in full precision, held against the model."""
+    return export_by_route(
+        source.model,
+        path,
+        routes=routes_of(source.config.model_type),
+        inputs=source.inputs,
+        space=source.space,
+        outputs=source.outputs,
+        level=level,
+        opset=opset,
+        metadata={} if source.plan is None else {"plan": source.plan.digest},
+        device=device,
+    )
 
 
 def _write_model_files(source: Source, folder: Path) -> None:
@@ -210,7 +232,7 @@ def _write_model_files(source: Source, folder: Path) -> None:
 
 
 def _report(
-    source: Source, dtype: Dtype, optimize: Level, file: OnnxFile, parity: Parity, found: Fidelity | None, folder: Path
+    source: Source, dtype: Dtype, routed: Routed, file: OnnxFile, found: Fidelity | None, device: Device, folder: Path
 ) -> ExportReport:
     return ExportReport(
         model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
@@ -222,10 +244,12 @@ def _report(
         outputs=file.outputs,
         max_length=source.space.max_length,
         route=file.route,
+        failed=routed.failed,
         opset=file.opset,
-        optimize=optimize,
-        passes=dict(file.passes),
-        parity=parity,
+        optimize=routed.level,
+        passes=dict(routed.file.passes),
+        device=device,
+        parity=routed.parity,
         fidelity=found,
         plan=None if source.plan is None else source.plan.digest,
         environment=environment(),

@@ -1,4 +1,4 @@
-"""A PyTorch model as an ONNX file: TorchScript export with eager attention, the route that works for every family.
+"""A PyTorch model as an ONNX file, with eager attention, by TorchScript or by torch.export.
 
 The route is named explicitly, and the file is made in a folder of its own, so that a failure leaves nothing behind.
 """
@@ -30,7 +30,7 @@ from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitEr
 from prunekit.exporters.passes import Level, optimize
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-ROUTE = "torchscript"
+Route = Literal["torchscript", "dynamo"]
 OPSET = 18  # what onnxruntime 1.18 still reads
 SINGLE_FILE = 2_000_000_000  # bytes; protobuf itself ends at 2 GiB
 _OPSETS = (17, 20)
@@ -209,6 +209,7 @@ def export_onnx(
     outputs: tuple[str, ...] = ("logits",),
     opset: int = OPSET,
     level: Level = "O1",
+    route: Route = "torchscript",
     metadata: Mapping[str, str] | None = None,
 ) -> OnnxFile:
     """Write a model as ONNX.
@@ -233,6 +234,8 @@ def export_onnx(
         17 to 20.
     level : {"none", "O1", "O2", "O3"}
         Graph passes that are run on the file, as in `prunekit.exporters.passes.optimize`.
+    route : {"torchscript", "dynamo"}
+        The exporter of torch.
     metadata : mapping, optional
         Text that goes into the file, such as the plan's digest; the version of prunekit is added.
 
@@ -262,17 +265,8 @@ def export_onnx(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".onnx-", dir=path.parent))
             raw, done = Path(folder) / "raw" / "model.onnx", Path(folder) / path.name
             raw.parent.mkdir()
-            torch.onnx.export(
-                wrapper,
-                _tensors(space.batch(_TRACED[0], min(_TRACED[1], space.max_length), seed=0, names=inputs), model),
-                str(raw),
-                dynamo=False,
-                opset_version=opset,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes=axes,
-                do_constant_folding=True,
-            )
+            batch = space.batch(_TRACED[0], min(_TRACED[1], space.max_length), seed=0, names=inputs)
+            _ROUTES[route](wrapper, _tensors(batch, model), raw, axes, opset)
             draw = partial(space.batch, seed=0, names=inputs)
             proto, passes = optimize(onnx.load(str(raw)), level, draw, space.max_length, save_model)
             _clean(proto, inputs, axes, {"prunekit.version": __version__, **(metadata or {})})
@@ -283,9 +277,42 @@ def export_onnx(
             raise
         except OSError as error:
             raise OutputError(f"The ONNX file {str(path)!r} cannot be written: {error.strerror or error}") from error
-        except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, ImportError, onnx.checker.ValidationError) as error:
             raise ExportError(f"{type(model).__name__} cannot be exported to ONNX: {' '.join(str(error).split())[:300]}") from error
-    return OnnxFile(path, onnx_bytes(path), opset, ROUTE, inputs, outputs, passes)
+    return OnnxFile(path, onnx_bytes(path), opset, route, inputs, outputs, passes)
+
+
+def _torchscript(wrapper: _Plain, batch: tuple[Tensor, ...], path: Path, axes: Mapping[str, Mapping[int, str]], opset: int) -> None:
+    torch.onnx.export(
+        wrapper,
+        batch,
+        str(path),
+        dynamo=False,
+        opset_version=opset,
+        input_names=list(wrapper.inputs),
+        output_names=list(wrapper.outputs),
+        dynamic_axes=axes,
+        do_constant_folding=True,
+    )
+
+
+def _dynamo(wrapper: _Plain, batch: tuple[Tensor, ...], path: Path, axes: Mapping[str, Mapping[int, str]], opset: int) -> None:
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        wrapper,
+        batch,
+        str(path),
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(wrapper.inputs),
+        output_names=list(wrapper.outputs),
+        dynamic_shapes=(tuple(free for _ in batch),),
+        external_data=False,
+        verbose=False,
+    )
+
+
+_ROUTES: dict[Route, Callable[..., None]] = {"torchscript": _torchscript, "dynamo": _dynamo}
 
 
 def data_path(path: Path) -> Path:

@@ -34,8 +34,9 @@ def check_parity(
     shapes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[Mapping[str, NDArray[np.int64]]] = (),
     seed: int = 0,
+    device: str = "cpu",
 ) -> Parity:
-    """Compare an ONNX file on the processor with the PyTorch model, as it is, on padded batches of several shapes.
+    """Compare an ONNX file with the PyTorch model, as it is, on padded batches of several shapes.
 
     Outputs of one row per token are compared where the attention mask is 1: what a model computes for padding is nobody's.
 
@@ -58,6 +59,8 @@ def check_parity(
         Real batches to compare as well, {name: int64 of shape (batch, length)}.
     seed : int
         Of the random batches.
+    device : {"cpu", "cuda"}
+        Where the file runs; on CUDA in full float32.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def check_parity(
     ModelError
         If the file cannot be loaded or run.
     """
-    session = OnnxSession(path)
+    session = OnnxSession(path, device=device, tf32=False)
     shapes = (*SHAPES, (2, min(space.max_length, LONGEST))) if shapes is None else shapes
     cut = dict.fromkeys((rows, min(length, space.max_length)) for rows, length in shapes)
     drawn = [space.batch(rows, length, seed=seed, names=inputs) for rows, length in cut]

@@ -52,6 +52,8 @@ class OnnxSession:
         Prefix of a file for onnxruntime's profiler, which `end_trace` closes.
     optimise : bool
         Whether onnxruntime may rewrite the graph, as it does by default.
+    tf32 : bool
+        Whether CUDA may round the factors of float32 products to 10 bits, as it does by default.
 
     Attributes
     ----------
@@ -72,7 +74,14 @@ class OnnxSession:
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int = 1, device: str = "cpu", trace: str | Path | None = None, optimise: bool = True
+        self,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        trace: str | Path | None = None,
+        optimise: bool = True,
+        tf32: bool = True,
     ) -> None:
         if threads < 1:
             raise ParameterError("threads", "OnnxSession", "at least 1", threads)
@@ -94,9 +103,10 @@ class OnnxSession:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings = {"use_tf32": str(int(tf32))} if provider == CUDA else {}
         try:
-            self._session = ort.InferenceSession(str(self.path), options, providers=[provider])
-        except _errors(ort) as error:
+            self._session = ort.InferenceSession(str(self.path), options, providers=[(provider, settings)])
+        except ort_errors(ort) as error:
             raise ModelError(f"The ONNX file {str(path)!r} cannot be loaded: {one_line(error)}") from None
         # onnxruntime falls back to the processor with no more than a line in its log.
         if self._session.get_providers()[0] != provider:
@@ -128,7 +138,7 @@ class OnnxSession:
             raise ModelError(f"The ONNX file {str(self.path)!r} takes {', '.join(self.inputs)}; {', '.join(missing)} was not given.")
         try:
             found = self._session.run(None, {name: batch[name] for name in self.inputs})
-        except _errors(sys.modules["onnxruntime"]) as error:
+        except ort_errors(sys.modules["onnxruntime"]) as error:
             raise ModelError(f"The ONNX file {str(self.path)!r} cannot be run: {one_line(error)}") from None
         return dict(zip(self.outputs, found, strict=True))
 
@@ -160,7 +170,7 @@ class OnnxSession:
         return Path(self._session.end_profiling())
 
 
-def _errors(ort: Any) -> tuple[type[Exception], ...]:
+def ort_errors(ort: Any) -> tuple[type[Exception], ...]:
     """Onnxruntime's own errors, which have no base class but Exception."""
     native = ort.capi.onnxruntime_pybind11_state
     return (

@@ -10,12 +10,15 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 import prunekit
+from prunekit import cli
 from prunekit.arch.view import ModelView
 from prunekit.errors import OutputError, ParameterError, ParityError, UnsupportedError
 from prunekit.exporters import export as exporting
+from prunekit.exporters import routes
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.embedding import Embedding, EmbeddingModel, embedding_of
 from prunekit.exporters.export import export
+from prunekit.exporters.onnx import export_onnx
 from prunekit.exporters.source import load_source
 from prunekit.measure.session import OnnxSession
 from prunekit.plan import Plan
@@ -122,6 +125,9 @@ def test_the_pooling_is_the_checkpoints_own(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"dtype": "fp8"}, "'dtype' parameter of export must be one of fp32, fp16, int8. Got 'fp8'"),
+        ({"optimize": "O4"}, "'optimize' parameter of export must be one of none, O1, O2, O3. Got 'O4'"),
+        ({"optimize": "O3"}, "must be none, O1 or O2 with fp32. Got 'O3' instead. O3 approximates Gelu"),
+        ({"device": "tpu"}, "'device' parameter of export must be one of cpu, cuda"),
         ({"opset": 9}, "'opset' parameter"),
         ({"max_length": 65}, "'max_length' parameter of export must be 1 to 64"),
         ({"pooling": "cls"}, "'pooling' parameter of export must be left out for a model with a head"),
@@ -134,20 +140,40 @@ def test_mistakes(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["dense"]
 
 
-def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = saved("BertForSequenceClassification", tmp_path / "dense")
-    whole = exporting.export_onnx
+def off_by(amount: float, route: str = "") -> Any:
+    """`export_onnx`, of a model whose bias is off, if it goes by this route."""
 
     def other(model: Any, path: Path, **named: Any) -> Any:
-        model.classifier.bias.data += 1e-3
-        file = whole(model, path, **named)
-        model.classifier.bias.data -= 1e-3
+        off = amount if not route or named["route"] == route else 0.0
+        model.classifier.bias.data += off
+        file = export_onnx(model, path, **named)
+        model.classifier.bias.data -= off
         return file
 
-    monkeypatch.setattr(exporting, "export_onnx", other)
+    return other
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+    monkeypatch.setattr(routes, "export_onnx", off_by(1e-3))
+    monkeypatch.setattr(exporting, "routes_of", lambda _: ("torchscript",))
     with pytest.raises(ParityError, match=r"differs from the PyTorch model by 0\.001"):
         export(model, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["dense"]
+
+
+def test_the_next_route_is_taken_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved("BertForSequenceClassification", tmp_path / "dense")
+    monkeypatch.setattr(routes, "export_onnx", off_by(1e-3, "torchscript"))
+    assert cli.main(["export", str(model), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'out'}\n"
+    lines = said.err.splitlines()
+    assert [line.partition(": The ONNX file differs")[0] for line in lines] == [
+        f"note: a route failed, the next one was taken: torchscript, passes {level}" for level in ("O1", "none")
+    ]
+    report = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (report["route"], report["optimize"], len(report["failed"])) == ("dynamo", "O1", 2)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

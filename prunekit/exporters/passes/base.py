@@ -69,21 +69,31 @@ class Traced:
 
     def add_node(self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], domain: str = "", **attributes: Any) -> ir.Value:
         """A new node with one output, placed before another."""
-        node = ir.node(op, inputs, attributes, domain=domain, name=None)
-        output = node.outputs[0]
-        output.name = node.name = self.new_name(op)
+        return self.add_nodes(before, op, inputs, 1, domain, **attributes)[0]
+
+    def add_nodes(
+        self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], outputs: int, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """A new node with several outputs, placed before another."""
+        node = ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs)
+        node.name = self.new_name(op)
+        for at, output in enumerate(node.outputs):
+            output.name = f"{node.name}_output_{at}"
+        if domain:
+            self.model.opset_imports.setdefault(domain, 1)
         self.graph.insert_before(before, node)
-        return output
+        return node.outputs
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let every reader of a value, the graph's outputs among them, read another."""
-        if not old.is_graph_output():
-            old.replace_all_uses_with(new)
-            return
-        name, at = old.name, [*self.graph.outputs].index(old)
-        new.shape, new.type = old.shape, old.type
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name, self.graph.outputs[at].name = f"{name}_before", name
+        """Let every reader of a value, the graph's outputs among them, read another that is the same; it takes over the name."""
+        name, new.shape, new.type = old.name, old.shape, old.type
+        old.replace_all_uses_with(new, replace_graph_outputs=old.is_graph_output())
+        old.name, new.name = f"{name}_before", name
+
+    def reshape_to(self, node: ir.Node, sizes: Sequence[int]) -> None:
+        """Give a Reshape a constant shape in which 0 says that an axis stays."""
+        node.replace_input_with(1, self.add_constant(np.array(sizes, dtype=np.int64), "/prunekit/shape"))
+        node.attributes.pop("allowzero", None)
 
     def nodes(self, *ops: str) -> Iterator[ir.Node]:
         """The graph's nodes of these kinds, in order; the graph may be changed meanwhile."""

@@ -41,6 +41,25 @@ class FoldConstants(GraphPass):
         return folded
 
 
+class DropCasts(GraphPass):
+    """A Cast to the type that its input has already is nothing."""
+
+    name = "needless casts dropped"
+
+    def call(self, traced: Traced) -> int:
+        """The number of casts."""
+        dropped = 0
+        for node in traced.nodes("Cast"):
+            value, output = node.inputs[0], node.outputs[0]
+            dtype = None if value is None else traced.probes[0].dtypes.get(value.name or "")
+            if value is None or dtype is None or output.is_graph_output():
+                continue
+            if ir.DataType.from_numpy(dtype) == node.attributes["to"].as_int():
+                output.replace_all_uses_with(value)
+                dropped += 1
+        return dropped
+
+
 class DirectShapes(GraphPass):
     """Shape arithmetic becomes constants, and reads of the input's own shape.
 
@@ -63,7 +82,7 @@ class DirectShapes(GraphPass):
                     continue
                 constant = reshape_sizes(traced.dims(node.inputs[0]), forms) if node.op_type == "Reshape" and at == 1 else None
                 if constant is not None:
-                    node.replace_input_with(at, traced.add_constant(np.array(constant, dtype=np.int64), "/prunekit/shape"))
+                    traced.reshape_to(node, constant)
                 else:
                     built = built or _built(traced, forms, rank, sizes, first)
                     node.replace_input_with(at, built)

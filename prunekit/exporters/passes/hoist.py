@@ -79,7 +79,7 @@ class _Hoist(GraphPass):
                     gathered[value, choice] = self._gather(value, choice, traced)
                 node.replace_input_with(at, gathered[value, choice])
         for node, shape in reshapes.items():
-            node.replace_input_with(1, traced.add_constant(np.array(shape, dtype=np.int64), "/prunekit/shape"))
+            traced.reshape_to(node, shape)
 
     @staticmethod
     def _shape(node: ir.Node, choice: Choice, before: int, traced: Traced) -> list[int]:

@@ -13,7 +13,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunekit.measure.session import runtime
+from prunekit.errors import ExportError
+from prunekit.measure.session import one_line, ort_errors, runtime
 
 #: Of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)
@@ -31,6 +32,8 @@ class Probe:
     rows, length : int
     shapes : mapping
         {value: its shape}.
+    dtypes : mapping
+        {value: its type}.
     values : mapping
         {value: array} of the small ones.
     """
@@ -38,6 +41,7 @@ class Probe:
     rows: int
     length: int
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, np.dtype[Any]]
     values: Mapping[str, NDArray[Any]]
 
 
@@ -56,6 +60,8 @@ def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], sav
     ------
     DependencyError
         If onnxruntime is not installed.
+    ExportError
+        If the graph cannot be run.
     """
     ort = runtime()
     proto = ir.to_proto(model)
@@ -66,22 +72,21 @@ def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], sav
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    with tempfile.TemporaryDirectory(prefix="prunekit-probe-") as folder:
-        save(proto, Path(folder) / "probe.onnx")
-        session = ort.InferenceSession(str(Path(folder) / "probe.onnx"), options, providers=["CPUExecutionProvider"])
+    try:
+        with tempfile.TemporaryDirectory(prefix="prunekit-probe-") as folder:
+            save(proto, Path(folder) / "probe.onnx")
+            session = ort.InferenceSession(str(Path(folder) / "probe.onnx"), options, providers=["CPUExecutionProvider"])
+        return tuple(_run(session, feed) for feed in feeds)
+    except ort_errors(ort) as error:
+        raise ExportError(f"The graph cannot be run: {one_line(error)}") from None
+
+
+def _run(session: Any, feed: Mapping[str, NDArray[np.int64]]) -> Probe:
     known = [value.name for value in session.get_outputs()]
     taken = {value.name for value in session.get_inputs()}
-    found = []
-    for feed in feeds:
-        rows, length = next(iter(feed.values())).shape
-        arrays = dict(zip(known, session.run(known, {name: feed[name] for name in feed if name in taken}), strict=True))
-        arrays.update(feed)
-        found.append(
-            Probe(
-                rows,
-                length,
-                {name: tuple(array.shape) for name, array in arrays.items()},
-                {name: array for name, array in arrays.items() if array.size <= _SMALL},
-            )
-        )
-    return tuple(found)
+    rows, length = next(iter(feed.values())).shape
+    outputs = session.run(known, {name: feed[name] for name in feed if name in taken})
+    arrays: dict[str, NDArray[Any]] = {**dict(zip(known, outputs, strict=True)), **feed}
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    return Probe(rows, length, shapes, dtypes, {name: array for name, array in arrays.items() if array.size <= _SMALL})

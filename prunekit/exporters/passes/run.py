@@ -11,15 +11,37 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from prunekit.exporters.passes.attention import FuseAttention
 from prunekit.exporters.passes.base import GraphPass, Traced
-from prunekit.exporters.passes.fold import DirectShapes, FoldConstants
+from prunekit.exporters.passes.embed import FuseEmbedLayerNorm
+from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
+from prunekit.exporters.passes.gelu import ApproximateGelu, FuseGelu
 from prunekit.exporters.passes.hoist import HoistFeatures, HoistPosition
+from prunekit.exporters.passes.norm import FuseSkipLayerNorm
 from prunekit.exporters.passes.positions import CutPositions
 from prunekit.exporters.passes.probe import LENGTHS, ROWS, Probe, probe
 from prunekit.exporters.passes.share import LiftConstants, Prune, Share
 
 Level = Literal["none", "O1", "O2", "O3"]
-EXACT: tuple[type[GraphPass], ...] = (LiftConstants, FoldConstants, DirectShapes, Share, HoistPosition, HoistFeatures, CutPositions, Share)
+EXACT: tuple[type[GraphPass], ...] = (
+    LiftConstants,
+    DropCasts,
+    FoldConstants,
+    DirectShapes,
+    Share,
+    HoistPosition,
+    HoistFeatures,
+    CutPositions,
+    Share,
+)
+#: Written in onnxruntime's own operators.
+FUSED: tuple[type[GraphPass], ...] = (FuseAttention, FuseEmbedLayerNorm, FuseGelu, FuseSkipLayerNorm)
+_LEVELS: dict[Level, tuple[type[GraphPass], ...]] = {
+    "none": (),
+    "O1": EXACT,
+    "O2": (*EXACT, *FUSED),
+    "O3": (*EXACT, *FUSED, ApproximateGelu),
+}
 
 
 class Draw(Protocol):
@@ -50,16 +72,14 @@ def optimize(
     (onnx.ModelProto, dict)
         The optimised graph, and how often each pass changed something.
     """
-    if level == "none":
-        return proto, {}
     lengths = _lengths(max_length)
-    if lengths is None:
+    if lengths is None or not _LEVELS[level]:
         return proto, {}
     model = ir.from_proto(proto)
     feeds = [draw(rows, length) for rows, length in zip(ROWS, lengths, strict=True)]
     counts: dict[str, int] = {}
     seen: tuple[Probe, ...] = ()
-    for run, kind in enumerate(EXACT):
+    for run, kind in enumerate(_LEVELS[level]):
         graph_pass = kind()
         if graph_pass.looks and not seen:
             seen = probe(model, feeds, save)
