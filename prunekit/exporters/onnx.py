@@ -232,7 +232,7 @@ def export_onnx(
         Fields of what the model returns.
     opset : int
         17 to 20.
-    level : {"none", "O1", "O2", "O3"}
+    level : {"none", "O1", "O2"}
         Graph passes that are run on the file, as in `prunekit.exporters.passes.optimize`.
     route : {"torchscript", "dynamo"}
         The exporter of torch.

@@ -67,7 +67,7 @@ def export_by_route(
         As in `prunekit.exporters.onnx.export_onnx`.
     routes : tuple of str
         Exporters, in the order in which they are tried.
-    level : {"none", "O1", "O2", "O3"}
+    level : {"none", "O1", "O2"}
         Of the graph passes.
     device : {"cpu", "cuda"}
         Where the file is checked.

@@ -36,21 +36,6 @@ class FuseGelu(GraphPass):
         return fused
 
 
-class ApproximateGelu(GraphPass):
-    """Gelu by tanh instead of erf: off by up to 5e-4, so never a part of the exact levels."""
-
-    name = "Gelu approximated"
-    looks = False
-
-    def call(self, traced: Traced) -> int:
-        """The number of Gelus."""
-        changed = 0
-        for node in traced.nodes("Gelu", "BiasGelu"):
-            traced.replace(node.outputs[0], traced.add_node(node, "FastGelu", list(node.inputs), CONTRIB))
-            changed += 1
-        return changed
-
-
 def _vector(traced: Traced, value: ir.Value | None) -> bool:
     dims = traced.dims(value)
     return traced.constant(value) is not None and dims is not None and len(dims) == 1

@@ -15,14 +15,14 @@ from prunekit.exporters.passes.attention import FuseAttention
 from prunekit.exporters.passes.base import GraphPass, Traced
 from prunekit.exporters.passes.embed import FuseEmbedLayerNorm
 from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
-from prunekit.exporters.passes.gelu import ApproximateGelu, FuseGelu
+from prunekit.exporters.passes.gelu import FuseGelu
 from prunekit.exporters.passes.hoist import HoistFeatures, HoistPosition
 from prunekit.exporters.passes.norm import FuseSkipLayerNorm
 from prunekit.exporters.passes.positions import CutPositions
 from prunekit.exporters.passes.probe import LENGTHS, ROWS, Probe, probe
 from prunekit.exporters.passes.share import LiftConstants, Prune, Share
 
-Level = Literal["none", "O1", "O2", "O3"]
+Level = Literal["none", "O1", "O2"]
 EXACT: tuple[type[GraphPass], ...] = (
     LiftConstants,
     DropCasts,
@@ -40,7 +40,6 @@ _LEVELS: dict[Level, tuple[type[GraphPass], ...]] = {
     "none": (),
     "O1": EXACT,
     "O2": (*EXACT, *FUSED),
-    "O3": (*EXACT, *FUSED, ApproximateGelu),
 }
 
 
@@ -59,7 +58,7 @@ def optimize(
     Parameters
     ----------
     proto : onnx.ModelProto
-    level : {"none", "O1", "O2", "O3"}
+    level : {"none", "O1", "O2"}
     draw : callable
         Draws inputs for the probes.
     max_length : int
