@@ -12,11 +12,11 @@ _STYLE = """
 :root { color-scheme: light dark;
   --paper: #fdfdfb; --ink: #1c1f23; --muted: #5d646d; --rule: #e3e4df; --soft: #f2f3ee;
   --slim: #0b6e69; --slim-soft: #cfe5e2; --dense: #6b7280; --other: #a2a7ae; --bad: #b3261e;
-  --c1: #b45f06; --c2: #5b4fb3; --c3: #a02c5a; --c4: #3d7a1f; }
+  --c1: #b45f06; --c2: #5b4fb3; --c3: #a02c5a; --c4: #3d7a1f; --c5: #2b6cb0; --c6: #8a6d00; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171a; --ink: #e7e8e5; --muted: #9aa2ab; --rule: #2b3036; --soft: #1c2024;
   --slim: #5fcfc4; --slim-soft: #1d4744; --dense: #a5adb8; --other: #6b737d; --bad: #ff8a80;
-  --c1: #f0a35e; --c2: #a99ef5; --c3: #f08bb4; --c4: #8fce6b; } }
+  --c1: #f0a35e; --c2: #a99ef5; --c3: #f08bb4; --c4: #8fce6b; --c5: #7fb4ee; --c6: #d9c04a; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
@@ -29,6 +29,7 @@ h1 { font-size: 2rem; line-height: 1.2; font-weight: 650; letter-spacing: -.015e
 h2 { font-size: 1.125rem; font-weight: 650; letter-spacing: -.005em; margin: 3rem 0 .25rem; }
 h2 + p { margin-top: 0; }
 p { margin: .5rem 0 1rem; }
+a { color: var(--slim); }
 .muted, .muted p { color: var(--muted); }
 code { font: .875em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .tiles { display: flex; flex-wrap: wrap; gap: 1px; margin: 2rem 0 0; background: var(--rule);
@@ -56,7 +57,7 @@ svg .bar.whole { fill: var(--soft); } svg .bar.slim { fill: var(--slim); }
 svg .heat { fill: var(--slim); } svg .blank { fill: var(--soft); } svg .cut { stroke: var(--ink); stroke-width: 1.5; }
 svg .number { font-size: 11.5px; } svg .number.over { fill: var(--paper); }
 .c0 { --c: var(--slim); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); }
-.c4 { --c: var(--c4); } .c5 { --c: var(--other); }
+.c4 { --c: var(--c4); } .c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--other); }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg .stroke { stroke: var(--c); } svg .fill { fill: var(--c); }
 svg .interval { stroke-width: 1.5; opacity: .55; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .3rem 0 .2rem; color: var(--muted); font-size: .8125rem; }

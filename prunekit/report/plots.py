@@ -14,7 +14,8 @@ from prunekit.report.svg import line, scale, text, ticks
 
 _WIDTH = 560
 #: Colours of curves and parts; more of them than this are drawn in the last one.
-COLOURS = 6
+COLOURS = 8
+_FEW = 3  # parts of a bar that differ by colour, and whose first is written out
 _CELL_LOW, _CELL_HIGH = 17, 40
 _CELL_NUMBER = 30  # a cell of this width has room for its number
 
@@ -102,12 +103,25 @@ def _key(figure: Heatmap, x: float, y: float) -> str:
     return "".join((*parts, *ends, text(x + width + 10, y + 9, figure.unit, "tick")))
 
 
-def _legend(names: Sequence[str], css: str) -> str:
+def _legend(names: Sequence[str], *, shaded: bool = False) -> str:
     """Names beside their colours, as text that wraps."""
     if len(names) < 2:
         return ""
-    items = "".join(f'<span><i class="{css} c{min(at, COLOURS - 1)}"></i>{escape(name)}</span>' for at, name in enumerate(names))
+    shades = [f' style="opacity:{_shade(at, len(names)):.3f}"' if shaded else "" for at in range(len(names))]
+    items = "".join(
+        f'<span><i class="{_colour(at, shaded)}"{shade}></i>{escape(name)}</span>'
+        for at, (name, shade) in enumerate(zip(names, shades, strict=True))
+    )
     return f'<p class="legend">{items}</p>'
+
+
+def _colour(number: int, shaded: bool) -> str:
+    return "c0" if shaded else f"c{min(number, COLOURS - 1)}"
+
+
+def _shade(number: int, parts: int) -> float:
+    """Many parts are shades of one colour, from pale to full: they have an order, such as layers."""
+    return 0.1 + 0.9 * number / (parts - 1)
 
 
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
@@ -162,7 +176,7 @@ def _curves(figure: Curves) -> str:
     if figure.chosen is not None:
         parts.append(_mark(figure.chosen, across(place(figure.chosen[1])), up(figure.chosen[2]), bottom))
     drawing = _svg(_WIDTH, bottom + 48, "".join(parts), figure.title, 0.82 * _WIDTH)
-    return _legend([series.name for series in figure.series], "stroke") + drawing
+    return _legend([series.name for series in figure.series]) + drawing
 
 
 def _curve(series: Series, css: str, across: Callable[[float], float], up: Callable[[float], float]) -> str:
@@ -205,7 +219,7 @@ def _bars(figure: Bars) -> str:
     row, thick = 25, 14
     right, bottom = _WIDTH - 62, row * len(figure.rows) + 4
     totals = [sum(values) for values in figure.values]
-    show = _percent if figure.percent else _plain
+    show, shaded = _percent if figure.percent else _plain, len(figure.parts) > _FEW
     across = scale(0.0, max(*totals, 1e-12), left, right)
     parts = []
     for tick in ticks(0.0, max(*totals, 1e-12)):
@@ -216,15 +230,15 @@ def _bars(figure: Bars) -> str:
         for number, value in enumerate(values):
             said = escape(f"{name}, {figure.parts[number]}: {value:.4g}")
             width = across(start + value) - across(start)
-            parts.append(
-                f'<rect x="{across(start):.1f}" y="{y}" width="{width:.1f}" height="{thick}" class="fill c{min(number, COLOURS - 1)}">'
-                f"<title>{said}</title></rect>"
-            )
+            box = f'x="{across(start):.1f}" y="{y}" width="{width:.1f}" height="{thick}"'
+            opacity = f' fill-opacity="{_shade(number, len(values)):.3f}"' if shaded else ""
+            parts.append(f'<rect {box} class="fill {_colour(number, shaded)}"{opacity}><title>{said}</title></rect>')
             start += value
-        shown = f"{100 * values[0]:.1f}%" if figure.percent else f"{values[0]:,.4g}"
-        parts.append(text(_WIDTH, y + thick - 2, shown, "figure", "end"))
+        if len(values) <= _FEW:
+            shown = f"{100 * values[0]:.1f}%" if figure.percent else f"{values[0]:,.4g}"
+            parts.append(text(_WIDTH, y + thick - 2, shown, "figure", "end"))
     parts.append(text((left + right) / 2, bottom + 38, figure.unit, "tick", "middle"))
-    return _legend(figure.parts, "fill") + _svg(_WIDTH, bottom + 46, "".join(parts), figure.title, 0.82 * _WIDTH)
+    return _legend(figure.parts, shaded=shaded) + _svg(_WIDTH, bottom + 46, "".join(parts), figure.title, 0.82 * _WIDTH)
 
 
 def _dendrogram(figure: Dendrogram) -> str:
