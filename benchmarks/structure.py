@@ -25,7 +25,7 @@ from prunekit.budget import Budget
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
 from prunekit.plan import Plan
-from prunekit.shrink import shrink
+from prunekit.shrinking import shrink
 from prunekit.solve import apply
 from prunekit.stages.inputs import calibration
 

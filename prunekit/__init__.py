@@ -25,7 +25,7 @@ _PUBLIC = {
     "load": "prunekit.exporters.checkpoint",
     "make_plan": "prunekit.pipeline",
     "recover": "prunekit.training.distill",
-    "shrink": "prunekit.shrink",
+    "shrink": "prunekit.shrinking",
 }
 
 __all__ = ["__version__", *_PUBLIC]

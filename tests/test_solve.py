@@ -49,7 +49,7 @@ def state_error(model: nn.Module, other: nn.Module, plan: Plan, batches: list[di
 
 def test_the_public_names() -> None:
     assert prunekit.apply is apply
-    assert prunekit.shrink.__module__ == "prunekit.shrink"
+    assert prunekit.shrink.__module__ == "prunekit.shrinking"
 
 
 @pytest.mark.parametrize("case", CASES)

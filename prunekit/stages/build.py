@@ -12,7 +12,7 @@ from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import slim_source
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.shrink import Choice
+from prunekit.shrinking import Choice
 from prunekit.stages.choose import STRUCTURE, shrunk
 from prunekit.stages.neurons import fit_slim
 from prunekit.stages.recovery import recovered

@@ -17,7 +17,7 @@ from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import kept_blocks
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.shrink import Choice, Shrunk, shrink
+from prunekit.shrinking import Choice, Shrunk, shrink
 from prunekit.solve import solve
 from prunekit.stages.inputs import calibration
 from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons

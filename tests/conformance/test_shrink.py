@@ -15,7 +15,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.exporters.checkpoint import load, save_checkpoint
 from prunekit.plan import Plan
-from prunekit.shrink import Shrunk, shrink
+from prunekit.shrinking import Shrunk, shrink
 from prunekit.solve import apply
 from prunekit.stats.blocks import sites
 from prunekit.transforms.cut import cut, prunable, unit_price

@@ -13,7 +13,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
-from prunekit.shrink import shrink
+from prunekit.shrinking import shrink
 from prunekit.solve import apply
 from prunekit.transforms.readout import ReadoutModel, set_readout
 from tests.models import FFN, HEADS, LAYERS, batch_of, build
