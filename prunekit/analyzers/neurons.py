@@ -78,7 +78,8 @@ class Neurons(Result):
             name = min(known, key=lambda each: known[each])
             rand = known.get("random")
             beside = "more than a tenth of them" if rand is None else f"{rand:,}"
-            lines.append(f"{known[name]:,} neurons ({known[name] / self.width:.1%}) hold {whole}, by {name}; at random: {beside}")
+            few = "1 neuron holds" if known[name] == 1 else f"{known[name]:,} neurons ({known[name] / self.width:.1%}) hold"
+            lines.append(f"{few} {whole}, by {name}; at random: {beside}")
         off = self.agreement.tau[np.triu_indices(len(self.agreement.names), 1)]
         lines.append(f"Kendall's tau of two rankings is {np.nanmin(off):.2f} to {np.nanmax(off):.2f}, {np.nanmean(off):.2f} on average")
         return tuple(lines)

@@ -75,7 +75,8 @@ class Dimensions(Result):
         top = int(found.order[0])
         needed = next(size for size, value in found.components if value >= self._target(found))
         alone = said(self.metric, float(found.single[top]))
-        whole = f"all together {said(self.metric, found.full)}; {needed} principal components are within 1%"
+        few = "1 principal component is" if needed == 1 else f"{needed} principal components are"
+        whole = f"all together {said(self.metric, found.full)}; {few} within 1%"
         return f"{before}one dimension of {len(found.single)} alone ({top}, chosen on train) scores {alone}, {whole}"
 
     def _target(self, found: Vector) -> float:

@@ -234,7 +234,8 @@ def _bars(figure: Bars) -> str:
             opacity = f' fill-opacity="{_shade(number, len(values)):.3f}"' if shaded else ""
             parts.append(f'<rect {box} class="fill {_colour(number, shaded)}"{opacity}><title>{said}</title></rect>')
             start += value
-        if len(values) <= _FEW:
+        # Of two or three parts the first is the one to look at; of more, none is.
+        if len(values) <= 3:
             shown = f"{100 * values[0]:.1f}%" if figure.percent else f"{values[0]:,.4g}"
             parts.append(text(_WIDTH, y + thick - 2, shown, "figure", "end"))
     parts.append(text((left + right) / 2, bottom + 38, figure.unit, "tick", "middle"))
