@@ -54,7 +54,7 @@ def build_report(
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, files, measured) for budget in recipe.budgets),
+        budgets=tuple(_reached(budget, dense, slim, files, recipe, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
@@ -132,15 +132,16 @@ def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> 
     return tuple(found)
 
 
-def _reached(budget: Budget, dense: Sizes, slim: Sizes, files: Files, measured: Measured) -> BudgetResult:
+def _reached(budget: Budget, dense: Sizes, slim: Sizes, files: Files, recipe: Recipe, measured: Measured) -> BudgetResult:
+    # What was asked for is deployed: the file in lower precision, where there is one.
+    name = "slim" if files.low is None else f"slim {recipe.dtype}"
     shares = {
         Unit.NEURONS: slim.neurons / dense.neurons,
         Unit.PARAMS: slim.params_layers / dense.params_layers,
         Unit.MACS: slim.macs / dense.macs,
-        # What was asked for is deployed: the file in lower precision, where there is one.
         Unit.BYTES: float(slim.bytes if files.low is None else files.low.file.bytes),
-        # The share of time at batch 1, where a saving is hardest.
-        Unit.LATENCY: 1 / measured.latency[0].ratio("slim").value,
+        # At every batch size that was named the interval's lower end must hold.
+        Unit.LATENCY: max(1 / found.ratio(name).low for found in measured.latency[: len(recipe.batches)]),
     }
     return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
 
@@ -167,24 +168,32 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
 
 def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> None:
     """Raise BudgetError, saying what was reached, if a budget or the largest drop does not hold."""
-    for budget in report.budgets:
+    for asked, budget in zip(recipe.budgets, report.budgets, strict=True):
         if not budget.met:
-            reached = f"{budget.reached / 1e6:.2f} MB" if budget.unit is Unit.BYTES else f"{budget.reached:.1%} {budget.unit.value}"
             raise BudgetError(
-                f"--keep '{budget.asked}' was not met: {reached} was reached. Keep less of another unit, or allow more of this one."
+                f"{asked.option} was not met: {_tell(budget)} was reached. Keep less of another unit, or allow more of this one."
             )
     if recipe.max_drop is None:
         return
     against = "dense" if "dense" in measured.validation else "oracle"
     reference = measured.validation[against]
+    at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
     for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
         got = measured.validation.get(name, reference)
         drop = (reference - got) / abs(reference) if reference else 0.0
         if drop > recipe.max_drop:
             raise BudgetError(
                 f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop:.2%} "
-                f"({reference:.4f} to {got:.4f}). Keep more, or allow a larger drop."
+                f"({reference:.4f} to {got:.4f}){at}. Keep more, or allow a larger drop."
             )
+
+
+def _tell(budget: BudgetResult) -> str:
+    """What was reached, in words."""
+    if budget.unit is Unit.BYTES:
+        return f"{budget.reached / 1e6:.2f} MB"
+    speed = f" ({1 / budget.reached:.2f}x as fast at the lower end of the interval)" if budget.unit is Unit.LATENCY else ""
+    return f"{budget.reached:.1%} {budget.unit.value}{speed}"
 
 
 def write_reports(report: Report, folder: Path) -> None:

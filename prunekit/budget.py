@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from prunekit.errors import ParameterError
@@ -37,10 +37,13 @@ class Budget:
         What is counted.
     amount : float
         A share in (0, 1] of the dense model, or a number of bytes for `Unit.BYTES`.
+    factor : float or None
+        The speed-up that was asked for, where the time was said as one.
     """
 
     unit: Unit
     amount: float
+    factor: float | None = field(default=None, compare=False)
 
     @classmethod
     def parse(cls, text: str, *, of: str = "compress") -> Budget:
@@ -59,7 +62,19 @@ class Budget:
             raise ParameterError("keep", of, _MUST, text)
         return cls(units[name], number / 100)
 
+    @classmethod
+    def speedup(cls, factor: float) -> Budget:
+        """The share of the time that is left at a speed-up."""
+        return cls(Unit.LATENCY, 1 / factor, factor)
+
+    @property
+    def option(self) -> str:
+        """As it stands on a command line."""
+        return f"--keep {str(self)!r}" if self.factor is None else f"--speedup {self.factor:g}x"
+
     def __str__(self) -> str:
+        if self.factor is not None:
+            return f"{self.factor:g}x as fast"
         if self.unit is Unit.BYTES:
             return f"{self.amount / 10**6:g} MB"
         return f"{self.amount * 100:g}% {self.unit.value}"

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
-from prunekit.budget import Unit
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
@@ -22,6 +21,7 @@ from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
 from prunekit.stages import bare_model, build_models, decide, deploy, deploy_bare, given, load_inputs, measure
+from prunekit.stages.frontier import draw_frontier
 from prunekit.stages.recovery import checkpoint_place
 
 
@@ -92,7 +92,7 @@ def make_plan(model: str | Path | None = None, data: object = None, *, progress:
     Parameters
     ----------
     model, data, progress, **parameters
-        As in `compress`, but for what can only be checked on a deployed file: ``max_drop``, and budgets of latency or bytes.
+        As in `compress`, but for what can only be checked on a deployed file: ``max_drop``.
 
     Returns
     -------
@@ -154,7 +154,9 @@ def _make(
     models = build_models(recipe, inputs, decided, out, scratch, stage)
     files = deploy(recipe, inputs, models, folder, scratch, stage)
     measured = measure(recipe, inputs, decided.neurons, models, files, stage)
+    points = draw_frontier(recipe, inputs, decided, folder, scratch, stage) if recipe.frontier else ()
     report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
+    report = report.model_copy(update={"frontier": points})
     check_constraints(report, recipe, measured)
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
     recipe.save(folder / "recipe.yaml")
@@ -187,7 +189,7 @@ def run_plan(
     Parameters
     ----------
     recipe : Recipe
-        Without a plan, `max_drop`, and budgets of latency or bytes.
+        Without a plan and `max_drop`.
     out : path, optional
         A file for the plan; it appears complete, or not at all.
     overwrite : bool
@@ -216,10 +218,6 @@ def _check_decidable(recipe: Recipe) -> None:
     if recipe.max_drop is not None:
         must = "left out: it is measured on the file that compress or apply writes"
         raise ParameterError("max_drop", "plan", must, f"{recipe.max_drop:.2%}")
-    for budget in recipe.budgets:
-        if budget.unit in (Unit.LATENCY, Unit.BYTES):
-            must = "of neurons, params or macs: the others are measured on the file that compress writes"
-            raise ParameterError("keep", "plan", must, str(budget))
 
 
 def _check_file(path: Path, overwrite: bool) -> Path:

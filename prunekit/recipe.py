@@ -22,9 +22,12 @@ from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
-#: What may be kept where nothing at all is said of it.
+#: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.
 DEFAULT_KEEP = ("10%",)
+FRONTIER_KEEP = ("50% latency",)
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
+
+_FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
 
 _KINDS = {
     "string_type": "text (in YAML, put it in quotes)",
@@ -43,6 +46,17 @@ def _percent(value: object) -> float:
     if match is None or not 0 <= float(match[1]) < 100:
         raise ValueError("a percentage in [0%, 100%), such as '1%'")
     return float(match[1]) / 100
+
+
+def _factor(value: object) -> float:
+    match = _FACTOR.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 1 < float(match[1]) <= 1000:
+        raise ValueError("a factor above 1x, such as '3x'")
+    return float(match[1])
+
+
+def _format_factor(factor: float) -> str:
+    return f"{factor:.15g}x"
 
 
 def _format_percent(share: float) -> str:
@@ -87,6 +101,7 @@ def _path(value: object) -> object:
 
 
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
+Factor = Annotated[float, BeforeValidator(_factor), PlainSerializer(_format_factor, return_type=str)]
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Column = Annotated[str, Field(min_length=1)]
 Blocks = Annotated[tuple[int, ...], BeforeValidator(_blocks), PlainSerializer(format_indices, return_type=str)]
@@ -118,8 +133,13 @@ class Recipe(BaseModel):
     metric : Metric or None
         None: the task's usual one.
     keep : tuple of str
-        Budgets, all of which must hold; see `prunekit.budget.Budget.parse`. "10%" where neither `layers`, `vocabulary` nor `plan`
-        says what to remove; with one of them it may be empty (in YAML ``none``), and is by default.
+        Budgets, all of which must hold; see `prunekit.budget.Budget.parse`. "10%" where nothing below says what to remove; with
+        `speedup`, `max_drop`, `layers`, `vocabulary` or `plan` it may be empty (in YAML ``none``), and is by default.
+    speedup : float or None
+        How many times as fast the slim file must be, a factor above 1, at the lower end of what is measured; written as ``"3x"``.
+        The same as a budget of latency.
+    batch : int or None
+        Rows in a batch at which a budget of latency must hold besides a batch of one.
     layers : tuple of int or None
         Blocks kept, as ranges: ``"0-3"``; None: all that the readout needs.
     vocabulary : {"all", "data"}
@@ -134,7 +154,11 @@ class Recipe(BaseModel):
         Of a second ONNX file beside the one in fp32, which is always there: none, half precision, or int8 with activations in the
         range of each batch, or in fixed ranges from train.
     max_drop : float or None
-        Largest relative loss of the metric on the validation split, a share in [0, 1); written as ``"1%"``.
+        Largest relative loss of the metric on the validation split, a share in [0, 1); written as ``"1%"``. Where nothing else says
+        what to remove, the smallest model that keeps to it is searched for.
+    frontier : bool
+        Whether slim models of several speeds are made and measured besides the one that ships; "50% latency" ships where nothing
+        else says what to.
     recover : str or None
         How long the slim model is trained after the cut, ``"10min"`` or ``"3epochs"``: by distillation from the dense model where
         that has a head for the task, else on the labels; None: not at all.
@@ -180,6 +204,8 @@ class Recipe(BaseModel):
     task: TaskKind | None = None
     metric: Metric | None = None
     keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = DEFAULT_KEEP
+    speedup: Factor | None = None
+    batch: Annotated[int, Field(strict=True, ge=2)] | None = None
     layers: Blocks | None = None
     vocabulary: Literal["all", "data"] = "all"
     uniform: Annotated[bool, Field(strict=True)] = False
@@ -187,6 +213,7 @@ class Recipe(BaseModel):
     plan: Name | None = None
     dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "fp32"
     max_drop: Percent | None = None
+    frontier: Annotated[bool, Field(strict=True)] = False
     recover: Annotated[str, BeforeValidator(_effort)] | None = None
     freeze: Column | None = None
     method: Literal["prunekit", "dalvi2020"] = "prunekit"
@@ -219,14 +246,15 @@ class Recipe(BaseModel):
 
     def _removes_something(self) -> None:
         """What is to be removed is named once: by a plan, or by budgets and units; nothing named is the default budget."""
-        named = self.layers is not None or self.vocabulary != "all" or self.plan is not None
-        if named and "keep" not in self.model_fields_set:
+        cuts = self.layers is not None or self.vocabulary != "all" or self.plan is not None
+        named = cuts or self.speedup is not None or (self.max_drop is not None and self.method == "prunekit")
+        if (named or self.frontier) and "keep" not in self.model_fields_set:
             # Frozen, but not yet seen by anybody.
-            object.__setattr__(self, "keep", ())
+            object.__setattr__(self, "keep", () if named else FRONTIER_KEEP)
         if not self.keep and not named:
             raise ParameterError("keep", "compress", "given where nothing else says what to remove", "none")
         if self.plan is not None:
-            for name in ("keep", "layers", "vocabulary", "uniform", "multiple_of"):
+            for name in ("keep", "speedup", "batch", "layers", "vocabulary", "uniform", "multiple_of", "frontier"):
                 value = getattr(self, name)
                 if value != (() if name == "keep" else type(self).model_fields[name].default):
                     must = "left out where a plan is given, which says what is kept"
@@ -234,18 +262,29 @@ class Recipe(BaseModel):
             return
         units = {budget.unit for budget in self.budgets}
         for name in ("uniform", "multiple_of"):
-            if getattr(self, name) != type(self).model_fields[name].default and not units & {Unit.PARAMS, Unit.MACS}:
-                raise ParameterError(
-                    name, "compress", "left out without a budget of params or macs, whose widths it rounds", getattr(self, name)
-                )
-        if units and not named and not units & {Unit.NEURONS, Unit.PARAMS, Unit.MACS}:
-            must = "given with neurons, params or macs (or layers, or vocabulary) to choose by, which other units then check"
-            raise ParameterError("keep", "compress", must, str(self.budgets[0]))
+            if getattr(self, name) != type(self).model_fields[name].default and not (units - {Unit.NEURONS} or self.searches):
+                must = "left out without a budget of params, macs, latency or bytes (or max_drop alone), whose widths it rounds"
+                raise ParameterError(name, "compress", must, getattr(self, name))
+        if self.batch is not None and Unit.LATENCY not in units:
+            must = "left out without a budget of latency (or speedup), which must hold at it"
+            raise ParameterError("batch", "compress", must, self.batch)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """`keep`, read."""
-        return parse_budgets(self.keep) if self.keep else ()
+        """`keep` and `speedup`, read."""
+        kept = parse_budgets(self.keep) if self.keep else ()
+        return kept if self.speedup is None else (*kept, Budget.speedup(self.speedup))
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes at which a budget of latency must hold."""
+        return (1,) if self.batch is None else (1, self.batch)
+
+    @property
+    def searches(self) -> bool:
+        """Whether `max_drop` alone says what to remove."""
+        named = self.layers is not None or self.vocabulary != "all" or self.plan is not None
+        return self.max_drop is not None and not named and not self.budgets
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some parameters changed, checked again; raises ParameterError."""

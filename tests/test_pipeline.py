@@ -306,7 +306,6 @@ def test_named_blocks_are_the_ones_that_stay() -> None:
     ("parameters", "says"),
     [
         ({"max_drop": "1%"}, "The 'max_drop' parameter of plan must be left out"),
-        ({"keep": ["10%", "50% latency"]}, "The 'keep' parameter of plan must be of neurons, params or macs"),
         ({"plan": "plan.json"}, "The 'plan' parameter of plan must be left out"),
         ({"layers": "0-3"}, "The 'layers' parameter of compress must be of the model's blocks 0-2. Got '0-3' instead."),
     ],

@@ -116,14 +116,20 @@ def test_recipes_are_frozen() -> None:
         ({"keep": [10]}, "The 'keep' parameter of compress must be text such as '10%'"),
         ({"keep": []}, "must be given where nothing else says what to remove. Got 'none' instead."),
         ({"keep": "none"}, "must be given where nothing else says what to remove. Got 'none' instead."),
-        ({"keep": "8 MB"}, "given with neurons, params or macs (or layers, or vocabulary) to choose by"),
+        ({"speedup": "3"}, "The 'speedup' parameter of compress must be a factor above 1x, such as '3x'. Got '3' instead."),
+        ({"speedup": "1x"}, "must be a factor above 1x"),
+        ({"speedup": "0x"}, "must be a factor above 1x"),
+        ({"speedup": "3x", "batch": 1}, "The 'batch' parameter of compress must be greater than or equal to 2"),
+        ({"batch": 8}, "The 'batch' parameter of compress must be left out without a budget of latency"),
+        ({"plan": "plan.json", "speedup": "3x"}, "The 'speedup' parameter of compress must be left out where a plan is given"),
+        ({"keep": "0% latency"}, "The 'keep' parameter of compress must be a percentage in (0%, 100%]"),
         ({"layers": "1-0"}, "The 'layers' parameter of compress must be blocks to keep, increasing, such as '0-3' or '0,2,4'. Got '1-0'"),
         ({"layers": "one"}, "Got 'one' instead"),
         ({"layers": [0, 0]}, "Got [0, 0] instead"),
         ({"layers": [True]}, "Got [True] instead"),
         ({"vocabulary": "some"}, "one of 'all', 'data'"),
-        ({"uniform": True}, "The 'uniform' parameter of compress must be left out without a budget of params or macs"),
-        ({"multiple_of": 8}, "The 'multiple_of' parameter of compress must be left out without a budget of params or macs"),
+        ({"uniform": True}, "The 'uniform' parameter of compress must be left out without a budget of params, macs, latency or bytes"),
+        ({"multiple_of": 8}, "The 'multiple_of' parameter of compress must be left out without a budget of params, macs, latency or bytes"),
         ({"multiple_of": 7, "keep": "50% params"}, "one of 1, 8, 16, 32"),
         ({"plan": "plan.json", "keep": "10%"}, "The 'keep' parameter of compress must be left out where a plan is given"),
         ({"plan": "plan.json", "layers": "0"}, "The 'layers' parameter of compress must be left out where a plan is given"),
@@ -190,3 +196,25 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_repository_load(path: Path) -> None:
     assert Recipe.load(path).version == 1
+
+
+def test_a_speedup_is_a_share_of_the_time() -> None:
+    recipe = Recipe(speedup="4x", batch=8)
+    (budget,) = recipe.budgets
+    assert (budget.unit, budget.amount) == (Unit.LATENCY, 0.25)
+    assert budget.option == "--speedup 4x"
+    assert recipe.keep == ()
+    assert recipe.batches == (1, 8)
+    assert Recipe(speedup="3x", keep="90% latency").budgets[0].option == "--keep '90% latency'"
+    assert Recipe(**recipe.model_dump(mode="json", exclude={"keep"}, exclude_none=True)).speedup == 4.0
+
+
+def test_what_says_how_far_to_go_takes_the_place_of_the_default() -> None:
+    assert Recipe().keep == ("10%",)
+    assert Recipe(max_drop="1%").searches
+    assert not Recipe(max_drop="1%", speedup="2x").searches
+    assert not Recipe(max_drop="1%", vocabulary="data").searches
+    assert not Recipe(max_drop="1%", keep="10%").searches
+    assert Recipe(max_drop="1%", method="dalvi2020").keep == ("10%",)
+    assert Recipe(frontier=True).keep == ("50% latency",)
+    assert Recipe(frontier=True, max_drop="1%").keep == ()

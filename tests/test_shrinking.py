@@ -124,7 +124,7 @@ def test_what_cannot_be_reached_says_what_can() -> None:
     empty = dict.fromkeys(range(LAYERS), ())
     least = count(apply(model, Plan(source=ModelView.of(model).source, heads=empty, ffn=empty)), np.array([5])).params_layers
     share = least / count(model, np.array([5])).params_layers
-    with pytest.raises(BudgetError, match=f"heads and FFN neurons: with as few as may be, {share:.1%} is left"):
+    with pytest.raises(BudgetError, match=f"heads and FFN neurons: with as few as may be, {share:.1%} of the params is left"):
         shrink(model, rows(), [Budget(Unit.PARAMS, share * 0.99)])
     with pytest.raises(BudgetError, match="uniform widths cannot say that there are fewer"):
         shrink(model, rows(), parse_budgets("30% params"), uniform=True)

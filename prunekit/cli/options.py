@@ -20,8 +20,19 @@ Keep = Annotated[
         "--keep",
         metavar="BUDGET",
         help="'10%', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
-        "[default: 10%, or 'none' with --layers or --vocabulary].",
+        "[default: 10% where nothing else says what to remove].",
     ),
+]
+Speedup = Annotated[
+    str | None,
+    Option("--speedup", metavar="FACTOR", help="'3x': how many times as fast the file must be; a budget of latency [default: no bound]."),
+]
+Batch = Annotated[
+    int | None,
+    Option("--batch", metavar="N", help="Rows in a batch at which a budget of latency must hold besides one row [default: one row alone]."),
+]
+Frontier = Annotated[
+    bool | None, Option("--frontier", help="Also make and measure slim models of several speeds, to choose from.", show_default=False)
 ]
 Layers = Annotated[
     str | None, Option("--layers", metavar="BLOCKS", help="Blocks to keep, such as '0-3' or '0,2,4' [default: all that are read].")
@@ -43,7 +54,8 @@ Dtype = Annotated[
     Option("--dtype", metavar="NAME", help="'fp16', 'int8' or 'int8-static': one more ONNX file, in lower precision [default: fp32]."),
 ]
 MaxDrop = Annotated[
-    str | None, Option("--max-drop", metavar="PERCENT", help="Largest relative loss of the metric; more is an error [default: no bound].")
+    str | None,
+    Option("--max-drop", metavar="PERCENT", help="Largest relative loss of the metric; alone, how far to go down [default: no bound]."),
 ]
 Recover = Annotated[
     str | None,

@@ -152,6 +152,38 @@ def trace(report: Report) -> str:
     return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against the number of neurons")
 
 
+def frontier(report: Report) -> str:
+    """The metric on the validation split against the speed at batch 1, with its interval."""
+    points = report.frontier
+    left, right, top, bottom = 56, _WIDTH - 16, 14, 270
+    values = [point.value for point in points]
+    margin = 0.1 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - margin, max(values) + margin
+    fastest = max(point.high for point in points)
+    x, y = scale(0.0, 1.06 * fastest, left, right), scale(low, high, bottom, top)
+    parts = []
+    for tick in ticks(low, high):
+        parts += [
+            line(left, y(tick), right, y(tick), "grid"),
+            text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
+        ]
+    for tick in ticks(0.0, fastest):
+        parts += [line(x(tick), bottom, x(tick), bottom + 5, "axis"), text(x(tick), bottom + 20, f"{tick:g}×", "tick", "middle")]
+    parts.append(line(left, bottom, right, bottom, "axis"))
+    path = " ".join(f"{x(point.speed):.1f},{y(point.value):.1f}" for point in points)
+    parts.append(f'<polyline points="{path}" class="curve"/>')
+    for point in points:
+        kind = "dense" if point.name == "dense" else "slim"
+        parts += [
+            line(x(point.low), y(point.value), x(point.high), y(point.value), f"whisker {kind}"),
+            f'<circle cx="{x(point.speed):.1f}" cy="{y(point.value):.1f}" r="4" class="dot {kind}"/>',
+            text(x(point.speed), y(point.value) - 10, point.name, f"label {kind} halo", "middle"),
+        ]
+    name = words.metric_name(report)
+    parts.append(text((left + right) / 2, bottom + 42, f"times as fast as dense at batch 1; {name}, validation split", "tick", "middle"))
+    return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against speed")
+
+
 def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float], bottom: float) -> list[str]:
     found = max((point for point in points if point.neurons == report.slim.neurons), key=lambda point: point.value, default=None)
     if found is None:

@@ -30,6 +30,9 @@ def to_html(report: Report) -> str:
     if report.latency:
         note = "Dense and slim took turns on the same batches of the data’s real lengths. A speed of 2× takes half the time."
         sections.append(_section("How fast it is", words.latency(report), figures.speeds(report), note))
+    if report.frontier:
+        note = "Each point is a plan in the folder frontier for prunekit apply --plan. Scores are those of the validation split."
+        sections.append(_section("What else could be had", words.frontier(report), figures.frontier(report), note))
     if report.budgets:
         sections.append(f"<h2>Budgets</h2>{table(words.budgets(report), caption=False)}")
     sections.append(_end(report))

@@ -152,6 +152,29 @@ class Point(_Frozen):
     value: float
 
 
+class FrontierPoint(_Frozen):
+    """A slim model that could be had instead.
+
+    Attributes
+    ----------
+    name : str
+        Of its plan file, or "dense".
+    value : float
+        The metric on the validation split.
+    params : float
+        Parameters of the layers, a share of the dense model's.
+    speed, low, high : float
+        How many times as fast it is at batch 1, with a 95% interval.
+    """
+
+    name: str
+    value: float
+    params: float
+    speed: float
+    low: float
+    high: float
+
+
 class Report(_Frozen):
     """All that a run found.
 
@@ -182,6 +205,8 @@ class Report(_Frozen):
         Largest relative loss on the validation split that was allowed, a share.
     trace : tuple of Point
         The metric on the validation split against the number of neurons, as the search saw it.
+    frontier : tuple of FrontierPoint
+        The dense model and slim ones of several speeds, from slow to fast, where they were asked for.
     notes : tuple of str
         What was decided on the way: splits, truncation, ...
     stages : dict
@@ -207,6 +232,7 @@ class Report(_Frozen):
     budgets: tuple[BudgetResult, ...] = ()
     max_drop: float | None = None
     trace: tuple[Point, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
     notes: tuple[str, ...] = ()
     stages: dict[str, float] = {}
     seed: int

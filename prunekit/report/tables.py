@@ -31,7 +31,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
     console.print(plain_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
-    for table in (words.scores(report), words.sizes(report), words.files(report), words.latency(report), words.budgets(report)):
+    for table in _tables(report):
         if table.rows:
             console.print()
             console.print(_rich(table, plain))
@@ -54,9 +54,15 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
     return Text(text.translate(_ASCII) if plain else text, style)
 
 
+def _tables(report: Report) -> tuple[Table, ...]:
+    """All tables, some of which may be empty."""
+    first = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
+    return (*first, words.budgets(report), words.frontier(report))
+
+
 def to_markdown(report: Report) -> str:
     """The report as GitHub-flavoured Markdown."""
-    tables = [words.scores(report), words.sizes(report), words.files(report), words.latency(report), words.budgets(report)]
+    tables = _tables(report)
     parts = [
         f"# {report.model} on {report.data}",
         f"**{words.headline(report)}.**",

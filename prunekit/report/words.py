@@ -197,6 +197,17 @@ def budgets(report: Report) -> Table:
     return Table("Budgets", ("what is counted", "asked", "kept", ""), tuple(rows))
 
 
+def frontier(report: Report) -> Table:
+    """Slim models of several speeds, to choose from."""
+    rows, dense = [], next((point.value for point in report.frontier if point.name == "dense"), 0.0)
+    for point in report.frontier:
+        of = share(point.value / dense) if dense > 0 else ""
+        speed = ("1", "") if point.name == "dense" else (times(point.speed), f"{times(point.low)} – {times(point.high)}")
+        rows.append((point.name, metric_value(report, point.value), of, share(point.params), *speed))
+    header = ("frontier/NAME.json", metric_name(report), "of dense", "params of layers", "speed, batch 1", "95% interval")
+    return Table("Frontier, validation split", header, tuple(rows))
+
+
 def parity(report: Report) -> str:
     """One sentence on the parity of the file."""
     found = report.parity

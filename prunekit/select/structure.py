@@ -140,15 +140,22 @@ class Curve:
         What one unit frees of the budget.
     stops : tuple of int
         Numbers of units that may be given up, ascending; the first is given up at least.
+    last : float
+        What giving up all of them frees on top.
     """
 
     cost: tuple[float, ...]
     price: float
     stops: tuple[int, ...]
+    last: float = 0.0
 
     def at(self, gone: int) -> float:
         """Cost of giving up this many units."""
         return self.cost[gone - 1] if gone else 0.0
+
+    def freed(self, gone: int) -> float:
+        """What giving up this many units frees of the budget."""
+        return gone * self.price + (self.last if gone and gone == len(self.cost) else 0.0)
 
 
 def allocate(curves: Mapping[K, Curve], excess: float) -> dict[K, int]:
@@ -162,19 +169,22 @@ def allocate(curves: Mapping[K, Curve], excess: float) -> dict[K, int]:
     gone: dict[K, int] = {}
     for site, curve in curves.items():
         gone[site] = curve.stops[0]
-        excess -= curve.stops[0] * curve.price
-        corners = [curve.stops[place] for place in hull(curve.stops, [curve.at(stop) for stop in curve.stops])]
+        excess -= curve.freed(curve.stops[0])
+        if curve.freed(curve.stops[-1]) <= curve.freed(curve.stops[0]):
+            continue
+        frees = [curve.freed(stop) for stop in curve.stops]
+        corners = [curve.stops[place] for place in hull(frees, [curve.at(stop) for stop in curve.stops])]
         for first, last in pairwise(corners):
-            steps.append(((curve.at(last) - curve.at(first)) / ((last - first) * curve.price), site, first, last))
+            steps.append(((curve.at(last) - curve.at(first)) / (curve.freed(last) - curve.freed(first)), site, first, last))
     for _, site, first, last in sorted(steps, key=lambda step: (step[0], str(step[1]), step[2])):
         if excess <= 0:
             break
         assert gone[site] == first
-        price = curves[site].price
-        enough = (stop for stop in curves[site].stops if first < stop <= last and (stop - first) * price >= excess - 1e-9 * price)
-        stop = next(enough, last)
+        curve = curves[site]
+        base, tiny = curve.freed(first), 1e-9 * curve.price
+        stop = next((stop for stop in curve.stops if first < stop <= last and curve.freed(stop) - base >= excess - tiny), last)
         gone[site] = stop
-        excess -= (stop - first) * price
+        excess -= curve.freed(stop) - base
     return _give_back(curves, gone, -excess)
 
 
@@ -183,17 +193,18 @@ def _give_back(curves: Mapping[K, Curve], gone: dict[K, int], surplus: float) ->
     while True:
         best: tuple[float, K, int] | None = None
         for site, curve in curves.items():
-            spare = [stop for stop in curve.stops if stop < gone[site] and (gone[site] - stop) * curve.price <= surplus]
+            freed = curve.freed(gone[site])
+            spare = [stop for stop in curve.stops if stop < gone[site] and freed - curve.freed(stop) <= surplus]
             if spare and (best is None or curve.at(gone[site]) - curve.at(spare[0]) > best[0]):
                 best = curve.at(gone[site]) - curve.at(spare[0]), site, spare[0]
         if best is None:
             return gone
         _, site, stop = best
-        surplus -= (gone[site] - stop) * curves[site].price
+        surplus -= curves[site].freed(gone[site]) - curves[site].freed(stop)
         gone[site] = stop
 
 
-def hull(places: Sequence[int], heights: Sequence[float]) -> list[int]:
+def hull(places: Sequence[float], heights: Sequence[float]) -> list[int]:
     """Numbers of the points (place, height), given from left to right, that are corners of their lower convex hull."""
     corners = [0]
     for point in range(1, len(places)):

@@ -11,23 +11,25 @@ from torch import nn
 from prunekit import __version__
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
-from prunekit.budget import Unit
 from prunekit.errors import ParameterError
+from prunekit.measure.drop import Drop
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import kept_blocks
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.shrinking import Choice, Shrunk, shrink
+from prunekit.shrinker import Choice, Shrinker, Shrunk
+from prunekit.shrinking import descend
 from prunekit.solve import solve
+from prunekit.stages.goals import deployed_dense, goals_of, structure_budgets, verify
 from prunekit.stages.inputs import calibration
 from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons
+from prunekit.stages.search import Judge, smallest
 from prunekit.stages.text import seen_tokens
 from prunekit.stages.values import Cut, Decided, Inputs, Neurons
 from prunekit.transforms.apply import DENSE, apply, check_fit
 from prunekit.transforms.layers import configs
+from prunekit.transforms.price import Goal, Params
 from prunekit.transforms.readout import ReadoutModel, set_readout
-
-STRUCTURE = (Unit.PARAMS, Unit.MACS)
 
 
 def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Decided:
@@ -36,20 +38,32 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Deci
     cut = _cut(recipe, inputs, stage)
     neurons = read_neurons(recipe, inputs, cut, scratch, stage)
     readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
-    plan = Plan(source=source, layers=cut.layers, readout=readout)
-    reader = cut.model if neurons is None else _reader(inputs, cut, plan, neurons)
-    structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
-    before, solutions = plan, cut.solutions
-    if structure:
+    before = plan = Plan(source=source, layers=cut.layers, readout=readout)
+    reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
+    solutions = cut.solutions
+    notes: tuple[str, ...] = ()
+    goals = goals_of(recipe, inputs, before, neurons, scratch, stage)
+    if goals:
         with stage("shrink"):
-            found = shrunk(recipe, inputs, reader, before, "cost", stage)
+            work = shrinker(recipe, inputs, reader)
+            work.check_reach(goals)
+            check = verify(recipe, inputs, deployed_dense(inputs, neurons), goals, scratch)
+            descend(work, goals, tighten=check, progress=stage.step)
+            found = whole(inputs, before, work)
+        model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
+    elif recipe.searches:
+        work, goals, notes = _searched(recipe, inputs, reader, before, neurons, scratch, stage)
+        found = whole(inputs, before, work)
         model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     else:
         model = apply(reader, plan) if reader is inputs.loaded.model else reader
     if recipe.vocabulary == "data":
         plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(inputs)})
     plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs)})
-    return Decided(plan, model, reader, before, neurons, structure, solutions)
+    if not plan.heads and not plan.ffn:
+        # The goals were met without them.
+        goals = ()
+    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes)
 
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
@@ -79,33 +93,58 @@ def check_plan(view: ModelView, plan: Plan) -> None:
             view.check(name)
 
 
-def shrunk(recipe: Recipe, inputs: Inputs, reader: nn.Module, plan: Plan, choice: Choice, stage: Stages) -> Shrunk:
-    """Remove heads and FFN neurons until the budgets of parameters and MACs hold, as shares of the dense model.
-
-    `plan` is the one that `reader` was made by; the plan returned has what it has, and the heads and FFN neurons left.
-    """
+def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module, choice: Choice = "cost") -> Shrinker:
+    """What removes heads and FFN neurons from a model; shares are those of the dense one."""
     lengths = inputs.encoded["train"].lengths
-    found = shrink(
+    return Shrinker(
         reader,
         calibration(inputs.encoded["train"], recipe.seed),
-        [budget for budget in recipe.budgets if budget.unit in STRUCTURE],
         lengths=lengths,
         start=count(inputs.view, lengths),
         choice=choice,
         uniform=recipe.uniform,
         multiple_of=recipe.multiple_of,
         seed=recipe.seed,
-        progress=stage.step,
     )
-    blocks = kept_blocks(plan)
+
+
+def _searched(
+    recipe: Recipe, inputs: Inputs, reader: nn.Module, before: Plan, neurons: Neurons | None, scratch: Path, stage: Stages
+) -> tuple[Shrinker, tuple[Goal, ...], tuple[str, ...]]:
+    """The smallest model within the largest drop, its size as a goal for the baselines, and how it was found."""
+    assert recipe.max_drop is not None
+    start = shrinker(recipe, inputs, reader)
+    full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
+    judge = Judge(recipe, inputs, neurons, scratch, stage)
+
+    def lose(candidate: Shrinker) -> Drop:
+        found = whole(inputs, before, candidate)
+        return judge.drop(judge.export(judge.read(found.model, found.plan), "candidate"))
+
+    with stage("search"):
+        found, tried = smallest(start, full, lose, recipe.max_drop, progress=stage.step)
+    held = full.at(full.cost.of(found.view) / full.full)
+    return found, (held,), tuple(f"search: {candidate}" for candidate in tried)
+
+
+def baseline(recipe: Recipe, inputs: Inputs, decided: Decided, choice: Choice, stage: Stages) -> nn.Module:
+    """The same goals met by units that are chosen otherwise."""
+    work = shrinker(recipe, inputs, decided.reader, choice)
+    descend(work, decided.goals, progress=stage.step)
+    return whole(inputs, decided.before, work).model
+
+
+def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
+    """What a shrinker has reached, and its plan: what the one before has, and the heads and FFN neurons left."""
+    found, blocks = work.result(), kept_blocks(before)
     heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (found.plan.heads, found.plan.ffn))
-    whole = Plan(source=plan.source, layers=plan.layers, readout=plan.readout, heads=heads, ffn=ffn)
-    if plan.layers is None or plan.readout is not None:
-        return replace(found, plan=whole)
+    plan = Plan(source=before.source, layers=before.layers, readout=before.readout, heads=heads, ffn=ffn)
+    if before.layers is None or before.readout is not None:
+        return replace(found, plan=plan)
     # What was shrunk passed for a dense model of fewer blocks: the config must be what the whole plan makes it.
-    model = apply(inputs.loaded.model, whole)
+    model = apply(inputs.loaded.model, plan)
     model.load_state_dict(found.model.state_dict())
-    return replace(found, model=model, plan=whole)
+    return replace(found, model=model, plan=plan)
 
 
 def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
@@ -124,7 +163,7 @@ def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
         neurons = {layer: everything for layer in (0, *(block + 1 for block in kept))}
         plan = Plan(source=source, layers=kept, readout=ReadoutPlan(pooling=inputs.pooling, neurons=neurons))
     else:
-        structure = any(budget.unit in STRUCTURE for budget in recipe.budgets)
+        structure = bool(structure_budgets(recipe))
     with stage("layers"):
         solved = solve(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
     if structure:

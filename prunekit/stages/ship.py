@@ -21,6 +21,8 @@ from prunekit.stages.values import Answers, Files, Inputs, Measured, Models, Neu
 
 #: Rows on which int8 is tried and calibrated.
 SEARCH = 64
+#: Rows of the larger batches at which latency is measured, where none are named.
+BATCH = 32
 
 
 def export_slim(model: nn.Module, plan: Plan, folder: Path, inputs: tuple[str, ...], space: InputSpace) -> OnnxFile:
@@ -85,6 +87,7 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             {"dense": files.dense.path, "slim": files.slim.path, **{f"slim {recipe.dtype}": file.path for file in low.values()}},
             inputs.encoded["test"],
             own=dict.fromkeys(("slim", f"slim {recipe.dtype}"), text.encoded["test"]),
+            batch_sizes=(1, recipe.batch or BATCH),
             threads=threads,
             seed=recipe.seed,
         )

@@ -22,6 +22,7 @@ from prunekit.measure.records import Comparison, Parity
 from prunekit.plan import Plan
 from prunekit.select.readout import ReadoutChoice
 from prunekit.stats.collected import Pooling
+from prunekit.transforms.price import Goal
 from prunekit.transforms.solution import Solution
 
 Outputs = NDArray[Any]
@@ -124,6 +125,10 @@ class Decided:
         Whether what the classifier reads has changed since it was fitted.
     solutions : tuple of Solution
         Of the least-squares refits.
+    goals : tuple of Goal
+        What heads and FFN neurons were chosen for; none where they were not.
+    notes : tuple of str
+        How the search went.
     """
 
     plan: Plan
@@ -133,6 +138,8 @@ class Decided:
     neurons: Neurons | None
     stale: bool
     solutions: tuple[Solution, ...]
+    goals: tuple[Goal, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
         (["compress", "--vocabulary", "none"], "The 'vocabulary' parameter of compress must be one of 'all', 'data'"),
         (["compress", "--multiple-of", "8"], "The 'multiple_of' parameter of compress must be left out without a budget of params"),
         (["compress", "--keep", "none"], "The 'keep' parameter of compress must be given where nothing else says what to remove"),
-        (["compress", "--keep", "8 MB"], "must be given with neurons, params or macs"),
+        (["compress", "--keep", "8 MB", "--batch", "8"], "The 'batch' parameter of compress must be left out without a budget of latency"),
         (["plan", "--keep", "ten"], "Got 'ten' instead."),
         (["plan", "--max-drop", "1%"], "No such option: --max-drop"),
         (["apply"], "Missing option '--plan'"),

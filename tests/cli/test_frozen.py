@@ -48,8 +48,21 @@ def test_compress_offers_every_parameter_of_a_recipe() -> None:
 def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     names = {name: {parameter.name for parameter in commands[name].params} for name in ("compress", "plan", "apply")}
-    decides = {"keep", "layers", "vocabulary", "uniform", "multiple_of", "method", "layer_delta", "neuron_delta", "threshold"}
-    assert names["compress"] - names["plan"] == {"dtype", "max_drop", "threads", "recover", "freeze"}
+    decides = {
+        "keep",
+        "speedup",
+        "batch",
+        "layers",
+        "vocabulary",
+        "uniform",
+        "multiple_of",
+        "frontier",
+        "method",
+        "layer_delta",
+        "neuron_delta",
+        "threshold",
+    }
+    assert names["compress"] - names["plan"] == {"dtype", "max_drop", "frontier", "recover", "freeze"}
     assert names["compress"] - names["apply"] == decides | {"recipe"}
     assert names["apply"] - names["compress"] == {"plan"}
 

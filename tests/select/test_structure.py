@@ -189,3 +189,25 @@ def test_hull() -> None:
     assert hull([0, 1, 2, 3, 4], [0, 3, 4, 4.5, 9]) == [0, 3, 4]
     assert hull([0, 4, 5], [0, 1, 5]) == [0, 1, 2]
     assert hull([2], [1]) == [0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_the_last_unit_frees_is_counted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curves = {
+        site: Curve(tuple(np.cumsum(np.sort(rng.random(4)))), float(rng.uniform(0.5, 2)), tuple(range(5)), float(rng.uniform(0, 6)))
+        for site in range(3)
+    }
+    most = sum(curve.freed(4) for curve in curves.values())
+    assert most == pytest.approx(sum(4 * curve.price + curve.last for curve in curves.values()))
+    for share in (0.2, 0.5, 0.9):
+        gone = allocate(curves, share * most)
+        assert sum(curves[site].freed(units) for site, units in gone.items()) >= share * most * (1 - 1e-9)
+        paid = sum(curves[site].at(units) for site, units in gone.items())
+        best = min(
+            sum(curves[site].at(units) for site, units in enumerate(choice))
+            for choice in product(range(5), repeat=3)
+            if sum(curves[site].freed(units) for site, units in enumerate(choice)) >= share * most * (1 - 1e-9)
+        )
+        # Optimal but for the last step.
+        assert paid <= best + max(curve.cost[-1] for curve in curves.values())

@@ -1,0 +1,137 @@
+"""The smallest model that keeps to a largest drop: down in steps until one loses too much, then closer from both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from prunekit.arch.view import ModelView
+from prunekit.errors import BudgetError
+from prunekit.exporters.onnx import export_onnx
+from prunekit.measure.drop import Drop, relative_drop
+from prunekit.measure.metric import outputs_of_file
+from prunekit.plan import Plan
+from prunekit.plan_ops import slim_source
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.shrinker import Shrinker
+from prunekit.stages.goals import deployed_dense
+from prunekit.stages.neurons import fit_slim
+from prunekit.stages.values import Inputs, Neurons, Outputs, space_of
+from prunekit.transforms.price import Goal
+from prunekit.transforms.readout import set_readout
+
+#: Shares tried one after the other, each from where the one before has come to.
+DESCENT = (0.6, 0.36, 0.22, 0.13, 0.08)
+_BISECTIONS = 2
+
+
+class Judge:
+    """What a candidate answers on the validation split, as the file that would ship, beside the dense file.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    inputs : Inputs
+    neurons : Neurons or None
+        None where the model keeps its own head.
+    scratch : path
+    stage : Stages
+    """
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, neurons: Neurons | None, scratch: Path, stage: Stages) -> None:
+        self.recipe, self.inputs, self.neurons, self.scratch, self.stage = recipe, inputs, neurons, scratch, stage
+        self.space = space_of(inputs.loaded.config, inputs.loaded.tokenizer)
+        self.dense = self.export(deployed_dense(inputs, neurons), "judge-dense")
+        self._reference = self._answers(self.dense)
+
+    def export(self, model: nn.Module, name: str) -> Path:
+        """A model as a file in the scratch folder."""
+        return export_onnx(model, self.scratch / f"{name}.onnx", inputs=self.inputs.view.inputs, space=self.space).path
+
+    def _answers(self, path: Path) -> Outputs:
+        return outputs_of_file(path, self.inputs.encoded["validation"], threads=self.recipe.threads)
+
+    def read(self, model: nn.Module, plan: Plan) -> nn.Module:
+        """A candidate with its classifier fitted to what its neurons have become."""
+        if self.neurons is not None:
+            view = ModelView.of(model)
+            view.source = slim_source(plan)
+            set_readout(model, *fit_slim(self.inputs, view, plan, self.scratch, self.stage))
+        return model
+
+    def drop(self, path: Path) -> Drop:
+        """How much a file loses on validation."""
+        labels = self.inputs.encoded["validation"].labels
+        return relative_drop(self.inputs.data.task, self._reference, self._answers(path), labels, seed=self.recipe.seed)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate: how much of the cost it keeps, and what it loses."""
+
+    share: float
+    drop: Drop
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} of the params loses {self.drop.value:.2%} (up to {self.drop.upper:.2%} within one standard error)"
+
+
+def smallest(
+    start: Shrinker, full: Goal, lose: Callable[[Shrinker], Drop], max_drop: float, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[Shrinker, tuple[Tried, ...]]:
+    """The smallest candidate whose loss, with its standard error, is within a bound.
+
+    Parameters
+    ----------
+    start : Shrinker
+        At the dense model; it is left as it is.
+    full : Goal
+        Of which shares are taken.
+    lose : callable
+        What a candidate loses on validation.
+    max_drop : float
+        A share.
+    progress : callable, optional
+        Called with (candidates judged, candidates expected).
+
+    Raises
+    ------
+    BudgetError
+        If even the mildest candidate loses more; it says by how much.
+    """
+    tried: list[Tried] = []
+
+    def step(source: Shrinker, share: float) -> tuple[Shrinker, bool]:
+        candidate = source.fork()
+        candidate.step([full.at(share)])
+        tried.append(Tried(full.cost.of(candidate.view) / full.full, lose(candidate)))
+        if progress is not None:
+            progress(len(tried), max(len(tried), _BISECTIONS + 2))
+        return candidate, tried[-1].drop.upper <= max_drop
+
+    good, kept, failed = start, 1.0, 0.0
+    least = start.least(full.cost) / full.full
+    for share in DESCENT:
+        if share <= least:
+            break
+        candidate, holds = step(good, share)
+        if not holds:
+            failed = share
+            break
+        good, kept = candidate, share
+    for _ in range(_BISECTIONS if failed else 0):
+        middle = math.sqrt(kept * failed)
+        candidate, holds = step(good, middle)
+        if holds:
+            good, kept = candidate, middle
+        else:
+            failed = middle
+    if good is start:
+        nearest = str(min(tried, key=lambda one: one.drop.upper)) if tried else "nothing can be removed from this model"
+        raise BudgetError(f"--max-drop {max_drop:.2%} cannot be met by a smaller model; the nearest: {nearest}. Allow a larger drop.")
+    return good, tuple(tried)

@@ -1,0 +1,63 @@
+"""Constraints through the whole line, on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prunekit
+from prunekit.budget import Unit
+from prunekit.errors import BudgetError
+from prunekit.measure.table import CACHE
+from prunekit.pipeline import compress
+from prunekit.plan import Plan
+from tests import lines
+from tests.lines import checkpoint, data
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+
+
+def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
+    dense = lines.line("sequence").report.dense
+    wanted = dense.bytes - 4 * dense.params_layers // 2
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), keep=f"{wanted} B", out=tmp_path / "slim")
+    size = (tmp_path / "slim" / "onnx" / "model.onnx").stat().st_size
+    # Half of the layers' weights go, and no more than the file needs.
+    assert wanted - 12_000 <= size <= wanted
+    assert 0.3 < found.report.slim.params_layers / dense.params_layers <= 0.5
+    (budget,) = found.report.budgets
+    assert (budget.unit, budget.met) == (Unit.BYTES, True)
+    assert {"random", "magnitude"} <= {row.name for row in found.report.rows}
+
+
+def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path: Path) -> None:
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, out=tmp_path / "slim")
+    assert found.plan.heads or found.plan.ffn
+    assert any(note.startswith("search: ") for note in found.report.notes)
+    report = found.report
+    assert report.slim.params_layers < 0.9 * report.dense.params_layers
+    assert report.frontier[0].name == "dense"
+    for point in report.frontier[1:]:
+        plan = Plan.load(tmp_path / "slim" / "frontier" / f"{point.name}.json")
+        assert plan.heads or plan.ffn
+        assert point.low <= point.speed <= point.high
+    assert [point.params for point in report.frontier] == sorted((point.params for point in report.frontier), reverse=True)
+    if len(report.frontier) > 1:
+        assert "Frontier, validation split" in (tmp_path / "slim" / "report.md").read_text()
+        assert "What else could be had" in (tmp_path / "slim" / "report.html").read_text()
+    assert prunekit.load(tmp_path / "slim") is not None
+
+
+def test_what_cannot_be_met_says_how_near_one_can_come(tmp_path: Path) -> None:
+    with (
+        lines.quick(),
+        pytest.raises(BudgetError, match=r"--speedup 900x cannot be met by removing .*: with as few as may be, .*x as fast"),
+    ):
+        compress(checkpoint("sequence"), data("text"), speedup="900x", max_drop="0%", out=tmp_path / "slim")
+    assert not (tmp_path / "slim").exists()

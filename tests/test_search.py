@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prunekit.errors import BudgetError
+from prunekit.measure.drop import Drop
+from prunekit.shrinker import Shrinker
+from prunekit.stages.search import DESCENT, smallest
+from prunekit.transforms.price import Goal, Params
+from tests.models import batch_of, build
+
+
+@pytest.fixture
+def start() -> Shrinker:
+    return Shrinker(build("bert", "ForSequenceClassification"), [batch_of(12, seed=seed) for seed in range(2)])
+
+
+def full(start: Shrinker) -> Goal:
+    return Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
+
+
+def loses(start: Shrinker, at: float, tried: list[float]) -> object:
+    """A model that loses nothing down to a share, and much below it."""
+
+    def lose(candidate: Shrinker) -> Drop:
+        tried.append(Params().of(candidate.view) / start.start.params_layers)
+        value = 0.0 if tried[-1] >= at else 0.5
+        return Drop(0.9, 0.9 * (1 - value), value, value)
+
+    return lose
+
+
+@pytest.mark.parametrize("at", [0.8, 0.5, 0.3])
+def test_it_comes_close_to_the_smallest_from_above(start: Shrinker, at: float) -> None:
+    shares: list[float] = []
+    found, tried = smallest(start, full(start), loses(start, at, shares), 0.01)  # type: ignore[arg-type]
+    reached = Params().of(found.view) / start.start.params_layers
+    assert at <= reached
+    # Two bisections of a step of 0.6: within a factor of 0.6 ** (1/4), and the size of a unit.
+    assert reached * 0.6**0.25 * 0.95 <= at
+    assert len(tried) == len(shares) <= len(DESCENT) + 2
+    # The dense model is where it was.
+    assert Params().of(start.view) == start.start.params_layers
+
+
+def test_where_nothing_holds_the_nearest_is_named(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        share = Params().of(candidate.view) / start.start.params_layers
+        return Drop(0.9, 0.8, 0.3 - 0.2 * share, 0.31 - 0.2 * share)
+
+    with pytest.raises(BudgetError, match=r"--max-drop 1.00% cannot be met by a smaller model; the nearest: 8\d\.\d% of the params loses"):
+        smallest(start, full(start), lose, 0.01)
+
+
+def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None:
+    goal = full(start).at(0.6)
+    one, other = start.fork(), start.fork()
+    one.step([goal])
+    assert Params().of(other.view) == start.start.params_layers
+    other.step([goal])
+    assert one.result().plan == other.result().plan
+    weights = other.result().model.state_dict()
+    assert all(np.array_equal(tensor, weights[name]) for name, tensor in one.result().model.state_dict().items())
