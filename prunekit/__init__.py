@@ -14,6 +14,7 @@ _PUBLIC = {
     "Analysis": "prunekit.analysis",
     "Budget": "prunekit.budget",
     "Plan": "prunekit.plan",
+    "PruneCallback": "prunekit.training.callback",
     "PrunekitError": "prunekit.errors",
     "Recipe": "prunekit.recipe",
     "Result": "prunekit.pipeline",

@@ -104,6 +104,8 @@ class Shrinker:
         Tokenised calibration rows.
     lengths, start, choice, uniform, multiple_of, damping, seed
         As in `shrink`.
+    kept : callable, optional
+        Says which units a site of a model has that has been cut already; what such a model computes now is what is aimed at.
 
     Raises
     ------
@@ -123,6 +125,7 @@ class Shrinker:
         multiple_of: int = 1,
         damping: Damping | None = None,
         seed: int = 0,
+        kept: Callable[[Site], tuple[int, ...]] | None = None,
     ) -> None:
         self.dense = ModelView.of(model)
         _check(self.dense, batches, multiple_of)
@@ -132,7 +135,8 @@ class Shrinker:
         self.choice, self.shape, self.damping, self.seed = choice, Shape(uniform, multiple_of), damping, seed
         # A model with a readout has been cut already, and remembers its dense config.
         copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
-        sizes = {site: tuple(range(self.dense.units(site.role))) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
+        kept = kept or (lambda site: tuple(range(self.dense.units(site.role))))
+        sizes = {site: kept(site) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
         self._state = _State(ModelView.of(copied), sizes)
         self._calls: Calls | None = None
         self._taken = 0
@@ -143,6 +147,11 @@ class Shrinker:
     def view(self) -> ModelView:
         """The slim model as it is now."""
         return self._state.view
+
+    @property
+    def kept(self) -> dict[Site, tuple[int, ...]]:
+        """Units that are left of every site whose units may go, in the dense model's numbering."""
+        return dict(self._state.kept)
 
     @property
     def removable(self) -> bool:

@@ -84,7 +84,7 @@ def shrink(
     work = Shrinker(
         model, batches, lengths=lengths, start=start, choice=choice, uniform=uniform, multiple_of=multiple_of, damping=damping, seed=seed
     )
-    goals = [goal if isinstance(goal, Goal) else _goal(goal, work.start, work.lengths) for goal in budgets]
+    goals = [goal if isinstance(goal, Goal) else goal_of(goal, work.start, work.lengths) for goal in budgets]
     if not goals:
         raise ParameterError("budgets", "shrink", "at least one", budgets)
     work.check_reach(goals)
@@ -106,7 +106,7 @@ def descend(work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = 
             progress(step, total)
 
 
-def _goal(budget: Budget, start: Counts, lengths: NDArray[np.integer]) -> Goal:
+def goal_of(budget: Budget, start: Counts, lengths: NDArray[np.integer]) -> Goal:
     """A budget of parameters or multiply-accumulates as a goal."""
     asked = f"--keep {str(budget)!r}"
     if budget.unit is Unit.PARAMS:

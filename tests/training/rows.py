@@ -12,7 +12,8 @@ from prunekit.budget import parse_budgets
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
-from prunekit.shrinking import Shrunk, shrink
+from prunekit.shrinker import Shrunk
+from prunekit.shrinking import shrink
 from prunekit.transforms.apply import apply
 from tests import lines
 

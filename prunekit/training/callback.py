@@ -1,0 +1,377 @@
+"""`PruneCallback`: shrinks the model of a user's own Trainer step by step while it is trained."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerCallback
+
+from prunekit.arch.count import count
+from prunekit.arch.view import ModelView
+from prunekit.budget import Budget, Unit, parse_budgets
+from prunekit.errors import ParameterError
+from prunekit.exporters.checkpoint import save_checkpoint
+from prunekit.plan import Plan, parse_indices
+from prunekit.shrinker import Shrinker, plan_of
+from prunekit.shrinking import goal_of
+from prunekit.stats.blocks import Site
+from prunekit.training.freeze import freeze_blocks
+from prunekit.training.live import Live, Masks, narrow, rewrap
+from prunekit.transforms.apply import DENSE
+from prunekit.transforms.units import record
+
+Schedule = Literal["cubic", "linear"]
+
+#: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
+_BUFFER = "prunekit_plan"
+_BATCH = 32
+_OF = "PruneCallback"
+
+
+class PruneCallback(TrainerCallback):
+    """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
+
+    At each step the cheapest units go, by what their removal costs the model as it is then, and what stays is solved anew
+    (`prunekit.shrinking`). Optimizer state and an averaged copy follow by the indices that are kept; the scheduler goes on.
+    Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
+
+    Parameters
+    ----------
+    keep : str or sequence of str, optional
+        Shares of params or macs that are left at the end, such as ``"40% params"``.
+    schedule : {"cubic", "linear"}
+        How the share falls from 1 to its end (cubic: Zhu & Gupta 2017, quickly at first).
+    start, end : float
+        Shares of the training, 0 <= start < end <= 1, between which units go.
+    steps : int
+        How many times units go.
+    recover : bool
+        Whether what stays is solved anew after each cut.
+    masks : bool
+        Silence units at first, and slice them all at `end`; nothing is solved anew before that.
+    layers : str, optional
+        Blocks kept, ``"0-3"``: the others go before training begins (Sajjad et al. 2023).
+    ffn_blocks : str, optional
+        Blocks that keep their FFN, ``"0,2"``: that of the others goes before training begins (Sridhar & Sarah 2020).
+    freeze : str, optional
+        ``"layers:0-3"``: blocks that are not trained, and the embeddings with the lowest one (Merchant et al. 2020).
+    average : nn.Module, optional
+        A copy of the model that follows it, an `AveragedModel` for example.
+    calibration : sequence of dict, optional
+        Tokenised rows; default: `rows` rows of the Trainer's train data set.
+    rows : int
+        How many.
+    seed : int
+        Of what is drawn.
+
+    Attributes
+    ----------
+    plan : Plan
+        What is kept of the model that came in.
+    history : list of dict
+        {"step", "kept"} of every cut: the Trainer's step, and the share of the parameters of the layers that is left.
+
+    Raises
+    ------
+    ParameterError
+        A budget of something else, bounds that contradict each other, nothing to do.
+    """
+
+    def __init__(
+        self,
+        keep: str | Sequence[str] | None = None,
+        *,
+        schedule: Schedule = "cubic",
+        start: float = 0.1,
+        end: float = 0.7,
+        steps: int = 4,
+        recover: bool = True,
+        masks: bool = False,
+        layers: str | None = None,
+        ffn_blocks: str | None = None,
+        freeze: str | None = None,
+        average: nn.Module | None = None,
+        calibration: Sequence[Mapping[str, Tensor]] | None = None,
+        rows: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        self._budgets = () if keep is None else parse_budgets(keep, of=_OF)
+        for budget in self._budgets:
+            if budget.unit not in (Unit.PARAMS, Unit.MACS):
+                raise ParameterError("keep", _OF, "shares of params or macs", str(budget))
+        if not self._budgets and layers is None and ffn_blocks is None and freeze is None:
+            raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
+        if schedule not in ("cubic", "linear"):
+            raise ParameterError("schedule", _OF, "'cubic' or 'linear'", schedule)
+        if not 0 <= start < end <= 1:
+            raise ParameterError("start", _OF, "a share of the training below 'end', both in [0, 1]", (start, end))
+        for name, value in (("steps", steps), ("rows", rows)):
+            if value < 1:
+                raise ParameterError(name, _OF, "at least 1", value)
+        self._schedule, self._start, self._end, self._steps = schedule, start, end, steps
+        self._recover, self._soft, self._seed, self._rows = recover, masks, seed, rows
+        self._layers, self._ffn = _blocks("layers", layers), _blocks("ffn_blocks", ffn_blocks)
+        self._freeze, self._average, self._calibration = freeze, average, calibration
+        self._live: Live | None = None
+        self._masks: Masks | None = None
+        self._wrapped: DistributedDataParallel | None = None
+        self._target: Plan | None = None
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def plan(self) -> Plan:
+        """What is kept, masked units not counted; raises ParameterError before a Trainer has been made."""
+        return self._state()[1]
+
+    def _state(self) -> tuple[Live, Plan]:
+        if self._live is None or self._target is None:
+            raise ParameterError(
+                "callbacks", "Trainer", "given the callback when it is made (callbacks=[callback])", "a callback added later"
+            )
+        return self._live, self._target
+
+    # --- before training
+
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Drop blocks and FFNs, freeze, and listen for a checkpoint."""
+        if args.load_best_model_at_end:
+            must = "left out with a PruneCallback: the best of the checkpoints may be one from before the last cut"
+            raise ParameterError("load_best_model_at_end", "TrainingArguments", must, True)
+        view = ModelView.of(model)
+        self._dense = ModelView.of(copy.deepcopy(model).to("meta"))
+        self._config = _plain(view.config, type(model).__name__)
+        self._live = Live(model, self._average)
+        self._target = self._before_training(view)
+        self._live.move(self._target)
+        if self._freeze is not None:
+            freeze_blocks(self._live.view, self._freeze, self._live.blocks, of=_OF)
+        self._write()
+        self._hooks = [
+            model.register_load_state_dict_pre_hook(_reader(self)),
+            model.register_forward_pre_hook(_wrapper_finder(self)),
+        ]
+
+    def _before_training(self, view: ModelView) -> Plan:
+        source = view.source
+        for name, blocks in (("layers", self._layers), ("ffn_blocks", self._ffn)):
+            if blocks is not None and blocks[-1] >= source.layers:
+                raise ParameterError(name, _OF, f"of the model's blocks 0-{source.layers - 1}", ",".join(map(str, blocks)))
+        layers = tuple(range(source.layers)) if self._layers is None else self._layers
+        lost = () if self._ffn is None else tuple(block for block in layers if block not in self._ffn)
+        if self._ffn is not None and (astray := [block for block in self._ffn if block not in layers]):
+            raise ParameterError("ffn_blocks", _OF, "among the layers that are kept", f"{astray[0]}, which 'layers' drops")
+        if lost:
+            view.check("ffn")
+        return Plan(source=source, layers=self._layers, ffn={block: () for block in lost})
+
+    # --- while training
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
+        """Fix when units go, and draw the calibration rows."""
+        live, _target = self._state()
+        if not self._budgets:
+            return
+        at = [self._start + (self._end - self._start) * (step + 1) / self._steps for step in range(self._steps)]
+        self._due = {max(1, round(share * state.max_steps)): step + 1 for step, share in enumerate(at)}
+        names = live.view.inputs
+        batches = self._calibration or _draw(train_dataloader, self._rows, self._seed)
+        self._batches = [{name: batch[name].cpu() for name in names if name in batch} for batch in batches]
+        self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
+        self._full = count(self._dense, self._lengths)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        """Let units go if it is time."""
+        if self._budgets and state.global_step in self._due:
+            self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
+
+    def _shrink(self, step: int, optimizer: Any, now: int) -> None:
+        live, _target = self._state()
+        left = 1 - step / self._steps
+        share = left**3 if self._schedule == "cubic" else left
+        goals = [Budget(budget.unit, budget.amount + (1 - budget.amount) * share) for budget in self._budgets]
+        chosen: list[Any] = [None]
+        solved = None
+        if _rank() == 0:
+            solved, plan = self._choose(goals, step)
+            chosen = [plan.to_json()]
+        if torch.distributed.is_initialized():
+            # What is kept is decided once; the weights follow when the wrapper is made anew.
+            torch.distributed.broadcast_object_list(chosen, src=0)
+        plan = Plan.from_json(chosen[0])
+        last = step == self._steps
+        self._silence(None)
+        if self._soft and not last:
+            self._silence(plan)
+        elif plan != live.plan:
+            live.move(plan, optimizer)
+            if solved is not None and self._recover:
+                live.load(solved.model)
+        self._target = plan
+        self._write()
+        if self._wrapped is not None:
+            rewrap(self._wrapped)
+        cut = _clean(live.model)
+        narrow(cut, live.plan, plan)
+        self.history.append({"step": now, "kept": count(cut, self._lengths).params_layers / self._full.params_layers})
+
+    def _choose(self, goals: Sequence[Budget], step: int) -> tuple[ModelView, Plan]:
+        """What to keep, and a model with that shape whose weights have been solved anew."""
+        live, target = self._state()
+        copied = _clean(live.model)
+        narrow(copied, live.plan, target)
+        blocks = target.kept_layers
+        work = Shrinker(
+            copied,
+            self._batches,
+            lengths=self._lengths,
+            start=self._full,
+            seed=self._seed + step,
+            kept=lambda site: _units(target, blocks, site),
+        )
+        wanted = [goal_of(goal, work.start, work.lengths) for goal in goals]
+        work.check_reach(wanted)
+        if not all(goal.met(work.view) for goal in wanted):
+            work.step(wanted)
+        named = plan_of(work.dense, work.kept)
+        parts = {role: {blocks[place]: chosen for place, chosen in getattr(named, role).items()} for role in ("heads", "ffn")}
+        # A sub-block that is gone has no site any more.
+        gone = {role: {block: () for block, chosen in getattr(target, role).items() if not chosen} for role in ("heads", "ffn")}
+        plan = Plan(
+            source=target.source, layers=target.layers, heads={**gone["heads"], **parts["heads"]}, ffn={**gone["ffn"], **parts["ffn"]}
+        )
+        return work.view, plan
+
+    def _silence(self, plan: Plan | None) -> None:
+        if self._masks is not None:
+            self._masks.remove()
+            self._masks = None
+        if plan is not None:
+            live, _ = self._state()
+            self._masks = Masks(live.view, live.blocks, live.plan, plan)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the model as a plain slim one."""
+        live, target = self._state()
+        if self._masks is not None:
+            # Training has ended before its last cut.
+            self._silence(None)
+            live.move(target)
+        live.model._buffers.pop(_BUFFER, None)
+        for hook in self._hooks:
+            hook.remove()
+        record(live.view, DENSE, self._config)
+
+    def save(self, directory: str | Path, tokenizer: Any | None = None) -> Path:
+        """Write the slim model so that `prunekit.load` reads it.
+
+        Parameters
+        ----------
+        directory : path
+        tokenizer : PreTrainedTokenizer, optional
+
+        Returns
+        -------
+        Path
+            The weights.
+        """
+        live, _ = self._state()
+        return save_checkpoint(live.model, tokenizer, live.plan, directory)
+
+    # --- checkpoints
+
+    def _write(self) -> None:
+        """Put the plan where a checkpoint takes it along, in one file with the weights that it belongs to."""
+        live, target = self._state()
+        text = json.dumps({"sliced": json.loads(live.plan.to_json()), "kept": json.loads(target.to_json())}, sort_keys=True)
+        device = next(live.model.parameters()).device
+        live.model.register_buffer(_BUFFER, torch.tensor(list(text.encode()), dtype=torch.uint8, device=device))
+
+    def _resume(self, model: nn.Module, state: Mapping[str, Any], prefix: str) -> None:
+        live, _target = self._state()
+        if model is not live.model or f"{prefix}{_BUFFER}" not in state:
+            return
+        said = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
+        sliced, kept = (Plan.from_json(json.dumps(said[name])) for name in ("sliced", "kept"))
+        live.move(sliced)
+        self._target = kept
+        self._silence(kept if kept != sliced else None)
+        self._write()
+
+
+def _reader(callback: PruneCallback) -> Any:
+    # A function, and no method: copies of the model then share it, and do not copy the callback.
+    def read(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        callback._resume(module, state, prefix)
+
+    return read
+
+
+def _wrapper_finder(callback: PruneCallback) -> Any:
+    def look(module: nn.Module, _: Any) -> None:
+        # The Trainer shows its callbacks the bare model only.
+        callback._wrapped = DistributedDataParallel._active_ddp_module or callback._wrapped
+
+    return look
+
+
+def _units(plan: Plan, blocks: Sequence[int], site: Site) -> tuple[int, ...]:
+    named: Mapping[int, tuple[int, ...]] = getattr(plan, site.role)
+    return named.get(blocks[site.block], tuple(range(getattr(plan.source, site.role))))
+
+
+def _blocks(name: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        found = parse_indices(text)
+    except ValueError:
+        found = ()
+    if not found or sorted(set(found)) != list(found):
+        raise ParameterError(name, _OF, "blocks, increasing, such as '0-3' or '0,2,4'", text)
+    return found
+
+
+def _plain(config: Any, architecture: str) -> dict[str, Any]:
+    """A config as plain values, which any checkpoint can hold."""
+    fields: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=lambda value: str(value).removeprefix("torch.")))
+    return {**fields, "architectures": config.architectures or [architecture]}
+
+
+def _clean(model: nn.Module) -> nn.Module:
+    """A copy for analysis: on the CPU, in single precision, without dropout, autocast, masks, or frozen parameters."""
+    copied = copy.deepcopy(model).cpu().float().eval()
+    for name in ("forward", "_original_forward"):
+        # Accelerate wraps the forward pass of what it trains.
+        vars(copied).pop(name, None)
+    for module in copied.modules():
+        module._forward_pre_hooks.clear()
+    return copied.requires_grad_(True)
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _draw(loader: Any, rows: int, seed: int) -> list[Mapping[str, Tensor]]:
+    """Rows of the data set behind a loader: the same in every process, however the loader deals them out."""
+    data = loader.dataset
+    try:
+        total = len(data)
+    except TypeError:
+        raise ParameterError("calibration", _OF, "given where the train data set has no length", None) from None
+    chosen = np.random.default_rng(seed).permutation(total)[:rows]
+    batches: list[Mapping[str, Tensor]] = []
+    for begin in range(0, len(chosen), _BATCH):
+        batch = loader.collate_fn([data[int(row)] for row in chosen[begin : begin + _BATCH]])
+        if "attention_mask" not in batch:
+            batch = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+        batches.append(batch)
+    return batches

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+import prunekit
+from prunekit.arch.view import ModelView
+from prunekit.errors import BudgetError, ParameterError, UnsupportedError
+from prunekit.plan import Plan
+from prunekit.training.callback import PruneCallback
+from prunekit.training.live import Live, Masks
+from prunekit.transforms.apply import apply
+from tests.models import FFN, LAYERS, batch_of, build
+
+HEAD = "ForSequenceClassification"
+
+
+def rows() -> list[dict[str, torch.Tensor]]:
+    """Rows one by one, of one length, so that the default collator does."""
+    batch = batch_of(64)
+    labels = torch.arange(64) % 3
+    return [{**{name: tensor[row] for name, tensor in batch.items()}, "labels": labels[row]} for row in range(64)]
+
+
+def train(
+    callback: PruneCallback, folder: Path, *others: TrainerCallback, model: Any = None, resume: bool = False, **arguments: Any
+) -> Trainer:
+    held = rows() if arguments.pop("evaluate", False) else None
+    # No dropout: equal runs are then equal, in one process or in two.
+    model = model or build("bert", HEAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    given: dict[str, Any] = {"max_steps": 10, "per_device_train_batch_size": 8, "save_steps": 4, "learning_rate": 1e-3, **arguments}
+    made = TrainingArguments(
+        str(folder), use_cpu=True, report_to="none", disable_tqdm=True, logging_strategy="no", dataloader_pin_memory=False, **given
+    )
+    trainer = Trainer(model, made, train_dataset=rows(), eval_dataset=held, callbacks=[callback, *others])  # type: ignore[arg-type]
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+def pruner(**changes: Any) -> PruneCallback:
+    return PruneCallback(**{"keep": "40% params", "start": 0.0, "end": 0.9, "steps": 3, **changes})
+
+
+def answers(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(**batch_of()).logits
+    return logits
+
+
+class At(TrainerCallback):
+    """Does something after a step."""
+
+    def __init__(self, step: int, what: Callable[..., None]) -> None:
+        self._step, self._what = step, what
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == self._step:
+            self._what(**given)
+
+
+def test_the_model_shrinks_in_steps_to_the_budget_and_is_written_and_read(tmp_path: Path) -> None:
+    dense = build("bert", HEAD)
+    callback = pruner()
+    trainer = train(callback, tmp_path / "run", model=copy.deepcopy(dense), gradient_accumulation_steps=2, bf16=True)
+    assert [cut["step"] for cut in callback.history] == [3, 6, 9]
+    shares = [cut["kept"] for cut in callback.history]
+    # Cubic: (2/3)^3 and (1/3)^3 of the 60% that go are still there.
+    assert all(have <= 0.4 + 0.6 * left for have, left in zip(shares, [8 / 27, 1 / 27, 0.0], strict=True))
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] > 0.3
+    # What is left is a plain slim model of that plan, and nothing else stays behind.
+    slim: Any = trainer.model
+    assert {name: t.shape for name, t in apply(dense, callback.plan).state_dict().items()} == {
+        n: t.shape for n, t in slim.state_dict().items()
+    }
+    callback.save(tmp_path / "slim")
+    vars(slim).pop("forward", None)
+    torch.testing.assert_close(answers(prunekit.load(tmp_path / "slim")), answers(slim))
+    trainer.save_model(str(tmp_path / "stock"))
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_run_that_was_interrupted_between_cuts_ends_in_the_same_plan_and_weights(masks: bool, tmp_path: Path) -> None:
+    def stop(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole = pruner(masks=masks)
+    done = train(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(pruner(masks=masks), tmp_path / "cut", At(5, stop))
+    again = pruner(masks=masks)
+    resumed = train(again, tmp_path / "cut", resume=True)
+    assert [cut["step"] for cut in again.history] == [6, 9]
+    assert again.plan.digest == whole.plan.digest
+    ours, theirs = done.model.state_dict(), resumed.model.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_masks_say_what_the_slices_say() -> None:
+    model = build("bert", HEAD)
+    source = ModelView.of(model).source
+    plan = Plan(source=source, heads={0: (1, 3), 2: ()}, ffn={1: tuple(range(0, FFN, 3)), 3: ()})
+    live = Live(model)
+    masks = Masks(live.view, live.blocks, live.plan, plan)
+    masked = answers(model)
+    masks.remove()
+    assert not torch.allclose(answers(model), masked, atol=1e-2)
+    torch.testing.assert_close(answers(apply(model, plan)), masked, atol=1e-4, rtol=1e-4)
+    live.move(plan)
+    torch.testing.assert_close(answers(model), masked, atol=1e-4, rtol=1e-4)
+    other = Live(build("xlnet", HEAD))
+    with pytest.raises(UnsupportedError, match="heads cannot be masked"):
+        Masks(other.view, other.blocks, other.plan, Plan(source=other.plan.source, heads={0: (0,), 1: (0,)}))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("case", ["bert", "albert", "llama", "gpt2"])
+def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kind: Any) -> None:
+    model = build(case, HEAD)
+    heads, every = ModelView.of(model).source.heads, case == "albert"
+    average = AveragedModel(model)
+    names = ("exp_avg", "exp_avg_sq") if kind is torch.optim.AdamW else ("momentum_buffer",)
+    groups = [{"params": [p for p in model.parameters() if p.ndim == size]} for size in (1, 2)]
+    optimizer = kind(groups, lr=1e-3, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
+    model(**batch_of(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+    def mark() -> None:
+        # Whatever happens to a weight must happen to what has its place.
+        for number, name in enumerate(names):
+            for parameter, state in optimizer.state.items():
+                if name in state:
+                    state[name].copy_(parameter.detach() * (number + 2))
+        for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
+            theirs.data.copy_(ours.detach() * 7)
+
+    mark()
+    live = Live(model, average)
+    blocks = range(LAYERS) if every else (0, 3)
+    kept = {block: tuple(range(1, heads)) for block in blocks}
+    plan = Plan(
+        source=live.plan.source,
+        layers=None if every else (0, 2, 3),
+        heads=kept,
+        ffn={block: (2, 5, 7) for block in blocks} | ({} if every else {2: ()}),
+    )
+    dense = copy.deepcopy(model)
+    live.move(plan, optimizer)
+    assert {name: t.shape for name, t in apply(dense, plan).state_dict().items()} == {n: t.shape for n, t in model.state_dict().items()}
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert known == {id(parameter) for parameter in model.parameters()}
+    assert {id(parameter) for parameter in optimizer.state} <= known
+    for number, name in enumerate(names):
+        assert any(name in state for state in optimizer.state.values())
+        for parameter, state in optimizer.state.items():
+            if name in state:
+                torch.testing.assert_close(state[name], parameter.detach() * (number + 2))
+    for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours * 7)
+    # It trains on.
+    model(**batch_of(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    optimizer.step()
+
+
+def test_state_of_another_shape_is_refused() -> None:
+    model = build("bert", HEAD)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    model(**batch_of(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    optimizer.step()
+    live = Live(model)
+    with pytest.raises(UnsupportedError, match=r"Adafactor keeps .* in another shape"):
+        live.move(Plan(source=live.plan.source, ffn={0: (1,)}), optimizer)
+
+
+def test_layers_and_ffn_blocks_go_before_training_and_frozen_blocks_stay(tmp_path: Path) -> None:
+    dense = build("bert", HEAD)
+    callback = PruneCallback(layers="0-2", ffn_blocks="0,2", freeze="layers:0")
+    trainer = train(callback, tmp_path, model=copy.deepcopy(dense), max_steps=2)
+    assert callback.plan == Plan(source=ModelView.of(dense).source, layers=(0, 1, 2), ffn={1: ()})
+    before, after = apply(dense, callback.plan).state_dict(), trainer.model.state_dict()  # type: ignore[union-attr]
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("bert.encoder.layer.2.") for name in changed)
+    assert not any(name.startswith(("bert.embeddings.", "bert.encoder.layer.0.")) for name in changed)
+
+
+def test_blocks_and_budgets_work_together(tmp_path: Path) -> None:
+    callback = pruner(keep="30% params", layers="0,2,3", ffn_blocks="0,2", steps=2, schedule="linear", freeze="layers:0")
+    trainer = train(callback, tmp_path)
+    assert callback.plan.layers == (0, 2, 3)
+    assert callback.plan.ffn[3] == ()
+    assert callback.history[-1]["kept"] <= 0.3
+    callback.save(tmp_path / "slim")
+    torch.testing.assert_close(answers(prunekit.load(tmp_path / "slim")), answers(trainer.model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "The 'keep' parameter of PruneCallback must be given where no layers, ffn_blocks or freeze are"),
+        ({"keep": "10%"}, "The 'keep' parameter of PruneCallback must be shares of params or macs"),
+        ({"keep": "0% params"}, "The 'keep' parameter of PruneCallback must be a percentage"),
+        ({"keep": "40% params", "start": 0.7, "end": 0.7}, "The 'start' parameter of PruneCallback must be a share of the training below"),
+        ({"keep": "40% params", "schedule": "square"}, "The 'schedule' parameter of PruneCallback must be 'cubic' or 'linear'"),
+        ({"keep": "40% params", "steps": 0}, "The 'steps' parameter of PruneCallback must be at least 1"),
+        ({"layers": "3-0"}, "The 'layers' parameter of PruneCallback must be blocks, increasing"),
+        ({"layers": "0-9"}, "The 'layers' parameter of PruneCallback must be of the model's blocks 0-3"),
+        ({"layers": "0-1", "ffn_blocks": "3"}, "The 'ffn_blocks' parameter of PruneCallback must be among the layers that are kept"),
+        ({"layers": "0-1", "freeze": "layers:3"}, "The 'freeze' parameter of PruneCallback must be blocks that are kept"),
+    ],
+)
+def test_mistakes_are_one_line(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=message):
+        train(PruneCallback(**given), tmp_path, max_steps=1)
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="The 'load_best_model_at_end' parameter of TrainingArguments must be left out"):
+        train(pruner(), tmp_path, load_best_model_at_end=True, eval_strategy="steps", eval_steps=4, evaluate=True)
+    with pytest.raises(BudgetError, match="cannot be met"):
+        train(pruner(keep="1% params"), tmp_path)
+    with pytest.raises(ParameterError, match="The 'callbacks' parameter of Trainer must be given the callback when it is made"):
+        assert pruner().plan
