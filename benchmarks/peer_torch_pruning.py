@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--params", type=float, nargs="+", default=[0.5, 0.28, 0.18, 0.12])
+    parser.add_argument("--importance", nargs="+", default=["magnitude", "taylor"])
     arguments = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
@@ -76,9 +77,10 @@ def main() -> None:
     test, calibration = rows(arguments.data, "test"), rows(arguments.data, "train")[:2048]
     full, reference = layer_params(dense), accuracy(dense, tokenizer, test)
     example = dict(tokenizer(["an example", "another, longer example"], padding=True, return_tensors="pt"))
-    for name, importance in (("magnitude", tp.importance.GroupMagnitudeImportance(p=2)), ("taylor", tp.importance.GroupTaylorImportance())):
+    importances = {"magnitude": tp.importance.GroupMagnitudeImportance(p=2), "taylor": tp.importance.GroupTaylorImportance()}
+    for name in arguments.importance:
+        importance = importances[name]
         if name == "taylor":
-            # A copy of the model keeps the gradients.
             for start in range(0, len(calibration), 64):
                 part = calibration[start : start + 64]
                 batch = tokenizer([row["text"] for row in part], padding=True, truncation=True, max_length=128, return_tensors="pt")
@@ -89,6 +91,9 @@ def main() -> None:
             # The ratio that leaves the share of parameters, by bisection.
             for _ in range(9):
                 model = copy.deepcopy(dense)
+                for copied, parameter in zip(model.parameters(), dense.parameters(), strict=True):
+                    # It does not come with a deep copy.
+                    copied.grad = parameter.grad
                 ratio = (low + high) / 2
                 prune(model, ratio, importance, everywhere, example)
                 left = layer_params(model) / full

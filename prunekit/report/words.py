@@ -15,8 +15,8 @@ NAMES: dict[RowName, str] = {
     "dense": "dense, own head",
     "oracle": "oracle, probe on all neurons",
     "slim": "slim",
-    "random": "random neurons",
-    "magnitude": "largest neurons",
+    "random": "random choice",
+    "magnitude": "largest weights",
 }
 UNITS = {
     Unit.NEURONS: "neurons read by the classifier",
