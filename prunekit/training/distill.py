@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -46,6 +47,8 @@ Progress = Callable[[int, int, str], None]
 
 #: Where the outcome of a finished run lies, so that it is not trained again.
 _DONE, _KEY = "recovered.safetensors", "recover.json"
+#: Where accelerate finds the precision that it casts forward passes to.
+_PRECISION = "ACCELERATE_MIXED_PRECISION"
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
 
 
@@ -356,14 +359,25 @@ def _finish(folder: Path, model: nn.Module, found: Recovered) -> None:
 
 @contextmanager
 def _on_its_own() -> Iterator[None]:
-    """The Trainer seeds every generator of the process, and says things; the caller's generators are put back."""
+    """The Trainer seeds every generator of the process, says things, and takes its precision from the environment.
+
+    What it finds is put back afterwards; `Distiller` has a precision of its own.
+    """
+    precision = os.environ.get(_PRECISION)
+    os.environ[_PRECISION] = "no"
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     kept: Mapping[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # Transformers 4 warns where 5 logs: of how it sorts checkpoints.
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")
         try:
             yield
         finally:
             logging.set_verbosity(verbosity)
+            if precision is None:
+                del os.environ[_PRECISION]
+            else:
+                os.environ[_PRECISION] = precision
             random.setstate(kept["python"])
             np.random.set_state(kept["numpy"])

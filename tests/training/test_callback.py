@@ -23,6 +23,12 @@ from tests.models import FFN, LAYERS, batch_of, build
 HEAD = "ForSequenceClassification"
 
 
+@pytest.fixture(autouse=True)
+def _precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Transformers 4 leaves a Trainer's precision in the environment, for the next Trainer to find.
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+
+
 def rows() -> list[dict[str, torch.Tensor]]:
     """Rows one by one, of one length, so that the default collator does."""
     batch = batch_of(64)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ def test_training_that_does_not_help_changes_nothing() -> None:
     assert found.steps > 0
     assert found.after == found.before == pytest.approx(0, abs=1e-6)
     assert same(weights(found.model), weights(dense()))
+
+
+def test_the_precision_of_the_environment_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    found = again(effort="1epoch")
+    assert "forward" not in vars(found.model)
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
 
 
 def test_time_is_an_effort_too() -> None:
