@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prunekit.arch.view import ModelView
+from prunekit.recipe import Recipe
+from prunekit.select.latency import LatencyTable, Prices
+from prunekit.stages import goals
+from prunekit.stages.goals import Verify
+from prunekit.transforms.price import Goal, Latency, head_width
+from tests.models import build
+
+TABLE = LatencyTable(1, 0.2, Prices(0.02, 0.01, 0.02, 0.004), Prices(0.02, 0.01, 0.02, 0.004))
+
+
+def verified(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> list[float | None]:
+    """The limits that a check asks for, as shares of the goal's, where the table says exactly the goal; None: it will do."""
+    view = ModelView.of(build("bert", "ForSequenceClassification"))
+    cost = Latency(TABLE, head_width(view))
+    full = cost.of(view)
+    given = iter(measured)
+    monkeypatch.setattr(goals, "export_onnx", lambda *_, **__: SimpleNamespace(path=Path("slim.onnx"), bytes=1))
+    monkeypatch.setattr(goals, "space_of", lambda *_: None)
+    monkeypatch.setattr(Verify, "_shares", lambda *_: {1: next(given) * full})
+    inputs: Any = SimpleNamespace(view=view, loaded=SimpleNamespace(config=None, tokenizer=None))
+    check = Verify(Recipe(speedup="2x"), inputs, view.model, (Goal(cost, full, 1.0, "--speedup 2x"),), Path(), 0.0)
+    found = []
+    for _ in measured:
+        wanted = check(view)
+        found.append(None if wanted is None else wanted[0].limit / full)
+    return found
+
+
+def test_a_time_as_predicted_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, [1.0]) == [None]
+    assert verified(monkeypatch, [0.96]) == [None]
+
+
+def test_a_table_that_is_off_is_corrected_by_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, [1.25, 1.0]) == [pytest.approx(0.8), None]
+    # What was cut too much is given back, once.
+    assert verified(monkeypatch, [0.9, 0.9]) == [pytest.approx(1 / 0.9), None]
+
+
+def test_a_busy_machine_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, high = verified(monkeypatch, [0.2]), verified(monkeypatch, [5.0] * 6)
+    assert low == [pytest.approx(1 / 0.85)]
+    assert high == [pytest.approx(1 / 1.3)] * 4 + [None] * 2
