@@ -20,6 +20,9 @@ from prunekit.transforms.readers import Stream
 from prunekit.transforms.refit import Damping, matches, refit
 from prunekit.transforms.solution import Solution
 
+#: Where dimensions are gone every layer is solved anew at once, and weak damping adds more noise than it takes away.
+_NARROW = Damping(1.0, 1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Solved:
@@ -52,7 +55,7 @@ def apply(
         would solve for inputs that no longer come. Default: weights are cut and not solved anew, and affine maps are their
         biases alone.
     damping : Damping, optional
-        Of the least-squares solutions.
+        Of the least-squares solutions; default: that of `Damping`, and 1 throughout where hidden dimensions are gone.
     seed : int
         Of the random directions in which the task's sensitivity is measured.
 
@@ -88,6 +91,7 @@ def solve(
     structure = plan.model_copy(update={"vocabulary": None, "components": None})
     slim, stream = ModelView.of(cut(model, structure)), Stream()
     if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:
+        damping = damping or _NARROW
         stream = Stream(torch.tensor(plan.hidden), ModelView.of(cut(model, structure.model_copy(update={"hidden": None}))))
     # A readout reads below gaps too, so they stay; and without a head of the model's own all tokens are alike.
     pairs = matches(kept_blocks(plan), dense.num_layers, fill=plan.readout is None)

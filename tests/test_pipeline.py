@@ -215,7 +215,7 @@ def test_a_plan_that_drops_hidden_dimensions_is_cut_and_read_anew(tmp_path: Path
         found = compress(checkpoint("base"), data("topics"), plan=tmp_path / "plan.json", out=tmp_path / "slim")
     assert found.plan.digest == plan.digest
     assert (found.report.slim.neurons, found.report.slim.layers) == (14, 2)
-    assert "damped by 0.1" in "\n".join(found.report.notes)
+    assert "damped by 1 of" in "\n".join(found.report.notes)
     (row,) = (row for row in found.report.rows if row.name == "slim")
     assert row.value > 0.6
 

@@ -11,6 +11,8 @@ from prunekit.errors import StatisticsError
 
 #: Share of the mean variance of the inputs below which a direction has none.
 _SINGULAR = 1e-6
+#: Variance of the inputs, as a share of their mean square, far above what the rounding of single precision makes of it.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +47,10 @@ class Comoment:
         """Damped least squares: weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets.
 
         The minimiser of ``E|y - Wx - b|^2 + lambda |W|^2``, lambda being `damping` times the mean variance of the inputs,
-        is ``W = yx (xx + lambda I)^-1``, ``b = E y - W E x``. It exists for singular co-moments and for fewer rows than
-        inputs too, and at damping 0 it is then the solution of least norm. Without a `bias` the moments are taken about
-        the origin, and the bias returned is zero.
+        is ``W = yx (xx + lambda I)^-1``, ``b = E y - W E x``; where the inputs hardly vary, a share of their mean square takes
+        the place of the variance. It exists for singular co-moments and for fewer rows than inputs too, and at damping 0 it
+        is then the solution of least norm. Without a `bias` the moments are taken about the origin, and the bias returned is
+        zero.
 
         Raises
         ------
@@ -58,8 +61,9 @@ class Comoment:
         if not bias:
             xx, yx = xx + torch.outer(self.mean_x, self.mean_x), yx + torch.outer(self.mean_y, self.mean_x)
         if damping > 0 and len(xx):
-            # An input that never varies has no variance to damp by, and nothing to say.
-            strength = max(damping * float(xx.diagonal().mean()), torch.finfo(xx.dtype).tiny)
+            # Inputs that never vary have nothing to say: what variance they show is rounding, and no measure for a damping.
+            spread = max(float(xx.diagonal().mean()), _ROUNDING * float(self.mean_x.square().mean()))
+            strength = max(damping * spread, torch.finfo(xx.dtype).tiny)
             factor, failed = torch.linalg.cholesky_ex(xx + strength * torch.eye(len(xx), dtype=xx.dtype, device=xx.device))
             weight = _least_norm(xx, yx) if int(failed) else torch.cholesky_solve(yx.T, factor).T
         else:

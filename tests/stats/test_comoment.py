@@ -113,6 +113,16 @@ def test_inputs_that_never_vary_say_nothing() -> None:
     torch.testing.assert_close(shift, torch.full((3,), 4.0, dtype=torch.float64))
 
 
+def test_rounding_of_inputs_that_never_vary_is_not_taken_for_a_signal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # As far from the mean as single precision goes, and by chance along with the targets.
+    noise = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    x = 3 + 2e-7 * noise
+    weight, shift = moment(x, noise, torch.ones(40, dtype=torch.float64)).solve(0.1)
+    assert float(weight.abs().max()) < 1
+    torch.testing.assert_close(x @ weight.T + shift, noise.mean(0).expand(40, 2), atol=1e-5, rtol=0)
+
+
 def test_no_inputs_leave_the_mean() -> None:
     x, y, weights = rows()
     _, shift = moment(x[:, :0], y, weights).solve(0.1)
