@@ -89,6 +89,24 @@ def _blocks(value: object) -> object:
     return tuple(found)
 
 
+def _drop(value: object) -> object:
+    """Sub-blocks as "ffn:4-5" and "attention:3", in this order, one text each."""
+    texts = (value,) if isinstance(value, str) else value
+    must = "FFN or attention blocks, such as 'ffn:4-5' or 'attention:3', or a list of them"
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts if isinstance(texts, (list, tuple)) else (value,):
+        kind, _, numbers = text.partition(":") if isinstance(text, str) else ("", "", "")
+        try:
+            blocks = parse_indices(numbers)
+        except ValueError:
+            blocks = ()
+        kind = kind.strip()
+        if kind not in ("ffn", "attention") or not blocks or kind in found or sorted(set(blocks)) != list(blocks):
+            raise ParameterError("drop", "compress", must, value)
+        found[kind] = blocks
+    return tuple(f"{kind}:{format_indices(found[kind])}" for kind in sorted(found, reverse=True))
+
+
 def _effort(value: object) -> object:
     if not isinstance(value, str):
         raise ParameterError("recover", "compress", "text such as '10min' or '3epochs'", value)
@@ -134,7 +152,7 @@ class Recipe(BaseModel):
         None: the task's usual one.
     keep : tuple of str
         Budgets, all of which must hold; see `prunekit.budget.Budget.parse`. "10%" where nothing below says what to remove; with
-        `speedup`, `max_drop`, `layers`, `vocabulary` or `plan` it may be empty (in YAML ``none``), and is by default.
+        `speedup`, `max_drop`, `layers`, `drop`, `vocabulary` or `plan` it may be empty (in YAML ``none``), and is by default.
     speedup : float or None
         How many times as fast the slim file must be, a factor above 1, at the lower end of what is measured; written as ``"3x"``.
         The same as a budget of latency.
@@ -142,6 +160,10 @@ class Recipe(BaseModel):
         Rows in a batch at which a budget of latency must hold besides a batch of one.
     layers : tuple of int or None
         Blocks kept, as ranges: ``"0-3"``; None: all that the readout needs.
+    drop : tuple of str
+        Sub-blocks that go before anything is chosen (and trained), ``"ffn:4-5"`` and ``"attention:3"`` (Sridhar & Sarah 2020).
+    affine : bool
+        Whether a least-squares affine map takes the place of each FFN block that `drop` names.
     vocabulary : {"all", "data"}
         "data": tokens that train does not use leave the embedding and the tokenizer, but for those that spell any other text.
     uniform : bool
@@ -207,6 +229,8 @@ class Recipe(BaseModel):
     speedup: Factor | None = None
     batch: Annotated[int, Field(strict=True, ge=2)] | None = None
     layers: Blocks | None = None
+    drop: Annotated[tuple[str, ...], BeforeValidator(_drop)] = ()
+    affine: Annotated[bool, Field(strict=True)] = False
     vocabulary: Literal["all", "data"] = "all"
     uniform: Annotated[bool, Field(strict=True)] = False
     multiple_of: Literal[1, 8, 16, 32] = 1
@@ -246,15 +270,19 @@ class Recipe(BaseModel):
 
     def _removes_something(self) -> None:
         """What is to be removed is named once: by a plan, or by budgets and units; nothing named is the default budget."""
-        cuts = self.layers is not None or self.vocabulary != "all" or self.plan is not None
+        cuts = self._names_units
         named = cuts or self.speedup is not None or (self.max_drop is not None and self.method == "prunekit")
         if (named or self.frontier) and "keep" not in self.model_fields_set:
             # Frozen, but not yet seen by anybody.
             object.__setattr__(self, "keep", () if named else FRONTIER_KEEP)
         if not self.keep and not named:
             raise ParameterError("keep", "compress", "given where nothing else says what to remove", "none")
+        if self.uniform and self.drop:
+            raise ParameterError("uniform", "compress", "left out where sub-blocks of some blocks are dropped", "true")
+        if self.affine and "ffn" not in self.dropped:
+            raise ParameterError("affine", "compress", "left out where no FFN block is dropped (add --drop ffn:4-5)", "true")
         if self.plan is not None:
-            for name in ("keep", "speedup", "batch", "layers", "vocabulary", "uniform", "multiple_of", "frontier"):
+            for name in ("keep", "speedup", "batch", "layers", "drop", "affine", "vocabulary", "uniform", "multiple_of", "frontier"):
                 value = getattr(self, name)
                 if value != (() if name == "keep" else type(self).model_fields[name].default):
                     must = "left out where a plan is given, which says what is kept"
@@ -270,6 +298,15 @@ class Recipe(BaseModel):
             raise ParameterError("batch", "compress", must, self.batch)
 
     @property
+    def _names_units(self) -> bool:
+        return self.layers is not None or bool(self.drop) or self.vocabulary != "all" or self.plan is not None
+
+    @property
+    def dropped(self) -> dict[str, tuple[int, ...]]:
+        """`drop`, read: the blocks of "ffn" and of "attention"."""
+        return {kind: parse_indices(blocks) for kind, _, blocks in (text.partition(":") for text in self.drop)}
+
+    @property
     def budgets(self) -> tuple[Budget, ...]:
         """`keep` and `speedup`, read."""
         kept = parse_budgets(self.keep) if self.keep else ()
@@ -283,8 +320,7 @@ class Recipe(BaseModel):
     @property
     def searches(self) -> bool:
         """Whether `max_drop` alone says what to remove."""
-        named = self.layers is not None or self.vocabulary != "all" or self.plan is not None
-        return self.max_drop is not None and not named and not self.budgets
+        return self.max_drop is not None and not self._names_units and not self.budgets
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some parameters changed, checked again; raises ParameterError."""
@@ -293,6 +329,8 @@ class Recipe(BaseModel):
     def to_yaml(self) -> str:
         """Every parameter that has a value, defaults included, in the order of the documentation."""
         fields = self.model_dump(mode="json", exclude_none=True)
+        if not self.drop:
+            del fields["drop"]
         return yaml.safe_dump({**fields, "keep": fields["keep"] or "none"}, sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> None:

@@ -10,10 +10,12 @@ import typer
 from prunekit.cli.base import app
 from prunekit.cli.describe import describe_plan
 from prunekit.cli.options import (
+    Affine,
     ApplyData,
     Batch,
     Data,
     DataConfig,
+    Drop,
     Dtype,
     Freeze,
     Frontier,
@@ -65,6 +67,8 @@ def compress(
     speedup: Speedup = None,
     batch: Batch = None,
     layers: Layers = None,
+    drop: Drop = None,
+    affine: Affine = None,
     vocabulary: Vocabulary = None,
     uniform: Uniform = None,
     multiple_of: MultipleOf = None,
@@ -109,6 +113,8 @@ def plan(
     speedup: Speedup = None,
     batch: Batch = None,
     layers: Layers = None,
+    drop: Drop = None,
+    affine: Affine = None,
     vocabulary: Vocabulary = None,
     uniform: Uniform = None,
     multiple_of: MultipleOf = None,

@@ -112,6 +112,13 @@ RecipeFile = Annotated[
     Path | None, Option("--recipe", metavar="FILE", help="YAML file of these options; those given here take precedence.")
 ]
 Out = Annotated[Path, Option("--out", "-o", metavar="DIR", help="Directory to write [default: prunekit-out].", show_default=False)]
+Drop = Annotated[
+    list[str] | None,
+    Option("--drop", metavar="BLOCKS", help="'ffn:4-5' or 'attention:3': FFN or attention blocks that go before anything is chosen."),
+]
+Affine = Annotated[
+    bool | None, Option("--affine", help="Put an affine map in the place of the FFN blocks that --drop names.", show_default=False)
+]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what prunekit wrote there before.", show_default=False)]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the name of what was written and nothing else.", show_default=False)]
 Version = Annotated[bool, Option("--version", help="Print the version and exit.", show_default=False)]

@@ -76,8 +76,16 @@ class Timed:
         """A plan with these widths; which units it keeps does not change the time."""
         blocks, source = kept_blocks(self.base), self.base.source
         heads = {block: tuple(range(kept)) for block, kept in zip(blocks, widths.heads, strict=True) if kept < source.heads}
-        ffn = {block: tuple(range(kept)) for block, kept in zip(blocks, widths.ffn, strict=True) if kept < source.ffn}
-        return Plan(source=source, layers=self.base.layers, readout=self.base.readout, heads=heads, ffn=ffn)
+        gone = self.base.affine or ()
+        ffn = {block: tuple(range(kept)) for block, kept in zip(blocks, widths.ffn, strict=True) if kept < source.ffn and block not in gone}
+        return Plan.model_validate({**dict(self.base), "heads": heads, "ffn": ffn})
+
+    def possible(self, widths: Widths) -> Widths:
+        """The same, with nothing in the sub-blocks that are gone."""
+        blocks, base = kept_blocks(self.base), self.base
+        heads = (0 if block in base.heads else kept for block, kept in zip(blocks, widths.heads, strict=True))
+        ffn = (0 if block in base.ffn or block in (base.affine or ()) else kept for block, kept in zip(blocks, widths.ffn, strict=True))
+        return Widths(tuple(heads), tuple(ffn))
 
     def export(self, model: nn.Module, path: Path) -> Path:
         """A model as a file."""
@@ -139,7 +147,7 @@ def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], No
     with tempfile.TemporaryDirectory(prefix="prunekit-") as name:
         folder = Path(name)
         dense = timed.export(timed.dense, folder / "dense.onnx")
-        for widths in (full, *design):
+        for widths in map(timed.possible, (full, *design)):
             slim = timed.export(apply(timed.model, timed.plan_of(widths)), folder / "slim.onnx")
             measured.append((widths, timed.share(dense, slim, batch)))
             if progress is not None:

@@ -38,7 +38,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Deci
     cut = _cut(recipe, inputs, stage)
     neurons = read_neurons(recipe, inputs, cut, scratch, stage)
     readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
-    before = plan = Plan(source=source, layers=cut.layers, readout=readout)
+    before = plan = (cut.plan or Plan(source=source)).model_copy(update={"readout": readout})
     reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
     solutions = cut.solutions
     notes: tuple[str, ...] = ()
@@ -138,45 +138,64 @@ def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
     """What a shrinker has reached, and its plan: what the one before has, and the heads and FFN neurons left."""
     found, blocks = work.result(), kept_blocks(before)
     heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (found.plan.heads, found.plan.ffn))
-    plan = Plan(source=before.source, layers=before.layers, readout=before.readout, heads=heads, ffn=ffn)
-    if before.layers is None or before.readout is not None:
+    named = {"heads": {**before.heads, **heads}, "ffn": {**before.ffn, **ffn}}
+    plan = Plan.model_validate({**dict(before), **named})
+    if before == Plan(source=before.source) or before.readout is not None:
         return replace(found, plan=plan)
-    # What was shrunk passed for a dense model of fewer blocks: the config must be what the whole plan makes it.
+    # What was shrunk passed for a dense model: the config must be what the whole plan makes it.
     model = apply(inputs.loaded.model, plan)
     model.load_state_dict(found.model.state_dict())
     return replace(found, model=model, plan=plan)
 
 
 def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
-    """Remove the blocks that were not named, and solve those above them anew."""
-    total, source, dense = inputs.view.num_layers, inputs.view.source, inputs.loaded.model
-    kept = recipe.layers
-    if kept is None:
+    """Remove the blocks that were not named and the sub-blocks that were, and solve those above them anew."""
+    source, dense = inputs.view.source, inputs.loaded.model
+    kept = _kept_blocks(recipe, inputs)
+    dropped = {kind: dict.fromkeys(blocks, ()) for kind, blocks in recipe.dropped.items()}
+    if len(kept) == inputs.view.num_layers and not dropped:
         return Cut(dense)
-    if kept[-1] >= total:
-        raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
-    if len(kept) == total:
-        return Cut(dense)
-    plan, structure = Plan(source=source, layers=kept), False
+    heads, ffn = dropped.get("attention", {}), dropped.get("ffn", {})
+    named = Plan(
+        source=source,
+        layers=kept if len(kept) < inputs.view.num_layers else None,
+        heads=heads,
+        ffn={} if recipe.affine else ffn,
+        affine=tuple(ffn) if recipe.affine else None,
+    )
+    plan, structure = named, False
     if reads_neurons(recipe, inputs):
         everything = tuple(range(source.hidden))
         neurons = {layer: everything for layer in (0, *(block + 1 for block in kept))}
-        plan = Plan(source=source, layers=kept, readout=ReadoutPlan(pooling=inputs.pooling, neurons=neurons))
+        plan = plan.model_copy(update={"readout": ReadoutPlan(pooling=inputs.pooling, neurons=neurons)})
     else:
         structure = bool(structure_budgets(recipe))
+    check_plan(inputs.view, plan)
     with stage("layers"):
         solved = solve(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
     if structure:
         for config in configs(solved.model):
             setattr(config, DENSE, None)
-    return Cut(solved.model, kept, solved.solutions)
+    return Cut(solved.model, named, solved.solutions)
+
+
+def _kept_blocks(recipe: Recipe, inputs: Inputs) -> tuple[int, ...]:
+    """The blocks kept; sub-blocks are dropped from these alone."""
+    total, kept = inputs.view.num_layers, recipe.layers
+    if kept is not None and kept[-1] >= total:
+        raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
+    kept = tuple(range(total)) if kept is None else kept
+    if any(block not in kept for blocks in recipe.dropped.values() for block in blocks):
+        must = f"sub-blocks of the blocks kept ({', '.join(map(str, kept))})"
+        raise ParameterError("drop", "compress", must, " ".join(recipe.drop))
+    return kept
 
 
 def _reader(inputs: Inputs, cut: Cut, plan: Plan, neurons: Neurons) -> nn.Module:
     """A copy of the model with the classifier on the neurons chosen."""
     model = apply(inputs.loaded.model, plan)
     assert isinstance(model, ReadoutModel)
-    if cut.layers is not None:
+    if cut.plan is not None:
         # The blocks of the cut model have been solved anew; both number theirs from 0.
         theirs = ModelView.of(cut.model).body.state_dict()
         model.body.load_state_dict({name: theirs[name] for name in model.body.state_dict()})

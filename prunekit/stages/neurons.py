@@ -63,12 +63,12 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             oracle, value = (choice.oracle_coef, choice.oracle_intercept), choice.scores.oracle
             for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
-        if cut.layers is None:
+        if cut.plan is None:
             probes = {"oracle": (everything, oracle), **probes}
     train.rows.close()
     validation.rows.close()
     test = _on_test(inputs, view, probes, scratch, stage) if probes else {}
-    if cut.layers is not None:
+    if cut.plan is not None:
         oracle, value, answers = read_oracle(inputs, scratch, stage)
         test = {"oracle": answers, **test}
     found = {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, view.hidden_size).items()}

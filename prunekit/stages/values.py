@@ -63,19 +63,19 @@ class Cut:
     ----------
     model : nn.Module
         The dense one, or what is left of it where blocks were named.
-    layers : tuple of int or None
-        Blocks kept, in the dense model's numbering; None: all.
+    plan : Plan or None
+        What is left, in the dense model's numbering; None: everything.
     solutions : tuple of Solution
         Of the least-squares refit.
     """
 
     model: nn.Module
-    layers: tuple[int, ...] | None = None
+    plan: Plan | None = None
     solutions: tuple[Solution, ...] = ()
 
     def dense_layer(self, layer: int) -> int:
         """The dense model's number of a layer (0 the embedding output) of the cut one."""
-        return layer if layer == 0 or self.layers is None else self.layers[layer - 1] + 1
+        return layer if layer == 0 or self.plan is None else self.plan.kept_layers[layer - 1] + 1
 
 
 @dataclass(frozen=True, eq=False)

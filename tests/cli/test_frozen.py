@@ -53,6 +53,8 @@ def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None
         "speedup",
         "batch",
         "layers",
+        "drop",
+        "affine",
         "vocabulary",
         "uniform",
         "multiple_of",
