@@ -2,7 +2,8 @@
 
 Matrix products become the integer products of the ONNX standard (`DynamicQuantizeLinear` or `QuantizeLinear`, then
 `MatMulInteger` and a scale), the pattern that onnxruntime recognises and runs as one kernel. Embeddings are gathered as int8
-and scaled after the gather. No operator is outside the standard, so the file runs where the float32 file runs.
+and scaled after the gather; large ones in six bits, four numbers in three bytes. No operator is outside the standard, so the
+file runs where the float32 file runs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ NARROW = 8
 #: exact on all of them, and cost no accuracy that shows beside the error of the activations.
 PRODUCT_LIMIT = 63
 TABLE_LIMIT = 127
+#: Numbers from which on a table is stored in six bits, which costs nodes: below, there are too few bytes to save.
+LARGE = 1 << 20
+PACKED_LIMIT = 31
+#: Operator set that has BitwiseAnd and BitwiseOr.
+_BITWISE = 18
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ def quantize(
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     del made.graph.value_info[:], made.graph.node[:]
-    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges)
+    bitwise = max((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), default=0) >= _BITWISE
+    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise)
     for node in _direct(proto.graph):
         role = _role(node, writer.tensors)
         if role is None or role[1] not in weights:
@@ -161,17 +168,53 @@ class _Writer:
     """Adds nodes and initializers to a graph; a value or a weight that is used twice is quantised once."""
 
     def __init__(
-        self, graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto], ranges: Mapping[str, tuple[float, float]] | None
+        self,
+        graph: onnx.GraphProto,
+        tensors: Mapping[str, onnx.TensorProto],
+        ranges: Mapping[str, tuple[float, float]] | None,
+        bitwise: bool,
     ) -> None:
-        self.graph, self.tensors, self.ranges = graph, tensors, ranges
+        self.graph, self.tensors, self.ranges, self.bitwise = graph, tensors, ranges, bitwise
         self._weights: dict[tuple[str, bool], tuple[str, str]] = {}
         self._values: dict[str, tuple[str, str, str]] = {}
 
     def table(self, node: onnx.NodeProto) -> None:
-        rows, scales = self._weight(node.input[0], TABLE_LIMIT)
-        out = node.output[0]
-        self._node("Gather", [rows, node.input[1]], f"{out}_int8")
-        self._node("DequantizeLinear", [f"{out}_int8", scales], out, axis=-1)
+        (table, ids), out = node.input, node.output[0]
+        dims = self.tensors[table].dims
+        if self.bitwise and dims[0] * dims[1] >= LARGE and dims[1] % 4 == 0:
+            scales = self._unpacked(table, ids, f"{out}_float")
+        else:
+            rows, scales = self._weight(table, TABLE_LIMIT)
+            self._node("Gather", [rows, ids], f"{out}_int8")
+            # DequantizeLinear says the same in one node, and onnxruntime takes several times as long for it.
+            self._node("Cast", [f"{out}_int8"], f"{out}_float", to=onnx.TensorProto.FLOAT)
+        self._node("Mul", [f"{out}_float", scales], out)
+
+    def _unpacked(self, table: str, ids: str, out: str) -> str:
+        """Gather rows of a table in six bits, and write each number as a float32 before it is scaled; the name of the scales.
+
+        No step leaves the range of its type: runtimes that shift by multiplying would saturate there.
+        """
+        if (table, False) not in self._weights:
+            rounded, scales = rounded_columns(self._finite(table), PACKED_LIMIT)
+            self._weights[table, False] = self._add(f"{table}_6bit", packed(rounded)), self._add(f"{table}_scale", scales)
+        rows, names = self._weights[table, False]
+        quarter = self.tensors[table].dims[1] // 4
+        lower, upper = (self._once(f"six_bits/{value:b}", np.array(value, dtype=np.uint8)) for value in (0b111111, 0b11000000))
+        shifts = self._once(f"six_bits/shifts/{quarter}", np.repeat([2, 4, 6], quarter).astype(np.uint8))
+        thirds = self._once(f"six_bits/thirds/{quarter}", np.full(3, quarter, dtype=np.int64))
+        self._node("Gather", [rows, ids], f"{out}_bytes")
+        # Three of the four numbers are the lower six bits of the bytes; the last one is in their upper two.
+        self._node("BitwiseAnd", [f"{out}_bytes", lower], f"{out}_most")
+        self._node("BitwiseAnd", [f"{out}_bytes", upper], f"{out}_upper")
+        self._node("BitShift", [f"{out}_upper", shifts], f"{out}_pairs", direction="RIGHT")
+        self._node("Split", [f"{out}_pairs", thirds], f"{out}_high", f"{out}_middle", f"{out}_low", axis=-1)
+        self._node("BitwiseOr", [f"{out}_high", f"{out}_middle"], f"{out}_both")
+        self._node("BitwiseOr", [f"{out}_both", f"{out}_low"], f"{out}_last")
+        self._node("Concat", [f"{out}_most", f"{out}_last"], f"{out}_uint8", axis=-1)
+        self._node("Cast", [f"{out}_uint8"], f"{out}_above", to=onnx.TensorProto.FLOAT)
+        self._node("Sub", [f"{out}_above", self._once("six_bits/zero", np.array(32, dtype=np.float32))], out)
+        return names
 
     def product(self, node: onnx.NodeProto) -> None:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
@@ -185,7 +228,7 @@ class _Writer:
         if bias:
             self._node("Add", [f"{out}_product", bias], out)
 
-    def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: int) -> None:
+    def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: int | str) -> None:
         node = helper.make_node(kind, inputs, list(outputs), name=f"{outputs[0]}_{kind}")
         node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         self.graph.node.append(node)
@@ -194,13 +237,20 @@ class _Writer:
         self.graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
+    def _once(self, name: str, values: NDArray[np.generic]) -> str:
+        return name if any(tensor.name == name for tensor in self.graph.initializer) else self._add(name, values)
+
+    def _finite(self, name: str) -> NDArray[np.float32]:
+        values = numpy_helper.to_array(self.tensors[name])
+        if not np.isfinite(values).all():
+            raise ExportError(f"The weight {name!r} has NaN or infinity.")
+        return values
+
     def _weight(self, name: str, limit: int, *, transposed: bool = False) -> tuple[str, str]:
         """Names of the int8 weight and of its scales."""
         key = name, transposed
         if key not in self._weights:
-            values = numpy_helper.to_array(self.tensors[name])
-            if not np.isfinite(values).all():
-                raise ExportError(f"The weight {name!r} has NaN or infinity.")
+            values = self._finite(name)
             rounded, scales = rounded_columns(values.T if transposed else values, limit)
             base = f"{name}_t" if transposed else name
             self._weights[key] = self._add(f"{base}_int8", rounded), self._add(f"{base}_scale", scales)
@@ -238,6 +288,28 @@ def rounded_columns(values: NDArray[np.float32], limit: int) -> tuple[NDArray[np
     largest = np.abs(values).max(axis=0)
     scales = np.where(largest > 0, largest / limit, 1).astype(np.float32)
     return np.ascontiguousarray(np.clip(np.rint(values / scales), -limit, limit).astype(np.int8)), scales
+
+
+def packed(rounded: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Four numbers of six bits in three bytes.
+
+    Parameters
+    ----------
+    rounded : ndarray of shape (rows, columns), int8
+        In -32 .. 31; the columns are a multiple of four.
+
+    Returns
+    -------
+    ndarray of shape (rows, 3 * columns / 4), uint8
+        Numbers from 0 on, 32 above the given ones. The lower six bits of byte j are column j; the upper two, of bytes j,
+        j + columns / 4 and j + columns / 2, are from the highest to the lowest those of column 3 * columns / 4 + j.
+    """
+    quarter = rounded.shape[1] // 4
+    above = (rounded + 32).astype(np.uint8)
+    last = above[:, 3 * quarter :]
+    upper = np.concatenate([last << 2, last << 4, last << 6], axis=1) & 0b11000000
+    found: NDArray[np.uint8] = (above[:, : 3 * quarter] | upper).astype(np.uint8)
+    return found
 
 
 def fixed_range(smallest: float, largest: float) -> tuple[float, int]:

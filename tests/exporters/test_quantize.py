@@ -13,9 +13,19 @@ from onnx.reference import ReferenceEvaluator
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import ExportError
+from prunekit.exporters import quantize as quantizing
 from prunekit.exporters.half import halve
 from prunekit.exporters.onnx import export_onnx, sample_space
-from prunekit.exporters.quantize import PRODUCT_LIMIT, TABLE_LIMIT, fixed_range, quantizable, quantize, rounded_columns
+from prunekit.exporters.quantize import (
+    PACKED_LIMIT,
+    PRODUCT_LIMIT,
+    TABLE_LIMIT,
+    fixed_range,
+    packed,
+    quantizable,
+    quantize,
+    rounded_columns,
+)
 from prunekit.measure.session import OnnxSession
 from tests.models import build
 
@@ -140,6 +150,35 @@ def test_rounding_is_within_half_a_step(seed: int, limit: int) -> None:
     assert rounded.dtype == np.int8
     assert np.abs(rounded).max() <= limit
     assert (np.abs(rounded * scales - weight) <= scales * (0.5 + 1e-3)).all()
+
+
+@given(st.integers(0, 10_000))
+def test_four_numbers_lie_in_three_bytes(seed: int) -> None:
+    """Bit by bit, as the docstring says."""
+    rounded = np.random.default_rng(seed).integers(-32, 32, size=(3, 8), dtype=np.int8)
+    stored = packed(rounded)
+    assert (stored.dtype, stored.shape) == (np.uint8, (3, 6))
+    for row, numbers in zip(stored, rounded, strict=True):
+        bits = "".join(f"{byte:08b}" for byte in row)
+        bytes_ = [bits[at : at + 8] for at in range(0, 48, 8)]
+        read = [byte[2:] for byte in bytes_] + ["".join(bytes_[at + third][:2] for third in (0, 2, 4)) for at in (0, 1)]
+        assert [int(each, 2) - 32 for each in read] == numbers.tolist()
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_large_table_is_stored_in_six_bits_where_the_operator_set_can_read_them(opset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizing, "LARGE", TABLE.size)
+    model = small_model()
+    model.opset_import[0].version = opset
+    made = quantize(model, keep=["body.one", "head"])
+    onnx.checker.check_model(made)
+    six = opset == 18
+    stored = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
+    assert stored.get("table_6bit" if six else "table_int8") == ((20, 3 * WIDTH // 4) if six else (20, WIDTH))
+    got = ReferenceEvaluator(made).run(None, {"ids": IDS})[0]
+    table = by_columns(TABLE, PACKED_LIMIT if six else TABLE_LIMIT)
+    want = ReferenceEvaluator(small_model(table=table.astype(np.float32))).run(None, {"ids": IDS})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 @given(st.floats(-1e3, 1e3), st.floats(0, 1e3))
