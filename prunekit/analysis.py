@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prunekit import __version__
-from prunekit.analyzers.base import MEMORY, Analyzer, Need, Result, plain
+from prunekit.analyzers.base import MEMORY, Analyzer, Need, Result, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError
@@ -23,16 +21,14 @@ from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import Stages, stages
 from prunekit.report.words import machine
 from prunekit.stages import Base, Inputs, load_base, load_inputs, observe, unmet
-from prunekit.stats.collected import Collected
-from prunekit.stats.record import Statistics
+from prunekit.stats.record import Labelled, Statistics
 from prunekit.stats.rows import LIMIT
-from prunekit.stats.sample import Sample
 
 VERSION = 1
 #: Rows of each split that are read.
 ROWS = 2000
-#: Rows of the sample that is kept in the statistics.
-SAMPLE = 1000
+#: Bytes of the rows of each split that are kept in the statistics.
+KEPT = 2**28
 _PARAMETERS = (
     "revision",
     "trust_remote_code",
@@ -63,7 +59,8 @@ class Analysis:
     skipped : {name: why}
         Analyzers that could not run on what was given.
     statistics : Statistics or None
-        Moments over [neurons | labels] of the rows of train, and a sample of them; None where they take more than 2 GiB.
+        Moments over [neurons | labels] of the rows of train, and rows of train and validation; None where the moments take more
+        than 2 GiB.
     page : Page
         What `analysis.html` shows.
     """
@@ -158,12 +155,13 @@ def analyze(
         provenance = {
             "prunekit": __version__,
             "model": inputs.loaded.name,
+            "weights": inputs.view.digest(),
             "data": inputs.data.provenance,
             "rows": len(inputs.data.train),
             "seed": recipe.seed,
             "max_length": recipe.max_length,
         }
-        statistics = _statistics(inputs, observed.model.train, recipe.seed, provenance) if observed.model.fits else None
+        statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
         shown = _page(inputs, (*inputs.notes, memory), compare, running, results, missing, recipe.seed, stage)
         about = {
             "version": VERSION,
@@ -183,11 +181,11 @@ def analyze(
     return Analysis(Path(out), results, missing, statistics, shown)
 
 
-def _statistics(inputs: Inputs, train: Collected, seed: int, provenance: Mapping[str, Any]) -> Statistics:
-    sample = Sample.empty(SAMPLE, train.rows.width, seed=seed)
-    for start, chunk in train.rows.chunks():
-        sample = sample.add(np.arange(start, start + len(chunk)), chunk)
-    return Statistics(train.moments, sample, inputs.view.source, inputs.data.task.outputs, train.pooling, provenance)
+def _statistics(inputs: Inputs, model: Subject, seed: int, provenance: Mapping[str, Any]) -> Statistics:
+    size = max(1, KEPT // (4 * model.train.rows.width))
+    train, held = (None if split is None else Labelled.of(split, size, seed) for split in (model.train, model.validation))
+    assert train is not None
+    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, provenance, held)
 
 
 def _memory(inputs: Inputs, base: Base | None) -> str:

@@ -23,6 +23,7 @@ from prunekit.report.progress import Stages, stages
 from prunekit.stages import bare_model, build_models, decide, deploy, deploy_bare, given, load_inputs, measure
 from prunekit.stages.frontier import draw_frontier
 from prunekit.stages.recovery import checkpoint_place
+from prunekit.stats.record import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,24 @@ def compress(
     return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
 
 
-def make_plan(model: str | Path | None = None, data: object = None, *, progress: bool = False, **parameters: Any) -> Plan:
+def make_plan(
+    model: str | Path | None = None,
+    data: object = None,
+    *,
+    statistics: str | Path | None = None,
+    progress: bool = False,
+    **parameters: Any,
+) -> Plan:
     """Decide what to keep, and write nothing.
 
     Parameters
     ----------
     model, data, progress, **parameters
         As in `compress`, but for what can only be checked on a deployed file: ``max_drop``.
+    statistics : path, optional
+        The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
+        that it holds, and the model is not run for them. With ``method="prunekit"`` the plan has the digest of the one without, where
+        these are all rows of train and validation.
 
     Returns
     -------
@@ -105,7 +117,7 @@ def make_plan(model: str | Path | None = None, data: object = None, *, progress:
         With one line that says what to change.
     """
     recipe, rows = _recipe_of(model, data, parameters)
-    return run_plan(recipe, progress=progress, rows=rows)
+    return run_plan(recipe, statistics=statistics, progress=progress, rows=rows)
 
 
 def _recipe_of(model: str | Path | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
@@ -182,7 +194,13 @@ def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stage
 
 
 def run_plan(
-    recipe: Recipe, *, out: str | Path | None = None, overwrite: bool = False, progress: bool = False, rows: object = None
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    statistics: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    rows: object = None,
 ) -> Plan:
     """Decide what a recipe keeps.
 
@@ -192,18 +210,24 @@ def run_plan(
         Without a plan and `max_drop`.
     out : path, optional
         A file for the plan; it appears complete, or not at all.
+    statistics : path, optional
+        As in `make_plan`.
     overwrite : bool
         Replace a plan at `out`.
     progress, rows
         As in `run`.
     """
     _check_decidable(recipe)
+    if statistics is not None and (recipe.layers is not None or recipe.drop):
+        must = "left out with layers or drop, which change what neurons say"
+        raise ParameterError("statistics", "plan", must, str(statistics))
+    stored = None if statistics is None else Statistics.load(statistics)
     path = None if out is None else _check_file(Path(out), overwrite)
     place = None if path is None else path.parent
     try:
         with stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
             inputs = load_inputs(recipe, rows, None, stage)
-            plan = decide(recipe, inputs, Path(scratch), stage).plan
+            plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
             if path is not None:
                 plan.save(Path(scratch) / path.name)
                 os.replace(Path(scratch) / path.name, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -103,6 +104,14 @@ class ModelView:
     def prefix(self) -> str:
         """What precedes the names of the body's parameters in the model: "bert.", or nothing for a bare body."""
         return "" if self.body is self.model else f"{self.model.base_model_prefix}."
+
+    def digest(self) -> str:
+        """sha256 over the names, types and bytes of the body's weights: two models with the same one say the same."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.body.state_dict().items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     @property
     def blocks(self) -> nn.ModuleList:

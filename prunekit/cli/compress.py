@@ -41,6 +41,7 @@ from prunekit.cli.options import (
     Revision,
     Seed,
     Speedup,
+    StatisticsFile,
     Tags,
     Task,
     TextColumn,
@@ -109,6 +110,7 @@ def plan(
     model: Model = None,
     data: Data = None,
     out: PlanOut = Path("plan.json"),
+    statistics: StatisticsFile = None,
     keep: Keep = None,
     speedup: Speedup = None,
     batch: Batch = None,
@@ -144,7 +146,7 @@ def plan(
     asked = _recipe(recipe, context.params)
     from prunekit.pipeline import run_plan
 
-    found = run_plan(asked, out=out, overwrite=overwrite, progress=not quiet)
+    found = run_plan(asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet)
     if quiet:
         print(out)
         return

@@ -49,6 +49,15 @@ ApplyData = Annotated[
     str | None, Option("--data", metavar="NAME", help="File, directory or hub name, to solve the weights anew and to measure.")
 ]
 PlanOut = Annotated[Path, Option("--out", "-o", metavar="FILE", help="File to write [default: plan.json].", show_default=False)]
+StatisticsFile = Annotated[
+    Path | None,
+    Option(
+        "--statistics",
+        metavar="FILE",
+        help="The statistics.safetensors of prunekit analyze for this model and data: neurons are chosen on its rows, and the model "
+        "is not run for them.",
+    ),
+]
 Dtype = Annotated[
     str | None,
     Option("--dtype", metavar="NAME", help="'fp16', 'int8' or 'int8-static': one more ONNX file, in lower precision [default: fp32]."),

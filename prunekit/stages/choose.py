@@ -22,21 +22,28 @@ from prunekit.shrinking import descend
 from prunekit.solve import solve
 from prunekit.stages.goals import deployed_dense, goals_of, structure_budgets, verify
 from prunekit.stages.inputs import calibration
-from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons
+from prunekit.stages.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
 from prunekit.stages.search import Judge, smallest
 from prunekit.stages.text import seen_tokens
 from prunekit.stages.values import Cut, Decided, Inputs, Neurons
+from prunekit.stats.record import Statistics
 from prunekit.transforms.apply import DENSE, apply, check_fit
 from prunekit.transforms.layers import configs
 from prunekit.transforms.price import Goal, Params
 from prunekit.transforms.readout import ReadoutModel, set_readout
 
 
-def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Decided:
-    """Choose blocks, neurons, heads and FFN neurons, and tokens, in this order, each on what the one before leaves."""
+def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statistics: Statistics | None = None) -> Decided:
+    """Choose blocks, neurons, heads and FFN neurons, and tokens, in this order, each on what the one before leaves.
+
+    With statistics, which an analysis left behind, neurons are chosen on these; nothing then answers on the test split.
+    """
     source = inputs.view.source
     cut = _cut(recipe, inputs, stage)
-    neurons = read_neurons(recipe, inputs, cut, scratch, stage)
+    if statistics is None:
+        neurons = read_neurons(recipe, inputs, cut, scratch, stage)
+    else:
+        neurons = stored_neurons(recipe, inputs, statistics, scratch, stage)
     readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
     before = plan = (cut.plan or Plan(source=source)).model_copy(update={"readout": readout})
     reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
@@ -59,7 +66,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> Deci
         model = apply(reader, plan) if reader is inputs.loaded.model else reader
     if recipe.vocabulary == "data":
         plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(inputs)})
-    plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs)})
+    plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs, statistics)})
     if not plan.heads and not plan.ffn:
         # The goals were met without them.
         goals = ()
@@ -203,10 +210,12 @@ def _reader(inputs: Inputs, cut: Cut, plan: Plan, neurons: Neurons) -> nn.Module
     return model
 
 
-def _provenance(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+def _provenance(recipe: Recipe, inputs: Inputs, statistics: Statistics | None) -> dict[str, Any]:
+    stored = {} if statistics is None else {"statistics": {"rows": statistics.moments.count, "kept": len(statistics.train.labels)}}
     return {
         "prunekit": __version__,
         "model": inputs.loaded.name,
         "data": inputs.data.provenance,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        **stored,
     }

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
-from prunekit.errors import ParameterError
+from prunekit.errors import ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import slim_layer
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.select.baselines import baseline_neurons
-from prunekit.select.readout import fit_readout, select_readout
+from prunekit.select.readout import ReadoutChoice, fit_readout, select_readout
 from prunekit.stages.inputs import collected
 from prunekit.stages.values import Cut, Inputs, Neurons, Outputs, Probe
 from prunekit.stats.collected import Collected
+from prunekit.stats.record import Statistics
 
 Ids = NDArray[np.int64]
 
@@ -45,20 +46,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             coef, intercept, value = fit_readout(train, validation, everything, task=task)
             ids, probe, oracle = everything, (coef, intercept), (coef, intercept)
         else:
-            choice = select_readout(
-                train,
-                validation,
-                task=task,
-                layers=view.num_layers,
-                hidden=view.hidden_size,
-                keep=min(width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
-                method=recipe.method,
-                layer_delta=recipe.layer_delta,
-                neuron_delta=recipe.neuron_delta,
-                threshold=recipe.threshold,
-                seed=recipe.seed,
-                progress=lambda _, done, total: stage.step(done, total),
-            )
+            choice = _select(recipe, inputs, view, budget, train, validation, stage)
             ids, probe = choice.ids, (choice.coef, choice.intercept)
             oracle, value = (choice.oracle_coef, choice.oracle_intercept), choice.scores.oracle
             for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
@@ -73,6 +61,65 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
         test = {"oracle": answers, **test}
     found = {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, view.hidden_size).items()}
     return Neurons(found, probe, oracle, choice, test, value)
+
+
+def stored_neurons(recipe: Recipe, inputs: Inputs, statistics: Statistics, scratch: Path, stage: Stages) -> Neurons:
+    """The neurons to read, chosen on the rows and the moments that an analysis left behind: the model is not run."""
+    budget = next((budget for budget in recipe.budgets if budget.unit is Unit.NEURONS), None)
+    if budget is None:
+        raise ParameterError("statistics", "plan", "left out where no budget counts neurons (add --keep 10%)", "given")
+    _check_stored(recipe, inputs, statistics)
+    train, validation = statistics.split("train", scratch), statistics.split("validation", scratch)
+    with stage("select neurons"):
+        choice = _select(recipe, inputs, inputs.view, budget, train, validation, stage)
+    train.rows.close()
+    validation.rows.close()
+    oracle = (choice.oracle_coef, choice.oracle_intercept)
+    found = _by_layer(choice.ids, inputs.view.hidden_size)
+    return Neurons(found, (choice.coef, choice.intercept), oracle, choice, {}, choice.scores.oracle)
+
+
+def _check_stored(recipe: Recipe, inputs: Inputs, statistics: Statistics) -> None:
+    """Raise StatisticsError if statistics are not of this model, these data and these options."""
+    known = statistics.provenance
+    if statistics.source != inputs.view.source or known.get("weights") != inputs.view.digest():
+        raise StatisticsError(
+            f"The statistics are of another model, {known.get('model')!r}: its weights are not those of {inputs.loaded.name!r}. "
+            "Run prunekit analyze on this one."
+        )
+    data = inputs.data.provenance
+    if known["data"]["sha256"] != data["sha256"]:
+        raise StatisticsError(
+            f"The statistics are of other data, {known['data']['source']!r}: its rows, labels or splits are not those of "
+            f"{data['source']!r} (seed {recipe.seed}). Run prunekit analyze on these, with the same columns and seed."
+        )
+    asked = {"pooling": (statistics.pooling, inputs.pooling), "max_length": (known["max_length"], recipe.max_length)}
+    for name, (then, now) in asked.items():
+        if then != now:
+            raise StatisticsError(f"The statistics are of other options: {name} was {then!r}, and is {now!r} here. Give the same.")
+    if statistics.validation is None:
+        raise StatisticsError(
+            "The statistics hold no rows of validation, on which neurons are chosen. Run prunekit analyze with 'neurons' among --analyzers."
+        )
+
+
+def _select(
+    recipe: Recipe, inputs: Inputs, view: ModelView, budget: Budget, train: Collected, validation: Collected, stage: Stages
+) -> ReadoutChoice:
+    return select_readout(
+        train,
+        validation,
+        task=inputs.data.task,
+        layers=view.num_layers,
+        hidden=view.hidden_size,
+        keep=min(train.rows.width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
+        method=recipe.method,
+        layer_delta=recipe.layer_delta,
+        neuron_delta=recipe.neuron_delta,
+        threshold=recipe.threshold,
+        seed=recipe.seed,
+        progress=lambda _, done, total: stage.step(done, total),
+    )
 
 
 def given_neurons(inputs: Inputs, readout: ReadoutPlan, scratch: Path, stage: Stages) -> Neurons:

@@ -33,6 +33,8 @@ class Collected:
     pooling : {"cls", "mean", "last", "token"}
     tokens : Sample or None
         (k, D) vectors of single tokens, where they were asked for.
+    known : Moments or None
+        Moments that were taken before, of these rows or of more of the same split.
     """
 
     rows: RowStore
@@ -40,6 +42,7 @@ class Collected:
     outputs: int
     pooling: Pooling
     tokens: Sample | None = None
+    known: Moments | None = None
 
     @classmethod
     def of(
@@ -75,6 +78,8 @@ class Collected:
     @cached_property
     def moments(self) -> Moments:
         """Over [neurons | one-hot labels], or [neurons | target]: 8 (D + outputs)^2 bytes."""
+        if self.known is not None:
+            return self.known
         accumulator = MomentsAccumulator(self.rows.width + self.outputs)
         for start, chunk in self.rows.chunks():
             accumulator.update(np.hstack([chunk, one_hot(self.labels[start : start + len(chunk)], self.outputs)]))

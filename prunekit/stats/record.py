@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,59 @@ from safetensors.numpy import save_file
 
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
+from prunekit.stats.collected import Collected, Pooling
 from prunekit.stats.moments import Moments
+from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
 
-VERSION = 1
+VERSION = 2
 _KEY = "prunekit.statistics"
 
 
 @dataclass(frozen=True, eq=False)
+class Labelled:
+    """A sample of rows, and their labels.
+
+    Attributes
+    ----------
+    sample : Sample
+        Rows of the neurons alone, D columns.
+    labels : (k,) int64 class ids, or float64 targets
+    """
+
+    sample: Sample
+    labels: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.sample.ids.shape:
+            raise StatisticsError(f"A sample of {len(self.sample.ids)} rows has labels of shape {self.labels.shape}.")
+
+    @classmethod
+    def of(cls, found: Collected, size: int, seed: int) -> Labelled:
+        """At most `size` of the rows of a split."""
+        sample = Sample.empty(size, found.rows.width, seed=seed)
+        for start, chunk in found.rows.chunks():
+            sample = sample.add(np.arange(start, start + len(chunk)), chunk)
+        return cls(sample, found.labels[sample.ids])
+
+    def merge(self, other: Labelled) -> Labelled:
+        """The sample of both parts; raises StatisticsError as `Sample.merge` does."""
+        sample = self.sample.merge(other.sample)
+        ids, labels = np.concatenate([self.sample.ids, other.sample.ids]), np.concatenate([self.labels, other.labels])
+        order = np.argsort(ids)
+        return Labelled(sample, labels[order[np.searchsorted(ids[order], sample.ids)]])
+
+
+@dataclass(frozen=True, eq=False)
 class Statistics:
-    """Moments over [neurons | labels] and a sample of rows, with what they describe.
+    """Moments over [neurons | labels] and samples of rows, with what they describe.
 
     Attributes
     ----------
     moments : Moments
-        Over [neurons | one-hot labels or target], D + outputs columns.
-    sample : Sample
-        Rows of the neurons alone, D columns.
+        Over [neurons | one-hot labels or target] of train, D + outputs columns.
+    train : Labelled
+        Rows of train.
     source : Source
         Shape of the model.
     outputs : int
@@ -39,30 +75,49 @@ class Statistics:
     pooling : str
     provenance : dict
         Where the statistics come from; plain JSON.
+    validation : Labelled or None
+        Rows of validation, where they were read.
     """
 
     moments: Moments
-    sample: Sample
+    train: Labelled
     source: Source
     outputs: int
-    pooling: str
+    pooling: Pooling
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    validation: Labelled | None = None
 
     def __post_init__(self) -> None:
         neurons = (self.source.layers + 1) * self.source.hidden
-        if self.moments.width != neurons + self.outputs or self.sample.rows.shape[1] != neurons:
-            raise StatisticsError(
-                f"The model has {neurons} neurons and the task {self.outputs} outputs. "
-                f"Got moments of {self.moments.width} and a sample of {self.sample.rows.shape[1]} columns instead."
-            )
+        for part in (self.train, self.validation):
+            if part is not None and (self.moments.width != neurons + self.outputs or part.sample.rows.shape[1] != neurons):
+                raise StatisticsError(
+                    f"The model has {neurons} neurons and the task {self.outputs} outputs. "
+                    f"Got moments of {self.moments.width} and a sample of {part.sample.rows.shape[1]} columns instead."
+                )
+
+    def split(self, name: Literal["train", "validation"], directory: str | Path | None = None) -> Collected:
+        """A split as a run of the model would have left it; raises StatisticsError for one that was not read.
+
+        Of train, the moments are those of all rows that were read, whatever number of them is in the sample.
+        """
+        part = self.train if name == "train" else self.validation
+        if part is None:
+            raise StatisticsError(f"The statistics hold no rows of {name}.")
+        rows = RowStore.of(part.sample.rows, directory=directory)
+        return Collected(rows, part.labels, self.outputs, self.pooling, known=self.moments if name == "train" else None)
 
     def merge(self, other: Statistics) -> Statistics:
         """Statistics of both parts of the data; raises StatisticsError where they describe different things."""
         if (self.source, self.outputs, self.pooling) != (other.source, other.outputs, other.pooling):
             raise StatisticsError("Statistics of different models, tasks or poolings cannot be merged.")
-        return Statistics(
-            self.moments.merge(other.moments), self.sample.merge(other.sample), self.source, self.outputs, self.pooling, self.provenance
-        )
+        both = None if self.validation is None or other.validation is None else self.validation.merge(other.validation)
+        moments, train = self.moments.merge(other.moments), self.train.merge(other.train)
+        return Statistics(moments, train, self.source, self.outputs, self.pooling, self.provenance, both)
+
+    @property
+    def _parts(self) -> dict[str, Labelled]:
+        return {"train": self.train} if self.validation is None else {"train": self.train, "validation": self.validation}
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; raises OutputError."""
@@ -72,15 +127,19 @@ class Statistics:
             "source": self.source.model_dump(),
             "outputs": self.outputs,
             "pooling": self.pooling,
-            "sample": {"size": self.sample.size, "seed": self.sample.seed},
+            "samples": {name: {"size": part.sample.size, "seed": part.sample.seed} for name, part in self._parts.items()},
             "provenance": dict(self.provenance),
         }
         tensors: dict[str, NDArray[Any]] = {
             "mean": self.moments.mean,
             "comoment": np.ascontiguousarray(self.moments.comoment),
-            "sample.ids": self.sample.ids,
-            "sample.rows": np.ascontiguousarray(self.sample.rows),
         }
+        for name, part in self._parts.items():
+            tensors |= {
+                f"{name}.ids": part.sample.ids,
+                f"{name}.rows": np.ascontiguousarray(part.sample.rows),
+                f"{name}.labels": np.ascontiguousarray(part.labels),
+            }
         try:
             save_file(tensors, str(path), metadata={_KEY: json.dumps(meta, sort_keys=True)})
         except (OSError, SafetensorError) as error:
@@ -100,6 +159,9 @@ class Statistics:
         meta = json.loads(text)
         if meta["version"] != VERSION:
             raise StatisticsError(f"{str(path)!r} has version {meta['version']}; this prunekit reads version {VERSION}. Collect again.")
-        sample = Sample(meta["sample"]["size"], meta["sample"]["seed"], tensors["sample.ids"], tensors["sample.rows"])
-        moments = Moments(meta["count"], tensors["mean"], tensors["comoment"])
-        return cls(moments, sample, Source(**meta["source"]), meta["outputs"], meta["pooling"], meta["provenance"])
+        parts = {
+            name: Labelled(Sample(kept["size"], kept["seed"], tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
+            for name, kept in meta["samples"].items()
+        }
+        moments, source = Moments(meta["count"], tensors["mean"], tensors["comoment"]), Source(**meta["source"])
+        return cls(moments, parts["train"], source, meta["outputs"], meta["pooling"], meta["provenance"], parts.get("validation"))

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
 from prunekit.stats.moments import Moments
-from prunekit.stats.record import Statistics
+from prunekit.stats.record import Labelled, Statistics
 from prunekit.stats.sample import Sample
 
 SOURCE = Source(model_type="bert", layers=2, hidden=3, heads=1, ffn=4, vocabulary=9)
@@ -19,8 +19,11 @@ SOURCE = Source(model_type="bert", layers=2, hidden=3, heads=1, ffn=4, vocabular
 
 def statistics(seed: int = 0, first: int = 0) -> Statistics:
     x = np.random.default_rng(seed).normal(size=(30, 11)).astype(np.float32)
-    sample = Sample.empty(5, 9, seed=3).add(np.arange(first, first + 30), x[:, :9])
-    return Statistics(Moments.of(x), sample, SOURCE, 2, "mean", {"data": "here"})
+    ids = np.arange(first, first + 30)
+    sample = Sample.empty(5, 9, seed=3).add(ids, x[:, :9])
+    held = Labelled(Sample.empty(4, 9, seed=3).add(ids[:4], x[:4, :9]), ids[:4])
+    # The label of a row is its id.
+    return Statistics(Moments.of(x), Labelled(sample, sample.ids), SOURCE, 2, "mean", {"data": "here"}, held)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -30,9 +33,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert b.moments.count == 30
     assert (a.moments.comoment == b.moments.comoment).all()
     assert (a.moments.mean == b.moments.mean).all()
-    assert (a.sample.ids == b.sample.ids).all()
-    assert (a.sample.rows == b.sample.rows).all()
-    assert (b.source, b.outputs, b.pooling, b.provenance, b.sample.seed, b.sample.size) == (SOURCE, 2, "mean", {"data": "here"}, 3, 5)
+    assert a.validation is not None
+    assert b.validation is not None
+    for one, other in ((a.train, b.train), (a.validation, b.validation)):
+        assert (one.sample.ids == other.sample.ids).all()
+        assert (one.sample.rows == other.sample.rows).all()
+        assert (one.labels == other.labels).all()
+    sample = b.train.sample
+    assert (b.source, b.outputs, b.pooling, b.provenance, sample.seed, sample.size) == (SOURCE, 2, "mean", {"data": "here"}, 3, 5)
 
 
 def test_merged_after_loading(tmp_path: Path) -> None:
@@ -41,11 +49,30 @@ def test_merged_after_loading(tmp_path: Path) -> None:
     merged = Statistics.load(tmp_path / "a").merge(b)
     np.testing.assert_allclose(merged.moments.comoment, a.moments.merge(b.moments).comoment)
     assert merged.moments.count == 60
+    assert merged.validation is not None
+    for part in (merged.train, merged.validation):
+        assert (part.labels == part.sample.ids).all()
+    assert len({*(merged.train.labels < 30).tolist()}) == 2
     with pytest.raises(StatisticsError, match="cannot be merged"):
-        a.merge(Statistics(b.moments, b.sample, SOURCE, 2, "cls"))
+        a.merge(Statistics(b.moments, b.train, SOURCE, 2, "cls"))
 
 
-@pytest.mark.parametrize("version", [0, 2])
+def test_a_split_is_as_a_run_left_it() -> None:
+    a = statistics()
+    train, held = a.split("train"), a.split("validation")
+    assert train.moments is a.moments
+    assert held.known is None
+    for found, part in ((train, a.train), (held, a.validation)):
+        assert part is not None
+        assert (np.concatenate([chunk for _, chunk in found.rows.chunks()]) == part.sample.rows).all()
+        assert (found.labels == part.labels).all()
+    with pytest.raises(StatisticsError, match="no rows of validation"):
+        Statistics(a.moments, a.train, SOURCE, 2, "mean").split("validation")
+    with pytest.raises(StatisticsError, match="labels of shape"):
+        Labelled(a.train.sample, np.zeros(3))
+
+
+@pytest.mark.parametrize("version", [1, 3])
 def test_other_versions_are_rejected(version: int, tmp_path: Path) -> None:
     path = tmp_path / "s"
     statistics().save(path)
@@ -73,4 +100,4 @@ def test_what_is_no_statistics(tmp_path: Path) -> None:
 def test_statistics_of_another_shape() -> None:
     a = statistics()
     with pytest.raises(StatisticsError, match="9 neurons and the task 3 outputs"):
-        Statistics(a.moments, a.sample, SOURCE, 3, "mean")
+        Statistics(a.moments, a.train, SOURCE, 3, "mean")
