@@ -50,6 +50,8 @@ _DONE, _KEY = "recovered.safetensors", "recover.json"
 #: Where accelerate finds the precision that it casts forward passes to.
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
+#: Rows that are trained on at most.
+POOL = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +69,9 @@ class Recovered:
     steps : int
         Optimizer steps.
     epochs, seconds : float
-        Passes over the rows, and wall-clock time, of all parts of an interrupted run together.
+        Passes over the rows that are trained on, and wall-clock time, of all parts of an interrupted run together.
     precision : str
-        "bfloat16" or "float32".
+        In which the steps were computed, "bfloat16" or "float32".
     effort : str
         What was asked for.
     distilled : bool
@@ -110,7 +112,7 @@ def recover(
     learning_rate: float = 2e-4,
     seed: int = 0,
     checkpoints: str | Path | None = None,
-    memory: int = 2**30,
+    memory: int = 2**31,
     progress: Progress | None = None,
 ) -> Recovered:
     """Train a slim model to say what the dense one says.
@@ -122,13 +124,14 @@ def recover(
     teacher : nn.Module or None
         The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
     data : Encoded or sequence of str
-        Rows to train on. Their labels count only where `task` is given; texts have none.
+        Rows to train on. Their labels count only where `task` is given; texts have none. Of more than `POOL` rows as many are drawn,
+        each in proportion to its tokens: the dense model answers to each row once, and rows seen again cost a third.
     effort : str or Effort
         ``"10min"``, ``"90s"``, ``"3epochs"``: the most that may be used. The learning rate falls to 0 over it.
     plan : Plan, optional
         What the slim model keeps of the teacher; needed where the two differ in depth or hidden width.
     validation : Encoded, optional
-        Chooses the best of ten stops; default: 5% of `data`, at most 1000 rows.
+        Chooses the best of ten stops, by the divergence from the teacher if there is one; default: 5% of `data`, at most 1000 rows.
     task : Task, optional
         Scores validation, and adds the labels of `data` to the loss.
     tokenizer : PreTrainedTokenizerBase, optional
@@ -168,14 +171,14 @@ def recover(
     _check(view, dense, task, learning_rate)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = next(iter(held.sample(min(32, len(held)), seed).batches()))
-    precision = chosen_dtype(dense or view, tensors(sample), device)
+    precision, forward = (chosen_dtype(dense or view, tensors(sample), device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     if freeze is not None:
         freeze_blocks(view, freeze, blocks)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ParameterError("freeze", "recover", "less than everything", freeze)
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    objective = _objective(view, dense, plan, blocks, task, memory, precision)
+    objective = _objective(view, dense, plan, blocks, task, memory, forward)
     with _place(checkpoints) as folder, _on_its_own():
         key = _key(model, effort, seed, learning_rate, freeze, len(rows))
         _claim(folder, key)
@@ -208,15 +211,14 @@ def _train(
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
     start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    before = distiller.score()
+    before, close = distiller.judge()
     distiller.rematch()
     done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder))
     best = distiller.state.best_metric
-    after = before if best is None else float(best)
-    if after <= before:
+    if best is None or float(best) <= close:
         # Training has not helped; what came in stays.
         model.load_state_dict(start)
-        after = before
+    after, _ = distiller.judge()
     if objective.teacher is not None:
         objective.teacher.view.model.cpu()
     return Recovered(
@@ -246,12 +248,16 @@ def _rows_of(
             raise ParameterError("tokenizer", "recover", "given with texts", None)
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
-        return data, validation
+        return _pool(data, seed), validation
     order = np.random.default_rng(seed).permutation(len(data))
     size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
     if not size:
         raise DataError(f"5% of {len(data)} rows are none: give more rows, or a validation split.")
-    return data.take(np.sort(order[size:])), data.take(np.sort(order[:size]))
+    return _pool(data.take(np.sort(order[size:])), seed), data.take(np.sort(order[:size]))
+
+
+def _pool(data: Encoded, seed: int) -> Encoded:
+    return data if len(data) <= POOL else data.draw(POOL, seed)
 
 
 def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning_rate: float) -> None:

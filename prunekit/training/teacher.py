@@ -82,13 +82,13 @@ class Teacher:
         self.view, self._left, self._precision = view, limit, precision
         self._known: dict[int, Answer] = {}
 
-    def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None) -> Answer:
-        """The answer to batch `number`."""
+    def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
+        """The answer to batch `number`; `states` as in `answer`."""
         known = self._known.get(number)
         if known is None:
             device = inputs["input_ids"].device.type
             with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=self._precision is not None):
-                known = answer(self.view, inputs, first, states=True)
+                known = answer(self.view, inputs, first, states=states)
             # bfloat16 has the range of single precision: some families have states of many thousands.
             halves = tuple(state.to(torch.bfloat16) for state in known.states)
             known = Answer(known.logits, halves)

@@ -131,7 +131,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monke
     def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps == 17:
+        if steps == 9:
             raise _Killed
         return loss(self, *args, **kwargs)
 
@@ -144,7 +144,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monke
     broken.mkdir()
     (broken / "trainer_state.json").write_text("{", encoding="utf-8")
     found = again(checkpoints=tmp_path)
-    assert steps == 17
+    assert steps == 9
     assert found.steps == whole.steps
     assert same(weights(found.model), weights(whole.model))
     # A run that has come to its end is not trained again.
@@ -202,3 +202,20 @@ def test_a_readout_is_recovered_and_keeps_its_own_layers() -> None:
     found = recover(model, teacher, encoded("train"), effort="4epochs", plan=plan, **given)
     assert found.after > found.before
     assert -found.after == pytest.approx(gap(found.model, teacher, encoded("validation")), rel=1e-3)
+
+
+def test_of_many_rows_some_are_drawn_the_long_ones_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = encoded("train")
+    monkeypatch.setattr("prunekit.training.distill.POOL", len(rows) // 2)
+    seen: list[int] = []
+    load = Buckets.__getitem__
+
+    def watched(self: Buckets, number: int) -> dict[str, Any]:
+        batch = load(self, number)
+        seen.extend(batch["attention_mask"].sum(1).tolist())
+        return batch
+
+    monkeypatch.setattr(Buckets, "__getitem__", watched)
+    again(effort="1epoch")
+    assert len(seen) == len(rows) // 2
+    assert np.mean(seen) > rows.lengths.mean()
