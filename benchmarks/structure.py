@@ -36,6 +36,7 @@ class Bench:
     def __init__(self, model: str, data: str) -> None:
         self.loaded = load_model(model)
         rows = load_data(data, labels=self.loaded.labels)
+        self.task = rows.task
         self.encoded = {name: encode(part, self.loaded.tokenizer, max_length=128, per_token=False) for name, part in rows.splits.items()}
         self.dense = {name: self.measure(self.loaded.model, name) for name in ("validation", "test")}
         self.rows: list[dict[str, object]] = []

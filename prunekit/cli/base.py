@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "prunekit"
         _complain(f"{error.format_message().rstrip('.')}. See '{command} --help'.")
         return 2
-    except _Interrupted:
-        print("interrupted, nothing was written", file=sys.stderr)
+    except _Interrupted as stopped:
+        print("; ".join(["interrupted, nothing was written", *getattr(stopped, "__notes__", ())]), file=sys.stderr)
         return 130
     finally:
         for number, handler in handlers.items():

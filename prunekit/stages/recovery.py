@@ -32,19 +32,26 @@ def recovered(recipe: Recipe, inputs: Inputs, dense: nn.Module, slim: nn.Module,
     """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
     # The Trainer takes a second to import, and needs an extra.
     from prunekit.training.distill import recover
+    from prunekit.training.loop import complete_checkpoint
 
     assert recipe.recover is not None
+    place = checkpoint_place(recipe, plan, out)
     with stage("recover"):
-        return recover(
-            slim,
-            dense if inputs.own_head else None,
-            inputs.encoded["train"],
-            effort=recipe.recover,
-            plan=plan,
-            validation=inputs.encoded["validation"],
-            task=inputs.data.task,
-            freeze=recipe.freeze,
-            seed=recipe.seed,
-            checkpoints=checkpoint_place(recipe, plan, out),
-            progress=stage.step,
-        )
+        try:
+            return recover(
+                slim,
+                dense if inputs.own_head else None,
+                inputs.encoded["train"],
+                effort=recipe.recover,
+                plan=plan,
+                validation=inputs.encoded["validation"],
+                task=inputs.data.task,
+                freeze=recipe.freeze,
+                seed=recipe.seed,
+                checkpoints=place,
+                progress=stage.step,
+            )
+        except BaseException as stopped:
+            if complete_checkpoint(place) is not None:
+                stopped.add_note("the same command again goes on from the last checkpoint of the training")
+            raise

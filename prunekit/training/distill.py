@@ -51,7 +51,7 @@ _DONE, _KEY = "recovered.safetensors", "recover.json"
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
 #: Rows that are trained on at most.
-POOL = 16_384
+POOL = 32_768
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,6 +191,19 @@ def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.Monk
     assert signal.getsignal(number) is before
 
 
+def test_an_interrupt_says_how_to_go_on(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(recipe: Recipe, **options: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as stopped:
+            stopped.add_note("the same command again goes on")
+            raise
+
+    monkeypatch.setattr(sys.modules["prunekit.pipeline"], "run", run)
+    assert cli.main(["compress"]) == 130
+    assert capsys.readouterr().err == "interrupted, nothing was written; the same command again goes on\n"
+
+
 def test_a_unit_that_is_named_takes_the_place_of_the_default_budget(runs: Runs, tmp_path: Path) -> None:
     assert cli.main(["compress", "--vocabulary", "data"]) == 0
     assert runs.recipe == Recipe(vocabulary="data", keep="none")

@@ -47,8 +47,9 @@ def test_dropped_blocks_and_ffns_are_trained_by_one_recipe_that_goes_on_where_it
 
     monkeypatch.setattr(Distiller, "compute_loss", counting)
     with lines.quick():
-        with pytest.raises(_Killed):
+        with pytest.raises(_Killed) as killed:
             compress(lines.checkpoint("sequence"), lines.data("text"), out=out, **recipe)
+        assert killed.value.__notes__ == ["the same command again goes on from the last checkpoint of the training"]
         assert [path.name[:14] for path in tmp_path.iterdir() if path.is_dir()] == [".slim.recover-"]
         found = compress(lines.checkpoint("sequence"), lines.data("text"), out=out, **recipe)
     # Stops are at every second of 20 steps.
