@@ -158,6 +158,13 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
             notes.append(
                 f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
             )
+    units = {budget.unit for budget in recipe.budgets} & {Unit.LATENCY, Unit.BYTES}
+    if recipe.dtype != "fp32" and units:
+        notes.append(
+            f"heads and FFN neurons were chosen by what they cost in float32; the budget was held against the file in {recipe.dtype}"
+        )
+    if recipe.recover is not None and recipe.searches:
+        notes.append("the search judged candidates before any training; --max-drop was checked again on the model that --recover trained")
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
     for name in ("dense", "oracle"):
@@ -178,13 +185,15 @@ def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> Non
     against = "dense" if "dense" in measured.validation else "oracle"
     reference = measured.validation[against]
     at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
+    binding = max(zip(recipe.budgets, report.budgets, strict=True), key=lambda pair: pair[1].reached / pair[1].limit, default=None)
+    contrary = "" if binding is None else f"The budget that binds is {binding[0].option}, which contradicts it here. "
     for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
         got = measured.validation.get(name, reference)
         drop = (reference - got) / abs(reference) if reference else 0.0
         if drop > recipe.max_drop:
             raise BudgetError(
                 f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop:.2%} "
-                f"({reference:.4f} to {got:.4f}){at}. Keep more, or allow a larger drop."
+                f"({reference:.4f} to {got:.4f}){at}. {contrary}Keep more, or allow a larger drop."
             )
 
 

@@ -277,6 +277,9 @@ class Recipe(BaseModel):
             object.__setattr__(self, "keep", () if named else FRONTIER_KEEP)
         if not self.keep and not named:
             raise ParameterError("keep", "compress", "given where nothing else says what to remove", "none")
+        if self.speedup is not None and self.keep and Unit.LATENCY in {budget.unit for budget in parse_budgets(self.keep)}:
+            must = "left out beside a budget of latency, which it would be one more of"
+            raise ParameterError("speedup", "compress", must, _format_factor(self.speedup))
         if self.uniform and self.drop:
             raise ParameterError("uniform", "compress", "left out where sub-blocks of some blocks are dropped", "true")
         if self.affine and "ffn" not in self.dropped:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRUNEKIT_SHARED", ROOT.parent / "shared"))
@@ -30,6 +31,10 @@ os.environ.update(
     MKL_NUM_THREADS="1",
     OPENBLAS_NUM_THREADS="1",
 )
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("prunekit", deadline=None)
+settings.load_profile("prunekit")
 
 # Every reason for which a test may be skipped: {name: (whether it holds, what to do about it)}.
 SKIPS: dict[str, tuple[Callable[[], bool], str]] = {

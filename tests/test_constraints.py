@@ -8,10 +8,12 @@ import pytest
 
 import prunekit
 from prunekit.budget import Unit
-from prunekit.errors import BudgetError
+from prunekit.errors import BudgetError, StatisticsError
+from prunekit.measure.drop import Drop
 from prunekit.measure.table import CACHE
 from prunekit.pipeline import compress
 from prunekit.plan import Plan
+from prunekit.stages.search import Judge
 from tests import lines
 from tests.lines import checkpoint, data
 
@@ -61,3 +63,38 @@ def test_what_cannot_be_met_says_how_near_one_can_come(tmp_path: Path) -> None:
     ):
         compress(checkpoint("sequence"), data("text"), speedup="900x", max_drop="0%", out=tmp_path / "slim")
     assert not (tmp_path / "slim").exists()
+
+
+def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: Path) -> None:
+    with (
+        lines.quick(),
+        pytest.raises(BudgetError, match=r"--max-drop 0.00% was not met: .* binds is --keep '10% params', which contradicts it here"),
+    ):
+        compress(checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", out=tmp_path / "slim")
+    assert not (tmp_path / "slim").exists()
+
+
+def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_path: Path) -> None:
+    with lines.quick():
+        trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", out=tmp_path / "trained")
+        low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", out=tmp_path / "low")
+    assert any("judged candidates before any training" in note for note in trained.report.notes)
+    assert any("chosen by what they cost in float32" in note for note in low.report.notes)
+    assert not any("in float32" in note or "any training" in note for note in lines.line("sequence").report.notes)
+
+
+def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop, seen = Judge.drop, list[Path]()
+
+    def some(judge: Judge, path: Path) -> Drop:
+        seen.append(path)
+        if len(seen) > 2:
+            raise StatisticsError("60 of 60 rows of the outputs hold NaN.")
+        return drop(judge, path)
+
+    monkeypatch.setattr(Judge, "drop", some)
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, out=tmp_path / "slim")
+    assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
+    assert [path.name for path in (tmp_path / "slim" / "frontier").iterdir()] == ["latency-70.json"]
+    assert any(note.startswith("frontier: latency-50 and what is faster was left out: 60 of 60") for note in found.report.notes)

@@ -134,6 +134,10 @@ def test_recipes_are_frozen() -> None:
         ({"plan": "plan.json", "keep": "10%"}, "The 'keep' parameter of compress must be left out where a plan is given"),
         ({"plan": "plan.json", "layers": "0"}, "The 'layers' parameter of compress must be left out where a plan is given"),
         ({"keep": ["10%", "20%"]}, "neurons came twice"),
+        ({"keep": "25% latency", "speedup": "3x"}, "'speedup' parameter of compress must be left out beside a budget of latency"),
+        ({"keep": ()}, "The 'keep' parameter of compress must be given where nothing else says what to remove. Got 'none'"),
+        ({"keep": ""}, "The 'keep' parameter of compress must be a percentage in (0%, 100%]"),
+        ({"keep": "0 MB"}, "or a file size such as '8 MB'. Got '0 MB'"),
         ({"max_drop": "1"}, "must be a percentage in [0%, 100%), such as '1%'. Got '1' instead."),
         ({"layer_delta": 0.01}, "must be a percentage in [0%, 100%), such as '1%'. Got 0.01 instead."),
         ({"neuron_delta": "100%"}, "must be a percentage in [0%, 100%)"),
@@ -205,7 +209,7 @@ def test_a_speedup_is_a_share_of_the_time() -> None:
     assert budget.option == "--speedup 4x"
     assert recipe.keep == ()
     assert recipe.batches == (1, 8)
-    assert Recipe(speedup="3x", keep="90% latency").budgets[0].option == "--keep '90% latency'"
+    assert Recipe(keep="90% latency").budgets[0].option == "--keep '90% latency'"
     assert Recipe(**recipe.model_dump(mode="json", exclude={"keep"}, exclude_none=True)).speedup == 4.0
 
 

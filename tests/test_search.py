@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunekit.errors import BudgetError
+from prunekit.errors import BudgetError, StatisticsError
 from prunekit.measure.drop import Drop
 from prunekit.shrinker import Shrinker
 from prunekit.stages.search import DESCENT, smallest
@@ -50,6 +50,27 @@ def test_where_nothing_holds_the_nearest_is_named(start: Shrinker) -> None:
         return Drop(0.9, 0.8, 0.3 - 0.2 * share, 0.31 - 0.2 * share)
 
     with pytest.raises(BudgetError, match=r"--max-drop 1.00% cannot be met by a smaller model; the nearest: 8\d\.\d% of the params loses"):
+        smallest(start, full(start), lose, 0.01)
+
+
+def test_what_cannot_be_solved_or_judged_counts_as_failing(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        if Params().of(candidate.view) < 0.5 * start.start.params_layers:
+            raise StatisticsError("3 of 10 rows of the outputs hold NaN.")
+        return Drop(0.9, 0.9, 0.0, 0.0)
+
+    found, tried = smallest(start, full(start), lose, 0.01)
+    assert 0.5 <= Params().of(found.view) / start.start.params_layers < 0.6
+    broken = [str(one) for one in tried if one.drop is None]
+    assert broken
+    assert "36.0% of the params counts as failing: 3 of 10 rows of the outputs hold NaN." in broken
+
+
+def test_where_nothing_can_be_judged_that_is_the_error(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        raise StatisticsError("10 of 10 rows of the outputs hold NaN.")
+
+    with pytest.raises(StatisticsError, match=r"No candidate of the search for --max-drop 1.00% can be used; the last: .* 10 of 10 rows"):
         smallest(start, full(start), lose, 0.01)
 
 

@@ -31,7 +31,7 @@ def one_hot(predicted: np.ndarray, width: int = 4) -> np.ndarray:
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ROWS)
 def test_class_metrics_are_scikit_learns(rows: list[tuple[int, int]]) -> None:
     predicted, actual = np.array(rows).T
@@ -46,7 +46,7 @@ def test_class_metrics_are_scikit_learns(rows: list[tuple[int, int]]) -> None:
         assert found == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=40))
 def test_value_metrics_are_scipys(rows: list[tuple[int, int]]) -> None:
     predicted, actual = np.array(rows, dtype=np.float64).T / 7

@@ -251,6 +251,8 @@ class Comparison:
     environment : Environment
     sittings : tuple of int
         The first round of each sitting; the candidates are loaded anew for each.
+    clock : {"wall", "thread"}
+        What the turns were timed by: "thread" is the time that the one thread was at work.
     """
 
     baseline: str
@@ -267,6 +269,7 @@ class Comparison:
     ratios: tuple[Ratio, ...]
     environment: Environment
     sittings: tuple[int, ...] = (0,)
+    clock: Literal["wall", "thread"] = "wall"
 
     @property
     def rounds(self) -> int:

@@ -23,7 +23,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView
 from prunekit.exporters.onnx import OPSET, InputSpace, export_onnx
-from prunekit.measure.latency import compare
+from prunekit.measure.latency import compare, stopwatch
 from prunekit.measure.records import environment
 from prunekit.measure.session import OnnxSession
 from prunekit.plan import Plan
@@ -34,7 +34,7 @@ from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
 
 CACHE = "PRUNEKIT_CACHE"
-_VERSION = 1
+_VERSION = 2
 _LENGTHS = 8
 
 
@@ -54,7 +54,7 @@ class Timed:
         Of the ONNX files.
     space : InputSpace
     lengths : ndarray of int
-        Real lengths of the data's rows, tokens.
+        Real lengths of rows as they come in use, tokens.
     threads : int
         Processor threads.
     """
@@ -105,6 +105,7 @@ class Timed:
             max_seconds=max_seconds,
             warmup=1,
             threads=self.threads,
+            lap=stopwatch(self.threads),
         )
         return 1 / found.ratio("slim").value
 

@@ -222,10 +222,11 @@ def method(report: Report) -> tuple[str, ...]:
     """How the numbers came about, a sentence each."""
     said = []
     for found in report.latency:
+        clock = " of the thread's own time" if found.clock == "thread" else ""
         mean = f"mean length {found.mean_length:.1f} tokens"
         said.append(
             f"Latency at batch {found.batch_size}: {found.rounds} interleaved rounds over {len(found.shapes)} batches ({mean}) after "
-            f"{found.warmup} to warm up; speed is the median of the paired ratios, with a bootstrap interval"
+            f"{found.warmup} to warm up; speed is the median of the paired ratios{clock}, with a bootstrap interval"
             f"{'' if found.stopped == 'narrow' else ' (stopped by the time limit)'}."
         )
     if report.max_drop is not None:

@@ -19,7 +19,7 @@ from prunekit.errors import ParameterError
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, lower
-from prunekit.measure.latency import compare
+from prunekit.measure.latency import compare, stopwatch
 from prunekit.measure.records import Comparison
 from prunekit.measure.session import OnnxSession
 from prunekit.plan import Plan
@@ -141,6 +141,7 @@ def _timed(
         warmup=1,
         seed=recipe.seed,
         threads=recipe.threads,
+        lap=stopwatch(recipe.threads),
     )
 
 

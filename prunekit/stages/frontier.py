@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prunekit.errors import StatisticsError
 from prunekit.measure.latency import latency_of_files
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -22,31 +23,39 @@ FOLDER = "frontier"
 
 def draw_frontier(
     recipe: Recipe, inputs: Inputs, decided: Decided, folder: Path, scratch: Path, stage: Stages
-) -> tuple[FrontierPoint, ...]:
+) -> tuple[tuple[FrontierPoint, ...], tuple[str, ...]]:
     """Go down step by step, keep each step's plan, and score and time its file; the dense model comes first.
 
-    Scores are those of the validation split, since a point is chosen by them.
+    Scores are those of the validation split, since a point is chosen by them. Beside the points: what is to be said of them.
     """
     full = latency_goal(recipe, inputs, decided.before, decided.neurons, 1, stage)
     work = shrinker(recipe, inputs, decided.reader)
     judge = Judge(recipe, inputs, decided.neurons, scratch, stage)
     least, start = work.least(full.cost), work.start.params_layers
     files, scores = {"dense": judge.dense}, {"dense": (judge.drop(judge.dense).dense, 1.0)}
+    notes: tuple[str, ...] = (
+        () if recipe.recover is None else ("frontier: its points are not trained; --recover trains the model that ships alone",)
+    )
     (folder / FOLDER).mkdir()
     with stage("frontier"):
         for done, share in enumerate(SHARES):
             if share <= least:
                 break
-            work.step([full.at(share)])
-            made = whole(inputs, decided.before, work)
             name = f"latency-{share * 100:.0f}"
-            files[name] = judge.export(judge.read(made.model, made.plan), name)
-            scores[name] = judge.drop(files[name]).slim, Params().of(work.view) / start
+            try:
+                work.step([full.at(share)])
+                made = whole(inputs, decided.before, work)
+                file = judge.export(judge.read(made.model, made.plan), name)
+                scores[name] = judge.drop(file).slim, Params().of(work.view) / start
+            except StatisticsError as error:
+                notes += (f"frontier: {name} and what is faster was left out: {error}",)
+                break
+            files[name] = file
             kept = {"vocabulary": decided.plan.vocabulary, "provenance": decided.plan.provenance}
             Plan.model_validate({**dict(made.plan), **kept}).save(folder / FOLDER / f"{name}.json")
             stage.step(done + 1, len(SHARES))
     if len(files) == 1:
-        return ()
+        return (), notes
     with stage("latency"):
         (found,) = latency_of_files(files, inputs.encoded["test"], batch_sizes=(1,), threads=recipe.threads, seed=recipe.seed)
     points = []
@@ -54,4 +63,4 @@ def draw_frontier(
         ratio = None if name == "dense" else found.ratio(name)
         speed = (1.0, 1.0, 1.0) if ratio is None else (ratio.value, ratio.low, ratio.high)
         points.append(FrontierPoint(name=name, value=value, params=params, speed=speed[0], low=speed[1], high=speed[2]))
-    return tuple(points)
+    return tuple(points), notes

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from prunekit.arch.view import ModelView
-from prunekit.errors import BudgetError
+from prunekit.errors import BudgetError, StatisticsError
 from prunekit.exporters.onnx import export_onnx
 from prunekit.measure.drop import Drop, relative_drop
 from prunekit.measure.metric import outputs_of_file
@@ -72,12 +72,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate: how much of the cost it keeps, and what it loses."""
+    """A candidate: how much of the cost it keeps, and what it loses, or why that cannot be said."""
 
     share: float
-    drop: Drop
+    drop: Drop | None
+    broken: str = ""
 
     def __str__(self) -> str:
+        if self.drop is None:
+            return f"{self.share:.1%} of the params counts as failing: {self.broken}"
         return f"{self.share:.1%} of the params loses {self.drop.value:.2%} (up to {self.drop.upper:.2%} within one standard error)"
 
 
@@ -103,16 +106,23 @@ def smallest(
     ------
     BudgetError
         If even the mildest candidate loses more; it says by how much.
+    StatisticsError
+        If no candidate can be solved or judged at all.
     """
     tried: list[Tried] = []
 
     def step(source: Shrinker, share: float) -> tuple[Shrinker, bool]:
         candidate = source.fork()
-        candidate.step([full.at(share)])
-        tried.append(Tried(full.cost.of(candidate.view) / full.full, lose(candidate)))
+        try:
+            candidate.step([full.at(share)])
+            found = Tried(full.cost.of(candidate.view) / full.full, lose(candidate))
+        except StatisticsError as error:
+            # One that cannot be solved, or that answers NaN, says nothing of milder ones.
+            found = Tried(share, None, str(error))
+        tried.append(found)
         if progress is not None:
             progress(len(tried), max(len(tried), _BISECTIONS + 2))
-        return candidate, tried[-1].drop.upper <= max_drop
+        return candidate, found.drop is not None and found.drop.upper <= max_drop
 
     good, kept, failed = start, 1.0, 0.0
     least = start.least(full.cost) / full.full
@@ -132,6 +142,9 @@ def smallest(
         else:
             failed = middle
     if good is start:
-        nearest = str(min(tried, key=lambda one: one.drop.upper)) if tried else "nothing can be removed from this model"
+        judged = [(one.drop.upper, str(one)) for one in tried if one.drop is not None]
+        if tried and not judged:
+            raise StatisticsError(f"No candidate of the search for --max-drop {max_drop:.2%} can be used; the last: {tried[-1]}")
+        nearest = min(judged)[1] if judged else "nothing can be removed from this model"
         raise BudgetError(f"--max-drop {max_drop:.2%} cannot be met by a smaller model; the nearest: {nearest}. Allow a larger drop.")
     return good, tuple(tried)

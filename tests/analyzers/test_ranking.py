@@ -37,7 +37,7 @@ def brute_force(weights: list[list[int]], steps: int) -> list[set[int]]:
 matrices = st.integers(1, 8).flatmap(lambda d: st.lists(st.lists(st.integers(-9, 9), min_size=d, max_size=d), min_size=1, max_size=4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(weights=matrices, steps=st.sampled_from([1, 2, 8, 64, 1024]))
 def test_ranking_is_its_definition(weights: list[list[int]], steps: int) -> None:
     found = ranking(weights, steps=steps).tolist()

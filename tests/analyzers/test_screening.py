@@ -22,7 +22,7 @@ def stream(n: int, layers: int, hidden: int, seed: int, keep: float = 0.93) -> n
     return np.hstack(found) * scale + offset
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.05, 0.1, 0.3, 0.5, 0.7, 0.9]), keep=st.sampled_from([0.5, 0.8, 0.95]))
 def test_clusters_need_no_correlation_between_components(seed: int, threshold: float, keep: float) -> None:
     x = stream(60, 4, 7, seed, keep)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, _Padding
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.exporters.onnx import export_onnx, sample_space
-from prunekit.measure.latency import bucketed_rows, compare, latency_of_files, single_rows
+from prunekit.measure.latency import bucketed_rows, compare, latency_of_files, single_rows, stopwatch
 from prunekit.measure.records import Comparison, environment
 from tests.models import build
 
@@ -228,6 +229,30 @@ def test_one_candidate_has_times_and_no_ratio() -> None:
     found = race({"dense": lambda batch: 1.0})
     assert found.ratios == ()
     assert (found.stopped, found.rounds) == ("narrow", 30)
+
+
+def test_turns_may_be_timed_by_another_clock_than_the_one_that_ends_it() -> None:
+    wall, own = Clock(), Clock()
+
+    def work(seconds: float) -> Callable[[Any], None]:
+        def run(_: Any) -> None:
+            own.now += seconds
+            wall.now += 20 * seconds if seconds > 1 else seconds
+
+        return run
+
+    found = compare(
+        {"dense": work(2.0), "slim": work(0.5)}, [0], baseline="dense", shapes=[(1, 1)], clock=wall, lap=own, warmup=0, max_seconds=1000.0
+    )
+    # Interruptions of the longer turns count towards the end alone.
+    assert found.ratio("slim").value == pytest.approx(4.0)
+    assert found.seconds == pytest.approx(40.5 * found.rounds)
+
+
+def test_one_thread_is_timed_by_its_own_time() -> None:
+    assert stopwatch(2) is stopwatch(1, "cuda") is time.perf_counter
+    fine = time.get_clock_info("thread_time").resolution <= 1e-6
+    assert stopwatch(1) is (time.thread_time if fine else time.perf_counter)
 
 
 def test_a_clock_that_stands_still_is_an_error() -> None:

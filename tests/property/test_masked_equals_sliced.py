@@ -85,7 +85,7 @@ def agree(slim: torch.nn.Module, reference: torch.nn.Module, plan: Plan, head: s
 
 @pytest.mark.parametrize("case", CASES)
 @given(seed=st.integers(0, 10**6), units=st.sets(st.sampled_from(FILLED), min_size=1), head=st.sampled_from(HEADS))
-@settings(max_examples=8, deadline=None, phases=PHASES)
+@settings(max_examples=8, phases=PHASES)
 def test_sliced_equals_masked(case: str, seed: int, units: set[str], head: str) -> None:
     if head == "ForQuestionAnswering":
         head += "Simple" if case == "xlnet" else ""
@@ -102,7 +102,7 @@ def test_sliced_equals_masked(case: str, seed: int, units: set[str], head: str) 
 
 @pytest.mark.parametrize("case", CASES)
 @given(seed=st.integers(0, 10**6), units=st.sets(st.sampled_from(UNITS)), pooling=st.sampled_from(["cls", "mean", "last", "token"]))
-@settings(max_examples=6, deadline=None, phases=PHASES)
+@settings(max_examples=6, phases=PHASES)
 def test_readout_with_structure(case: str, seed: int, units: set[str], pooling: str) -> None:
     model, rng = model_of(case, "ForSequenceClassification"), random.Random(seed)
     view = ModelView.of(model)

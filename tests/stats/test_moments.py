@@ -56,7 +56,7 @@ def test_merging_parts_gives_the_whole(size: int) -> None:
     close(merged, Moments.of(x))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 1000))
 def test_merge_is_associative_and_commutative(cuts: tuple[int, int, int], seed: int) -> None:
     a, b, c = (Moments.of(rows(n, 4, offset=float(i), seed=seed + i)) for i, n in enumerate(cuts))

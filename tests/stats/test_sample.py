@@ -17,7 +17,7 @@ def drawn(n: int, size: int, seed: int, chunk: int) -> Sample:
     return sample
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 200), size=st.integers(1, 50), chunk=st.integers(1, 64), cut=st.floats(0, 1), seed=st.integers(0, 99))
 def test_the_sample_depends_on_the_rows_alone(n: int, size: int, chunk: int, cut: float, seed: int) -> None:
     whole = drawn(n, size, seed, n)
