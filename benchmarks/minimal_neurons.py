@@ -66,7 +66,7 @@ def splits(source: Path, tags: str | None, limits: dict[str, int], cache: Path |
             store = collect(view, taken, pooling=pooling, outputs=data.task.outputs, limit=IN_MEMORY).rows
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.save(file, np.concatenate([chunk for _, chunk in store.chunks()]))
+                np.save(file, store.matrix())
         found[name] = Split.of(store, taken.labels, data.task.outputs)
     return data.task, found, view.hidden_size
 
@@ -76,7 +76,7 @@ def orders(train: Split, oracle: Fit, outputs: int) -> dict[str, np.ndarray]:
     alive = train.moments.alive(train.rows.width)
     ids = np.flatnonzero(alive)
     labels = train.rows.width + np.arange(outputs)
-    rows = np.concatenate([chunk for _, chunk in train.rows.chunks()])
+    rows = train.rows.matrix()
     elastic = ranking(oracle.standard)
     return {
         "elimination": ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prunekit import __version__
 from prunekit.analyzers.base import MEMORY, Analyzer, Need, Result, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
-from prunekit.errors import OutputError, ParameterError
+from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.measure.records import environment
 from prunekit.recipe import Recipe
@@ -29,6 +31,8 @@ VERSION = 1
 ROWS = 2000
 #: Bytes of the rows of each split that are kept in the statistics.
 KEPT = 2**28
+#: Co-moments that probes and rankings hold at once, at most.
+PROBES = 6
 _PARAMETERS = (
     "revision",
     "trust_remote_code",
@@ -144,8 +148,9 @@ def analyze(
             raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
         running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
         needs = frozenset().union(*(analyzer.needs for analyzer in running))
+        notes = _check_labels(inputs, needs)
         outside = None if out_of_domain is None else load_texts(out_of_domain, rows, seed=recipe.seed)
-        memory = _memory(inputs, base)
+        memory = _memory(inputs, base, needs)
         stage.say(memory)
         observed = observe(recipe, inputs, base, outside, needs, Path(scratch), stage)
         results: dict[str, Result] = {}
@@ -162,7 +167,7 @@ def analyze(
             "max_length": recipe.max_length,
         }
         statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
-        shown = _page(inputs, (*inputs.notes, memory), compare, running, results, missing, recipe.seed, stage)
+        shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
         about = {
             "version": VERSION,
             **provenance,
@@ -188,15 +193,35 @@ def _statistics(inputs: Inputs, model: Subject, seed: int, provenance: Mapping[s
     return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, provenance, held)
 
 
-def _memory(inputs: Inputs, base: Base | None) -> str:
+def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
+    """Raise StatisticsError where labels are read and a split drawn shows one only; say which classes train does not show."""
+    if not needs & {Need.VALIDATION, Need.ABLATIONS}:
+        return ()
+    names = inputs.data.task.labels
+    for split in ("train", "validation") if Need.VALIDATION in needs else ("validation",):
+        labels = inputs.encoded[split].labels
+        if len(np.unique(labels)) < 2:
+            shown = "no label" if not len(labels) else f"one label only, {names[int(labels[0])] if names else float(labels[0])!r}"
+            raise StatisticsError(
+                f"The {len(inputs.data.splits[split])} rows of {split} show {shown}: nothing can be told apart on them. "
+                "Draw more (--rows), or name analyzers that read no labels (--analyzers cka,rsa,clusters,importance)."
+            )
+    known = set(inputs.encoded["train"].labels.tolist()) if names else set()
+    missing = [name for at, name in enumerate(names) if at not in known]
+    return (f"no row of train that was drawn shows {', '.join(missing)}: no probe can tell what it never saw",) if missing else ()
+
+
+def _memory(inputs: Inputs, base: Base | None, needs: Set[Need]) -> str:
     """What the statistics will take, said before they are collected."""
     source = inputs.view.source
     width = (source.layers + 1) * source.hidden
     whole = 8 * width**2
     vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
+    probes = f"; up to {PROBES * whole / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
     how = "" if whole <= MEMORY else " if it were held whole: it is made in parts, and statistics.safetensors is not written"
     return (
-        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}; {whole / 2e6:,.0f} MB for the tree of clusters; "
+        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}; "
+        f"{whole / 2e6:,.0f} MB for the tree of clusters{probes}; "
         f"{vectors / 1e6:,.0f} MB for rows, in a file where they exceed {LIMIT / 1e6:,.0f} MB"
     )
 

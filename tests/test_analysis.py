@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import re
@@ -15,8 +16,10 @@ from prunekit import cli
 from prunekit.analysis import Analysis, analyze
 from prunekit.analyzers.registry import ANALYZERS
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.stats import rows as row_stores
+from prunekit.stats.collect import collect
 from prunekit.stats.record import Statistics
-from tests.lines import checkpoint, data, model_of, tokenizer_of
+from tests.lines import checkpoint, data, model_of, sentences, tokenizer_of, write_rows
 
 FILES = {"analysis.json", "analysis.html", "statistics.safetensors"}
 
@@ -77,7 +80,40 @@ def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     assert parts.statistics is None
     assert {path.name for path in parts.path.iterdir()} == FILES - {"statistics.safetensors"}
     assert "made in parts" in (parts.path / "analysis.json").read_text()
+    whole = analyze(pair[0], data("text"), rows=80, out=tmp_path / "b", pooling="mean")
+    assert {"probes", "neurons"} <= set(whole.skipped)
+    assert "dimensions, cka and clusters do without" in whole.skipped["probes"]
+    assert whole.results["dimensions"].to_json()["model"] == found.results["dimensions"].to_json()["model"]
+    with pytest.raises(ParameterError, match=r"'probes' instead\. It needs the co-moment of all neurons"):
+        analyze(pair[0], data("text"), analyzers=["probes"], rows=80, out=tmp_path / "c", pooling="mean")
     assert parts.results["clusters"].to_json()["counts"] == found.results["clusters"].to_json()["counts"]
+
+
+def tree_rows(rows: int, seed: int) -> list[dict[str, object]]:
+    """Words whose tags are their ends, in chains."""
+    found: list[dict[str, object]] = []
+    for words in sentences(rows, seed):
+        names = ["root", *(word[:2] for word in words[1:])]
+        found.append({"tokens": words, "tags": [word[-3:] for word in words], "head": list(range(len(words))), "deprel": names})
+    return found
+
+
+@pytest.mark.parametrize("kind", ["text", "trees"])
+def test_rows_in_a_file_give_what_rows_in_memory_give(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_stores, "_CHUNK_BYTES", 7 * 4 * 64)
+    given: dict[str, str] = {}
+    if kind == "text":
+        model, task = checkpoint("sequence"), data("text")
+    else:
+        rows = {name: tree_rows(40, at) for at, name in enumerate(("train", "validation", "test"))}
+        model, task, given = checkpoint("base"), write_rows(tmp_path / "rows", rows), {"tags": "tags"}
+    memory = analyze(model, task, rows=60, out=tmp_path / "a", **given)
+    monkeypatch.setattr(importlib.import_module("prunekit.stages.observe"), "collect", functools.partial(collect, limit=0))
+    file = analyze(model, task, rows=60, out=tmp_path / "b", **given)
+    assert ("syntax" in memory.results) == (kind == "trees")
+    assert {name: result.to_json() for name, result in file.results.items()} == {
+        name: result.to_json() for name, result in memory.results.items()
+    }
 
 
 def test_outside_text_is_compared_too(found: Analysis) -> None:

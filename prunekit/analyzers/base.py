@@ -39,6 +39,8 @@ class Need(Enum):
     """`Subject.validation`: the same of the validation split."""
     TOKENS = "tokens"
     """`Subject.train.tokens`: a seeded sample of single tokens."""
+    MOMENTS = "moments"
+    """`Subject.train.moments` whole and in memory, a few times over. Where it takes more than `MEMORY` the analyzer cannot run."""
     TREES = "trees"
     """`Subject.trees`: a token task's dependency trees. Without columns head and deprel the analyzer cannot run."""
     COMPARE = "compare"

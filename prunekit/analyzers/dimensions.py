@@ -157,7 +157,7 @@ def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Ta
     for start in range(0, width, 64):
         ids = np.arange(start, min(start + 64, width))
         with rows.columns(ids) as part:
-            x = np.concatenate([np.asarray(chunk, dtype=np.float64) for _, chunk in part.chunks()])
+            x = part.matrix().astype(np.float64)
         x = rankdata(x, axis=0) if task.metric is Metric.SPEARMAN else x
         both = Moments.of(np.hstack([x, values[:, None]])).correlation()[:-1, -1]
         found[ids] = both * sign[ids]

@@ -136,4 +136,4 @@ def _control(inputs: Inputs, train: Split, validation: Split) -> tuple[NDArray[A
     return first, second
 
 
-ANALYZER = Analyzer("probes", "What each layer knows", frozenset({Need.ROWS, Need.VALIDATION}), run)
+ANALYZER = Analyzer("probes", "What each layer knows", frozenset({Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)

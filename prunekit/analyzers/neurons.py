@@ -51,7 +51,8 @@ class Neurons(Result):
     traces : {ranking: ((neurons, score), ...)}
         Probes on the first neurons of each ranking.
     fewest : {ranking: {share: neurons or None}}
-        The smallest number that holds the share of the oracle's score; None where none up to a tenth of all does.
+        The smallest number that holds the share of the oracle's score; None where none up to a tenth of all does, or where the
+        oracle scores 0 or less.
     agreement : Agreement
     first : {ranking: ids}
         The first neurons of each, as flat ids layer * hidden + dimension.
@@ -69,7 +70,11 @@ class Neurons(Result):
     def summary(self) -> tuple[str, ...]:
         """The fewest neurons, by the best ranking and by the baselines; how far rankings agree."""
         lines = []
-        for share in SHARES:
+        if self.oracle <= 0:
+            lines.append(
+                f"all {self.width:,} neurons together score {said(self.metric, self.oracle)}: there is nothing that a few could hold"
+            )
+        for share in SHARES if self.oracle > 0 else ():
             known = {name: size for name, sizes in self.fewest.items() if (size := sizes[share]) is not None}
             whole = f"{share:.0%} of the score of all {self.width:,} neurons ({self.metric.value} {said(self.metric, self.oracle)})"
             if not known:
@@ -149,7 +154,8 @@ def run(inputs: Inputs) -> Neurons:
         ids = order[: sizes[-1]]
         trace = tuple(path(train.columns(ids), validation.columns(ids), task, sizes)[1])
         traces[name] = trace
-        fewest[name] = {share: _fewest(trace, reference - (1 - share) * abs(reference)) for share in SHARES}
+        # Of a score that is no better than nothing there is no share to hold.
+        fewest[name] = {share: _fewest(trace, share * reference) if reference > 0 else None for share in SHARES}
     ks = sorted({min(alive, k) for k in (10, 50, 200)})
     first = {name: order[: sizes[-1]] for name, order in orders.items()}
     agreement = compare_rankings(orders, ks)
@@ -162,8 +168,9 @@ def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
     alive = train.moments.alive(width)
     ids = np.flatnonzero(alive)
     labels = width + np.arange(outputs)
-    rows = np.concatenate([chunk for _, chunk in train.rows.chunks()])
-    some = np.random.default_rng(seed).permutation(len(rows))[:ROWS]
+    some = np.sort(np.random.default_rng(seed).permutation(len(train.rows))[:ROWS])
+    with train.rows.take(some) as store:
+        rows = store.matrix()
     magnitude = np.linalg.norm(oracle.coef, axis=0)
     found = {
         "elimination": ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
@@ -173,7 +180,7 @@ def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
     if outputs > 1:
         found["Probeless"] = descending(probeless(train.moments, outputs), alive)
     found |= {
-        "mutual information": descending(mutual_information(rows[some], train.labels[some]), alive),
+        "mutual information": descending(mutual_information(rows, train.labels[some]), alive),
         "gradient x activation": descending(probe_gradient_activation(train.rows, train.labels, oracle.coef, oracle.intercept), alive),
         "magnitude": descending(magnitude, alive),
         "random": np.random.default_rng(seed).permutation(ids),
@@ -193,4 +200,4 @@ def _fewest(trace: tuple[tuple[int, float], ...], target: float) -> int | None:
     return None if at is None else sizes[at]
 
 
-ANALYZER = Analyzer("neurons", "Which neurons matter", frozenset({Need.ROWS, Need.VALIDATION}), run)
+ANALYZER = Analyzer("neurons", "Which neurons matter", frozenset({Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)

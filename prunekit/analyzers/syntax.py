@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
 from prunekit.analyzers.edges import edge_pairs, edge_rows, label_space
@@ -16,7 +15,6 @@ from prunekit.analyzers.probing import Split, best
 from prunekit.analyzers.structural import fit_structural, score_structural
 from prunekit.analyzers.trees import Sentence
 from prunekit.errors import StatisticsError
-from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Metric, Task, TaskKind
 
@@ -149,7 +147,7 @@ def _probe(subject: Subject, seed: int) -> tuple[Trees, tuple[str, ...], float, 
     task = Task(TaskKind.TOKENS, Metric.ACCURACY, relations)
     edges, scores = [], []
     for layer in range(subject.layers):
-        words = [_words(found, subject.columns(layer)) for found in (subject.train, subject.validation)]
+        words = [found.rows.matrix(subject.columns(layer)) for found in (subject.train, subject.validation)]
         splits = [
             Split.of(RowStore.of(edge_rows(rows, at)), targets, len(relations)) for rows, (at, targets) in zip(words, pairs, strict=True)
         ]
@@ -164,11 +162,6 @@ def _probe(subject: Subject, seed: int) -> tuple[Trees, tuple[str, ...], float, 
     trees = Trees(tuple(edges), tuple(uuas for uuas, _ in scores), tuple(spearman for _, spearman in scores))
     commonest = float(np.bincount(pairs[1][1]).max() / len(pairs[1][1]))
     return trees, relations, commonest, _chain(held), (len(train), len(held))
-
-
-def _words(found: Collected, columns: slice) -> NDArray[np.float32]:
-    """The words' vectors of one layer, (n, H)."""
-    return np.concatenate([chunk[:, columns] for _, chunk in found.rows.chunks()])
 
 
 def _chain(held: Sequence[Sentence]) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject
 from prunekit.analyzers.dimensions import Curve, pca_curve, single_dimensions, subset_curve
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
-from prunekit.analyzers.probing import splits_of
+from prunekit.analyzers.probing import Split
 from prunekit.analyzers.rankings import descending
 from prunekit.analyzers.scores import said
 from prunekit.tasks import Metric, Task
@@ -133,7 +133,12 @@ def run(inputs: Inputs) -> Dimensions:
 
 def _vector(subject: Subject, task: Task) -> Vector:
     columns = subject.columns(subject.layers - 1)
-    train, validation = (split.columns(np.arange(columns.start, columns.stop)) for split in splits_of(subject))
+    assert subject.validation is not None
+    # The moments of one layer's neurons are taken by themselves: those of the whole model may not fit into memory.
+    train, validation = (
+        Split.of(found.rows.columns(np.arange(columns.start, columns.stop)), found.labels, task.outputs)
+        for found in (subject.train, subject.validation)
+    )
     alive = train.moments.alive(train.rows.width)
     order = descending(single_dimensions(train.moments, train.rows, train.labels, task), alive)
     components, variance = pca_curve(train, validation, task)

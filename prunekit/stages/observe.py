@@ -63,6 +63,13 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
         found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
     elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
         found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+    source = inputs.view.source
+    whole = 8 * ((source.layers + 1) * source.hidden) ** 2
+    if whole > MEMORY:
+        found[Need.MOMENTS] = (
+            f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB, a few times over, and {MEMORY / 1e9:.1f} GB is the most that "
+            "is taken: dimensions, cka and clusters do without"
+        )
     if inputs.data.train.trees is None:
         found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
     if not inputs.own_head:

@@ -137,6 +137,13 @@ class RowStore:
             chunk.flags.writeable = False
             yield start, chunk
 
+    def matrix(self, columns: slice = slice(None)) -> Rows:
+        """A copy of the matrix in memory, or of some neighbouring columns: chunks themselves share one buffer and cannot be gathered."""
+        found = np.empty((len(self), len(range(*columns.indices(self.width)))), dtype=np.float32)
+        for start, chunk in self.chunks():
+            found[start : start + len(chunk)] = chunk[:, columns]
+        return found
+
     def columns(self, ids: Sequence[int] | NDArray[np.int64]) -> RowStore:
         """A new store with the columns `ids`, in that order; in memory when it fits the same limit."""
         picked = np.asarray(ids, dtype=np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prunekit.errors import OutputError, StatisticsError
+from prunekit.stats import rows
 from prunekit.stats.rows import RowStore
 
 
@@ -54,6 +55,14 @@ def test_columns_and_rows_of_a_store(limit: int, tmp_path: Path) -> None:
             assert (read(short) == x[[3, 7, 8, 49]]).all()
         with pytest.raises(StatisticsError, match="ascend"):
             store.take([7, 3])
+
+
+def test_the_whole_matrix_is_a_copy_of_every_chunk(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_CHUNK_BYTES", 7 * 24)
+    x = matrix()
+    with RowStore.of(x, directory=tmp_path, limit=limit) as store:
+        assert (store.matrix() == x).all()
+        assert (store.matrix(slice(2, 4)) == x[:, 2:4]).all()
 
 
 def test_nothing_is_left_in_the_directory(tmp_path: Path) -> None:
