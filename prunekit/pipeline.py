@@ -13,7 +13,7 @@ from torch import nn
 
 from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
 from prunekit.errors import OutputError, ParameterError
-from prunekit.exporters.artefact import ArtefactWriter, check_output
+from prunekit.exporters.artefact import RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
 from prunekit.plan import Plan
@@ -171,7 +171,7 @@ def _make(
     report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *said)})
     check_constraints(report, recipe, measured)
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
-    recipe.save(folder / "recipe.yaml")
+    recipe.save(folder / RECIPE)
     write_reports(report, folder)
     write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
     return models.plan, report, models.slim.eval()
@@ -187,7 +187,7 @@ def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stage
     files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
     report = bare_report(recipe, bare, files, latency, stage.seconds)
     save_checkpoint(bare.slim, bare.tokenizer, plan, folder)
-    recipe.save(folder / "recipe.yaml")
+    recipe.save(folder / RECIPE)
     write_reports(report, folder)
     write_card(folder, bare_card(recipe, bare, files, report, name))
     return plan, report, bare.slim.eval()

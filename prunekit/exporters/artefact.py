@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from prunekit.errors import OutputError, ParameterError, PrunekitError
 
 EXPORT = "export.json"
+RECIPE = "recipe.yaml"
 #: Files by which a directory of ours is known, with some of their fields.
 _MARKS = {
     "plan.json": {"version", "source", "digest"},

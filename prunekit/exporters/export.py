@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from prunekit import __version__
 from prunekit.errors import OutputError, ParameterError
-from prunekit.exporters.artefact import EXPORT, ArtefactWriter, check_output
+from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
 from prunekit.exporters.onnx import OPSET, OnnxFile
@@ -224,6 +224,9 @@ def _write_model_files(source: Source, folder: Path) -> None:
         else:
             shutil.copyfile(given / CONFIG, folder / CONFIG)
             source.plan.save(folder / "plan.json")
+            if (given / RECIPE).is_file():
+                # It says what the slim model was made from.
+                shutil.copyfile(given / RECIPE, folder / RECIPE)
         # A loader feeds what the tokenizer says that the model takes.
         source.tokenizer.model_input_names = list(source.inputs)
         save_tokenizer(source.tokenizer, folder)

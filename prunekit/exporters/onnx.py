@@ -10,7 +10,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel, masking_utils
 
 from prunekit import __version__
 from prunekit.arch import SPECS
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.passes import Level, optimize
+from prunekit.exporters.tracing import evaluating, traceable
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Route = Literal["torchscript", "dynamo"]
@@ -128,60 +127,6 @@ class _Plain(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         found = self.model(**dict(zip(self.inputs, tensors, strict=True)))
         return tuple(getattr(found, name) for name in self.outputs)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, without gradients, and back as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _broadcast(mask_function: Callable[..., Tensor], bh_indices: bool = True) -> Callable[..., Tensor]:
-    def mask(*indices: Tensor) -> Tensor:
-        given = [index for index in indices if index is not None]
-        grid = [index.reshape([-1 if axis == at else 1 for axis in range(len(given))]) for at, index in enumerate(given)]
-        found = mask_function(*([None] * (len(indices) - len(given))), *grid)
-        return found.expand([index.shape[0] for index in given])
-
-    return mask
-
-
-#: transformers 4 computes causal masks by vmap, which cannot be traced; broadcasting gives the same mask.
-_BROADCAST: dict[str, Any] = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": nullcontext}
-
-
-@contextmanager
-def traceable(model: nn.Module) -> Iterator[None]:
-    """Plain matrix products for attention and no cache of keys and values, and back as it was.
-
-    Modules ask their config when they run, except those of some families in transformers 4, which ask when they are built:
-    those keep the attention that they have.
-    """
-    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
-    asks = all(module._can_set_attn_implementation() for module in model.modules() if isinstance(module, PreTrainedModel))
-    changes = {"use_cache": False, **({"_attn_implementation": "eager"} if asks else {})}
-    before = [
-        (config, name, value) for config in configs.values() for name in changes if (value := getattr(config, name, None)) is not None
-    ]
-    for config, name, _ in before:
-        setattr(config, name, changes[name])
-    mapped = {name: getattr(masking_utils, name) for name in _BROADCAST if int(transformers.__version__.partition(".")[0]) < 5}
-    for name in mapped:
-        setattr(masking_utils, name, _BROADCAST[name])
-    try:
-        yield
-    finally:
-        for name, value in mapped.items():
-            setattr(masking_utils, name, value)
-        for config, name, value in before:
-            setattr(config, name, value)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunekit.errors import ParityError
-from prunekit.exporters.onnx import InputSpace, evaluating
+from prunekit.exporters.onnx import InputSpace
+from prunekit.exporters.tracing import evaluating
 from prunekit.measure.records import Parity, ShapeParity
 from prunekit.measure.session import OnnxSession
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunekit.errors import ModelError, ParameterError
+from prunekit.exporters.artefact import RECIPE
 from prunekit.measure.backends import BACKENDS
 from prunekit.measure.candidates import Candidate, source_of
 
-_RECIPE = "recipe.yaml"
 _DENSE, _INT8 = "dense", "dense-int8"
 RIVALS = (_DENSE, _INT8, *(name for name in BACKENDS if name not in ("ort", "ort-cuda")))
 
@@ -59,8 +59,19 @@ def rivals(names: Sequence[str], models: Sequence[Candidate], device: str, scrat
         elif name == _DENSE:
             found.append(Candidate(name, ort, dense))
         else:
-            found.append(Candidate(f"dense {name}", BACKENDS[name], dense))
+            backend = BACKENDS[name]
+            found.append(Candidate(f"dense {name}", backend, dense if backend.reads == "onnx" else source_of(_checkpoint(origin))))
     return tuple(found)
+
+
+def _checkpoint(origin: str) -> Path:
+    """The directory of a model that was just loaded; of a hub name that in the cache."""
+    path = Path(origin).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(origin, local_files_only=True))
 
 
 def _origin(models: Sequence[Candidate]) -> str:
@@ -68,8 +79,8 @@ def _origin(models: Sequence[Candidate]) -> str:
 
     for candidate in models:
         folder = candidate.source.folder
-        if folder is not None and (folder / _RECIPE).is_file():
-            recipe = Recipe.load(folder / _RECIPE)
+        if folder is not None and (folder / RECIPE).is_file():
+            recipe = Recipe.load(folder / RECIPE)
             if recipe.model is not None:
                 return str(recipe.model)
-    raise ModelError(f"No model says what it was made from: --against needs a directory that compress wrote, with its {_RECIPE}.")
+    raise ModelError(f"No model says what it was made from: --against needs a directory that compress wrote, with its {RECIPE}.")

@@ -196,6 +196,53 @@ def test_a_readout_of_a_slim_model_is_hoisted(tmp_path: Path) -> None:
     assert np.abs(want - got).max() < 1e-5
 
 
+MASK = [
+    N("ReduceMax", ["x", "last"], ["most"], keepdims=0),
+    N("Greater", ["most", "one"], ["mask"]),
+    N("Unsqueeze", ["mask", "middle"], ["row"]),
+    N("Shape", ["input_ids"], ["shape"]),
+    N("Split", ["shape"], ["rows", "length"], num_outputs=2),
+    N("Concat", ["rows", "length", "length"], ["square"], axis=0),
+    N("Expand", ["row", "square"], ["repeated"]),
+    N("And", ["true", "repeated"], ["both"]),
+    N("Where", ["both", "zero", "low"], ["added"]),
+    N("Transpose", ["x"], ["k"], perm=[0, 2, 1]),
+    N("MatMul", ["x", "k"], ["scores"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dropped"),
+    [
+        ([N("Add", ["scores", "added"], ["out"])], 2),
+        # Somebody sums over the repeats: only the conjunction goes.
+        ([N("Add", ["scores", "added"], ["sum"]), N("ReduceSum", ["added"], ["all"]), N("Add", ["sum", "all"], ["out"])], 1),
+        # Nothing else repeats it, and it is what the graph gives.
+        ([N("Mul", ["added", "one"], ["out"])], 1),
+    ],
+)
+def test_a_mask_is_repeated_where_it_is_added(nodes: list[onnx.NodeProto], dropped: int, tmp_path: Path) -> None:
+    weights = {"last": np.array([2]), "middle": np.array([1]), "true": np.array(True)}
+    numbers = {"zero": np.float32(0), "low": np.float32(-9), "one": np.float32(1)}
+    made = graph([*MASK, *nodes], {**weights, **{name: np.array(number) for name, number in numbers.items()}})
+    found, counts = optimized(made, tmp_path)
+    assert counts.get("needless repeats dropped", 0) == dropped
+    assert sum(node.op_type in ("Expand", "And") for node in found.graph.node) == 2 - dropped
+
+
+def test_a_conjunction_that_repeats_stays(tmp_path: Path) -> None:
+    nodes = [
+        N("Greater", ["x", "zero"], ["seen"]),
+        N("And", ["seen", "true"], ["both"]),
+        N("Where", ["both", "x", "zero"], ["some"]),
+        N("ReduceSum", ["some"], ["out"]),
+    ]
+    for shape, stays in (((1, 1, 1), False), ((3, 1, 1, 1), True)):
+        weights = {"zero": np.array(0, dtype=np.float32), "true": np.ones(shape, dtype=bool)}
+        found, _ = optimized(graph(nodes, weights), tmp_path)
+        assert ("And" in {node.op_type for node in found.graph.node}) == stays
+
+
 def test_a_pass_may_not_change_what_the_file_takes_or_gives(tmp_path: Path) -> None:
     class Rename(GraphPass):
         name = "rename"

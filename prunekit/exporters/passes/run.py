@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from prunekit.exporters.passes.attention import FuseAttention
 from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.broadcast import DropRepeats
 from prunekit.exporters.passes.embed import FuseEmbedLayerNorm
 from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
 from prunekit.exporters.passes.gelu import FuseGelu
@@ -28,6 +29,7 @@ EXACT: tuple[type[GraphPass], ...] = (
     DropCasts,
     FoldConstants,
     DirectShapes,
+    DropRepeats,
     Share,
     HoistPosition,
     HoistFeatures,
@@ -39,7 +41,8 @@ FUSED: tuple[type[GraphPass], ...] = (FuseAttention, FuseEmbedLayerNorm, FuseGel
 _LEVELS: dict[Level, tuple[type[GraphPass], ...]] = {
     "none": (),
     "O1": EXACT,
-    "O2": (*EXACT, *FUSED),
+    # onnxruntime's fused attention does not repeat a mask.
+    "O2": (*(kind for kind in EXACT if kind is not DropRepeats), *FUSED),
 }
 
 
