@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from prunekit.exporters.fidelity import Feeds, Replies, fidelity, replies
 from prunekit.exporters.half import halve
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
-from prunekit.exporters.quantize import Weight, quantizable, quantize
+from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
 from prunekit.measure.records import Fidelity, WeightError
 from prunekit.measure.session import OnnxSession
 
@@ -26,7 +28,7 @@ FILES: dict[Low, str] = {
     "int8-static": "onnx/model_quantized.onnx",
 }
 #: Mean squared error of the outputs, as a share of their variance, up to which every weight may be int8.
-TOLERANCE = 0.005
+TOLERANCE = 0.0025
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +62,9 @@ def lower(
 ) -> LowFile:
     """Write a file in lower precision.
 
-    Of int8, the weights that cost most above their share of the bytes stay float32, one after the other, until the outputs are
-    within the tolerance.
+    Of int8, where the outputs are not within the tolerance, the weights that cost more than their share of the bytes are helped:
+    the channels of their inputs are balanced, and where that is not enough they stay float32, one after the other, the dearest
+    first. Fixed ranges are not balanced.
 
     Parameters
     ----------
@@ -94,8 +97,8 @@ def lower(
             weights: tuple[WeightError, ...] = ()
         else:
             trial.ranges = ranges_of(proto, Path(scratch), calibration) if dtype == "int8-static" else None
-            keep, weights = _choose(trial, tolerance) if search else ((), ())
-            made = quantize(proto, keep=keep, ranges=trial.ranges)
+            chosen, weights = _choose(trial, tolerance) if search else (_Chosen(), ())
+            made = quantize(proto, keep=chosen.keep, ranges=trial.ranges, balance=chosen.balance)
         found = trial.fidelity(made) if search else None
         done = Path(scratch) / path.name
         save_model(made, done)
@@ -103,6 +106,14 @@ def lower(
         move_model(done, path)
     file = replace(source, path=path, bytes=onnx_bytes(path))
     return LowFile(file, dtype, found, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """What is done about dear weights: names of those that stay float32, and factors for the inputs of others."""
+
+    keep: tuple[str, ...] = ()
+    balance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class _Trial:
@@ -120,17 +131,33 @@ class _Trial:
             self._want = self._replies(self.proto)
         return fidelity(self._replies(proto), self._want)
 
-    def error(self, keep: Collection[str]) -> float:
-        """The error with all weights in int8 but these."""
-        return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges)).error
+    def error(self, keep: Collection[str], balance: Mapping[str, NDArray[np.float32]] | None = None) -> float:
+        """The error with all weights in int8 but those kept."""
+        return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges, balance=balance)).error
+
+    def factors(self, weights: Sequence[Weight]) -> dict[str, NDArray[np.float32]]:
+        """Of the products among these weights, what balances the channels of their inputs on the rows of the search."""
+        mine = [weight for weight in weights if weight.kind == "product"]
+        tensors = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        largest: dict[str, NDArray[np.float32]] = {}
+        for seen in inputs_seen(self.proto, mine, self._path, self.batches):
+            for name, array in seen.items():
+                found = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
+                largest[name] = np.maximum(largest.get(name, found), found)
+        factors = {}
+        for weight in mine:
+            values, channels = numpy_helper.to_array(tensors[weight.initializer]), np.max([largest[name] for name in weight.inputs], axis=0)
+            # Gemm may hold it the other way round; a square one is taken as it lies, and is balanced only if that helps.
+            factors[weight.name] = balanced(channels, values if len(values) == len(channels) else values.T)
+        return factors
 
     def _replies(self, proto: onnx.ModelProto) -> Replies:
         save_model(proto, self._path)
         return replies(OnnxSession(self._path), self.batches)
 
 
-def _choose(trial: _Trial, tolerance: float) -> tuple[tuple[str, ...], tuple[WeightError, ...]]:
-    """Names of the weights that stay float32, and what each costs alone."""
+def _choose(trial: _Trial, tolerance: float) -> tuple[_Chosen, tuple[WeightError, ...]]:
+    """What is done about dear weights, and what each costs alone."""
     weights = quantizable(trial.proto)
     names = [weight.name for weight in weights]
     costs = {weight.name: trial.error([name for name in names if name != weight.name]) for weight in weights}
@@ -139,13 +166,20 @@ def _choose(trial: _Trial, tolerance: float) -> tuple[tuple[str, ...], tuple[Wei
     def above(weight: Weight) -> float:
         return costs[weight.name] / total * elements / weight.elements
 
-    dearest = sorted(weights, key=above, reverse=True) if total else []
+    # One that costs no more than its share is not what is wrong.
+    dear = sorted((weight for weight in weights if total and above(weight) > 1), key=above, reverse=True)
+    balance: dict[str, NDArray[np.float32]] = {}
     keep: list[str] = []
-    for weight in dearest:
-        # One that costs no more than its share is not what is wrong; and something must be left to gain.
-        if above(weight) <= 1 or len(keep) == len(weights) - 1 or trial.error(keep) <= tolerance:
+    error = trial.error(())
+    if error > tolerance and trial.ranges is None:
+        helped = trial.error((), factors := trial.factors(dear))
+        balance, error = (factors, helped) if helped < error else (balance, error)
+    for weight in dear:
+        # Something must be left to gain.
+        if error <= tolerance or len(keep) == len(weights) - 1:
             break
         keep.append(weight.name)
+        error = trial.error(keep, balance)
     found = [
         WeightError(
             name=weight.name,
@@ -153,10 +187,11 @@ def _choose(trial: _Trial, tolerance: float) -> tuple[tuple[str, ...], tuple[Wei
             share=costs[weight.name] / total if total else 0.0,
             bytes_share=weight.elements / elements,
             kept=weight.name in keep,
+            balanced=weight.name in balance and weight.name not in keep,
         )
         for weight in sorted(weights, key=lambda weight: costs[weight.name], reverse=True)
     ]
-    return tuple(keep), tuple(found)
+    return _Chosen(tuple(keep), balance), tuple(found)
 
 
 def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -> dict[str, tuple[float, float]]:
@@ -170,17 +205,36 @@ def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -
     batches : sequence of mapping
         Calibration rows.
     """
-    values = dict.fromkeys(name for weight in quantizable(proto) if weight.kind == "product" for name in weight.inputs)
+    found: dict[str, tuple[float, float]] = {}
+    products = [weight for weight in quantizable(proto) if weight.kind == "product"]
+    for seen in inputs_seen(proto, products, scratch / "ranges.onnx", batches):
+        for name, array in seen.items():
+            low, high = found.get(name, (np.inf, -np.inf))
+            found[name] = min(low, float(array.min())), max(high, float(array.max()))
+    return found
+
+
+def inputs_seen(
+    proto: onnx.ModelProto, weights: Sequence[Weight], path: Path, batches: Sequence[Feeds]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Of each batch, what goes into products: {value: array}.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        In float32.
+    weights : sequence of Weight
+        Of the products.
+    path : Path
+        Where a file may be written.
+    batches : sequence of mapping
+    """
+    values = dict.fromkeys(name for weight in weights for name in weight.inputs)
     seen = onnx.ModelProto()
     seen.CopyFrom(proto)
     known = {output.name for output in proto.graph.output}
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
-    save_model(seen, scratch / "ranges.onnx")
-    session = OnnxSession(scratch / "ranges.onnx")
-    found: dict[str, tuple[float, float]] = {}
+    save_model(seen, path)
+    session = OnnxSession(path)
     for feeds in batches:
-        for name, array in session(feeds).items():
-            if name in values:
-                low, high = found.get(name, (np.inf, -np.inf))
-                found[name] = min(low, float(array.min())), max(high, float(array.max()))
-    return found
+        yield {name: array for name, array in session(feeds).items() if name in values}

@@ -28,6 +28,8 @@ TABLE_LIMIT = 127
 #: Numbers from which on a table is stored in six bits, which costs nodes: below, there are too few bytes to save.
 LARGE = 1 << 20
 PACKED_LIMIT = 31
+#: How much of the difference between channels moves from a product's input to its weight.
+BALANCE = 0.75
 #: Operator set that has BitwiseAnd and BitwiseOr.
 _BITWISE = 18
 
@@ -120,7 +122,11 @@ def _name(node: onnx.NodeProto, weight: str) -> str:
 
 
 def quantize(
-    proto: onnx.ModelProto, *, keep: Collection[str] = (), ranges: Mapping[str, tuple[float, float]] | None = None
+    proto: onnx.ModelProto,
+    *,
+    keep: Collection[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    balance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
     """Turn weights into int8; the model given is left as it is.
 
@@ -133,6 +139,9 @@ def quantize(
     ranges : mapping, optional
         {value: (smallest, largest)} of what goes into the matrix products, from calibration rows; each is then quantised in that
         fixed range. By default the range is taken anew from each batch.
+    balance : mapping, optional
+        {name of a product's weight: ndarray of shape (K,), float32}, as `balanced` gives it: the K channels of its input are divided
+        by these numbers before they are quantised, and its rows are multiplied with them. Not with `ranges`.
 
     Returns
     -------
@@ -151,7 +160,8 @@ def quantize(
     made.CopyFrom(proto)
     del made.graph.value_info[:], made.graph.node[:]
     bitwise = max((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), default=0) >= _BITWISE
-    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise)
+    factors = {initializer: (balance or {})[weight.name] for initializer, weight in weights.items() if weight.name in (balance or {})}
+    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise, factors)
     for node in _direct(proto.graph):
         role = _role(node, writer.tensors)
         if role is None or role[1] not in weights:
@@ -173,8 +183,9 @@ class _Writer:
         tensors: Mapping[str, onnx.TensorProto],
         ranges: Mapping[str, tuple[float, float]] | None,
         bitwise: bool,
+        factors: Mapping[str, NDArray[np.float32]],
     ) -> None:
-        self.graph, self.tensors, self.ranges, self.bitwise = graph, tensors, ranges, bitwise
+        self.graph, self.tensors, self.ranges, self.bitwise, self.factors = graph, tensors, ranges, bitwise, factors
         self._weights: dict[tuple[str, bool], tuple[str, str]] = {}
         self._values: dict[str, tuple[str, str, str]] = {}
 
@@ -219,7 +230,12 @@ class _Writer:
     def product(self, node: onnx.NodeProto) -> None:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         weight, scales = self._weight(node.input[1], PRODUCT_LIMIT, transposed=transposed)
-        value, scale, zero = self._value(node.input[0])
+        given = node.input[0]
+        if node.input[1] in self.factors:
+            given = f"{node.output[0]}_balanced"
+            by = self._once(f"{node.input[1]}_balance", 1 / self.factors[node.input[1]])
+            self._node("Mul", [node.input[0], by], given)
+        value, scale, zero = self._value(given)
         out, bias = node.output[0], node.input[2] if len(node.input) > 2 else ""
         self._node("MatMulInteger", [value, weight, zero], f"{out}_int32")
         self._node("Cast", [f"{out}_int32"], f"{out}_cast", to=onnx.TensorProto.FLOAT)
@@ -250,8 +266,10 @@ class _Writer:
         """Names of the int8 weight and of its scales."""
         key = name, transposed
         if key not in self._weights:
-            values = self._finite(name)
-            rounded, scales = rounded_columns(values.T if transposed else values, limit)
+            values = self._finite(name).T if transposed else self._finite(name)
+            if name in self.factors:
+                values = values * self.factors[name][:, None]
+            rounded, scales = rounded_columns(values, limit)
             base = f"{name}_t" if transposed else name
             self._weights[key] = self._add(f"{base}_int8", rounded), self._add(f"{base}_scale", scales)
         return self._weights[key]
@@ -288,6 +306,29 @@ def rounded_columns(values: NDArray[np.float32], limit: int) -> tuple[NDArray[np
     largest = np.abs(values).max(axis=0)
     scales = np.where(largest > 0, largest / limit, 1).astype(np.float32)
     return np.ascontiguousarray(np.clip(np.rint(values / scales), -limit, limit).astype(np.int8)), scales
+
+
+def balanced(largest: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factors that bring the channels of a product's input nearer to one range, as one range is all that the input has in int8.
+
+    G. Xiao et al., "SmoothQuant" (2023), equation 4, with alpha = 0.75; scaled so that their geometric mean is 1.
+
+    Parameters
+    ----------
+    largest : ndarray of shape (K,), float32
+        Largest absolute value of each channel.
+    weight : ndarray of shape (K, N), float32
+
+    Returns
+    -------
+    ndarray of shape (K,), float32
+        Divide the channels by them, and multiply the rows of the weight with them.
+    """
+    rows = np.abs(weight).max(axis=1)
+    floor = np.float32(1e-5)
+    logs = BALANCE * np.log(np.maximum(largest, floor)) - (1 - BALANCE) * np.log(np.maximum(rows, floor))
+    found: NDArray[np.float32] = np.exp(logs - logs.mean()).astype(np.float32)
+    return found
 
 
 def packed(rounded: NDArray[np.int8]) -> NDArray[np.uint8]:

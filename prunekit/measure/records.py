@@ -168,6 +168,8 @@ class WeightError:
         Of the bytes of all weights.
     kept : bool
         Whether it stayed float32.
+    balanced : bool
+        Whether the channels of its input are brought nearer to one range before they are quantised.
     """
 
     name: str
@@ -175,6 +177,7 @@ class WeightError:
     share: float
     bytes_share: float
     kept: bool
+    balanced: bool = False
 
 
 @dataclass(frozen=True)

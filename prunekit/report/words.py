@@ -158,9 +158,11 @@ def precision(report: Report) -> tuple[str, ...]:
         names = ", ".join(
             f"{weight.name} ({share(weight.share)} of the error, {share(weight.bytes_share)} of the bytes)" for weight in kept
         )
+        helped = sum(weight.balanced for weight in file.weights)
         first = file.weights[0]
         said.append(
             f"{file.path}: each of {len(file.weights)} weights was tried alone on validation rows; "
+            + (f"the inputs of {helped} were balanced; " if helped else "")
             + (f"in fp32 stayed {names}." if kept else f"none stayed in fp32; {first.name} costs most, {share(first.share)} of the error.")
         )
     if any(file.error is not None for file in report.files[1:]):

@@ -62,6 +62,18 @@ def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: P
     assert (tmp_path / "blind.onnx").read_bytes() == (tmp_path / "loose.onnx").read_bytes()
 
 
+def test_inputs_are_balanced_where_that_is_less_of_an_error(file: OnnxFile, tmp_path: Path) -> None:
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), tolerance=np.inf)
+    assert plain.fidelity is not None
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), tolerance=0.99 * plain.fidelity.error)
+    assert found.fidelity is not None
+    assert found.fidelity.error < plain.fidelity.error
+    balances = {tensor.name for tensor in onnx.load(str(found.file.path)).graph.initializer if tensor.name.endswith("_balance")}
+    assert len(balances) == sum(weight.balanced for weight in found.weights)
+    static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), tolerance=0.0)
+    assert not any(weight.balanced for weight in static.weights)
+
+
 def test_static_ranges_are_those_of_the_rows(file: OnnxFile, tmp_path: Path) -> None:
     proto = onnx.load(str(file.path))
     found = ranges_of(proto, tmp_path, batches())

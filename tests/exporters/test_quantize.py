@@ -20,6 +20,7 @@ from prunekit.exporters.quantize import (
     PACKED_LIMIT,
     PRODUCT_LIMIT,
     TABLE_LIMIT,
+    balanced,
     fixed_range,
     packed,
     quantizable,
@@ -150,6 +151,27 @@ def test_rounding_is_within_half_a_step(seed: int, limit: int) -> None:
     assert rounded.dtype == np.int8
     assert np.abs(rounded).max() <= limit
     assert (np.abs(rounded * scales - weight) <= scales * (0.5 + 1e-3)).all()
+
+
+def test_a_channel_that_is_far_larger_than_the_others_is_balanced() -> None:
+    """The product is the same; what is rounded away is far less, in a head whose weight lies the other way round too."""
+    table, square = TABLE.copy(), SQUARE.copy()
+    table[:, 3] *= 300
+    square[3] /= 300
+    model = small_model(table=table, square=square)
+    model.graph.node[2].input[0] = "rows"
+    keep = [weight.name for weight in quantizable(model) if weight.name != "body.one"]
+    factors = balanced(np.abs(table).max(axis=0), square)
+    assert np.log(factors).mean() == pytest.approx(0, abs=1e-5)
+    want = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
+    plain, helped = (
+        ReferenceEvaluator(quantize(model, keep=keep, balance=given)).run(None, {"ids": IDS})[0] for given in (None, {"body.one": factors})
+    )
+    assert np.abs(helped - want).max() < 0.2 * np.abs(plain - want).max()
+    head = {"head": np.linspace(1, 4, WIDTH, dtype=np.float32)}
+    keep = [weight.name for weight in quantizable(model) if weight.name != "head"]
+    turned = ReferenceEvaluator(quantize(model, keep=keep, balance=head)).run(None, {"ids": IDS})[0]
+    assert np.abs(turned - want).max() < 0.05 * np.abs(want).max()
 
 
 @given(st.integers(0, 10_000))
