@@ -93,6 +93,14 @@ class _State:
         return _State(ModelView.of(copy.deepcopy(self.view.model)), dict(self.kept))
 
 
+@dataclass(frozen=True)
+class _Felt:
+    """What the task feels of a state, and the orders in which its sites give their units up, as far as they have been worked out."""
+
+    found: Mapping[Site, Sensitivity]
+    paths: dict[Choice, dict[Site, Path]] = field(default_factory=dict)
+
+
 class Shrinker:
     """A model on its way down, step by step: what a step leaves can be kept, and gone on from.
 
@@ -139,6 +147,7 @@ class Shrinker:
         sizes = {site: kept(site) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
         self._state = _State(ModelView.of(copied), sizes)
         self._calls: Calls | None = None
+        self._felt: _Felt | None = None
         self._taken = 0
         self.trace: tuple[dict[str, float], ...] = ()
         self.solutions: tuple[Solution, ...] = ()
@@ -163,11 +172,13 @@ class Shrinker:
         """Whether the widths are what they must look like."""
         return all(not self.shape.stops(site, len(kept))[0] for site, kept in self._state.kept.items())
 
-    def fork(self) -> Shrinker:
-        """Another one that starts from here; this one can go on without it."""
+    def fork(self, choice: Choice | None = None) -> Shrinker:
+        """Another one that starts from here, and may choose otherwise; this one can go on without it."""
         self._record()
+        if self.removable:
+            self._feel()
         twin = copy.copy(self)
-        twin._state = self._state.copy()
+        twin._state, twin.choice = self._state.copy(), choice or self.choice
         return twin
 
     def check_reach(self, goals: Sequence[Goal]) -> None:
@@ -204,10 +215,10 @@ class Shrinker:
         StatisticsError
             If the calibration rows are degenerate.
         """
-        calls = self._record()
+        calls, felt = self._record(), self._feel()
         self._taken += 1
-        felt = sensitivity(self.view, self.batches, seed=self.seed + self._taken, units=True)
-        choose = _Choice(self._state, felt, self.shape, _chooser(self.choice, self.seed + self._taken))
+        paths = felt.paths.setdefault(self.choice, {})
+        choose = _Choice(self._state, felt.found, self.shape, _chooser(self.choice, self.seed + self._taken), paths)
         wanted: Sequence[Goal] | None = goals
         while wanted is not None:
             goals, gone = wanted, choose(wanted)
@@ -215,10 +226,15 @@ class Shrinker:
             for site, units in gone.items():
                 tried.cut(site, units)
             wanted = None if tighten is None else tighten(tried.view)
-        self._state = tried
-        weights = {site: found.weights for site, found in felt.items()}
+        self._state, self._felt = tried, None
+        weights = {site: found.weights for site, found in felt.found.items()}
         self.solutions = refit(self.view, self.dense, self.batches, weights=weights, damping=self.damping, calls=calls)
         self._note()
+
+    def _feel(self) -> _Felt:
+        """What the task feels of the state as it is, which all forks from here share."""
+        self._felt = self._felt or _Felt(sensitivity(self.view, self.batches, seed=self.seed + self._taken + 1, units=True))
+        return self._felt
 
     def _record(self) -> Calls:
         """The dense model's calls, which all forks share."""
@@ -271,11 +287,18 @@ def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
 class _Choice:
     """Which units go for which goals, in the order in which each site gives them up."""
 
-    def __init__(self, state: _State, felt: Mapping[Site, Sensitivity], shape: Shape, chooser: Callable[[Candidates], Path]) -> None:
+    def __init__(
+        self,
+        state: _State,
+        felt: Mapping[Site, Sensitivity],
+        shape: Shape,
+        chooser: Callable[[Candidates], Path],
+        paths: dict[Site, Path],
+    ) -> None:
         self.view, self.shape = state.view, shape
         self.units = {site: len(kept) for site, kept in state.kept.items() if kept}
         self.felt, self.chooser = felt, chooser
-        self.paths: dict[Site, Path] = {}
+        self.paths = paths
 
     def __call__(self, goals: Sequence[Goal]) -> dict[Site, tuple[int, ...]]:
         """The places of the units of each site that go so that every goal holds."""
@@ -286,7 +309,7 @@ class _Choice:
                 continue
             prices = {site: goal.cost.each(self.view, site, number) for site, number in self.units.items()}
             if not self.paths:
-                self.paths = {site: self.chooser(self._candidates(site, price)) for site, price in prices.items()}
+                self.paths.update({site: self.chooser(self._candidates(site, price)) for site, price in prices.items()})
             curves = {site: Curve(self.paths[site].cost, prices[site], stops[site], goal.cost.last(self.view, site)) for site in self.units}
             gone = _allocate(curves, excess, self.shape)
             # The next goal can only take more.

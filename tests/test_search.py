@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from prunekit import shrinker
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.measure.drop import Drop
-from prunekit.shrinker import Shrinker
+from prunekit.shrinker import Choice, Shrinker
 from prunekit.stages.search import DESCENT, smallest
 from prunekit.transforms.price import Goal, Params
 from tests.models import batch_of, build
@@ -83,3 +84,23 @@ def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None
     assert one.result().plan == other.result().plan
     weights = other.result().model.state_dict()
     assert all(np.array_equal(tensor, weights[name]) for name, tensor in one.result().model.state_dict().items())
+
+
+@pytest.mark.parametrize("choice", ["cost", "random", "magnitude"])
+def test_what_the_task_feels_is_found_once_for_all_that_start_there(
+    start: Shrinker, choice: Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Shrinker(start.dense.model, start.batches, choice=choice)
+    alone.step([full(start).at(0.5)])
+    found, calls = shrinker.sensitivity, []
+    monkeypatch.setattr(shrinker, "sensitivity", lambda *given, **named: calls.append(named["seed"]) or found(*given, **named))
+    start.fork().step([full(start).at(0.7)])
+    twin = start.fork(choice)
+    twin.step([full(start).at(0.5)])
+    assert calls == [1]
+    assert twin.result().plan == alone.result().plan
+    weights = twin.result().model.state_dict()
+    assert all(np.array_equal(tensor, weights[name]) for name, tensor in alone.result().model.state_dict().items())
+    # Further down it is another model.
+    twin.step([full(start).at(0.4)])
+    assert calls == [1, 2]

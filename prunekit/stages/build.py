@@ -41,7 +41,7 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
         choices: tuple[Choice, ...] = ("random", "magnitude")
         for name in choices:
             with stage(f"shrink, {name}"):
-                cut = baseline(recipe, inputs, decided, name, stage)
+                cut = baseline(inputs, decided, name, stage)
             baselines[name] = drop_tokens(read(cut), plan)
     slim = read(decided.model)
     notes = (*decided.notes, *summary(decided.solutions))

@@ -49,17 +49,22 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
     solutions = cut.solutions
     notes: tuple[str, ...] = ()
+    start: Shrinker | None = None
     goals = goals_of(recipe, inputs, before, neurons, scratch, stage)
     if goals:
         with stage("shrink"):
-            work = shrinker(recipe, inputs, reader)
-            work.check_reach(goals)
+            start = shrinker(recipe, inputs, reader)
+            start.check_reach(goals)
+            work = start.fork()
             check = verify(recipe, inputs, deployed_dense(inputs, neurons), goals, scratch)
             descend(work, goals, tighten=check, progress=stage.step)
+            if check is not None and work.trace:
+                check.settle(work)
             found = whole(inputs, before, work)
         model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     elif recipe.searches:
-        work, goals, notes = _searched(recipe, inputs, reader, before, neurons, scratch, stage)
+        start = shrinker(recipe, inputs, reader)
+        work, goals, notes = _searched(recipe, inputs, start, before, neurons, scratch, stage)
         found = whole(inputs, before, work)
         model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     else:
@@ -70,7 +75,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     if not plan.heads and not plan.ffn:
         # The goals were met without them.
         goals = ()
-    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes)
+    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes, start)
 
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
@@ -100,7 +105,7 @@ def check_plan(view: ModelView, plan: Plan) -> None:
             view.check(name)
 
 
-def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module, choice: Choice = "cost") -> Shrinker:
+def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Shrinker:
     """What removes heads and FFN neurons from a model; shares are those of the dense one."""
     lengths = inputs.encoded["train"].lengths
     return Shrinker(
@@ -108,7 +113,6 @@ def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module, choice: Choice =
         calibration(inputs.encoded["train"], recipe.seed),
         lengths=lengths,
         start=count(inputs.view, lengths),
-        choice=choice,
         uniform=recipe.uniform,
         multiple_of=recipe.multiple_of,
         seed=recipe.seed,
@@ -116,11 +120,10 @@ def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module, choice: Choice =
 
 
 def _searched(
-    recipe: Recipe, inputs: Inputs, reader: nn.Module, before: Plan, neurons: Neurons | None, scratch: Path, stage: Stages
+    recipe: Recipe, inputs: Inputs, start: Shrinker, before: Plan, neurons: Neurons | None, scratch: Path, stage: Stages
 ) -> tuple[Shrinker, tuple[Goal, ...], tuple[str, ...]]:
     """The smallest model within the largest drop, its size as a goal for the baselines, and how it was found."""
     assert recipe.max_drop is not None
-    start = shrinker(recipe, inputs, reader)
     full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
     judge = Judge(recipe, inputs, neurons, scratch, stage)
 
@@ -134,9 +137,10 @@ def _searched(
     return found, (held,), tuple(f"search: {candidate}" for candidate in tried)
 
 
-def baseline(recipe: Recipe, inputs: Inputs, decided: Decided, choice: Choice, stage: Stages) -> nn.Module:
+def baseline(inputs: Inputs, decided: Decided, choice: Choice, stage: Stages) -> nn.Module:
     """The same goals met by units that are chosen otherwise."""
-    work = shrinker(recipe, inputs, decided.reader, choice)
+    assert decided.start is not None
+    work = decided.start.fork(choice)
     descend(work, decided.goals, progress=stage.step)
     return whole(inputs, decided.before, work).model
 

@@ -29,7 +29,7 @@ def draw_frontier(
     Scores are those of the validation split, since a point is chosen by them. Beside the points: what is to be said of them.
     """
     full = latency_goal(recipe, inputs, decided.before, decided.neurons, 1, stage)
-    work = shrinker(recipe, inputs, decided.reader)
+    work = shrinker(recipe, inputs, decided.reader) if decided.start is None else decided.start.fork()
     judge = Judge(recipe, inputs, decided.neurons, scratch, stage)
     least, start = work.least(full.cost), work.start.params_layers
     files, scores = {"dense": judge.dense}, {"dense": (judge.drop(judge.dense).dense, 1.0)}

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from prunekit import __version__
+from prunekit.budget import Unit
 from prunekit.data.batches import encode
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
@@ -23,6 +24,8 @@ from prunekit.stages.values import Answers, Files, Inputs, Measured, Models, Neu
 SEARCH = 64
 #: Rows of the larger batches at which latency is measured, where none are named.
 BATCH = 32
+#: Seconds for which time is measured where a budget depends on it.
+_LONG = 60.0
 
 
 def export_slim(model: nn.Module, plan: Plan, folder: Path, inputs: tuple[str, ...], space: InputSpace) -> OnnxFile:
@@ -90,5 +93,7 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             batch_sizes=(1, recipe.batch or BATCH),
             threads=threads,
             seed=recipe.seed,
+            # A budget is held against the lower end of the interval, which a busy machine makes wide.
+            **({"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}),
         )
     return Measured(test, validation, latency)

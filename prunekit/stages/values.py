@@ -21,6 +21,7 @@ from prunekit.exporters.precision import LowFile
 from prunekit.measure.records import Comparison, Parity
 from prunekit.plan import Plan
 from prunekit.select.readout import ReadoutChoice
+from prunekit.shrinker import Shrinker
 from prunekit.stats.collected import Pooling
 from prunekit.transforms.price import Goal
 from prunekit.transforms.solution import Solution
@@ -129,6 +130,8 @@ class Decided:
         What heads and FFN neurons were chosen for; none where they were not.
     notes : tuple of str
         How the search went.
+    start : Shrinker or None
+        At `reader`, for others that start there; None where no heads and FFN neurons were chosen.
     """
 
     plan: Plan
@@ -140,6 +143,7 @@ class Decided:
     solutions: tuple[Solution, ...]
     goals: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
+    start: Shrinker | None = None
 
 
 @dataclass(frozen=True, eq=False)

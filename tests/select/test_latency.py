@@ -34,6 +34,12 @@ def test_noise_of_a_few_percent_stays_a_few_percent() -> None:
     assert min(found.rest, *vars(found.inner).values(), *vars(found.last).values()) >= 0
 
 
+@pytest.mark.parametrize("even", [False, True])
+def test_no_probe_has_ffns_without_any_attention(even: bool) -> None:
+    # An exporter computes these for the position that is read alone, which says nothing of any other model.
+    assert all(any(widths.heads) or not any(widths.ffn) for widths in probes(6, 12, 1536, even=even))
+
+
 def test_what_cannot_be_narrower_is_not_probed() -> None:
     assert {widths.heads for widths in probes(3, 12, 64, cut_heads=False)} == {(12, 12, 12)}
     assert all(len(set(widths.heads)) == len(set(widths.ffn)) == 1 for widths in probes(3, 12, 64, even=True))
