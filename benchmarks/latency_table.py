@@ -60,7 +60,7 @@ def main() -> None:
         Plan(source=view.source),
         view.inputs,
         space_of(loaded.config, loaded.tokenizer),
-        encoded["train"].lengths,
+        encoded["validation"].lengths,
     )
     begin = time.perf_counter()
     table = latency_table(timed, arguments.batch)

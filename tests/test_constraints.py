@@ -13,14 +13,20 @@ from prunekit.measure.drop import Drop
 from prunekit.measure.table import CACHE
 from prunekit.pipeline import compress
 from prunekit.plan import Plan
+from prunekit.select.latency import LatencyTable, Prices
+from prunekit.stages import goals
 from prunekit.stages.search import Judge
 from tests import lines
 from tests.lines import checkpoint, data
+
+_PRICES = Prices(0.03, 0.04, 0.03, 0.003)
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    # What is chosen does not hang on how busy the machine is.
+    monkeypatch.setattr(goals, "latency_table", lambda timed, batch, **_: LatencyTable(batch, 0.05, _PRICES, _PRICES))
 
 
 def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:

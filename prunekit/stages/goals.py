@@ -26,7 +26,7 @@ from prunekit.transforms.readout import set_readout
 
 STRUCTURE = (Unit.PARAMS, Unit.MACS, Unit.LATENCY, Unit.BYTES)
 #: A measured interval has a lower end, which must hold too: this much faster is aimed at.
-_MARGIN = 0.05
+_MARGIN = 0.03
 _ROUNDS = 4
 _AGAIN = 2
 #: How far off, as measured over predicted, the table is taken to be at most.
@@ -34,7 +34,7 @@ _TRUST = (0.85, 1.3)
 #: What a file that ships says of its plan, for its size.
 _METADATA = {"prunekit": __version__, "plan": "0" * 64}
 #: How far below its aim a measured time may be before what was cut too much is given back.
-_SLACK = 0.06
+_SLACK = 0.03
 
 
 def structure_budgets(recipe: Recipe) -> tuple[Budget, ...]:
@@ -131,7 +131,7 @@ class Verify:
     def __call__(self, view: ModelView) -> tuple[Goal, ...] | None:
         """The goals that would meet the budgets if the table is off by as much as here; None where they are met."""
         self.rounds += 1
-        return None if self.rounds > _ROUNDS else self._wanted(view, _MARGIN / 2, give_back=self.rounds == 1)
+        return None if self.rounds > _ROUNDS else self._wanted(view, _MARGIN * 2 / 3, give_back=self.rounds == 1)
 
     def settle(self, work: Shrinker) -> None:
         """Measure a model that has been solved a second time, and cut it further where it does not keep to the budgets themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -85,6 +86,8 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
         ):
             validation[name] = task.score(outputs_of_file(file.path, held, threads=threads), held.labels)
+    # A budget is held against the lower end of the interval, which a busy machine makes wide.
+    longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):
         latency = latency_of_files(
             {"dense": files.dense.path, "slim": files.slim.path, **{f"slim {recipe.dtype}": file.path for file in low.values()}},
@@ -93,7 +96,6 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             batch_sizes=(1, recipe.batch or BATCH),
             threads=threads,
             seed=recipe.seed,
-            # A budget is held against the lower end of the interval, which a busy machine makes wide.
-            **({"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}),
+            **longer,
         )
     return Measured(test, validation, latency)
