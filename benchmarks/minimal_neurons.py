@@ -5,6 +5,11 @@
 The oracle is a probe on all neurons. For each ranking, made on train, probes are fitted on its first 1, 2, 3, ... neurons; the
 smallest number that reaches the target on validation is kept (also on the curve smoothed by isotonic regression), and scored
 on test. Rankings are made, and probes fitted, on at most --rows rows or --words words of train.
+
+A closer look at some rankings, with finer steps and a penalty of its own for each number of neurons (the other table takes that which
+suits the largest), against the oracles of a run before:
+
+    python benchmarks/minimal_neurons.py DATA/trec ... --rankings elimination "lasso path" --step 0.9 --oracles results.json
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from prunekit.analyzers.elimination import elimination_order
 from prunekit.analyzers.lasso import lasso_path
 from prunekit.analyzers.objective import decision
 from prunekit.analyzers.probe import Fit, Problem
-from prunekit.analyzers.probing import ALPHAS, Split, best, path, sizes_to, smallest
+from prunekit.analyzers.probing import ALPHAS, Split, best, fit_and_score, path, sizes_to, smallest
 from prunekit.analyzers.ranking import ranking
 from prunekit.analyzers.rankings import descending, mutual_information, probe_gradient_activation, probeless
 from prunekit.analyzers.scores import score
@@ -71,40 +76,69 @@ def splits(source: Path, tags: str | None, limits: dict[str, int], cache: Path |
     return data.task, found, view.hidden_size
 
 
-def orders(train: Split, oracle: Fit, outputs: int) -> dict[str, np.ndarray]:
-    """All rankings of the neurons that are alive, best first."""
+def orders(train: Split, oracle: Fit | None, outputs: int, names: list[str] | None) -> dict[str, np.ndarray]:
+    """Rankings of the neurons that are alive, best first; without an oracle, those that need none."""
     alive = train.moments.alive(train.rows.width)
     ids = np.flatnonzero(alive)
     labels = train.rows.width + np.arange(outputs)
     rows = train.rows.matrix()
-    elastic = ranking(oracle.standard)
-    return {
-        "elimination": ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
-        "elastic-net": elastic[alive[elastic]],
-        "lasso path": lasso_path(train.moments, outputs, most=300),
-        "Probeless": descending(probeless(train.moments, outputs), alive),
-        "mutual information": descending(mutual_information(rows[:10_000], train.labels[:10_000]), alive),
-        "gradient x activation": descending(probe_gradient_activation(train.rows, train.labels, oracle.coef, oracle.intercept), alive),
-        "magnitude": descending(np.linalg.norm(oracle.coef, axis=0), alive),
-        "random": np.random.default_rng(0).permutation(ids),
+    made = {
+        "elimination": lambda: ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
+        "lasso path": lambda: lasso_path(train.moments, outputs, most=300),
+        "Probeless": lambda: descending(probeless(train.moments, outputs), alive),
+        "mutual information": lambda: descending(mutual_information(rows[:10_000], train.labels[:10_000]), alive),
+        "random": lambda: np.random.default_rng(0).permutation(ids),
     }
+    if oracle is not None:
+        elastic, gradient = ranking(oracle.standard), (train.rows, train.labels, oracle.coef, oracle.intercept)
+        made |= {
+            "elastic-net": lambda: elastic[alive[elastic]],
+            "gradient x activation": lambda: descending(probe_gradient_activation(*gradient), alive),
+            "magnitude": lambda: descending(np.linalg.norm(oracle.coef, axis=0), alive),
+        }
+    return {name: make() for name, make in made.items() if names is None or name in names}
+
+
+def own_path(train: Split, validation: Split, task: Task, sizes: list[int]) -> tuple[list[Fit], list[tuple[int, float]]]:
+    """A probe on the first columns for each size, with the penalty that suits it."""
+    problems = [Problem(size, alpha) for size in sizes for alpha in (1e-5, *ALPHAS)]
+    fits, scores = fit_and_score(train, validation, task, problems)
+    best_of = {}
+    for at, problem in enumerate(problems):
+        if problem.width not in best_of or (scores[at], problem.alpha) >= (
+            scores[best_of[problem.width]],
+            problems[best_of[problem.width]].alpha,
+        ):
+            best_of[problem.width] = at
+    return [fits[best_of[size]] for size in sizes], [(size, scores[best_of[size]]) for size in sizes]
+
+
+def sizes_of(most: int, step: float) -> list[int]:
+    """Sizes down from `most`, each `step` of the one before, ascending."""
+    return sorted({round(most * step**k) for k in range(200) if most * step**k >= 1})
 
 
 def test_score(fit: Fit, ids: np.ndarray, test: Split, task: Task) -> float:
     return score(task.metric, test.labels, decision(test.rows.columns(ids), fit.coef, fit.intercept))
 
 
-def measure(source: Path, tags: str | None, share: float, most: float, limits: dict[str, int], cache: Path | None) -> dict[str, object]:
+def measure(source: Path, tags: str | None, limits: dict[str, int], arguments: argparse.Namespace) -> dict[str, object]:
+    share, most, closer = arguments.share, arguments.most, arguments.step is not None
     begin = time.perf_counter()
-    task, found, _ = splits(source, tags, limits, cache)
+    task, found, _ = splits(source, tags, limits, arguments.cache)
     train, validation, test = found["train"], found["validation"], found["test"]
     width = train.rows.width
-    alpha, oracle, reference = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
-    on_test = test_score(oracle, np.arange(width), test, task)
+    name = source.name + (f" {tags}" if tags else "")
+    known = next((row for row in json.loads(arguments.oracles.read_text()) if row["data"] == name), None) if arguments.oracles else None
+    if known is not None:
+        alpha, oracle, reference, on_test = known["alpha"], None, known["oracle"]["validation"], known["oracle"]["test"]
+    else:
+        alpha, oracle, reference = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
+        on_test = test_score(oracle, np.arange(width), test, task)
     target = share * reference
-    sizes = sizes_to(round(most * width))
+    sizes = sizes_of(round(most * width), arguments.step) if closer else sizes_to(round(most * width))
     row: dict[str, object] = {
-        "data": source.name + (f" {tags}" if tags else ""),
+        "data": name,
         "rows": {name: len(split.rows) for name, split in found.items()},
         "neurons": width,
         "metric": task.metric.value,
@@ -113,9 +147,9 @@ def measure(source: Path, tags: str | None, share: float, most: float, limits: d
         "oracle": {"validation": reference, "test": on_test},
         "rankings": {},
     }
-    for name, order in orders(train, oracle, task.outputs).items():
+    for name, order in orders(train, oracle, task.outputs, arguments.rankings).items():
         ids = order[: sizes[-1]]
-        fits, trace = path(train.columns(ids), validation.columns(ids), task, sizes)
+        fits, trace = (own_path if closer else path)(train.columns(ids), validation.columns(ids), task, sizes)
         at = smallest(sizes, [value for _, value in trace], target)
         entry: dict[str, object] = {"size": None if at is None else sizes[at], "trace": trace}
         chosen = len(sizes) - 1 if at is None else at
@@ -154,6 +188,9 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=0.1, help="largest share of the neurons that is tried")
     parser.add_argument("--rows", type=int, default=12_000, help="most rows of train")
     parser.add_argument("--words", type=int, default=40_000, help="most words of train; half as many of the other splits")
+    parser.add_argument("--rankings", nargs="+", help="these alone")
+    parser.add_argument("--step", type=float, help="finer steps, such as 0.9, and a penalty for each size")
+    parser.add_argument("--oracles", type=Path, help="the --json of a run before, whose oracles hold")
     parser.add_argument("--cache", type=Path, help="where collected rows are kept")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -163,7 +200,7 @@ def main() -> None:
         limits = {"train": arguments.rows, "validation": arguments.rows, "test": arguments.rows}
         if tags:
             limits = {"train": arguments.words, "validation": arguments.words // 2, "test": arguments.words // 2}
-        rows.append(measure(Path(source), tags or None, arguments.share, arguments.most, limits, arguments.cache))
+        rows.append(measure(Path(source), tags or None, limits, arguments))
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(table(rows, arguments.share, arguments.most))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from prunekit.analyzers.objective import RowSource
 from prunekit.errors import StatisticsError
@@ -77,11 +78,13 @@ class DalviProbe:
         read = list(widths or [rows.shape[1]])
         assert start is None or len(read) == 1
         state = _State([self.initial(width) if start is None else start for width in read], self)
-        for _ in range(self.epochs):
-            for first, chunk in rows.chunks(self.batch * max(1, 2**21 // (self.batch * max(1, rows.shape[1])))):
-                for at in range(0, len(chunk), self.batch):
-                    x = np.asarray(chunk[at : at + self.batch], dtype=np.float32)
-                    state.step(x, labels[first + at : first + at + len(x)])
+        # A batch is too little work for several threads, which would wait for each other longer than they work.
+        with threadpool_limits(1):
+            for _ in range(self.epochs):
+                for first, chunk in rows.chunks(self.batch * max(1, 2**21 // (self.batch * max(1, rows.shape[1])))):
+                    for at in range(0, len(chunk), self.batch):
+                        x = np.asarray(chunk[at : at + self.batch], dtype=np.float32)
+                        state.step(x, labels[first + at : first + at + len(x)])
         return state.solutions()
 
 

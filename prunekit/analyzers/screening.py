@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from prunekit.analyzers.objective import RowSource
 from prunekit.errors import ParameterError, StatisticsError
@@ -29,11 +30,10 @@ SAMPLE = 2048
 SIGMAS = 6.0
 """Margin of the sample, in standard errors of Fisher's z."""
 _BLOCK = 1024
-_STEP = 4  # products of few rows would be sums of many
 
 
 def clusters_of_rows(rows: RowSource, threshold: float = 0.3, *, sample: int = SAMPLE, seed: int = 0) -> Ids:
-    """Clusters of the columns, as `CorrelationClusters` finds them, in three passes over the rows and little memory.
+    """Clusters of the columns, as `CorrelationClusters` finds them, in one pass over the rows and little memory.
 
     Products are taken in float32 on centred rows and summed in float64 from chunk to chunk: correlations err by about 1e-6.
 
@@ -70,18 +70,27 @@ def clusters_of_rows(rows: RowSource, threshold: float = 0.3, *, sample: int = S
     n, width = rows.shape
     if n < 2:
         raise StatisticsError(f"Correlations need at least two rows. Got {n}.")
-    mean, variance, drawn = _first_pass(rows, np.sort(np.random.default_rng(seed).choice(n, min(sample, n), replace=False)))
+    drawn = np.asarray(rows.some(np.sort(np.random.default_rng(seed).choice(n, min(sample, n), replace=False))), dtype=np.float32)
+    shift = drawn.mean(axis=0)
+    drawn -= shift
+    norms = np.linalg.norm(drawn, axis=0)
     # float32 noise around a constant is no variance.
-    varies = variance > np.square(1e-6 * mean)
+    varies = norms > 1e-6 * np.sqrt(len(drawn)) * np.abs(shift)
+    drawn *= np.where(varies, 1.0 / np.where(varies, norms, 1.0), 0.0).astype(np.float32)
     lowest = 1.0 - threshold
     if len(drawn) < n:
         lowest = float(np.tanh(np.arctanh(min(lowest, 1 - 1e-12)) - SIGMAS / np.sqrt(len(drawn) - 3)))
-    component = _components(drawn, varies, max(lowest - 1e-5, 0.0))
+    # No pair of a broken column is near; the pass over all rows tells.
+    component = _components(np.nan_to_num(drawn, copy=False), varies, max(lowest - 1e-5, 0.0))
+    del drawn
     order = np.argsort(component, kind="stable")
     bounds = np.flatnonzero(np.diff(component[order], prepend=-1, append=-2))
     parts = [order[a:b] for a, b in itertools.pairwise(bounds) if b - a > 1]
     found = np.arange(width)
-    for ids, comoment in zip(parts, _comoments(rows, mean, parts), strict=True):
+    # Many small products: one thread does them faster than several that wait for each other.
+    with threadpool_limits(1):
+        comoments = _comoments(rows, shift, parts)
+    for ids, comoment in zip(parts, comoments, strict=True):
         scale = 1.0 / np.sqrt(comoment.diagonal())
         distance = np.clip(1.0 - np.abs(comoment * scale * scale[:, None]), 0.0, 1.0)
         tree = fastcluster.linkage(distance[np.triu_indices(len(ids), 1)], method="average", preserve_input=False)
@@ -92,37 +101,14 @@ def clusters_of_rows(rows: RowSource, threshold: float = 0.3, *, sample: int = S
     return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)
 
 
-def _first_pass(rows: RowSource, picked: Ids) -> tuple[Floats, Floats, Singles]:
-    """Mean and variance of each column over all rows, and the rows picked, as float32."""
-    n, width = rows.shape
-    shift = np.zeros(width, dtype=np.float32)
-    sums, squares = np.zeros(width), np.zeros(width)
-    drawn = np.empty((len(picked), width), dtype=np.float32)
-    for start, chunk in rows.chunks(_step(rows)):
-        if not start:
-            shift = chunk.mean(axis=0).astype(np.float32)
-        centred = chunk - shift
-        sums += centred.sum(axis=0)
-        squares += np.einsum("ij,ij->j", centred, centred)
-        a, b = np.searchsorted(picked, [start, start + len(chunk)])
-        drawn[a:b] = chunk[picked[a:b] - start]
-    if not np.isfinite(sums).all():
-        broken = int(np.flatnonzero(~np.isfinite(sums))[0])
-        raise StatisticsError(f"Column {broken} holds NaN or infinity: the model or the data is broken.")
-    return shift + sums / n, np.maximum(squares / n - np.square(sums / n), 0.0), drawn
-
-
 def _step(rows: RowSource) -> int:
     """Rows of a chunk that stays in the cache while it is worked on."""
     return max(16, 2**21 // max(1, rows.shape[1]))
 
 
 def _components(drawn: Singles, varies: NDArray[np.bool_], lowest: float) -> Ids:
-    """Connected component of each column, by pairs whose |correlation| over the rows drawn is at least `lowest`."""
+    """Connected component of each column, by pairs whose product over the standardised rows drawn is at least `lowest`."""
     width = drawn.shape[1]
-    drawn -= drawn.mean(axis=0)
-    norms = np.linalg.norm(drawn, axis=0)
-    drawn *= np.where(varies & (norms > 0), 1.0 / np.where(norms > 0, norms, 1.0), 0.0).astype(np.float32)
     pairs: list[tuple[Ids, Ids]] = []
     for i in range(0, width, _BLOCK):
         # Blocks of columns on and below the diagonal: each pair once, and no D x D matrix.
@@ -138,20 +124,38 @@ def _components(drawn: Singles, varies: NDArray[np.bool_], lowest: float) -> Ids
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _comoments(rows: RowSource, mean: Floats, parts: list[Ids]) -> list[Floats]:
-    """Exact co-moment of each group of columns, in one pass."""
-    if not parts:
-        return []
-    wanted = np.concatenate(parts)
-    edges = np.cumsum([0, *(len(part) for part in parts)])
-    sums = [np.zeros((len(part), len(part))) for part in parts]
-    centre = mean[wanted].astype(np.float32)
-    for _, chunk in rows.chunks(_STEP * _step(rows)):
-        columns = np.take(chunk, wanted, axis=1)
-        columns -= centre
-        for total, a, b in zip(sums, edges[:-1], edges[1:], strict=True):
-            part = columns[:, a:b]
-            total += part.T @ part
-    # The mean was rounded to float32: take out what that left.
-    left = (mean[wanted] - centre.astype(np.float64)) * np.sqrt(rows.shape[0])
-    return [total - np.outer(left[a:b], left[a:b]) for total, a, b in zip(sums, edges[:-1], edges[1:], strict=True)]
+def _comoments(rows: RowSource, shift: Singles, parts: list[Ids]) -> list[Floats]:
+    """Exact co-moment of each group of columns, in one pass; `shift`, (D,), is about their mean."""
+    n, width = rows.shape
+    wanted = np.concatenate([*parts, np.empty(0, dtype=np.int64)])
+    # Groups of one size are multiplied together.
+    sizes = sorted({len(part) for part in parts})
+    alike = [[at for at, part in enumerate(parts) if len(part) == size] for size in sizes]
+    places = np.cumsum([0, *(len(part) for part in parts)])
+    picks = [np.concatenate([np.arange(places[at], places[at + 1]) for at in group]) for group in alike]
+    order = wanted[np.concatenate([*picks, np.empty(0, dtype=np.int64)])]
+    products = [np.zeros((len(group), size, size)) for size, group in zip(sizes, alike, strict=True)]
+    sums, ones = np.zeros(width), np.ones(_step(rows), dtype=np.float32)
+    centred = np.empty((len(ones), width), dtype=np.float32)
+    gathered = np.empty((len(ones), len(order)), dtype=np.float32)
+    for _, chunk in rows.chunks(len(ones)):
+        here, columns = centred[: len(chunk)], gathered[: len(chunk)]
+        np.subtract(chunk, shift, out=here)
+        sums += ones[: len(chunk)] @ here
+        np.take(here, order, axis=1, out=columns, mode="clip")
+        start = 0
+        for total in products:
+            groups, size, _ = total.shape
+            block = columns[:, start : start + groups * size].reshape(len(chunk), groups, size)
+            total += block.transpose(1, 2, 0) @ block.transpose(1, 0, 2)
+            start += groups * size
+    if not np.isfinite(sums).all():
+        broken = int(np.flatnonzero(~np.isfinite(sums))[0])
+        raise StatisticsError(f"Column {broken} holds NaN or infinity: the model or the data is broken.")
+    found: list[Floats] = [np.empty(0)] * len(parts)
+    for group, total in zip(alike, products, strict=True):
+        for at, product in zip(group, total, strict=True):
+            # Rows were centred on the mean of the sample: take out what that left.
+            left = sums[parts[at]] / np.sqrt(n)
+            found[at] = product - np.outer(left, left)
+    return found

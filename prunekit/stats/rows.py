@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -120,7 +121,7 @@ class RowStore:
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Rows]]:
         """Chunks of rows in order: (index of the first row, (k, D) read-only array valid until the next chunk).
 
-        `size` is the number of rows; by default a chunk holds 32 MB.
+        `size` is the number of rows; by default a chunk holds 32 MB. Of a file, the next one is read meanwhile, into a buffer of its own.
         """
         step = size or max(1, _CHUNK_BYTES // (4 * max(self.width, 1)))
         if self._memory is not None:
@@ -129,13 +130,32 @@ class RowStore:
             for start in range(0, len(self), step):
                 yield start, view[start : start + step]
             return
-        buffer = np.empty((min(step, len(self)), self.width), dtype=np.float32)
-        for start in range(0, len(self), step):
-            count = min(step, len(self) - start)
-            _read(self._descriptor(), buffer[:count], self._offset + start * self.width * 4)
-            chunk = buffer[:count].view()
-            chunk.flags.writeable = False
-            yield start, chunk
+        buffers = [np.empty((min(step, len(self)), self.width), dtype=np.float32) for _ in range(2)]
+
+        def read(start: int) -> Rows:
+            chunk = buffers[start // step % 2][: min(step, len(self) - start)]
+            _read(self._descriptor(), chunk, self._offset + start * self.width * 4)
+            return chunk
+
+        # The next chunk is read while this one is worked on.
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, 0) if len(self) else None
+            for start in range(0, len(self), step):
+                assert ahead is not None
+                chunk = ahead.result().view()
+                chunk.flags.writeable = False
+                if start + step < len(self):
+                    ahead = reader.submit(read, start + step)
+                yield start, chunk
+
+    def some(self, rows: NDArray[np.int64]) -> Rows:
+        """A copy of a few rows, whose indices must ascend, (k, D); nothing else is read."""
+        if self._memory is not None:
+            return self._memory[rows]
+        found = np.empty((len(rows), self.width), dtype=np.float32)
+        for into, row in zip(found, rows.tolist(), strict=True):
+            _read(self._descriptor(), into, self._offset + row * self.width * 4)
+        return found
 
     def matrix(self, columns: slice = slice(None)) -> Rows:
         """A copy of the matrix in memory, or of some neighbouring columns: chunks themselves share one buffer and cannot be gathered."""
