@@ -202,5 +202,9 @@ def quick() -> Iterator[None]:
     """Latency is measured for as short as may be: no test looks at it."""
     of_files = functools.partial(latency_of_files, min_rounds=2, max_seconds=0.0)
     of_random = functools.partial(compare, min_rounds=2, max_seconds=0.0)
-    with patch("prunekit.stages.ship.latency_of_files", of_files), patch("prunekit.stages.bare.compare", of_random):
+    with (
+        patch("prunekit.stages.ship.latency_of_files", of_files),
+        patch("prunekit.stages.frontier.latency_of_files", of_files),
+        patch("prunekit.stages.bare.compare", of_random),
+    ):
         yield
