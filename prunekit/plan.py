@@ -206,9 +206,12 @@ class Plan(_Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Read a plan file; raises PlanError."""
+        """Read a plan file, or the plan.json of a directory that prunekit wrote; raises PlanError."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / "plan.json"
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PlanError(f"The plan {str(path)!r} cannot be read: {error}") from None
         return cls.from_json(text, name=str(path))

@@ -13,7 +13,7 @@ from prunekit.cli.describe import describe_plan
 
 @app.command()
 def show(
-    plan: Annotated[Path, Argument(metavar="PLAN", help="A plan.json.")],
+    plan: Annotated[Path, Argument(metavar="PLAN", help="A plan.json, or a directory that holds one.")],
     other: Annotated[Path | None, Argument(metavar="OTHER", help="Another one, to compare with.")] = None,
 ) -> None:
     """Print what a plan keeps, unit by unit, or what two plans keep differently, the first one's first."""

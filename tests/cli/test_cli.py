@@ -227,6 +227,9 @@ def test_show(tmp_path: Path) -> None:
     assert [line.split() for line in shown[1:]] == [["blocks", "2", "of", "4", "0-1"], ["heads", "of", "block", "0", "1", "of", "2", "1"]]
     assert prunekit("show", "a.json", "b.json", cwd=tmp_path).stdout == "blocks: 2 of 4 (0-1) | 3 of 4 (0-2)\n"
     assert prunekit("show", "a.json", "a.json", cwd=tmp_path).stdout == "the two plans keep the same\n"
+    (tmp_path / "slim").mkdir()
+    (tmp_path / "a.json").rename(tmp_path / "slim" / "plan.json")
+    assert prunekit("show", "slim", cwd=tmp_path).stdout.splitlines() == shown
 
 
 def test_show_of_a_plan_that_keeps_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
