@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from prunekit.cli.base import app
 from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens
-from prunekit.errors import ParameterError
+from prunekit.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
     from prunekit.measure.results import Benchmark
@@ -134,9 +134,15 @@ def _check_file(name: str, path: Path | None) -> None:
 def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
     from prunekit.measure.formats import FORMATS, to_markdown
 
-    for name, path in files.items():
-        if path is not None:
-            path.write_text(FORMATS[name](found), encoding="utf-8")
+    texts = {path: FORMATS[name](found) for name, path in files.items() if path is not None}
+    for path, text in texts.items():
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from None
     if summary := os.environ.get(_SUMMARY):
         with open(summary, "a", encoding="utf-8") as file:
             file.write(to_markdown(found))

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from prunekit.errors import OutputError, ParameterError, PrunekitError
+from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 
 EXPORT = "export.json"
 RECIPE = "recipe.yaml"
@@ -31,10 +31,10 @@ _MARKS = {
     EXPORT: {"version", "head", "parity"},
     "analysis.json": {"version", "model", "analyzers"},
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # safetensors and onnx wrap what the system said in errors of their own.
-_FULL_TEXT = ("No space left on device", "Disk quota exceeded")
+_FULL_TEXT = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compress") -> Path:
@@ -153,7 +153,7 @@ class ArtefactWriter:
         try:
             if error is None:
                 self._commit()
-            elif isinstance(error, Exception) and not isinstance(error, PrunekitError):
+            elif isinstance(error, Exception):
                 said = self._of_the_disk(error)
                 if said is not None:
                     raise said from error
@@ -203,11 +203,14 @@ class ArtefactWriter:
         return OutputError(f"The output directory {self._shown!r} cannot be written: {error.strerror or error}.")
 
     def _of_the_disk(self, error: Exception) -> OutputError | None:
-        """What an error says of the output, if it is about that."""
-        if isinstance(error, OSError):
-            ours = error.filename is not None and str(error.filename).startswith(str(self._folder))
-            if error.errno in _FULL or (ours and error.errno in _DENIED):
-                return self._failed(error)
+        """What an error says of the output, if it is about that; the folder it was met in has a name that nobody knows."""
+        if isinstance(error, PrunekitError) and not isinstance(error, (OutputError, ExportError)):
+            return None
+        cause = error.__cause__ if isinstance(error, PrunekitError) else error
+        if isinstance(cause, OSError):
+            ours = cause.filename is not None and str(cause.filename).startswith(str(self._folder))
+            if cause.errno in _FULL or (ours and cause.errno in _DENIED):
+                return self._failed(cause)
         for text in _FULL_TEXT:
             if text in str(error):
                 return OutputError(f"The output directory {self._shown!r} cannot be written: {text}.")

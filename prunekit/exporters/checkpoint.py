@@ -151,7 +151,7 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
         if tokenizer is not None:
             save_tokenizer(tokenizer, directory)
     except OSError as error:
-        raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from None
+        raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from error
     return weights
 
 

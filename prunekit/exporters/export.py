@@ -14,7 +14,7 @@ from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
-from prunekit.exporters.onnx import OPSET, OnnxFile
+from prunekit.exporters.onnx import OPSET, OnnxFile, check_opset
 from prunekit.exporters.parity import SHAPES
 from prunekit.exporters.passes import Level
 from prunekit.exporters.precision import FILES, lower
@@ -22,7 +22,7 @@ from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.measure.records import Environment, Fidelity, Parity, environment
-from prunekit.measure.session import OnnxSession
+from prunekit.measure.session import OnnxSession, provider_of
 
 Dtype = Literal["fp32", "fp16", "int8"]
 Device = Literal["cpu", "cuda"]
@@ -167,8 +167,8 @@ def export(
     OutputError
         A place that cannot be written.
     """
-    level: Level = optimize or ("O1" if device == "cpu" else "O2")
-    _check(dtype, level, device)
+    level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
+    _check(dtype, level, device, opset)
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     with ArtefactWriter(out, overwrite) as folder:
@@ -185,10 +185,18 @@ def export(
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, level: str, device: str) -> None:
+def _check(dtype: str, level: str, device: str, opset: int) -> None:
+    """What is wrong with the options is said before anything is loaded."""
     for name, value, known in (("dtype", dtype, Dtype), ("optimize", level, Level), ("device", device, Device)):
         if value not in get_args(known):
             raise ParameterError(name, "export", f"one of {', '.join(get_args(known))}", value)
+    check_opset(opset, of="export")
+    if dtype == "int8" and device == "cuda":
+        raise ParameterError("dtype", "export", "fp32 or fp16 for cuda", dtype, "onnxruntime runs int8 products on the processor.")
+    if dtype == "int8" and level == "O2":
+        must = "none or O1 for int8"
+        raise ParameterError("optimize", "export", must, level, "Attention that is fused in the file would stay in float32.")
+    provider_of(device)
 
 
 def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:

@@ -271,9 +271,14 @@ def onnx_bytes(path: Path) -> int:
     return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
 
 
-def _check(model: nn.Module, inputs: tuple[str, ...], opset: int) -> None:
+def check_opset(opset: int, *, of: str = "export_onnx") -> None:
+    """Raise ParameterError where an operator set is not one that can be written."""
     if not _OPSETS[0] <= opset <= _OPSETS[1]:
-        raise ParameterError("opset", "export_onnx", f"{_OPSETS[0]} to {_OPSETS[1]}", opset)
+        raise ParameterError("opset", of, f"{_OPSETS[0]} to {_OPSETS[1]}", opset)
+
+
+def _check(model: nn.Module, inputs: tuple[str, ...], opset: int) -> None:
+    check_opset(opset)
     if not inputs or not set(inputs) <= set(INPUTS):
         raise ParameterError("inputs", "export_onnx", f"of {', '.join(INPUTS)}", ", ".join(inputs) or "nothing")
     other = next(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from prunekit.errors import ModelError, ParameterError
 from prunekit.measure.backends import BACKENDS
-from prunekit.measure.backends.base import Backend, Source
+from prunekit.measure.backends.base import INPUTS, Backend, Source
+from prunekit.measure.counts import read_graph
 
 _ONNX = ("onnx/model.onnx", "model.onnx")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pruned.safetensors")
@@ -137,7 +138,7 @@ def prepare(candidate: Candidate, scratch: Path) -> Candidate:
     Raises
     ------
     ModelError
-        A backend that reads checkpoints, and a bare ONNX file.
+        A backend that reads checkpoints, and a bare ONNX file; an ONNX file that does not take tokens.
     ExportError
         A checkpoint that cannot be exported.
     """
@@ -147,6 +148,7 @@ def prepare(candidate: Candidate, scratch: Path) -> Candidate:
             raise ModelError(f"The backend {backend.name!r} reads a checkpoint; {str(source.path)!r} has none.")
         return candidate
     if source.onnx is not None:
+        _check_inputs(source.onnx)
         return candidate
     assert source.folder is not None
     # PyTorch is only needed where a file has to be made.
@@ -154,3 +156,11 @@ def prepare(candidate: Candidate, scratch: Path) -> Candidate:
 
     made = export(source.folder, scratch / f"{len(list(scratch.iterdir()))}")
     return replace(candidate, source=replace(source, onnx=made.path / _ONNX[0]))
+
+
+def _check_inputs(path: Path) -> None:
+    graph = read_graph(path).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    unknown = [value.name for value in graph.input if value.name not in (*INPUTS, *stored)]
+    if unknown:
+        raise ModelError(f"The ONNX file {str(path)!r} takes {', '.join(unknown)}; what can be timed takes some of {', '.join(INPUTS)}.")

@@ -77,7 +77,10 @@ def vocabulary_size(source: Source) -> int:
         Where neither says so.
     """
     if source.folder is not None:
-        fields = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        try:
+            fields = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The model {str(source.path)!r} has a config.json that cannot be read: {error}") from None
         if isinstance(fields, dict) and isinstance(fields.get("vocab_size"), int):
             return int(fields["vocab_size"])
     if source.onnx is not None:

@@ -38,6 +38,20 @@ def runtime(device: str = "cpu") -> Any:
     return onnxruntime
 
 
+def provider_of(device: str) -> tuple[Any, str]:
+    """Import onnxruntime, and name its execution provider for a device, "cpu" or "cuda".
+
+    Raises
+    ------
+    DependencyError
+        No onnxruntime, or one that does not know the device.
+    """
+    ort, provider = runtime(device), _DEVICES[device]
+    if provider not in ort.get_available_providers():
+        raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {_EXTRAS[device]}")
+    return ort, provider
+
+
 class OnnxSession:
     """An ONNX file, loaded.
 
@@ -90,10 +104,7 @@ class OnnxSession:
         self.path, self.threads, self.device = Path(path), threads, device
         if not self.path.is_file():
             raise ModelError(f"The ONNX file {str(path)!r} does not exist.")
-        ort = runtime(device)
-        provider = _DEVICES[device]
-        if provider not in ort.get_available_providers():
-            raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {_EXTRAS[device]}")
+        ort, provider = provider_of(device)
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _FATAL_ONLY

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Batch = Mapping[str, NDArray[np.int64]]
+#: What a batch holds.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
