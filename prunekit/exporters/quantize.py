@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from prunekit.errors import ExportError
+from prunekit.measure.counts import SIX_BITS
 
 #: Matrices with fewer rows or columns stay: a head of few classes or two token types save nothing, and much hangs on them.
 NARROW = 8
@@ -208,7 +209,7 @@ class _Writer:
         """
         if (table, False) not in self._weights:
             rounded, scales = rounded_columns(self._finite(table), PACKED_LIMIT)
-            self._weights[table, False] = self._add(f"{table}_6bit", packed(rounded)), self._add(f"{table}_scale", scales)
+            self._weights[table, False] = self._add(table + SIX_BITS, packed(rounded)), self._add(f"{table}_scale", scales)
         rows, names = self._weights[table, False]
         quarter = self.tensors[table].dims[1] // 4
         lower, upper = (self._once(f"six_bits/{value:b}", np.array(value, dtype=np.uint8)) for value in (0b111111, 0b11000000))

@@ -20,6 +20,8 @@ from prunekit.measure.profile import NodeRun, profile
 Shape = tuple[int, ...]
 
 _WEIGHTS = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT4", "UINT4"))
+#: End of the name of a table in six bits, four numbers in three bytes.
+SIX_BITS = "_6bit"
 #: Nodes whose output is a matrix product over the last axis of the first input.
 _PRODUCTS = {
     "MatMul", "Gemm", "FusedMatMul", "FusedGemm", "GemmFastGelu", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
@@ -45,8 +47,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def params_of(model: onnx.ModelProto) -> int:
-    """Elements of all weights, in whatever precision; scales and zero points of a quantised file are among them."""
-    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _WEIGHTS)
+    """Numbers in all weights, in whatever precision; scales and zero points of a quantised file are among them."""
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type in _WEIGHTS]
+    return sum(math.prod(tensor.dims) * 4 // (3 if tensor.name.endswith(SIX_BITS) else 4) for tensor in weights)
 
 
 def bytes_of(path: Path, model: onnx.ModelProto) -> int:
