@@ -60,7 +60,7 @@ class Ablation(Result):
         untouched, refitted = self.kept[self.enough], self.refitted[self.enough_refitted]
         lines = [
             f"{_go(self.enough_refitted, total)} within 1% of {said(self.dense)} if the head is refitted ({said(refitted)} then), "
-            f"{_go(self.enough, total)} with the head untouched ({said(untouched)})"
+            f"{_go(self.enough, total)} with the head untouched{'' if self.enough == total else f' ({said(untouched)})'}"
         ]
         if self.layers:
             one = len(self.free) == 1

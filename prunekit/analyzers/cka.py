@@ -115,6 +115,8 @@ class Cka(Result):
             names = layer_names(len(found.within))
             cuts = () if found.blocks is None else (found.blocks.cut,)
             note = f"1 means that two layers say the same up to a rotation. {_capital(_blocks_said(found))}."
+            if np.isnan(found.within.diagonal()).any():
+                note += " A layer that says the same of every row is left blank."
             shown.append(
                 Heatmap(f"Similarity of layers, {_SAID[kind]}", found.within, names, names, "layer", "layer", "linear CKA", note, cuts=cuts)
             )

@@ -48,7 +48,7 @@ class Heatmap:
     unit : str
         What a cell is, with its unit.
     low, high : float
-        Values of the palest and of the fullest colour.
+        Values of the palest and of the fullest colour; with a low below 0 the palest is 0, and negative values have a colour of their own.
     digits : int
         Decimals shown in a cell.
     cuts : tuple of int

@@ -44,12 +44,8 @@ class Knowledge(Result):
 
     def summary(self) -> tuple[str, ...]:
         """The lowest layer that is enough, the best single layer, selectivity, and the base."""
-        names, last = layer_names(len(self.model.alone)), len(self.model.alone) - 1
-        lines = [
-            "within "
-            + ", ".join(f"{delta:.0%} of all layers together: layers up to {names[layer]}" for delta, layer in self.enough.items())
-            + f" of {last} ({self.metric.value} {said(self.metric, self.model.oracle)})"
-        ]
+        names = layer_names(len(self.model.alone))
+        lines = [self._enough()]
         top = int(np.argmax(self.model.alone))
         best = said(self.metric, self.model.alone[top])
         lines.append(f"the best single layer is {names[top]}: {best}; no neuron at all: {said(self.metric, self.model.chance)}")
@@ -64,6 +60,16 @@ class Knowledge(Result):
             where = f", most at layer {names[int(gain.argmax())]} (+{said(self.metric, float(gain.max()))})" if gain.size else ""
             lines.append(f"all layers of the base: {said(self.metric, self.base.oracle)}{where}")
         return tuple(lines)
+
+    def _enough(self) -> str:
+        last = len(self.model.alone) - 1
+        shares: dict[int, list[str]] = {}
+        for delta, layer in self.enough.items():
+            shares.setdefault(layer, []).append(f"{1 - delta:.0%}")
+        named = {0: "the embeddings alone hold", 1: "layer 1 holds", last: f"only all {last} layers hold"}
+        parts = [f"{named.get(layer, f'the first {layer} layers hold')} {' and '.join(each)}" for layer, each in shares.items()]
+        score = f"of the score of all together ({self.metric.value} {said(self.metric, self.model.oracle)})"
+        return ", ".join([f"{parts[0]} {score}", *parts[1:]])
 
     def figures(self) -> tuple[Figure, ...]:
         """Scores over layers, and the same as a table."""

@@ -83,8 +83,8 @@ class Neurons(Result):
             name = min(known, key=lambda each: known[each])
             rand = known.get("random")
             beside = "more than a tenth of them" if rand is None else f"{rand:,}"
-            few = "1 neuron holds" if known[name] == 1 else f"{known[name]:,} neurons ({known[name] / self.width:.1%}) hold"
-            lines.append(f"{few} {whole}, by {name}; at random: {beside}")
+            part = "" if known[name] == 1 else f" ({known[name] / self.width:.1%})"
+            lines.append(f"{_counted(known[name])}{part} hold{'s' if known[name] == 1 else ''} {whole}, by {name}; at random: {beside}")
         off = self.agreement.tau[np.triu_indices(len(self.agreement.names), 1)]
         lines.append(f"Kendall's tau of two rankings is {np.nanmin(off):.2f} to {np.nanmax(off):.2f}, {np.nanmean(off):.2f} on average")
         return tuple(lines)
@@ -103,6 +103,7 @@ class Neurons(Result):
             self.metric.value,
             note,
             reference=("all neurons", self.oracle),
+            chosen=self._chosen(),
             log_x=True,
             percent=percent,
         )
@@ -118,10 +119,38 @@ class Neurons(Result):
             "share in common",
             f"By chance two rankings would share {self.agreement.sizes[middle] / self.width:.1%}.",
         )
-        tau = Heatmap(
-            "Agreement of whole rankings", self.agreement.tau, names, names, "ranking", "ranking", "Kendall's tau", "0 is chance.", low=-1.0
+        said = "1 is the same order, 0 is chance; below 0, in the other colour, what one puts first the other puts last."
+        of = "Agreement of whole rankings"
+        tau = Heatmap(of, self.agreement.tau, names, names, "ranking", "ranking", "Kendall's tau", said, low=-1.0)
+        return curves, self._table(), *self._named(), self._layers(), overlap, tau
+
+    @property
+    def winner(self) -> str | None:
+        """The ranking that holds the first of the shares with the fewest neurons; None where none does."""
+        known = {name: size for name, sizes in self.fewest.items() if (size := sizes[SHARES[0]]) is not None}
+        return min(known, key=lambda each: known[each]) if known else None
+
+    def _chosen(self) -> tuple[str, float, float] | None:
+        if self.winner is None:
+            return None
+        size = self.fewest[self.winner][SHARES[0]]
+        assert size is not None
+        return f"{_counted(size)}, {SHARES[0]:.0%}", float(size), dict(self.traces[self.winner])[size]
+
+    def _named(self) -> tuple[Table, ...]:
+        """The neurons of the smallest set that holds the first of the shares, layer by layer."""
+        if self.winner is None:
+            return ()
+        ids = np.sort(self.first[self.winner][: self.fewest[self.winner][SHARES[0]]])
+        names = layer_names(self.width // self.hidden)
+        rows = tuple(
+            (names[layer], str(len(dims)), ", ".join(map(str, dims)))
+            for layer in np.unique(ids // self.hidden)
+            for dims in [ids[ids // self.hidden == layer] % self.hidden]
         )
-        return curves, self._table(), self._layers(), overlap, tau
+        title = f"The {_counted(len(ids))} of {self.winner} that hold{'s' if len(ids) == 1 else ''} {SHARES[0]:.0%}"
+        note = "Dimensions of a layer's vector, counted from 0. Other sets may do as well: neurons say much of what others say."
+        return (Table(title, ("layer", "neurons", "which"), rows, -1, note),)
 
     def _table(self) -> Table:
         rows = tuple(
@@ -129,7 +158,8 @@ class Neurons(Result):
             for name, sizes in self.fewest.items()
         )
         header = ("ranking", *(f"neurons for {share:.0%}" for share in SHARES))
-        return Table("Fewest neurons", header, rows, 0, "Sizes are about a quarter apart; both the score and its smoothed curve must hold.")
+        note = "Sizes are about a quarter apart; both the score and its smoothed curve must hold. The row in colour needs the fewest."
+        return Table("Fewest neurons", header, rows, -1 if self.winner is None else list(self.fewest).index(self.winner), note)
 
     def _layers(self) -> Bars:
         count = self.width // self.hidden
@@ -186,6 +216,10 @@ def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
         "random": np.random.default_rng(seed).permutation(ids),
     }
     return found
+
+
+def _counted(size: int) -> str:
+    return "1 neuron" if size == 1 else f"{size:,} neurons"
 
 
 def _completed(order: Ids, alive: NDArray[np.bool_]) -> Ids:

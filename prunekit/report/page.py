@@ -8,14 +8,15 @@ from html import escape
 from prunekit.analyzers.figures import Table
 from prunekit.report.words import NOT_MET
 
+_LONG = 40  # characters of a table's cell that may be broken
 _STYLE = """
 :root { color-scheme: light dark;
   --paper: #fdfdfb; --ink: #1c1f23; --muted: #5d646d; --rule: #e3e4df; --soft: #f2f3ee;
-  --slim: #0b6e69; --slim-soft: #cfe5e2; --dense: #6b7280; --other: #a2a7ae; --bad: #b3261e;
+  --slim: #0b6e69; --slim-soft: #cfe5e2; --dense: #6b7280; --other: #a2a7ae; --bad: #b3261e; --shadow: #00000030;
   --c1: #b45f06; --c2: #5b4fb3; --c3: #a02c5a; --c4: #3d7a1f; --c5: #2b6cb0; --c6: #8a6d00; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171a; --ink: #e7e8e5; --muted: #9aa2ab; --rule: #2b3036; --soft: #1c2024;
-  --slim: #5fcfc4; --slim-soft: #1d4744; --dense: #a5adb8; --other: #6b737d; --bad: #ff8a80;
+  --slim: #5fcfc4; --slim-soft: #1d4744; --dense: #a5adb8; --other: #6b737d; --bad: #ff8a80; --shadow: #ffffff38;
   --c1: #f0a35e; --c2: #a99ef5; --c3: #f08bb4; --c4: #8fce6b; --c5: #7fb4ee; --c6: #d9c04a; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -54,7 +55,8 @@ svg .whisker.dense { stroke: var(--dense); } svg .dot.dense { fill: var(--dense)
 svg .curve { fill: none; stroke: var(--slim); stroke-width: 2; stroke-linejoin: round; }
 svg .chosen { fill: none; stroke: var(--slim); stroke-width: 2; }
 svg .bar.whole { fill: var(--soft); } svg .bar.slim { fill: var(--slim); }
-svg .heat { fill: var(--slim); } svg .blank { fill: var(--soft); } svg .cut { stroke: var(--ink); stroke-width: 1.5; }
+svg .heat { fill: var(--slim); } svg .heat.below { fill: var(--c1); }
+svg .blank { fill: var(--soft); } svg .cut { stroke: var(--ink); stroke-width: 1.5; }
 svg .number { font-size: 11.5px; } svg .number.over { fill: var(--paper); }
 .c0 { --c: var(--slim); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); }
 .c4 { --c: var(--c4); } .c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--other); }
@@ -65,13 +67,19 @@ svg .interval { stroke-width: 1.5; opacity: .55; }
 h3 { font-size: .9375rem; font-weight: 620; margin: 1.6rem 0 .3rem; }
 figcaption { color: var(--muted); font-size: .875rem; max-width: 44rem; }
 figure .scroll { margin: .4rem 0; }
-.scroll { overflow-x: auto; margin: 1rem 0 .5rem; }
+/* What goes on beyond an edge throws a shadow there, which its own end covers. */
+.scroll { overflow-x: auto; margin: 1rem 0 .5rem; background:
+    linear-gradient(90deg, var(--paper) 40%, transparent) left / 2.5rem 100% no-repeat local,
+    linear-gradient(270deg, var(--paper) 40%, transparent) right / 2.5rem 100% no-repeat local,
+    linear-gradient(90deg, var(--shadow), transparent) left / .8rem 100% no-repeat scroll,
+    linear-gradient(270deg, var(--shadow), transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.4; }
 caption { text-align: left; color: var(--muted); padding-bottom: .4rem; }
 th, td { text-align: right; padding: .42rem 0 .42rem 1.1rem; border-bottom: 1px solid var(--rule);
   white-space: nowrap; vertical-align: baseline; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { color: var(--muted); font-weight: 500; border-bottom-color: var(--dense); }
+th { color: var(--muted); font-weight: 500; border-bottom-color: var(--dense); white-space: normal; }
+td.long { white-space: normal; min-width: 11rem; padding-left: 2rem; }
 tr.strong td { font-weight: 650; color: var(--slim); }
 td.bad { color: var(--bad); font-weight: 650; }
 ul { padding-left: 1.1rem; margin: .5rem 0; } li { margin: .3rem 0; }
@@ -102,4 +110,9 @@ def table(numbers: Table, *, caption: bool = True) -> str:
 
 def _table_row(cells: tuple[str, ...], *, strong: bool) -> str:
     opened = '<tr class="strong">' if strong else "<tr>"
-    return opened + "".join(f'<td class="bad">{cell}</td>' if cell == NOT_MET else f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    return opened + "".join(_table_cell(cell) for cell in cells) + "</tr>"
+
+
+def _table_cell(cell: str) -> str:
+    css = ' class="bad"' if cell == NOT_MET else ' class="long"' if len(cell) > _LONG else ""
+    return f"<td{css}>{escape(cell)}</td>"

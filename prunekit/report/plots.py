@@ -83,21 +83,29 @@ def _cell(figure: Heatmap, i: int, j: int, x: float, y: float, cell: float) -> s
     box = f'x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
     if math.isnan(value):
         return f'<rect {box} class="blank"><title>{escape(said)}not defined</title></rect>'
-    full = min(1.0, max(0.0, (value - figure.low) / (figure.high - figure.low)))
+    css, full = _heat(figure, value)
     shown = f"{value:.{figure.digits}f}"
-    drawn = f'<rect {box} class="heat" fill-opacity="{full:.3f}"><title>{escape(said + shown)}</title></rect>'
+    drawn = f'<rect {box} class="{css}" fill-opacity="{full:.3f}"><title>{escape(said + shown)}</title></rect>'
     if cell >= _CELL_NUMBER:
         drawn += text(x + (cell - 1) / 2, y + cell / 2 + 4, shown, "number over" if full > 0.62 else "number", "middle")
     return drawn
 
 
+def _heat(figure: Heatmap, value: float) -> tuple[str, float]:
+    """Colour and opacity of a value: pale is the lowest, or 0 where values have two signs, each with a colour of its own."""
+    if figure.low >= 0:
+        return "heat", min(1.0, max(0.0, (value - figure.low) / (figure.high - figure.low)))
+    return "heat below" if value < 0 else "heat", min(1.0, abs(value) / max(-figure.low, figure.high))
+
+
 def _key(figure: Heatmap, x: float, y: float) -> str:
     """The scale of colours with its ends and its unit."""
     steps, width = 24, 120
+    shades = [_heat(figure, figure.low + (at + 0.5) / steps * (figure.high - figure.low)) for at in range(steps)]
     parts = [
-        f'<rect x="{x + at * width / steps:.1f}" y="{y:.1f}" width="{width / steps + 0.3:.1f}" height="9" class="heat"'
-        f' fill-opacity="{(at + 0.5) / steps:.3f}"/>'
-        for at in range(steps)
+        f'<rect x="{x + at * width / steps:.1f}" y="{y:.1f}" width="{width / steps + 0.3:.1f}" height="9" class="{css}"'
+        f' fill-opacity="{full:.3f}"/>'
+        for at, (css, full) in enumerate(shades)
     ]
     ends = (text(x, y + 23, f"{figure.low:.3g}", "tick"), text(x + width, y + 23, f"{figure.high:.3g}", "tick", "end"))
     return "".join((*parts, *ends, text(x + width + 10, y + 9, figure.unit, "tick")))

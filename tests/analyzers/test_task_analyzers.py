@@ -10,7 +10,7 @@ import pytest
 
 from prunekit.analyzers import knowledge, neurons, vectors
 from prunekit.analyzers.base import Analyzer, Inputs, Subject
-from prunekit.analyzers.figures import Curves, Heatmap
+from prunekit.analyzers.figures import Curves, Heatmap, Table
 from prunekit.errors import StatisticsError
 from prunekit.plan import Source
 from prunekit.report.plots import draw
@@ -62,6 +62,7 @@ def test_layers_know_what_was_put_into_them() -> None:
     assert found.model.alone[0] == found.model.chance
     assert found.model.alone[2] > found.model.alone[1] > found.model.chance + 0.2
     assert found.enough[0.03] == 2
+    assert found.summary()[0].startswith("only all 2 layers hold 99%")
     assert found.types == "rows"
     assert found.model.selectivity is not None
     assert min(found.model.selectivity[1:]) > 0.2
@@ -81,6 +82,15 @@ def test_few_neurons_are_enough_and_the_dead_are_not_among_them() -> None:
     assert neurons.run(inputs(VALUES)).agreement.overlap.shape[1] == 7
     curve = found.figures()[0]
     assert isinstance(curve, Curves)
+    winner = found.winner
+    assert winner is not None
+    size = found.fewest[winner][0.97]
+    assert size == min(each[0.97] for each in found.fewest.values() if each[0.97] is not None)
+    assert curve.chosen == (f"{size} neurons, 97%", size, dict(found.traces[winner])[size])
+    named = next(figure for figure in found.figures() if figure.title == f"The {size} neurons of {winner} that hold 97%")
+    assert isinstance(named, Table)
+    shown = [(int(layer), int(dim)) for layer, count, dims in named.rows for dim in dims.split(", ") if count == str(dims.count(",") + 1)]
+    assert shown == [divmod(at, HIDDEN) for at in sorted(found.first[winner][:size].tolist())]
     assert isinstance(found.figures()[-1], Heatmap)
 
 
