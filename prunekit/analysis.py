@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunekit import __version__
-from prunekit.analyzers.base import MEMORY, Analyzer, Need, Result, Subject, plain
+from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
@@ -31,8 +31,6 @@ VERSION = 1
 ROWS = 2000
 #: Bytes of the rows of each split that are kept in the statistics.
 KEPT = 2**28
-#: Co-moments that probes and rankings hold at once, at most.
-PROBES = 6
 _PARAMETERS = (
     "revision",
     "trust_remote_code",
@@ -150,7 +148,7 @@ def analyze(
         needs = frozenset().union(*(analyzer.needs for analyzer in running))
         notes = _check_labels(inputs, needs)
         outside = None if out_of_domain is None else load_texts(out_of_domain, rows, seed=recipe.seed)
-        memory = _memory(inputs, base, needs)
+        memory = _memory(inputs, base, needs, clusters=any(analyzer.name == "clusters" for analyzer in running))
         stage.say(memory)
         observed = observe(recipe, inputs, base, outside, needs, Path(scratch), stage)
         results: dict[str, Result] = {}
@@ -211,17 +209,18 @@ def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
     return (f"no row of train that was drawn shows {', '.join(missing)}: no probe can tell what it never saw",) if missing else ()
 
 
-def _memory(inputs: Inputs, base: Base | None, needs: Set[Need]) -> str:
+def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bool) -> str:
     """What the statistics will take, said before they are collected."""
     source = inputs.view.source
     width = (source.layers + 1) * source.hidden
     whole = 8 * width**2
     vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
+    made = "made in parts" if clusters else "not made"
+    how = "" if whole <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
+    tree = f"; {whole / 2e6:,.0f} MB for the tree of clusters" if clusters else ""
     probes = f"; up to {PROBES * whole / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
-    how = "" if whole <= MEMORY else " if it were held whole: it is made in parts, and statistics.safetensors is not written"
     return (
-        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}; "
-        f"{whole / 2e6:,.0f} MB for the tree of clusters{probes}; "
+        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}{tree}{probes}; "
         f"{vectors / 1e6:,.0f} MB for rows, in a file where they exceed {LIMIT / 1e6:,.0f} MB"
     )
 

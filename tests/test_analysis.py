@@ -79,7 +79,11 @@ def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     parts = analyze(pair[0], data("text"), analyzers=["cka", "clusters"], rows=80, out=tmp_path / "a", pooling="mean")
     assert parts.statistics is None
     assert {path.name for path in parts.path.iterdir()} == FILES - {"statistics.safetensors"}
-    assert "made in parts" in (parts.path / "analysis.json").read_text()
+    assert "it is made in parts, and statistics.safetensors is not written; 0 MB for the tree" in (parts.path / "analysis.json").read_text()
+    alone = analyze(pair[0], data("text"), analyzers=["cka"], rows=80, out=tmp_path / "alone", pooling="mean")
+    said = next(note for note in alone.page.notes if note.startswith("memory: "))
+    assert "it is not made" in said
+    assert "tree" not in said
     whole = analyze(pair[0], data("text"), rows=80, out=tmp_path / "b", pooling="mean")
     assert {"probes", "neurons"} <= set(whole.skipped)
     assert "dimensions, cka and clusters do without" in whole.skipped["probes"]

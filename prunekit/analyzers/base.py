@@ -28,6 +28,8 @@ from prunekit.tasks import Task
 Ints = NDArray[np.int64]
 #: Bytes that a co-moment may have to be held whole.
 MEMORY = 2 * 2**30
+#: Co-moments that probes and rankings hold at once, at most.
+PROBES = 6
 
 
 class Need(Enum):

@@ -84,7 +84,7 @@ def _cell(figure: Heatmap, i: int, j: int, x: float, y: float, cell: float) -> s
     if math.isnan(value):
         return f'<rect {box} class="blank"><title>{escape(said)}not defined</title></rect>'
     css, full = _heat(figure, value)
-    shown = f"{value:.{figure.digits}f}"
+    shown = f"{round(value, figure.digits) + 0.0:.{figure.digits}f}"  # no -0.00
     drawn = f'<rect {box} class="{css}" fill-opacity="{full:.3f}"><title>{escape(said + shown)}</title></rect>'
     if cell >= _CELL_NUMBER:
         drawn += text(x + (cell - 1) / 2, y + cell / 2 + 4, shown, "number over" if full > 0.62 else "number", "middle")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from prunekit.analyzers.base import MEMORY, Need, Subject
+from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject
 from prunekit.analyzers.base import Inputs as Observed
 from prunekit.analyzers.trees import Sentence, sentences
 from prunekit.arch.view import ModelView
@@ -67,8 +67,8 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
     whole = 8 * ((source.layers + 1) * source.hidden) ** 2
     if whole > MEMORY:
         found[Need.MOMENTS] = (
-            f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB, a few times over, and {MEMORY / 1e9:.1f} GB is the most that "
-            "is taken: dimensions, cka and clusters do without"
+            f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
+            f"{MEMORY / 1e9:.1f} GB is the most that is taken for one: dimensions, cka and clusters do without (--analyzers)"
         )
     if inputs.data.train.trees is None:
         found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
