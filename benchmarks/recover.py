@@ -1,6 +1,7 @@
 """Minutes of training after the cut: accuracy retained at given shares of the layers' parameters, before and after.
 
     python benchmarks/recover.py MODEL SST2_DIR --params 18% 11% 7% --recover 10min --json recover.json --files FILES
+    python benchmarks/recover.py TAGGER UD_EWT_DIR --tags upos --params 12% --recover 10min
     prunekit export MODEL -o DENSE --optimize none
     prunekit bench dense=DENSE 7%=FILES/7%.onnx --data SST2_DIR --batch 1,32
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
+    parser.add_argument("--tags", help="column of a token task")
     parser.add_argument("--params", nargs="+", required=True)
     parser.add_argument("--recover", default="10min")
     parser.add_argument("--seed", type=int, default=0)
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.model, arguments.data)
+    bench = Bench(arguments.model, arguments.data, arguments.tags)
     for share in arguments.params:
         clock = Clock()
         rows = calibration(bench.encoded["train"], arguments.seed)

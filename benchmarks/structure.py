@@ -33,22 +33,25 @@ from prunekit.stages.inputs import calibration
 class Bench:
     """A model, its data, and the rows of the table."""
 
-    def __init__(self, model: str, data: str) -> None:
+    def __init__(self, model: str, data: str, tags: str | None = None) -> None:
         self.loaded = load_model(model)
-        rows = load_data(data, labels=self.loaded.labels)
-        self.task = rows.task
-        self.encoded = {name: encode(part, self.loaded.tokenizer, max_length=128, per_token=False) for name, part in rows.splits.items()}
+        rows = load_data(data, labels=self.loaded.labels, tags=tags)
+        self.task, tokenizer = rows.task, self.loaded.tokenizer
+        self.encoded = {name: encode(part, tokenizer, max_length=128, per_token=self.task.per_token) for name, part in rows.splits.items()}
         self.dense = {name: self.measure(self.loaded.model, name) for name in ("validation", "test")}
         self.rows: list[dict[str, object]] = []
         print(json.dumps({"dense": {name: found["accuracy"] for name, found in self.dense.items()}}), flush=True)
 
     def measure(self, model: torch.nn.Module, split: str) -> dict[str, np.ndarray | float]:
-        """Accuracy, and the log-probabilities row by row."""
+        """Accuracy, and the log-probabilities row by row, or word by word."""
         logs, labels = [], []
         with torch.inference_mode():
             for batch in self.encoded[split].batches():
                 tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-                logs.append(model(**tensors).logits.log_softmax(-1).double().numpy())
+                logits = model(**tensors).logits
+                if batch.first is not None:
+                    logits = logits[batch.first[:, 0], batch.first[:, 1]]
+                logs.append(logits.log_softmax(-1).double().numpy())
                 labels.append(batch.labels)
         found, right = np.concatenate(logs), np.concatenate(labels)
         return {"logs": found, "accuracy": float((found.argmax(-1) == right).mean())}
