@@ -21,7 +21,7 @@ from prunekit.measure.candidates import Candidate, parse, prepare, told_apart
 from prunekit.measure.counts import bytes_of, macs_of, params_of, read_graph, vocabulary_size, weights_of
 from prunekit.measure.gate import CHECKS, Gate
 from prunekit.measure.inputs import Case, check_sizes, data_cases, fixed_case, row_of
-from prunekit.measure.latency import compare, narrow
+from prunekit.measure.latency import compare, narrow, stopwatch
 from prunekit.measure.memory import peak_bytes
 from prunekit.measure.records import Comparison, environment
 from prunekit.measure.results import VERSION, Benchmark, Cost
@@ -205,9 +205,17 @@ def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, t
         table.load(sitting)
         return table.sit(case)
 
-    devices = dict.fromkeys(candidate.backend.device for candidate in table.candidates)
+    devices = ", ".join(dict.fromkeys(candidate.backend.device for candidate in table.candidates))
+    candidates = table.sit(case)
+
+    def all_of_it() -> None:
+        for run in candidates.values():
+            for at in range(len(case.shapes)):
+                run(at)
+
+    all_of_it()
     return compare(
-        table.sit(case),
+        candidates,
         range(len(case.shapes)),
         baseline=table.baseline,
         shapes=case.shapes,
@@ -216,7 +224,8 @@ def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, t
         warmup=1,
         seed=seed,
         threads=threads,
-        device=", ".join(devices),
+        device=devices,
+        lap=stopwatch(threads, devices, all_of_it),
         reopen=reopen,
         enough=lambda ratios: narrow(ratios) and gate.decided(ratios),
     )

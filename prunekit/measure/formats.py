@@ -158,7 +158,7 @@ def to_csv(found: Benchmark) -> str:
     header = (
         "name", "backend", "device", "threads", "batch_size", "mean_length", "comparison", "rounds", "sittings", "average_latency_ms",
         "latency_50_percentile", "latency_90_percentile", "latency_99_percentile", "QPS", "speedup", "speedup_low", "speedup_high",
-        "baseline", "load_s", "peak_bytes", "params", "macs", "macs_length", "nodes", "bytes", "agreement", "datetime",
+        "baseline", "load_s", "peak_bytes", "params", "macs", "macs_length", "nodes", "bytes", "agreement", "datetime", "clock",
     )  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -170,7 +170,7 @@ def to_csv(found: Benchmark) -> str:
             timing.name, cost.backend, cost.device, comparison.threads, comparison.batch_size, comparison.mean_length, label,
             comparison.rounds, len(comparison.sittings), float(np.mean(timing.milliseconds)), timing.p50_ms, timing.p90_ms, timing.p99_ms,
             timing.rows_per_second, *speed, comparison.baseline, cost.load_seconds, cost.peak_bytes, cost.params, cost.macs,
-            cost.macs_length, cost.nodes, cost.bytes, cost.agreement, found.time,
+            cost.macs_length, cost.nodes, cost.bytes, cost.agreement, found.time, comparison.clock,
         )  # fmt: skip
         writer.writerow("" if value is None else value for value in values)
     return text.getvalue()
@@ -229,6 +229,13 @@ def _sentence(verdict: Verdict, baseline: str) -> str:
     return f"{verdict.outcome.upper()}: {verdict.candidate}, {verdict.check}: {said}"
 
 
+_CLOCKS = {
+    "wall": "by the clock on the wall",
+    "thread": "by the processor time of the thread",
+    "process": "by the processor time of the process",
+}
+
+
 def conditions(found: Benchmark) -> str:
     """How and where it was measured, in a sentence or two."""
     first = found.comparisons[0]
@@ -236,9 +243,10 @@ def conditions(found: Benchmark) -> str:
         f"{label}: {each.rounds} rounds in {len(each.sittings)} sittings{'' if each.stopped == 'narrow' else ', out of time'}"
         for label, each in zip(found.labels, found.comparisons, strict=True)
     ]
+    clocks = " and ".join(dict.fromkeys(_CLOCKS[each.clock] for each in found.comparisons))
     return (
-        f"Interleaved in one process, {first.threads} thread{'s' * (first.threads != 1)} each; speed is the median of paired ratios with "
-        f"a bootstrap interval ({'; '.join(stops)}). "
+        f"Interleaved in one process, {first.threads} thread{'s' * (first.threads != 1)} each, timed {clocks}; "
+        f"speed is the median of paired ratios with a bootstrap interval ({'; '.join(stops)}). "
         f"{machine(found.environment)}."
     )
 

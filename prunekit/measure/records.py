@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+Clock = Literal["wall", "thread", "process"]
 PACKAGES = (
     "prunekit",
     "torch",
@@ -188,7 +189,8 @@ class Timing:
     ----------
     name : str
     milliseconds : tuple of float
-        Raw wall time of each round, in the order of the rounds; round r is a batch of `Comparison.shapes[Comparison.order[r]]`.
+        Raw time of each round by `Comparison.clock`, in the order of the rounds; round r is a batch of
+        `Comparison.shapes[Comparison.order[r]]`.
     p50_ms, p90_ms, p99_ms : float
         Percentiles of `milliseconds`.
     rows_per_second : float
@@ -254,8 +256,8 @@ class Comparison:
     environment : Environment
     sittings : tuple of int
         The first round of each sitting; the candidates are loaded anew for each.
-    clock : {"wall", "thread"}
-        What the turns were timed by: "thread" is the time that the one thread was at work.
+    clock : {"wall", "thread", "process"}
+        What the turns were timed by: "thread" is the time that the one thread was at work, "process" the processor time of all threads.
     """
 
     baseline: str
@@ -272,7 +274,7 @@ class Comparison:
     ratios: tuple[Ratio, ...]
     environment: Environment
     sittings: tuple[int, ...] = (0,)
-    clock: Literal["wall", "thread"] = "wall"
+    clock: Clock = "wall"
 
     @property
     def rounds(self) -> int:

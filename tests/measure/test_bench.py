@@ -57,6 +57,8 @@ def test_two_files_are_counted_exactly_and_timed_side_by_side(files: dict[str, P
     weights = sum(parameter.numel() for parameter in slim.parameters())
     assert found.cost("slim").params == pytest.approx(weights, rel=0.02)
     assert found.cost("slim").agreement is not None
+    assert {comparison.clock for comparison in found.comparisons} <= {"thread", "process"}
+    assert {each.clock for each in prunekit.bench(files["dense"], threads=2, **QUICK).comparisons} == {"wall"}
     assert found.ratio() == found.ratio("slim", "batch 1, 5 tokens")
 
 

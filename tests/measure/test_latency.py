@@ -255,6 +255,29 @@ def test_one_thread_is_timed_by_its_own_time() -> None:
     assert stopwatch(1) is (time.thread_time if fine else time.perf_counter)
 
 
+@pytest.mark.parametrize(("own", "whole", "name"), [(1.0, 1.01, "thread_time"), (1.0, 1.1, "process_time"), (0.0, 1.0, "process_time")])
+def test_work_of_other_threads_is_timed_by_the_process(own: float, whole: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = {"thread_time": Clock(), "process_time": Clock()}
+
+    def work() -> None:
+        clocks["thread_time"].now += own
+        clocks["process_time"].now += whole
+
+    for each, clock in clocks.items():
+        monkeypatch.setattr(time, each, clock)
+    if time.get_clock_info("thread_time").resolution <= 1e-6:
+        assert stopwatch(1, "cpu", work) is clocks[name]
+    assert stopwatch(2, "cpu", work) is stopwatch(1, "cpu, cuda", work) is time.perf_counter
+
+
+def test_the_clock_is_recorded() -> None:
+    def work(_: int) -> None:
+        sum(range(1000))
+
+    for clock, name in ((time.thread_time, "thread"), (time.process_time, "process"), (time.perf_counter, "wall")):
+        assert compare({"dense": work}, [0], baseline="dense", shapes=[(1, 1)], min_rounds=1, max_seconds=0.0, lap=clock).clock == name
+
+
 def test_a_clock_that_stands_still_is_an_error() -> None:
     with pytest.raises(StatisticsError, match="The clock did not move"):
         race({"dense": lambda batch: 1.0, "slim": lambda batch: 0.0})
