@@ -1,10 +1,10 @@
-"""False alarms and misses of the gate: a model against itself, and against itself with a tenth more work planted.
+"""False alarms and misses of the gate: a model against itself, and against itself with work planted that takes a tenth more time.
 
     python benchmarks/gate.py MODEL_DIR DATA --runs 20 --json benchmarks/results/gate.json
 
 The planted file has one more matrix product in each layer of the ONNX graph, of weights that are zero, so that its answers are
-the same; its width is such that the multiply-accumulates of the whole file grow by the share asked for. Results are appended
-run by run, and a second call goes on where the first one stopped: on a shared machine, do a few runs at a time (--seconds).
+the same. How wide it must be to take that much more time is found before the series, by benchmarks without a gate. Results are
+appended run by run, and a second call goes on where the first one stopped: do a few runs at a time (--seconds).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from onnx import helper, numpy_helper
 
 import prunekit
 from prunekit.exporters.export import export
+
+_CLOSE = 0.05  # of the growth asked for: 10% is 9.5% to 10.5%
 
 
 def plant(path: Path, to: Path, share: float) -> Path:
@@ -58,12 +60,34 @@ def plant(path: Path, to: Path, share: float) -> Path:
     return to
 
 
+def calibrate(dense: Path, planted: Path, slower: float, data: str, batch: int, budget: float) -> float:
+    """The share of work that takes `slower` more time; the file with it is left at `planted`."""
+    share = slower
+    for turn in range(6):
+        plant(dense, planted, share)
+        found = prunekit.bench(
+            f"planted=ort:{planted}",
+            baseline=f"dense=ort:{dense}",
+            data=data,
+            batch_sizes=[batch],
+            time_budget=budget,
+            memory=False,
+            seed=1000 + turn,
+        )
+        growth = 1 / found.ratio().value - 1
+        print(f"{share:.2%} more work takes {growth:.2%} more time", flush=True)
+        if abs(growth - slower) <= _CLOSE * slower:
+            return share
+        share *= slower / growth
+    raise SystemExit("No share of work takes as much more time as was asked for: give more --budget.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a checkpoint's directory")
     parser.add_argument("data")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--share", type=float, default=0.1, help="of the work that is planted")
+    parser.add_argument("--slower", type=float, default=0.1, help="how much more time the planted work must take")
     parser.add_argument("--allowed", type=float, default=0.05)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--budget", type=float, default=10.0, help="seconds a run")
@@ -74,7 +98,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
         dense = export(arguments.model, Path(folder) / "dense").path
-        planted = plant(dense / "onnx/model.onnx", dense / "onnx/planted.onnx", arguments.share)
+        planted = dense / "onnx/planted.onnx"
+        if rows:
+            share = rows[0]["share"]
+            plant(dense / "onnx/model.onnx", planted, share)
+        else:
+            share = calibrate(dense / "onnx/model.onnx", planted, arguments.slower, arguments.data, arguments.batch, arguments.budget)
         for run in range(len(rows) // 2, arguments.runs):
             if time.monotonic() - begin > arguments.seconds:
                 break
@@ -105,6 +134,8 @@ def main() -> None:
                         "seconds": round(times.seconds, 2),
                         "batch": arguments.batch,
                         "macs": found.cost("candidate").macs,
+                        "clock": times.clock,
+                        "share": round(share, 5),
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)

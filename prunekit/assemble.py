@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +15,7 @@ from prunekit.errors import BudgetError
 from prunekit.exporters.layout import ONNX, Card
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES
+from prunekit.measure.metric import score_of
 from prunekit.measure.records import Comparison, environment
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
@@ -123,12 +125,7 @@ def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> 
     found = []
     for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
         outputs, labels = measured.test[name]
-        low, high = task.interval(outputs, labels, seed=recipe.seed)
-        same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
-        spread = float(reference.var())
-        error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
-        measures = {"value": task.score(outputs, labels), "low": low, "high": high, "agreement": same, "error": error}
-        found.append(file.model_copy(update=measures))
+        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, seed=recipe.seed))))
     return tuple(found)
 
 

@@ -9,14 +9,17 @@ from typing import Annotated
 from typer import Argument, Option
 
 from prunekit.cli.base import app
-from prunekit.cli.options import Out, Overwrite, Quiet, Revision, Trust
+from prunekit.cli.options import DataConfig, Label, Metric, Out, Overwrite, Quiet, Revision, Tags, TextColumn, TextPair, Tokens, Trust
 
 
 @app.command()
 def export(
     model: Annotated[str, Argument(metavar="MODEL", help="Directory that prunekit wrote, any checkpoint's directory, or hub name.")],
     out: Out = Path("prunekit-out"),
-    dtype: Annotated[str, Option("--dtype", metavar="NAME", help="'fp32', 'fp16' or 'int8' [default: fp32].", show_default=False)] = "fp32",
+    dtype: Annotated[
+        str,
+        Option("--dtype", metavar="NAME", help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].", show_default=False),
+    ] = "fp32",
     opset: Annotated[int | None, Option("--opset", metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
     optimize: Annotated[
         str | None,
@@ -30,6 +33,18 @@ def export(
         str, Option("--device", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].", show_default=False)
     ] = "cpu",
     triton: Annotated[bool, Option("--triton", help="Add a model repository of Triton, triton/.", show_default=False)] = False,
+    data: Annotated[
+        str | None,
+        Option("--data", metavar="NAME", help="File, directory or hub name: for int8 to be chosen and calibrated on, and to score files."),
+    ] = None,
+    text: TextColumn = None,
+    text_pair: TextPair = None,
+    label: Label = None,
+    tokens: Tokens = None,
+    tags: Tags = None,
+    data_config: DataConfig = None,
+    metric: Metric = None,
+    seed: Annotated[int, Option("--seed", metavar="N", help="Seed of the rows that are drawn.")] = 0,
     max_length: Annotated[
         int | None, Option("--max-length", metavar="N", help="Longest row that the file must take, in tokens [default: the model's].")
     ] = None,
@@ -54,6 +69,17 @@ def export(
         optimize=optimize,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         triton=triton,
+        data=data,
+        columns={
+            "text": text,
+            "text_pair": text_pair,
+            "label": label,
+            "tokens": tokens,
+            "tags": tags,
+            "config": data_config,
+            "metric": metric,
+        },
+        seed=seed,
         max_length=max_length,
         pooling=pooling,
         revision=revision,
@@ -75,5 +101,12 @@ def export(
     if report.fidelity is not None:
         agree = report.fidelity.agreement
         same = "" if agree is None else f", {agree:.1%} of predictions agree"
-        print(f"{report.dtype} against fp32, on random rows: error {report.fidelity.error:.2%} of the variance of the outputs{same}")
+        rows = "random rows" if report.data is None else f"the test split of {report.data}"
+        print(f"{report.dtype} against fp32, on {rows}: error {report.fidelity.error:.2%} of the variance of the outputs{same}")
+    kept = [weight.name for weight in report.weights if weight.kept]
+    balanced = sum(weight.balanced for weight in report.weights)
+    if kept or balanced:
+        print(f"in fp32: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
+    for name, score in report.scores.items():
+        print(f"{name}: {report.metric} {score.value:.4f} ({score.low:.4f} to {score.high:.4f}) on test")
     print(f"\nwritten to {done.path}")

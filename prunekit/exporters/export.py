@@ -17,14 +17,15 @@ from prunekit.exporters.fidelity import fidelity, replies
 from prunekit.exporters.onnx import OPSET, OnnxFile, check_opset
 from prunekit.exporters.parity import SHAPES
 from prunekit.exporters.passes import Level
-from prunekit.exporters.precision import FILES, lower
+from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
+from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
-from prunekit.measure.records import Environment, Fidelity, Parity, environment
+from prunekit.measure.records import Environment, Fidelity, Parity, Score, WeightError, environment
 from prunekit.measure.session import OnnxSession, provider_of
 
-Dtype = Literal["fp32", "fp16", "int8"]
+Dtype = Literal["fp32", "fp16", "int8", "int8-static"]
 Device = Literal["cpu", "cuda"]
 MODEL = "onnx/model.onnx"
 
@@ -38,7 +39,7 @@ class ExportReport:
     model : str
         The directory or hub name, without what leads to it.
     head : str
-    dtype : {"fp32", "fp16", "int8"}
+    dtype : {"fp32", "fp16", "int8", "int8-static"}
     file : str
         The deployed file, relative to the directory.
     bytes : int
@@ -60,7 +61,15 @@ class ExportReport:
     parity : Parity
         The file in fp32, which is always there, against the PyTorch model.
     fidelity : Fidelity or None
-        The deployed file against that in fp32, on random rows; None where they are one.
+        The deployed file against that in fp32, on the data's test split or on random rows; None where they are one.
+    data : str or None
+        What it was made and measured on.
+    metric : str or None
+        Of the scores; None without data, or for a head that no metric is about.
+    scores : mapping
+        {dtype: metric on the test split} of the file in fp32 and of the deployed one.
+    weights : tuple of WeightError
+        What it costs to quantise each weight alone, and what was done about it; empty without data.
     plan : str or None
         Digest of the plan of a slim model.
     environment : Environment
@@ -82,6 +91,10 @@ class ExportReport:
     device: Device
     parity: Parity
     fidelity: Fidelity | None
+    data: str | None
+    metric: str | None
+    scores: Mapping[str, Score]
+    weights: tuple[WeightError, ...]
     plan: str | None
     environment: Environment
 
@@ -114,6 +127,9 @@ def export(
     optimize: Level | None = None,
     device: Device = "cpu",
     triton: bool = False,
+    data: str | Path | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    seed: int = 0,
     max_length: int | None = None,
     pooling: str | None = None,
     revision: str | None = None,
@@ -129,9 +145,8 @@ def export(
         classification, token classification or question answering, or without one.
     out : path
         The directory to write; it appears whole or not at all.
-    dtype : {"fp32", "fp16", "int8"}
-        Type of the deployed weights; where it is not fp32, the file in fp32 is there too. `compress` and `apply` have the data to try
-        which weights are worth keeping in fp32, and to measure what int8 costs.
+    dtype : {"fp32", "fp16", "int8", "int8-static"}
+        Type of the deployed weights; where it is not fp32, the file in fp32 is there too.
     opset : int
         17 to 20.
     optimize : {"none", "O1", "O2"}, optional
@@ -141,8 +156,16 @@ def export(
         What the file is for, and where it is held against the model.
     triton : bool
         Add a model repository of Triton, `triton/`.
+    data : path or str, optional
+        The task's data, as `prunekit.data.load.load_data` reads it. Validation tells which weights int8 helps or leaves in fp32, train
+        sets the ranges of "int8-static", which needs them, and the files are scored on test. Without data all weights become int8, and
+        the file is compared with that in fp32 on random rows.
+    columns : mapping, optional
+        Of `load_data`'s parameters: text, text_pair, label, tokens, tags, config, metric.
+    seed : int
+        Of the rows that are drawn.
     max_length : int, optional
-        Longest row that the file must take; default: the longest that model and tokenizer allow.
+        Longest row that the file must take, and after which rows of the data are cut; default: the longest that model and tokenizer allow.
     pooling : {"mean", "cls", "last"}, optional
         How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
     revision : str, optional
@@ -159,7 +182,9 @@ def export(
     Raises
     ------
     ParameterError
-        An option that is not allowed.
+        An option that is not allowed, or data that is not for the model's head.
+    DataError
+        Data that cannot be read.
     ModelError
         A model that cannot be loaded or exported.
     ExportError
@@ -168,32 +193,36 @@ def export(
         A place that cannot be written.
     """
     level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
-    _check(dtype, level, device, opset)
+    _check(dtype, level, device, opset, data)
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
+    judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:
         routed = _fp32(source, folder / MODEL, opset, level, device)
-        file, found = routed.file, None
+        low = None
         if dtype != "fp32":
-            file = lower(routed.file, folder / FILES[dtype], dtype).file
-            found = _fidelity(source, routed.file, file)
+            drawn = Samples() if judge is None else judge.samples
+            low = lower(routed.file, folder / FILES[dtype], dtype, **drawn._asdict())
         if triton:
-            write_triton(file.path, folder, Path(out).resolve().name)
+            write_triton((routed.file if low is None else low.file).path, folder, Path(out).resolve().name)
         _write_model_files(source, folder)
-        report = _report(source, dtype, routed, file, found, device, folder)
+        report = _report(source, dtype, routed, low, judge, device, folder)
         (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, level: str, device: str, opset: int) -> None:
+def _check(dtype: str, level: str, device: str, opset: int, data: object) -> None:
     """What is wrong with the options is said before anything is loaded."""
     for name, value, known in (("dtype", dtype, Dtype), ("optimize", level, Level), ("device", device, Device)):
         if value not in get_args(known):
             raise ParameterError(name, "export", f"one of {', '.join(get_args(known))}", value)
     check_opset(opset, of="export")
-    if dtype == "int8" and device == "cuda":
+    if dtype == "int8-static" and data is None:
+        must = "given for int8-static, whose ranges come from rows of its train split"
+        raise ParameterError("data", "export", must, None, "Give --data NAME, or --dtype int8.")
+    if dtype.startswith("int8") and device == "cuda":
         raise ParameterError("dtype", "export", "fp32 or fp16 for cuda", dtype, "onnxruntime runs int8 products on the processor.")
-    if dtype == "int8" and level == "O2":
+    if dtype.startswith("int8") and level == "O2":
         must = "none or O1 for int8"
         raise ParameterError("optimize", "export", must, level, "Attention that is fused in the file would stay in float32.")
     provider_of(device)
@@ -243,8 +272,13 @@ def _write_model_files(source: Source, folder: Path) -> None:
 
 
 def _report(
-    source: Source, dtype: Dtype, routed: Routed, file: OnnxFile, found: Fidelity | None, device: Device, folder: Path
+    source: Source, dtype: Dtype, routed: Routed, low: LowFile | None, judge: Judge | None, device: Device, folder: Path
 ) -> ExportReport:
+    file, found = routed.file, None
+    if low is not None:
+        file = low.file
+        found = _fidelity(source, routed.file, file) if judge is None else judge.fidelity(file, routed.file)
+    files: dict[str, OnnxFile] = {"fp32": routed.file, dtype: file}
     return ExportReport(
         model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
         head=source.head,
@@ -262,6 +296,10 @@ def _report(
         device=device,
         parity=routed.parity,
         fidelity=found,
+        data=None if judge is None else judge.name,
+        metric=None if judge is None or judge.task is None else judge.task.metric.value,
+        scores={} if judge is None else judge.scores(files),
+        weights=() if low is None else low.weights,
         plan=None if source.plan is None else source.plan.digest,
         environment=environment(),
     )

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
+from prunekit.measure.records import Score
 from prunekit.measure.session import OnnxSession
+from prunekit.tasks import Task
 
 if TYPE_CHECKING:
     from prunekit.data.batches import Encoded
@@ -56,3 +58,22 @@ def outputs_of_file(
         found[batch.targets] = values
     assert found is not None
     return found
+
+
+def score_of(task: Task, outputs: NDArray[Any], labels: NDArray[Any], reference: NDArray[Any], *, seed: int = 0) -> Score:
+    """What a file's answers are worth, and how far they are from those of another.
+
+    Parameters
+    ----------
+    task : Task
+    outputs, reference : ndarray of shape (n, C), float
+        Of the file, and of the file in float32.
+    labels : ndarray of shape (n,)
+    seed : int
+        Of the interval.
+    """
+    low, high = task.interval(outputs, labels, seed=seed)
+    same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    spread = float(reference.var())
+    error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
+    return Score(task.score(outputs, labels), low, high, same, error)

@@ -154,6 +154,27 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What a file scores on a split.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The metric and its 95% confidence interval.
+    agreement : float or None
+        Share of predictions that are those of the float32 file; None for values.
+    error : float or None
+        Mean squared difference of the outputs to those of the float32 file, as a share of their variance; None where they do not vary.
+    """
+
+    value: float
+    low: float
+    high: float
+    agreement: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
 class WeightError:
     """What it costs to quantise one weight, alone.
 

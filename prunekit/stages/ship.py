@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from prunekit import __version__
 from prunekit.budget import Unit
-from prunekit.data.batches import encode
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, LowFile, lower
+from prunekit.exporters.rows import samples
 from prunekit.measure.latency import latency_of_files
 from prunekit.measure.metric import outputs_of_file
 from prunekit.plan import Plan
@@ -21,8 +20,6 @@ from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stages.values import Answers, Files, Inputs, Measured, Models, Neurons, space_of
 
-#: Rows on which int8 is tried and calibrated.
-SEARCH = 64
 #: Rows of the larger batches at which latency is measured, where none are named.
 BATCH = 32
 #: Seconds for which time is measured where a budget depends on it.
@@ -60,12 +57,15 @@ def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, fol
     if dtype == "fp32":
         return None
     with stage(dtype):
-        search = text.encoded["validation"].sample(SEARCH, recipe.seed)
-        rows = inputs.data.train
-        chosen = np.random.default_rng(recipe.seed).permutation(len(rows))[:SEARCH]
-        train = encode(rows.take(chosen), text.tokenizer, max_length=recipe.max_length, per_token=inputs.data.task.per_token)
-        batches, calibration = ([batch.inputs for batch in found.batches(max_rows=16)] for found in (search, train))
-        return lower(slim, folder / FILES[dtype], dtype, search=batches, calibration=calibration)
+        drawn = samples(
+            inputs.data.train,
+            text.encoded["validation"],
+            text.tokenizer,
+            max_length=recipe.max_length,
+            per_token=inputs.data.task.per_token,
+            seed=recipe.seed,
+        )
+        return lower(slim, folder / FILES[dtype], dtype, **drawn._asdict())
 
 
 def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, stage: Stages) -> Measured:

@@ -53,13 +53,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--dtype", "int4"], "The 'dtype' parameter of export must be one of fp32, fp16, int8"),
         (["--device", "tpu"], "The 'device' parameter of export must be one of cpu, cuda. Got 'tpu' instead."),
         (["--device", "cuda", "--dtype", "int8"], "The 'dtype' parameter of export must be fp32 or fp16 for cuda."),
+        (["--dtype", "int8-static"], "The 'data' parameter of export must be given for int8-static, whose ranges come from rows of"),
+        (["--data", "absent.csv"], "absent.csv"),
+        (["--data", "ROWS", "--label", "nope"], "'label' parameter"),
+        (["--data", "VALUES"], "The label column 'score' holds values, the model has 2 classes"),
         (["--max-length", "0"], "The 'max_length' parameter of export must be 1 to 64, the longest row that the model takes"),
         (["--pooling", "mean"], "The 'pooling' parameter of export must be left out for a model with a head"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_of_an_option_of_export(options: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    given = ["export", str(checkpoint("sequence")), "-o", str(tmp_path / "out"), *options]
+    places = {"ROWS": str(data("text")), "VALUES": str(data("pair"))}
+    given = ["export", str(checkpoint("sequence")), "-o", str(tmp_path / "out"), *(places.get(option, option) for option in options)]
     assert says in complaint(capfd, given, tmp_path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 import prunekit
 from prunekit import cli
 from prunekit.arch.view import ModelView
-from prunekit.errors import OutputError, ParameterError, ParityError, UnsupportedError
+from prunekit.errors import OutputError, ParameterError, ParityError, PrunekitError, UnsupportedError
 from prunekit.exporters import export as exporting
 from prunekit.exporters import routes
 from prunekit.exporters.checkpoint import save_checkpoint
@@ -124,7 +125,7 @@ def test_the_pooling_is_the_checkpoints_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"dtype": "fp8"}, "'dtype' parameter of export must be one of fp32, fp16, int8. Got 'fp8'"),
+        ({"dtype": "fp8"}, "'dtype' parameter of export must be one of fp32, fp16, int8, int8-static. Got 'fp8'"),
         ({"optimize": "O4"}, "'optimize' parameter of export must be one of none, O1, O2. Got 'O4'"),
         ({"device": "tpu"}, "'device' parameter of export must be one of cpu, cuda"),
         ({"opset": 9}, "'opset' parameter"),
@@ -194,3 +195,52 @@ def test_what_export_wrote_can_be_replaced_when_asked(tmp_path: Path) -> None:
         export(model, tmp_path / "out")
     assert export(model, tmp_path / "out", overwrite=True, max_length=9).report.max_length == 9
     assert load_source(model).space.max_length == 64
+
+
+def test_data_lowers_a_file_as_compress_does(tmp_path: Path) -> None:
+    made = lines.line("uniform")
+    done = export(made.path, tmp_path / "out", dtype="int8", data=lines.data("text"))
+    deployed = made.report.files[1]
+    assert done.report.weights == deployed.weights
+    assert done.report.data == "text"
+    assert done.report.metric == "accuracy"
+    found = done.report.scores["int8"]
+    assert (found.value, found.low, found.high, found.agreement) == (deployed.value, deployed.low, deployed.high, deployed.agreement)
+    assert found.error == pytest.approx(deployed.error)
+    assert done.report.scores["fp32"].value == made.report.files[0].value
+    assert json.loads((done.path / "export.json").read_text())["scores"]["int8"]["value"] == found.value
+
+
+def test_static_ranges_come_from_train(tmp_path: Path) -> None:
+    source = lines.checkpoint("tokens")
+    with pytest.raises(ParameterError, match=r"'data' parameter of export must be given for int8-static.*Give --data NAME"):
+        export(source, tmp_path / "out", dtype="int8-static")
+    done = export(source, tmp_path / "out", dtype="int8-static", data=lines.data("tokens"), columns={"metric": "f1"})
+    kinds = {node.op_type for node in onnx.load(str(done.path / "onnx" / "model_quantized.onnx")).graph.node}
+    assert "QuantizeLinear" in kinds
+    assert "DynamicQuantizeLinear" not in kinds
+    assert done.report.metric == "f1"
+    assert set(done.report.scores) == {"fp32", "int8-static"}
+    # Train of other words has other ranges.
+    other = lines.write_rows(tmp_path / "rows", {"train": [{"tokens": ["banal"] * 3, "tags": [f"LABEL_{tag}" for tag in range(3)]}] * 70})
+    for name in ("validation", "test"):
+        (other / f"{name}.jsonl").write_bytes((lines.data("tokens") / f"{name}.jsonl").read_bytes())
+    narrow = export(source, tmp_path / "narrow", dtype="int8-static", data=other, columns={"metric": "f1"})
+    one, two = ((each.path / "onnx" / "model_quantized.onnx").read_bytes() for each in (done, narrow))
+    assert one != two
+
+
+def test_an_encoder_is_compared_on_the_datas_rows(tmp_path: Path) -> None:
+    done = export(lines.checkpoint("base"), tmp_path / "out", dtype="int8", data=lines.data("topics"))
+    assert (done.report.metric, done.report.scores) == (None, {})
+    assert done.report.fidelity is not None
+    assert 0 < done.report.fidelity.error < 0.05
+    assert done.report.weights
+
+
+@pytest.mark.parametrize(("model", "rows"), [("sequence", "tokens"), ("tokens", "text"), ("pairs", "text")])
+def test_data_must_be_for_the_head(model: str, rows: str, tmp_path: Path) -> None:
+    # Labels that the head does not have are said first.
+    with pytest.raises(PrunekitError, match=r"'data' parameter of export must be for the model's head|does not fit the model: it holds"):
+        export(lines.checkpoint(model), tmp_path / "out", data=lines.data(rows))
+    assert not list(tmp_path.iterdir())

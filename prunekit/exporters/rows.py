@@ -1,0 +1,136 @@
+"""Rows of a task for a file: those on which int8 is tried and calibrated, and those on which the files are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.data.batches import Encoded, encode
+from prunekit.data.load import load_data
+from prunekit.data.rows import Rows
+from prunekit.errors import ParameterError
+from prunekit.exporters.fidelity import Feeds, fidelity, replies
+from prunekit.exporters.onnx import OnnxFile
+from prunekit.exporters.source import Source
+from prunekit.measure.metric import outputs_of_file, score_of
+from prunekit.measure.records import Fidelity, Score
+from prunekit.measure.session import OnnxSession
+from prunekit.tasks import Task
+
+#: Rows on which int8 is tried and calibrated.
+SEARCH = 64
+_ROWS = 16  # in a batch
+_TASKS = ("text-classification", "token-classification")
+
+
+class Samples(NamedTuple):
+    """Batches {name: int64 (b, L)}: of validation, to choose what stays float32, and of train, to set fixed ranges."""
+
+    search: tuple[Feeds, ...] = ()
+    calibration: tuple[Feeds, ...] = ()
+
+
+def samples(
+    train: Rows, validation: Encoded, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool, seed: int
+) -> Samples:
+    """Draw the rows of `prunekit.exporters.precision.lower`.
+
+    Parameters
+    ----------
+    train : Rows
+    validation : Encoded
+    tokenizer : PreTrainedTokenizerBase
+        For the rows of train that are drawn.
+    max_length, per_token
+        As in `prunekit.data.batches.encode`.
+    seed : int
+    """
+    chosen = np.random.default_rng(seed).permutation(len(train))[:SEARCH]
+    drawn = encode(train.take(chosen), tokenizer, max_length=max_length, per_token=per_token)
+    search, calibration = (
+        tuple(batch.inputs for batch in found.batches(max_rows=_ROWS)) for found in (validation.sample(SEARCH, seed), drawn)
+    )
+    return Samples(search, calibration)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A task's rows as an exported model reads them.
+
+    Attributes
+    ----------
+    name : str
+        Of the data, without what leads to it.
+    task : Task or None
+        None for a head whose outputs no metric is about: a bare encoder's or question answering's.
+    samples : Samples
+    test : Encoded
+    """
+
+    name: str
+    task: Task | None
+    samples: Samples
+    test: Encoded
+    seed: int
+
+    def scores(self, files: Mapping[str, OnnxFile]) -> dict[str, Score]:
+        """The metric of each file on the test split, and how far it is from the first; empty without a metric."""
+        if self.task is None:
+            return {}
+        outputs = {name: outputs_of_file(file.path, self.test) for name, file in files.items()}
+        reference = next(iter(outputs.values()))
+        return {name: score_of(self.task, found, self.test.labels, reference, seed=self.seed) for name, found in outputs.items()}
+
+    def fidelity(self, low: OnnxFile, plain: OnnxFile) -> Fidelity:
+        """How far a file is from another on the test split."""
+        got, want = (replies(OnnxSession(file.path), (batch.inputs for batch in self.test.batches())) for file in (low, plain))
+        return fidelity(got, want)
+
+
+def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None], *, seed: int) -> Judge:
+    """Read a task's data for a model.
+
+    Parameters
+    ----------
+    source : Source
+    data : path or str
+        As `prunekit.data.load.load_data` reads it.
+    columns : mapping
+        Of `load_data`'s parameters.
+    seed : int
+
+    Raises
+    ------
+    DataError, ParameterError
+        Data that cannot be read, or is not for the model's head.
+    """
+    named = [str(name) for _, name in sorted((source.config.id2label or {}).items())] if source.head in _TASKS else []
+    labels = named if len(named) > 1 and (columns.get("tags") is None or source.head == "token-classification") else None
+    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    found = load_data(str(data), labels=labels, seed=seed, **given)
+    task = found.task
+    if source.head in _TASKS:
+        # A regression's head is for texts by its name.
+        wanted = "token-classification" if task.per_token else "text-classification"
+        if wanted != source.head or task.outputs != source.config.num_labels:
+            must = f"for the model's head, {source.head} with {source.config.num_labels} outputs"
+            raise ParameterError("data", "export", must, f"{data}: {task.kind.value} with {task.outputs}")
+    encoded = {
+        name: encode(found.splits[name], source.tokenizer, max_length=source.space.max_length, per_token=task.per_token)
+        for name in ("validation", "test")
+    }
+    drawn = samples(
+        found.train,
+        encoded["validation"],
+        source.tokenizer,
+        max_length=source.space.max_length,
+        per_token=task.per_token,
+        seed=seed,
+    )
+    name = Path(data).name if Path(data).expanduser().exists() else str(data)
+    return Judge(name, task if source.head in _TASKS else None, drawn, encoded["test"], seed)
