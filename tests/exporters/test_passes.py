@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+import transformers
 from onnx import TensorProto, helper
 
 from prunekit.arch.view import ModelView
@@ -298,6 +299,9 @@ def test_every_fused_attention_has_its_own_number_of_heads(case: str, tmp_path: 
 @pytest.mark.parametrize(("case", "attentions"), [("mpnet", 4), ("modernbert", 4), ("gpt2", 4), ("llama", 4), ("albert", 4), ("xlnet", 0)])
 def test_what_is_added_to_the_scores_is_handed_over(case: str, attentions: int, tmp_path: Path) -> None:
     graph, apart = fused(case, {}, tmp_path, "ForTokenClassification")
+    if case == "gpt2" and transformers.__version__.startswith("4."):
+        # There, what is to come is not masked by a sum but by a condition, which the operator does not take.
+        attentions = 0
     assert len(heads_of(graph)) == attentions
     assert apart <= 1e-5
 

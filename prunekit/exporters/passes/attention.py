@@ -105,10 +105,13 @@ def _bias(traced: Traced, found: _Heads) -> ir.Value | bool | None:
     """One value of shape (batch or 1, heads or 1, queries, keys); None if nothing is added, False if it has another shape."""
     wanted = traced.dims(found.scores.outputs[0])
     assert wanted is not None
-    for value in found.biases:
-        dims = traced.dims(value)
-        if dims is None or len(dims) != 4 or dims[2:] != wanted[2:] or dims[0] not in (1, wanted[0]) or dims[1] not in (1, wanted[1]):
+    shapes = [traced.dims(value) for value in found.biases]
+    for dims in shapes:
+        if dims is None or len(dims) != 4 or any(size not in (1, whole) for size, whole in zip(dims, wanted, strict=True)):
             return False
+    # The operator repeats batches and heads, and nothing else; a mask of the keys alone may become whole by what is added to it.
+    if shapes and not all(any(dims is not None and dims[at] == wanted[at] for dims in shapes) for at in (2, 3)):
+        return False
     total: ir.Value | None = None
     for value in found.biases:
         total = value if total is None else traced.add_node(found.last, "Add", [total, value])
