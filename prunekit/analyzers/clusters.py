@@ -72,7 +72,7 @@ class Clusters(Result):
         if self.counts[at] < self.neurons:
             lines.append(f"clusters at {USUAL:g}: {self.one_layer[at]:.0%} lie in one layer, {self.adjacent[at]:.0%} in two adjacent ones")
         if any(self.constant):
-            lines.append(f"{sum(self.constant):,} neurons are constant and in no cluster: {_constant_said(self.constant)}")
+            lines.append(f"{sum(self.constant):,} neurons hardly vary and are in no cluster: {_constant_said(self.constant)}")
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:

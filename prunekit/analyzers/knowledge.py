@@ -66,7 +66,7 @@ class Knowledge(Result):
         shares: dict[int, list[str]] = {}
         for delta, layer in self.enough.items():
             shares.setdefault(layer, []).append(f"{1 - delta:.0%}")
-        named = {0: "the embeddings alone hold", 1: "layer 1 holds", last: f"only all {last} layers hold"}
+        named = {0: "the embeddings alone hold", last: f"only all {last} layers hold", 1: "layer 1 holds"}
         parts = [f"{named.get(layer, f'the first {layer} layers hold')} {' and '.join(each)}" for layer, each in shares.items()]
         score = f"of the score of all together ({self.metric.value} {said(self.metric, self.model.oracle)})"
         return ", ".join([f"{parts[0]} {score}", *parts[1:]])
