@@ -51,7 +51,7 @@ def train(arguments: argparse.Namespace, how: str, rows: list[dict[str, Any]], s
     torch.manual_seed(seed)  # of the classifier, which is new
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForSequenceClassification.from_pretrained(arguments.model, num_labels=len({row["labels"] for row in rows}))
-    pruner = prunekit.PruneCallback(keep=arguments.keep, start=0.3, end=0.8, steps=3, schedule="linear", rows=512, seed=seed)
+    pruner = prunekit.PruneCallback(keep=arguments.keep, start=0.3, end=0.8, steps=3, schedule="linear", rows=256, seed=seed)
     callbacks = {"unpruned": [], "carried": [pruner], "reset": [pruner, Forget(pruner)]}[how]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("--keep", default="30% params")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

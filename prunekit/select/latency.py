@@ -1,9 +1,10 @@
 """How the time of a model follows from the widths that its blocks keep: a linear model, fitted to what was measured.
 
 A block's attention costs something as soon as it is there and more with each head, its feed-forward block likewise; the rest
-(embeddings, norms, what reads the last layer) does not depend on either. The block on top has prices of its own, because an
-exporter computes it for the position that is read and not for all. Times are shares of the dense model's, so that they are
-what a paired measurement gives. ZipLM (Kurtic et al., NeurIPS 2023, section 3.2) keeps such a table for each machine.
+(embeddings, norms, what reads the last layer) does not depend on either. The highest block with attention and what is above it have
+prices of their own, because an exporter computes them for the position that is read and not for all. Times are shares of the dense
+model's, so that they are what a paired measurement gives. ZipLM (Kurtic et al., NeurIPS 2023, section 3.2) keeps such a table for
+each machine.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class Widths:
 
     heads: tuple[int, ...]
     ffn: tuple[int, ...]
+
+    @property
+    def top(self) -> int:
+        """The highest block with attention: below it all positions are computed. -1: there is none."""
+        return max((block for block, kept in enumerate(self.heads) if kept), default=-1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class LatencyTable:
     rest : float
         Of all that has no width.
     inner, last : Prices
-        Of the blocks below, and of the one on top.
+        Of the blocks below the highest one with attention, and of that one and those above it.
     residual : float
         Largest relative error of the fit on what it was fitted to.
     """
@@ -81,20 +87,21 @@ class LatencyTable:
     def share(self, widths: Widths) -> float:
         """Predicted time as a share of the dense model's."""
         blocks = list(zip(widths.heads, widths.ffn, strict=True))
-        return self.rest + sum(self.prices(at, len(blocks)).of(*block) for at, block in enumerate(blocks))
+        return self.rest + sum(self.prices(at, widths.top).of(*block) for at, block in enumerate(blocks))
 
-    def prices(self, block: int, blocks: int) -> Prices:
-        """Those of one of so many blocks."""
-        return self.last if block == blocks - 1 else self.inner
+    def prices(self, block: int, top: int) -> Prices:
+        """Those of a block, where `top` is the highest one with attention."""
+        return self.last if block >= top else self.inner
 
 
 def _terms(widths: Widths) -> list[float]:
-    """The coefficients' factors: 1, then those of the blocks below and of the block on top."""
+    """The coefficients' factors: 1, then those of the blocks below the highest one with attention and of that one and those above it."""
+    top = max(widths.top, 0)
 
     def of(heads: Sequence[int], ffn: Sequence[int]) -> list[float]:
         return [sum(h > 0 for h in heads), sum(heads), sum(f > 0 for f in ffn), sum(ffn)]
 
-    return [1.0, *of(widths.heads[:-1], widths.ffn[:-1]), *of(widths.heads[-1:], widths.ffn[-1:])]
+    return [1.0, *of(widths.heads[:top], widths.ffn[:top]), *of(widths.heads[top:], widths.ffn[top:])]
 
 
 def fit_table(measured: Sequence[tuple[Widths, float]], *, batch: int) -> LatencyTable:

@@ -158,7 +158,7 @@ class Latency(Cost):
         return sum(prices.head if site.role == "heads" else prices.neuron for prices in self._prices(view, site))
 
     def last(self, view: ModelView, site: Site) -> float:
-        """A share."""
+        """A share; what the blocks below the highest attention save when it goes is not in it, since that depends on what they keep."""
         return sum(prices.attention if site.role == "heads" else prices.ffn for prices in self._prices(view, site))
 
     def tell(self, value: float, full: float) -> str:
@@ -167,9 +167,9 @@ class Latency(Cost):
 
     def _prices(self, view: ModelView, site: Site) -> list[Prices]:
         """Of the block that a site is in, for each time that it runs."""
-        number = _depth(view)
-        blocks = range(number) if view.spec.shared_blocks else (site.block,)
-        return [self.table.prices(block, number) for block in blocks]
+        blocks = range(_depth(view)) if view.spec.shared_blocks else (site.block,)
+        top = widths_of(view, self.head_width).top
+        return [self.table.prices(block, top) for block in blocks]
 
 
 def _depth(view: ModelView) -> int:

@@ -25,6 +25,14 @@ def test_the_probes_tell_all_prices_apart(blocks: int) -> None:
     assert found.last.neuron == pytest.approx(TABLE.last.neuron)
 
 
+def test_what_has_no_attention_above_it_is_computed_for_the_position_that_is_read_alone() -> None:
+    assert Widths((4, 2, 0), (8, 8, 8)).top == 1
+    assert Widths((0, 0, 0), (8, 8, 8)).top == -1
+    inner, last = TABLE.inner, TABLE.last
+    assert TABLE.share(Widths((4, 2, 0), (8, 8, 8))) == pytest.approx(TABLE.rest + inner.of(4, 8) + last.of(2, 8) + last.of(0, 8))
+    assert TABLE.share(Widths((0, 0, 0), (8, 8, 8))) == pytest.approx(TABLE.rest + 3 * last.of(0, 8))
+
+
 def test_noise_of_a_few_percent_stays_a_few_percent() -> None:
     generator = np.random.default_rng(0)
     measured = [(widths, TABLE.share(widths) * generator.normal(1, 0.02)) for widths in probes(6, 12, 1536)]

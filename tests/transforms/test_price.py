@@ -38,8 +38,11 @@ def test_prices_are_what_cutting_frees(case: str, kind: str) -> None:
         if kind == "latency":
             # What was measured is a block that is gone, and not one of no width.
             last = cost.last(view, site)
+            top = site.role == "heads" and (site.block == LAYERS - 1 or view.spec.shared_blocks)
             cut(view, site, (), units - 1)
-            assert before - cost.of(view) == pytest.approx(units * each + last)
+            freed = before - cost.of(view)
+            # The blocks below become cheaper with the highest attention; by how much depends on what they keep, and is not promised.
+            assert freed > units * each + last if top else freed == pytest.approx(units * each + last)
 
 
 def test_widths_are_read_off_the_model() -> None:
