@@ -63,11 +63,12 @@ class Knowledge(Result):
 
     def _enough(self) -> str:
         last = len(self.model.alone) - 1
-        shares: dict[int, list[str]] = {}
-        for delta, layer in self.enough.items():
-            shares.setdefault(layer, []).append(f"{1 - delta:.0%}")
+        # Layers that hold a share hold any smaller one.
+        shares: dict[int, str] = {}
+        for delta, layer in sorted(self.enough.items()):
+            shares.setdefault(layer, f"{1 - delta:.0%}")
         named = {0: "the embeddings alone hold", last: f"only all {last} layers hold", 1: "layer 1 holds"}
-        parts = [f"{named.get(layer, f'the first {layer} layers hold')} {' and '.join(each)}" for layer, each in shares.items()]
+        parts = [f"{named.get(layer, f'the first {layer} layers hold')} {share}" for layer, share in shares.items()]
         score = f"of the score of all together ({self.metric.value} {said(self.metric, self.model.oracle)})"
         return ", ".join([f"{parts[0]} {score}", *parts[1:]])
 
