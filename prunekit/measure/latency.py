@@ -34,7 +34,8 @@ B = TypeVar("B")
 HALF_WIDTH = 0.02
 _SINGLES, _BUCKETS = 32, 8  # batches of one row, and of several
 _RESOLUTION = 1e-6  # seconds
-_SITTINGS = (4, 10)  # at least, and as many as the time is divided into
+# At least, and as many as the time is divided into: what is drawn for one sitting varies more than passes within it do.
+_SITTINGS = (4, 20)
 _CLOCKS: dict[Callable[[], float], Clock] = {time.thread_time: "thread", time.process_time: "process"}
 _OTHERS = 0.02  # share of the processor time that other threads may take before one thread's time is not the whole
 
@@ -62,7 +63,7 @@ def compare(
     pass over the batches to the next, so that none always comes first, on any batch. It stops after the first pass at which
     it knows enough, or after the first round at which the time is up.
 
-    With `reopen` there are sittings, of a tenth of the time each and four at least: each loads the candidates anew, because
+    With `reopen` there are sittings, of a twentieth of the time each and four at least: each loads the candidates anew, because
     where a model comes to lie in memory is drawn once for each load.
 
     Parameters

@@ -20,6 +20,7 @@ from prunekit.measure.candidates import parse
 from prunekit.measure.profile import NodeRun
 from prunekit.measure.profile import parse as parse_trace
 from prunekit.measure.session import CPU, CUDA, OnnxSession
+from tests import lines
 from tests.models import VOCABULARY, build
 
 pytestmark = pytest.mark.needs("onnxruntime")
@@ -64,6 +65,25 @@ def test_pytorch_answers_as_itself(batch: Batch, model: Any, half: bool, toleran
     np.testing.assert_allclose(runner.outputs(feeds)["logits"], logits(model, batch), atol=tolerance)
     assert ("cpu bfloat16" in runner.placement(feeds)) == half
     runner.run(feeds)
+
+
+@pytest.mark.needs("compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own compiler still imports what uses it
+def test_compiled_pytorch_answers_as_itself(batch: Batch) -> None:
+    folder, dense = lines.checkpoint("sequence"), lines.dense("sequence")
+    runner = BACKENDS["torch-compile"].load(Source(folder, None, folder), threads=1)
+    # The shapes are dynamic: another length is the same program.
+    for rows in (batch, {name: array[:2, :4] for name, array in batch.items()}):
+        feeds = runner.feeds(rows)
+        np.testing.assert_allclose(runner.outputs(feeds)["logits"], logits(dense, rows), atol=1e-5)
+        runner.run(feeds)
+    assert list(runner.placement(feeds)) == ["cpu float32"]
+
+
+def test_compiling_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(DependencyError, match="needs a C\\+\\+ compiler, and 'no-such-compiler' is not on the PATH"):
+        BACKENDS["torch-compile"].load(Source(tmp_path, None, tmp_path), threads=1)
 
 
 @pytest.mark.needs("openvino")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,12 +81,19 @@ def _noting(seen: Counter[str]) -> Callable[[nn.Module, Any, Any], None]:
     return note
 
 
+def compiler() -> str:
+    """The C++ compiler that torch.compile calls."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
     """As `Backend.load`."""
     assert source.folder is not None
     device = "cuda" if variant == "sdpa-fp16" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise DependencyError("PyTorch finds no CUDA device here. Run this backend on a machine with a GPU and a CUDA build of torch.")
+    if variant == "compile" and shutil.which(compiler()) is None:
+        raise DependencyError(f"torch.compile needs a C++ compiler, and {compiler()!r} is not on the PATH. Install it, or name one in CXX.")
     torch.set_num_threads(threads)
     found = load_source(source.folder)
     model = found.model
