@@ -103,8 +103,8 @@ def make_plan(
         As in `compress`, but for what can only be checked on a deployed file: ``max_drop``.
     statistics : path, optional
         The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
-        that it holds, and the model is not run for them. With ``method="prunekit"`` the plan has the digest of the one without, where
-        these are all rows of train and validation.
+        that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the
+        plan has the digest of the one without, unless so many neurons say the same that the order of the rows decides between them.
 
     Returns
     -------
