@@ -248,7 +248,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An interleaved comparison; every round runs every candidate once on one batch.
+    """An interleaved comparison; every round times every candidate once on one batch, after a run that is not timed.
 
     Attributes
     ----------

@@ -228,7 +228,8 @@ def method(report: Report) -> tuple[str, ...]:
         mean = f"mean length {found.mean_length:.1f} tokens"
         said.append(
             f"Latency at batch {found.batch_size}: {found.rounds} interleaved rounds over {len(found.shapes)} batches ({mean}) after "
-            f"{found.warmup} to warm up; speed is the median of the paired ratios{clock}, with a bootstrap interval"
+            f"{found.warmup} to warm up, each model's turn after an untimed run; speed is the median of the paired ratios{clock}, with a "
+            f"bootstrap interval"
             f"{'' if found.stopped == 'narrow' else ' (stopped by the time limit)'}."
         )
     if report.max_drop is not None:
