@@ -34,7 +34,7 @@ from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
 
 CACHE = "PRUNEKIT_CACHE"
-_VERSION = 3
+_VERSION = 4
 _LENGTHS = 8
 
 
