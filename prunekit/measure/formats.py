@@ -245,7 +245,7 @@ def conditions(found: Benchmark) -> str:
     ]
     clocks = " and ".join(dict.fromkeys(_CLOCKS[each.clock] for each in found.comparisons))
     return (
-        f"Interleaved in one process, {first.threads} thread{'s' * (first.threads != 1)} each, timed {clocks}; "
+        f"Interleaved in one process, {first.threads} thread{'s' * (first.threads != 1)} each, timed {clocks} after an untimed run; "
         f"speed is the median of paired ratios with a bootstrap interval ({'; '.join(stops)}). "
         f"{machine(found.environment)}."
     )
