@@ -190,7 +190,7 @@ def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float]
         return []
     at, height = x(math.log10(found.neurons)), y(found.value)
     # The curve rises and flattens, so that the place below it on the right is free.
-    below = height + 30 if height + 36 < bottom else height - 16
+    below = height + 40 if height + 46 < bottom else height - 16
     label = f"chosen: {found.neurons:,} neurons, {words.metric_value(report, found.value)}"
     anchor, shift = ("start", 6) if at < 0.7 * _WIDTH else ("end", 0)
     return [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="7" class="chosen"/>', text(at + shift, below, label, "figure slim halo", anchor)]
