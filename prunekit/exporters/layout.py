@@ -60,6 +60,11 @@ class Card:
     pair: bool = False
 
 
+def short_name(name: str) -> str:
+    """The last part of a path; a hub name as it is."""
+    return Path(name).name if Path(name).expanduser().exists() else name
+
+
 def write_card(folder: Path, card: Card) -> Path:
     """Write README.md; only the ways to load that the files in the folder allow are shown.
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from prunekit.arch.load import class_names, expected_labels
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
 from prunekit.exporters.fidelity import Feeds, fidelity, replies
+from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.source import Source
 from prunekit.measure.metric import outputs_of_file, score_of
@@ -109,9 +111,9 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None]
     DataError, ParameterError
         Data that cannot be read, or is not for the model's head.
     """
-    named = [str(name) for _, name in sorted((source.config.id2label or {}).items())] if source.head in _TASKS else []
-    labels = named if len(named) > 1 and (columns.get("tags") is None or source.head == "token-classification") else None
-    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    named = class_names(source.config) if source.head in _TASKS else None
+    labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
+    given: dict[str, Any] = dict(columns)
     found = load_data(str(data), labels=labels, seed=seed, **given)
     task = found.task
     if source.head in _TASKS:
@@ -132,5 +134,4 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None]
         per_token=task.per_token,
         seed=seed,
     )
-    name = Path(data).name if Path(data).expanduser().exists() else str(data)
-    return Judge(name, task if source.head in _TASKS else None, drawn, encoded["test"], seed)
+    return Judge(short_name(str(data)), task if source.head in _TASKS else None, drawn, encoded["test"], seed)

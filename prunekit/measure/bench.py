@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from prunekit.measure.candidates import Candidate, parse, prepare, told_apart
 from prunekit.measure.counts import bytes_of, macs_of, params_of, read_graph, vocabulary_size, weights_of
 from prunekit.measure.gate import CHECKS, Gate
 from prunekit.measure.inputs import Case, check_sizes, data_cases, fixed_case, row_of
-from prunekit.measure.latency import compare, narrow, stopwatch
+from prunekit.measure.latency import compare, narrow, stopwatch, warm_up
 from prunekit.measure.memory import peak_bytes
 from prunekit.measure.records import Comparison, environment
 from prunekit.measure.results import VERSION, Benchmark, Cost
@@ -206,17 +207,10 @@ def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, t
         return table.sit(case)
 
     devices = ", ".join(dict.fromkeys(candidate.backend.device for candidate in table.candidates))
-    candidates = table.sit(case)
-
-    def all_of_it() -> None:
-        for run in candidates.values():
-            for at in range(len(case.shapes)):
-                run(at)
-
-    all_of_it()
+    candidates, batches = table.sit(case), range(len(case.shapes))
     return compare(
         candidates,
-        range(len(case.shapes)),
+        batches,
         baseline=table.baseline,
         shapes=case.shapes,
         min_rounds=max(_ROUNDS, 2 * len(case.shapes)),
@@ -225,7 +219,7 @@ def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, t
         seed=seed,
         threads=threads,
         device=devices,
-        lap=stopwatch(threads, devices, all_of_it),
+        lap=stopwatch(threads, devices, partial(warm_up, candidates, batches)),
         reopen=reopen,
         enough=lambda ratios: narrow(ratios) and gate.decided(ratios),
     )

@@ -113,7 +113,7 @@ def compare(
     sittings = [0]
     stopped: Literal["narrow", "time"] = "time"
     next_check = min_rounds
-    _warm_up(candidates, batches, warmup)
+    warm_up(candidates, batches, warmup)
     with _no_garbage():
         begin = sat_down = clock()
         while True:
@@ -129,7 +129,7 @@ def compare(
                 break
             if reopen is not None and cycle and at == 0 and clock() - sat_down >= max_seconds / _SITTINGS[1]:
                 candidates = reopen(len(sittings))
-                _warm_up(candidates, batches, warmup)
+                warm_up(candidates, batches, warmup)
                 sittings.append(len(order))
                 gc.collect()
                 sat_down, cycle = clock(), 0
@@ -162,7 +162,8 @@ def compare(
     )
 
 
-def _warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int) -> None:
+def warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int = 1) -> None:
+    """Run every candidate on every batch, so many times over."""
     for turn in range(passes * len(batches)):
         for run in candidates.values():
             run(batches[turn % len(batches)])
@@ -285,8 +286,8 @@ def stopwatch(threads: int, device: str = "cpu", work: Callable[[], object] | No
         Of each candidate.
     device : str
     work : callable, optional
-        What is to be timed, once, warmed up: where other threads than the caller's do some of it, the clock is the processor time
-        of the whole process. By default it is taken for granted that they do not, as of onnxruntime.
+        What is to be timed: where other threads than the caller's do some of it, the clock is the processor time of the whole
+        process. It is run twice, the first time to warm up. By default it is taken for granted that they do not, as of onnxruntime.
     """
     fine = all(time.get_clock_info(name).resolution <= _RESOLUTION for name in ("thread_time", "process_time"))
     if threads != 1 or device != "cpu" or not fine:
@@ -296,6 +297,7 @@ def stopwatch(threads: int, device: str = "cpu", work: Callable[[], object] | No
 
 def _is_here(work: Callable[[], object]) -> bool:
     """Whether the calling thread does all of it."""
+    work()  # what is compiled or allocated at first is no part of it
     whole, own = time.process_time(), time.thread_time()
     work()
     own, whole = time.thread_time() - own, time.process_time() - whole

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunekit.arch.load import LoadedModel, load_model
+from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
@@ -46,7 +46,7 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         data = load_data(
             rows if rows is not None else recipe.data,
             **names,
-            labels=loaded.labels if loaded.fine_tuned and _is_named(loaded) and (recipe.tags is None or loaded.per_token) else None,
+            labels=expected_labels(loaded.labels, per_token=loaded.per_token, tags=recipe.tags),
             config=recipe.data_config,
             seed=recipe.seed,
             trust_remote_code=recipe.trust_remote_code,
@@ -79,11 +79,6 @@ def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
     generator = np.random.default_rng(seed)
     drawn = {name: rows.take(generator.permutation(len(rows))[:most]) for name, rows in data.splits.items()}
     return replace(data, train=drawn["train"], validation=drawn["validation"], test=drawn["test"])
-
-
-def _is_named(loaded: LoadedModel) -> bool:
-    """Whether the head has class names to hold the data against; a regression's single output has none."""
-    return len(loaded.labels or ()) > 1
 
 
 def _name_classes(loaded: LoadedModel, labels: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import logging
 
+from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
@@ -271,7 +272,7 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning
             raise ParameterError("teacher", "recover", "given where there is no task whose labels could be learned", None)
     else:
         theirs = int(dense.config.num_labels)
-        names = [[str(name) for _, name in sorted((each.config.id2label or {}).items())] for each in (view, dense)]
+        names = [class_names(each.config) for each in (view, dense)]
         if theirs != outputs or names[0] != names[1]:
             must = f"a model with the slim model's labels, {', '.join(names[0])}"
             raise ParameterError("teacher", "recover", must, ", ".join(names[1]))
