@@ -17,6 +17,7 @@ from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES
 from prunekit.measure.metric import score_of
 from prunekit.measure.records import Comparison, environment
+from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
 from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
@@ -56,7 +57,7 @@ def build_report(
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, files, recipe, measured) for budget in recipe.budgets),
+        budgets=tuple(_reached(budget, dense, slim, models.plan, files, recipe, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
@@ -130,12 +131,14 @@ def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> 
     return tuple(found)
 
 
-def _reached(budget: Budget, dense: Sizes, slim: Sizes, files: Files, recipe: Recipe, measured: Measured) -> BudgetResult:
+def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, files: Files, recipe: Recipe, measured: Measured) -> BudgetResult:
     # What was asked for is deployed: the file in lower precision, where there is one.
     name = "slim" if files.low is None else f"slim {recipe.dtype}"
+    neurons, params = slim.neurons / dense.neurons, slim.params_layers / dense.params_layers
     shares = {
-        Unit.NEURONS: slim.neurons / dense.neurons,
-        Unit.PARAMS: slim.params_layers / dense.params_layers,
+        Unit.MODEL: params if plan.readout is None else max(params, neurons),
+        Unit.NEURONS: neurons,
+        Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,
         Unit.BYTES: float(slim.bytes if files.low is None else files.low.file.bytes),
         # At every batch size that was named the interval's lower end must hold.
@@ -161,8 +164,8 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
         notes.append(
             f"heads and FFN neurons were chosen by what they cost in float32; the budget was held against the file in {recipe.dtype}"
         )
-    if recipe.recover is not None and recipe.searches:
-        notes.append("the search judged candidates before any training; --max-drop was checked again on the model that --recover trained")
+    if recipe.effort is not None and recipe.searches:
+        notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
     for name in ("dense", "oracle"):

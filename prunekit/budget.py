@@ -1,6 +1,7 @@
 """What may be kept: `Budget.parse("10%")`, `"40% params"`, `"8 MB"`.
 
-A percentage without a unit counts neurons: the (layer, dimension) pairs that the classifier reads.
+A percentage without a unit is of the model: it bounds the parameters of the layers and the neurons that a readout reads, both.
+``"10% neurons"`` is the count of Dalvi et al. (2020): the (layer, dimension) pairs that the classifier reads.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from prunekit.errors import ParameterError
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*([A-Za-z]*)\s*", re.ASCII)
-_MUST = "a percentage in (0%, 100%] (of neurons, or with a unit: params, macs, latency) or a file size such as '8 MB'"
+_MUST = "a percentage in (0%, 100%] (of the model, or with a unit: neurons, params, macs, latency) or a file size such as '8 MB'"
 
 
 class Unit(StrEnum):
-    """What a budget counts. The first four are shares of the dense model, the last is absolute."""
+    """What a budget counts. All but the last are shares of the dense model, the last is absolute.
 
+    `MODEL` bounds the parameters of the layers, and beside them the neurons that a readout reads. A model that keeps its own head
+    has no readout: its head reads one layer, as it did.
+    """
+
+    MODEL = "model"
     NEURONS = "neurons"
     PARAMS = "params"
     MACS = "macs"
@@ -57,7 +63,7 @@ class Budget:
                 raise ParameterError("keep", of, _MUST, text)
             return cls(Unit.BYTES, number * _BYTES[word.upper()])
         units = {unit.value: unit for unit in Unit if unit is not Unit.BYTES}
-        name = word.lower() or Unit.NEURONS.value
+        name = word.lower() or Unit.MODEL.value
         if name not in units or not 0 < number <= 100:
             raise ParameterError("keep", of, _MUST, text)
         return cls(units[name], number / 100)
@@ -77,7 +83,7 @@ class Budget:
             return f"{self.factor:g}x as fast"
         if self.unit is Unit.BYTES:
             return f"{self.amount / 10**6:g} MB"
-        return f"{self.amount * 100:g}% {self.unit.value}"
+        return f"{self.amount * 100:g}%" if self.unit is Unit.MODEL else f"{self.amount * 100:g}% {self.unit.value}"
 
 
 def parse_budgets(texts: str | Iterable[str], *, of: str = "compress") -> tuple[Budget, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
-from prunekit.errors import OutputError, ParameterError
+from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.exporters.artefact import RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
@@ -152,7 +152,7 @@ def run(recipe: Recipe, *, out: str | Path, overwrite: bool = False, progress: b
             made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
         else:
             made, report, model = _make(recipe, rows, plan, Path(out), folder, Path(scratch), stage)
-    if recipe.recover is not None:
+    if recipe.effort is not None:
         # The artefact has its name now; what it could have been resumed from has done its part.
         shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
     return Result(Path(out), made, report, model)
@@ -169,7 +169,12 @@ def _make(
     points, said = draw_frontier(recipe, inputs, decided, folder, scratch, stage) if recipe.frontier else ((), ())
     report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
     report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *said)})
-    check_constraints(report, recipe, measured)
+    try:
+        check_constraints(report, recipe, measured)
+    except BudgetError:
+        # Nothing is left behind, and nothing to go on from: the training came to its end.
+        shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
+        raise
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
     recipe.save(folder / RECIPE)
     write_reports(report, folder)
@@ -181,7 +186,7 @@ def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stage
     """Carry out a plan without data."""
     if recipe.max_drop is not None:
         raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
-    if recipe.recover is not None:
+    if recipe.effort is not None and recipe.recover != "auto":
         raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
     bare = bare_model(recipe, plan, stage)
     files, latency = deploy_bare(recipe, bare, folder, scratch, stage)

@@ -21,10 +21,11 @@ from prunekit.errors import ParameterError
 from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Metric, Task, TaskKind
 
-VERSION = 1
+VERSION = 2
 #: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.
 DEFAULT_KEEP = ("10%",)
 FRONTIER_KEEP = ("50% latency",)
+NO_EFFORT = "none"
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
@@ -108,9 +109,12 @@ def _drop(value: object) -> object:
 
 
 def _effort(value: object) -> object:
+    if value is None:
+        return NO_EFFORT
     if not isinstance(value, str):
-        raise ParameterError("recover", "compress", "text such as '10min' or '3epochs'", value)
-    Effort.parse(value)
+        raise ParameterError("recover", "compress", "text such as 'auto', 'none', '10min' or '3epochs'", value)
+    if value.strip() != NO_EFFORT:
+        Effort.parse(value)
     return value.strip()
 
 
@@ -181,9 +185,10 @@ class Recipe(BaseModel):
     frontier : bool
         Whether slim models of several speeds are made and measured besides the one that ships; "50% latency" ships where nothing
         else says what to.
-    recover : str or None
+    recover : str
         How long the slim model is trained after the cut, ``"10min"`` or ``"3epochs"``: by distillation from the dense model where
-        that has a head for the task, else on the labels; None: not at all.
+        that has a head for the task, else on the labels. ``"auto"``: until validation stops improving, for 5 minutes at most, where
+        layers, heads or FFN neurons were cut and there is data to train on; ``"none"``: not at all.
     freeze : str or None
         Blocks that this training leaves alone, ``"layers:0-3"``.
     method : {"prunekit", "dalvi2020"}
@@ -212,7 +217,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     model: Name | None = None
     revision: Column | None = None
     trust_remote_code: Annotated[bool, Field(strict=True)] = False
@@ -238,7 +243,7 @@ class Recipe(BaseModel):
     dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "fp32"
     max_drop: Percent | None = None
     frontier: Annotated[bool, Field(strict=True)] = False
-    recover: Annotated[str, BeforeValidator(_effort)] | None = None
+    recover: Annotated[str, BeforeValidator(_effort)] = "auto"
     freeze: Column | None = None
     method: Literal["prunekit", "dalvi2020"] = "prunekit"
     pooling: Literal["cls", "mean", "last"] | None = None
@@ -264,8 +269,8 @@ class Recipe(BaseModel):
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
         self._removes_something()
-        if self.freeze is not None and self.recover is None:
-            raise ParameterError("freeze", "compress", "left out where nothing is trained (add --recover 10min)", self.freeze)
+        if self.freeze is not None and self.effort is None:
+            raise ParameterError("freeze", "compress", "left out where nothing is trained (leave out --recover none)", self.freeze)
         return self
 
     def _removes_something(self) -> None:
@@ -294,7 +299,7 @@ class Recipe(BaseModel):
         units = {budget.unit for budget in self.budgets}
         for name in ("uniform", "multiple_of"):
             if getattr(self, name) != type(self).model_fields[name].default and not (units - {Unit.NEURONS} or self.searches):
-                must = "left out without a budget of params, macs, latency or bytes (or max_drop alone), whose widths it rounds"
+                must = "left out where only neurons are counted, since it rounds the widths of what other budgets leave"
                 raise ParameterError(name, "compress", must, getattr(self, name))
         if self.batch is not None and Unit.LATENCY not in units:
             must = "left out without a budget of latency (or speedup), which must hold at it"
@@ -314,6 +319,11 @@ class Recipe(BaseModel):
         """`keep` and `speedup`, read."""
         kept = parse_budgets(self.keep) if self.keep else ()
         return kept if self.speedup is None else (*kept, Budget.speedup(self.speedup))
+
+    @property
+    def effort(self) -> Effort | None:
+        """`recover`, read; None where nothing is trained."""
+        return None if self.recover == NO_EFFORT else Effort.parse(self.recover)
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -357,10 +367,22 @@ class Recipe(BaseModel):
         version = values.get("version", VERSION)
         if isinstance(version, int) and version > VERSION:
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
+        named = {str(key): value for key, value in values.items()}
         try:
-            return cls(**{str(key): value for key, value in values.items()})
+            return cls(**(_upgraded(named) if version == 1 else named))
         except ParameterError as error:
             raise ParameterError(error.parameter, name, error.must, error.got, error.hint) from None
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a recipe of version 1, whose bare percentages counted neurons and which trained only where it was told to."""
+    named = ("speedup", "layers", "drop", "vocabulary", "plan", "frontier")
+    searched = "max_drop" in values and values.get("method") != "dalvi2020"
+    keep = values.get("keep", None if searched or any(name in values for name in named) else "10%")
+    texts = [keep] if isinstance(keep, str) else keep
+    if isinstance(texts, list):
+        texts = [f"{text.strip()} neurons" if isinstance(text, str) and _PERCENT.fullmatch(text) else text for text in texts]
+    return {"recover": NO_EFFORT, **values, "version": VERSION, **({} if keep is None else {"keep": texts})}
 
 
 def _fail(error: ValidationError) -> NoReturn:

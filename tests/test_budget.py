@@ -11,10 +11,10 @@ from prunekit.errors import ParameterError
 @pytest.mark.parametrize(
     ("text", "unit", "amount"),
     [
-        ("10%", Unit.NEURONS, 0.1),
-        ("100%", Unit.NEURONS, 1.0),
-        ("0.1%", Unit.NEURONS, 0.001),
-        (" 10 % ", Unit.NEURONS, 0.1),
+        ("10%", Unit.MODEL, 0.1),
+        ("100%", Unit.MODEL, 1.0),
+        ("0.1%", Unit.MODEL, 0.001),
+        (" 10 % ", Unit.MODEL, 0.1),
         ("10% neurons", Unit.NEURONS, 0.1),
         ("40% params", Unit.PARAMS, 0.4),
         ("40%PARAMS", Unit.PARAMS, 0.4),
@@ -71,12 +71,18 @@ def test_shares_round_trip(hundredths: int, unit: Unit) -> None:
 
 
 def test_several_must_hold_together() -> None:
-    assert [budget.unit for budget in parse_budgets(["10%", "40% params", "8 MB"])] == [Unit.NEURONS, Unit.PARAMS, Unit.BYTES]
-    assert parse_budgets("10%") == (Budget(Unit.NEURONS, 0.1),)
+    assert [budget.unit for budget in parse_budgets(["10%", "40% params", "8 MB"])] == [Unit.MODEL, Unit.PARAMS, Unit.BYTES]
+    assert parse_budgets("10%") == (Budget(Unit.MODEL, 0.1),)
 
 
 @pytest.mark.parametrize(
-    ("texts", "match"), [([], "nothing"), (["10%", "20% neurons"], "neurons came twice"), (["8 MB", "9 KB"], "bytes came twice")]
+    ("texts", "match"),
+    [
+        ([], "nothing"),
+        (["10%", "20%"], "model came twice"),
+        (["10% neurons", "20% neurons"], "neurons came twice"),
+        (["8 MB", "9 KB"], "bytes came twice"),
+    ],
 )
 def test_contradictions_are_refused(texts: list[str], match: str) -> None:
     with pytest.raises(ParameterError, match=match):

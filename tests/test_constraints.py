@@ -33,7 +33,7 @@ def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
     dense = lines.line("sequence").report.dense
     wanted = dense.bytes - 4 * dense.params_layers // 2
     with lines.quick():
-        found = compress(checkpoint("sequence"), data("text"), keep=f"{wanted} B", out=tmp_path / "slim")
+        found = compress(checkpoint("sequence"), data("text"), keep=f"{wanted} B", recover="none", out=tmp_path / "slim")
     size = (tmp_path / "slim" / "onnx" / "model.onnx").stat().st_size
     # Half of the layers' weights go, and no more than the file needs.
     assert wanted - 12_000 <= size <= wanted
@@ -45,7 +45,7 @@ def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
 
 def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path: Path) -> None:
     with lines.quick():
-        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, out=tmp_path / "slim")
+        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, recover="none", out=tmp_path / "slim")
     assert found.plan.heads or found.plan.ffn
     assert any(note.startswith("search: ") for note in found.report.notes)
     report = found.report
@@ -67,7 +67,7 @@ def test_what_cannot_be_met_says_how_near_one_can_come(tmp_path: Path) -> None:
         lines.quick(),
         pytest.raises(BudgetError, match=r"--speedup 900x cannot be met by removing .*: with as few as may be, .*x as fast"),
     ):
-        compress(checkpoint("sequence"), data("text"), speedup="900x", max_drop="0%", out=tmp_path / "slim")
+        compress(checkpoint("sequence"), data("text"), speedup="900x", max_drop="0%", recover="none", out=tmp_path / "slim")
     assert not (tmp_path / "slim").exists()
 
 
@@ -76,14 +76,16 @@ def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: P
         lines.quick(),
         pytest.raises(BudgetError, match=r"--max-drop 0.00% was not met: .* binds is --keep '10% params', which contradicts it here"),
     ):
-        compress(checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", out=tmp_path / "slim")
+        compress(
+            checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", recover="none", out=tmp_path / "slim"
+        )
     assert not (tmp_path / "slim").exists()
 
 
 def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_path: Path) -> None:
     with lines.quick():
         trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", out=tmp_path / "trained")
-        low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", out=tmp_path / "low")
+        low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", recover="none", out=tmp_path / "low")
     assert any("judged candidates before any training" in note for note in trained.report.notes)
     assert any("chosen by what they cost in float32" in note for note in low.report.notes)
     assert not any("in float32" in note or "any training" in note for note in lines.line("sequence").report.notes)
@@ -100,7 +102,7 @@ def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Judge, "drop", some)
     with lines.quick():
-        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, out=tmp_path / "slim")
+        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
     assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
     assert [path.name for path in (tmp_path / "slim" / "frontier").iterdir()] == ["latency-70.json"]
     assert any(note.startswith("frontier: latency-50 and what is faster was left out: 60 of 60") for note in found.report.notes)

@@ -18,7 +18,7 @@ from tests.lines import checkpoint, data
 
 def made(tmp_path: Path, model: str, rows: str, **recipe: Any) -> Any:
     with lines.quick():
-        return compress(checkpoint(model), data(rows), out=tmp_path / "slim", **recipe)
+        return compress(checkpoint(model), data(rows), out=tmp_path / "slim", recover="none", **recipe)
 
 
 def same_model(tmp_path: Path, found: Any) -> None:
@@ -50,7 +50,7 @@ def test_a_map_takes_their_place_and_more_goes_under_a_budget(tmp_path: Path) ->
 
 
 def test_attention_goes_below_a_readout_and_beside_blocks(tmp_path: Path) -> None:
-    found = made(tmp_path, "base", "topics", layers="0,2", drop=["attention:2", "ffn:0"], keep=["60%", "40% params"])
+    found = made(tmp_path, "base", "topics", layers="0,2", drop=["attention:2", "ffn:0"], keep=["60% neurons", "40% params"])
     assert found.plan.layers == (0, 2)
     assert found.plan.heads[2] == ()
     assert found.plan.ffn[0] == ()

@@ -70,7 +70,9 @@ def test_the_directory_is_complete_and_nothing_is_beside_it(case: str) -> None:
     assert [path.name for path in result.path.parent.iterdir()] == [result.path.name]
     assert Plan.load(result.path / "plan.json") == result.plan
     assert Report.from_json((result.path / "report.json").read_text()) == result.report
-    assert Recipe.load(result.path / "recipe.yaml") == Recipe(model=checkpoint(CASES[case][0]), data=data(CASES[case][1]), **CASES[case][2])
+    assert Recipe.load(result.path / "recipe.yaml") == Recipe(
+        model=checkpoint(CASES[case][0]), data=data(CASES[case][1]), **{"recover": "none", **CASES[case][2]}
+    )
     assert result.plan.digest == result.report.plan_digest
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prunekit.budget import Budget, Unit
+from prunekit.effort import Effort
 from prunekit.errors import ParameterError
 from prunekit.recipe import Recipe
 from prunekit.tasks import Metric, TaskKind
@@ -66,7 +67,7 @@ def test_values_are_ready_to_use() -> None:
     assert FULL.task is TaskKind.CLASSIFICATION
     assert FULL.metric is Metric.F1
     assert FULL.data == "rows.jsonl"
-    assert FULL.budgets == (Budget(Unit.NEURONS, 0.1), Budget(Unit.BYTES, 8e6), Budget(Unit.PARAMS, 0.4))
+    assert FULL.budgets == (Budget(Unit.MODEL, 0.1), Budget(Unit.BYTES, 8e6), Budget(Unit.PARAMS, 0.4))
     assert FULL.layers == (0, 1, 2, 4) == Recipe(layers=[0, 1, 2, 4]).layers
     assert Recipe(layers=3).layers == (3,)
     assert Recipe(keep="10%").keep == ("10%",)
@@ -74,7 +75,7 @@ def test_values_are_ready_to_use() -> None:
 
 def test_yaml_names_every_default_and_leaves_out_what_is_unset() -> None:
     body = yaml.safe_load(Recipe().to_yaml())
-    assert body["version"] == 1
+    assert body["version"] == 2
     assert body["layer_delta"] == "1%"
     assert body["keep"] == ["10%"]
     assert "model" not in body
@@ -128,12 +129,15 @@ def test_recipes_are_frozen() -> None:
         ({"layers": [0, 0]}, "Got [0, 0] instead"),
         ({"layers": [True]}, "Got [True] instead"),
         ({"vocabulary": "some"}, "one of 'all', 'data'"),
-        ({"uniform": True}, "The 'uniform' parameter of compress must be left out without a budget of params, macs, latency or bytes"),
-        ({"multiple_of": 8}, "The 'multiple_of' parameter of compress must be left out without a budget of params, macs, latency or bytes"),
+        ({"uniform": True, "keep": "10% neurons"}, "The 'uniform' parameter of compress must be left out where only neurons are counted"),
+        (
+            {"multiple_of": 8, "keep": "9% neurons"},
+            "The 'multiple_of' parameter of compress must be left out where only neurons are counted",
+        ),
         ({"multiple_of": 7, "keep": "50% params"}, "one of 1, 8, 16, 32"),
         ({"plan": "plan.json", "keep": "10%"}, "The 'keep' parameter of compress must be left out where a plan is given"),
         ({"plan": "plan.json", "layers": "0"}, "The 'layers' parameter of compress must be left out where a plan is given"),
-        ({"keep": ["10%", "20%"]}, "neurons came twice"),
+        ({"keep": ["10%", "20%"]}, "model came twice"),
         ({"keep": "25% latency", "speedup": "3x"}, "'speedup' parameter of compress must be left out beside a budget of latency"),
         ({"keep": ()}, "The 'keep' parameter of compress must be given where nothing else says what to remove. Got 'none'"),
         ({"keep": ""}, "The 'keep' parameter of compress must be a percentage in (0%, 100%]"),
@@ -171,7 +175,7 @@ def test_a_wrong_value_is_one_line(values: dict[str, Any], match: str) -> None:
     ("text", "match"),
     [
         ("kep: 10%", "Did you mean 'keep'?"),
-        ("version: 2", "must be at most 1. Got 2 instead. Upgrade prunekit."),
+        ("version: 3", "must be at most 2. Got 3 instead. Upgrade prunekit."),
         ("version: one", "The 'version' parameter of"),
         ("- a", "a YAML file of 'parameter: value' lines"),
         ("", "a YAML file of 'parameter: value' lines"),
@@ -199,7 +203,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_repository_load(path: Path) -> None:
-    assert Recipe.load(path).version == 1
+    assert Recipe.load(path).version == 2
 
 
 def test_a_speedup_is_a_share_of_the_time() -> None:
@@ -222,3 +226,29 @@ def test_what_says_how_far_to_go_takes_the_place_of_the_default() -> None:
     assert Recipe(max_drop="1%", method="dalvi2020").keep == ("10%",)
     assert Recipe(frontier=True).keep == ("50% latency",)
     assert Recipe(frontier=True, max_drop="1%").keep == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "keep", "recover"),
+    [
+        ("version: 1", ("10% neurons",), "none"),
+        ("version: 1\nkeep: 20%", ("20% neurons",), "none"),
+        ("version: 1\nkeep: [20 %, 40% params]\nrecover: 3epochs", ("20 % neurons", "40% params"), "3epochs"),
+        ("version: 1\nlayers: 0-1", (), "none"),
+        ("version: 1\nmax_drop: 1%", (), "none"),
+        ("version: 1\nmax_drop: 1%\nmethod: dalvi2020", ("10% neurons",), "none"),
+        ("version: 1\nfrontier: true", ("50% latency",), "none"),
+        ("version: 2\nkeep: 20%", ("20%",), "auto"),
+        ("keep: 20%", ("20%",), "auto"),
+    ],
+)
+def test_a_recipe_of_version_1_means_what_it_meant(text: str, keep: tuple[str, ...], recover: str, tmp_path: Path) -> None:
+    recipe = Recipe.load(written(tmp_path, text))
+    assert (recipe.keep, recipe.recover, recipe.version) == (keep, recover, 2)
+
+
+def test_training_is_a_matter_of_course_and_can_be_left_out() -> None:
+    assert Recipe().recover == "auto"
+    assert Recipe().effort == Effort("seconds", 300, passes=40)
+    assert Recipe(recover="none").effort is Recipe(recover=None).effort is None
+    assert Recipe(recover="90s").effort == Effort("seconds", 90)

@@ -19,7 +19,7 @@ Keep = Annotated[
     Option(
         "--keep",
         metavar="BUDGET",
-        help="'10%', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
+        help="'10%' of the model, '10% neurons', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
         "[default: 10% where nothing else says what to remove].",
     ),
 ]
@@ -69,7 +69,9 @@ MaxDrop = Annotated[
 Recover = Annotated[
     str | None,
     Option(
-        "--recover", metavar="EFFORT", help="Train what is left, for '10min' or '3epochs'; needs the 'train' extra [default: no training]."
+        "--recover",
+        metavar="EFFORT",
+        help="Train what is left: '10min', '3epochs' or 'none' [default: auto, until validation stops improving, 5 minutes at most].",
     ),
 ]
 Freeze = Annotated[

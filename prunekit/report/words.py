@@ -19,6 +19,7 @@ NAMES: dict[RowName, str] = {
     "magnitude": "largest weights",
 }
 UNITS = {
+    Unit.MODEL: "the model (parameters of the layers, neurons of a readout)",
     Unit.NEURONS: "neurons read by the classifier",
     Unit.PARAMS: "parameters of the layers",
     Unit.MACS: "multiply-accumulates",

@@ -14,8 +14,8 @@ from prunekit.report.progress import Stages
 from prunekit.shrinker import Choice
 from prunekit.stages.choose import baseline
 from prunekit.stages.goals import deployed_dense
-from prunekit.stages.neurons import fit_slim
-from prunekit.stages.recovery import recovered
+from prunekit.stages.neurons import CHOICE_ROWS, fit_slim
+from prunekit.stages.recovery import effort_of, recovered
 from prunekit.stages.text import slim_text
 from prunekit.stages.values import Decided, Inputs, Models
 from prunekit.transforms.readout import set_readout
@@ -26,6 +26,8 @@ from prunekit.transforms.vocabulary import drop_tokens
 def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, scratch: Path, stage: Stages) -> Models:
     """The dense model, the slim one, and structure baselines where structure was chosen."""
     plan, neurons = decided.plan, decided.neurons
+    effort = effort_of(recipe, plan)
+    most = None if effort is None else CHOICE_ROWS
     dense = deployed_dense(inputs, neurons)
 
     def read(model: nn.Module) -> nn.Module:
@@ -33,7 +35,7 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
             view = ModelView.of(model)
             # A config need not say how wide the residual stream has become; the plan does.
             view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
-            set_readout(model, *fit_slim(inputs, view, plan, scratch, stage))
+            set_readout(model, *fit_slim(inputs, view, plan, scratch, stage, most=most))
         return model
 
     baselines: dict[str, nn.Module] = {}
@@ -45,8 +47,8 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
             baselines[name] = drop_tokens(read(cut), plan)
     slim = read(decided.model)
     notes = (*decided.notes, *summary(decided.solutions))
-    if recipe.recover is not None:
-        found = recovered(recipe, inputs, dense, slim, plan, out, stage)
+    if effort is not None:
+        found = recovered(recipe, effort, inputs, dense, slim, plan, out, stage)
         slim, notes = found.model, (*notes, str(found), *(("random and magnitude were not trained",) if baselines else ()))
     slim = drop_tokens(slim, plan)
     lengths = inputs.encoded["train"].lengths

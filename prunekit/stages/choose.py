@@ -39,16 +39,19 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     With statistics, which an analysis left behind, neurons are chosen on these; nothing then answers on the test split.
     """
     source = inputs.view.source
-    cut = _cut(recipe, inputs, stage)
-    if statistics is None:
-        neurons = read_neurons(recipe, inputs, cut, scratch, stage)
+    neurons: Neurons | None = None
+    notes: tuple[str, ...] = ()
+    if statistics is not None:
+        cut, neurons = Cut(inputs.loaded.model), stored_neurons(recipe, inputs, statistics, scratch, stage)
     else:
-        neurons = stored_neurons(recipe, inputs, statistics, scratch, stage)
+        reads, notes = reads_neurons(recipe, inputs, scratch, stage)
+        cut = _cut(recipe, inputs, stage, reads=reads)
+        if reads:
+            neurons = read_neurons(recipe, inputs, cut, scratch, stage)
     readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
     before = plan = (cut.plan or Plan(source=source)).model_copy(update={"readout": readout})
     reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
     solutions = cut.solutions
-    notes: tuple[str, ...] = ()
     start: Shrinker | None = None
     goals = goals_of(recipe, inputs, before, neurons, scratch, stage)
     if goals:
@@ -64,7 +67,8 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
         model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     elif recipe.searches:
         start = shrinker(recipe, inputs, reader)
-        work, goals, notes = _searched(recipe, inputs, start, before, neurons, scratch, stage)
+        work, goals, searched = _searched(recipe, inputs, start, before, neurons, scratch, stage)
+        notes = (*notes, *searched)
         found = whole(inputs, before, work)
         model, plan, solutions = found.model, found.plan, (*solutions, *found.solutions)
     else:
@@ -159,7 +163,7 @@ def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
     return replace(found, model=model, plan=plan)
 
 
-def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
+def _cut(recipe: Recipe, inputs: Inputs, stage: Stages, *, reads: bool) -> Cut:
     """Remove the blocks that were not named and the sub-blocks that were, and solve those above them anew."""
     source, dense = inputs.view.source, inputs.loaded.model
     kept = _kept_blocks(recipe, inputs)
@@ -175,7 +179,7 @@ def _cut(recipe: Recipe, inputs: Inputs, stage: Stages) -> Cut:
         affine=tuple(ffn) if recipe.affine else None,
     )
     plan, structure = named, False
-    if reads_neurons(recipe, inputs):
+    if reads:
         everything = tuple(range(source.hidden))
         neurons = {layer: everything for layer in (0, *(block + 1 for block in kept))}
         plan = plan.model_copy(update={"readout": ReadoutPlan(pooling=inputs.pooling, neurons=neurons)})

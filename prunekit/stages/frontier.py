@@ -34,7 +34,7 @@ def draw_frontier(
     least, start = work.least(full.cost), work.start.params_layers
     files, scores = {"dense": judge.dense}, {"dense": (judge.drop(judge.dense).dense, 1.0)}
     notes: tuple[str, ...] = (
-        () if recipe.recover is None else ("frontier: its points are not trained; --recover trains the model that ships alone",)
+        () if recipe.effort is None else ("frontier: its points are not trained; --recover trains the model that ships alone",)
     )
     (folder / FOLDER).mkdir()
     with stage("frontier"):

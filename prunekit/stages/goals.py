@@ -24,7 +24,7 @@ from prunekit.transforms.apply import apply
 from prunekit.transforms.price import Bytes, Cost, Goal, Latency, Macs, Params, head_width
 from prunekit.transforms.readout import set_readout
 
-STRUCTURE = (Unit.PARAMS, Unit.MACS, Unit.LATENCY, Unit.BYTES)
+STRUCTURE = (Unit.MODEL, Unit.PARAMS, Unit.MACS, Unit.LATENCY, Unit.BYTES)
 #: A measured interval has a lower end, which must hold too: this much faster is aimed at.
 _MARGIN = 0.03
 _ROUNDS = 4
@@ -83,8 +83,8 @@ def goals_of(recipe: Recipe, inputs: Inputs, base: Plan, neurons: Neurons | None
             cost: Cost = _bytes(inputs, neurons, recipe, start.params_layers, scratch, stage)
             found.append(Goal(cost, budget.amount, cost.of(inputs.view), asked))
             continue
-        cost = Params() if budget.unit is Unit.PARAMS else Macs(lengths)
-        full = float(start.params_layers if budget.unit is Unit.PARAMS else start.macs)
+        cost = Macs(lengths) if budget.unit is Unit.MACS else Params()
+        full = float(start.macs if budget.unit is Unit.MACS else start.params_layers)
         found.append(Goal(cost, budget.amount * full, full, asked))
     return tuple(found)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import ModelView
@@ -23,6 +24,7 @@ from prunekit.report.progress import Stages
 from prunekit.stages.values import Inputs
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
+from prunekit.training.teacher import answer
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved.
 CALIBRATION = 2048
@@ -108,6 +110,17 @@ def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage:
         return collect(
             view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
         )
+
+
+def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:
+    """The logits (n, outputs) of a model with a head, for every row, or every word of a token task."""
+    found = np.empty((len(encoded.labels), outputs), dtype=np.float32)
+    with torch.inference_mode():
+        for batch in encoded.batches():
+            first = None if batch.first is None else torch.from_numpy(batch.first)
+            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            found[batch.targets] = answer(view, tensors, first, states=False).logits.numpy()
+    return found
 
 
 def calibration(encoded: Encoded, seed: int) -> list[dict[str, torch.Tensor]]:

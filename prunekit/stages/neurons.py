@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,62 @@ from numpy.typing import NDArray
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.measure.drop import relative_drop
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import slim_layer
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.select.baselines import baseline_neurons
 from prunekit.select.readout import ReadoutChoice, fit_readout, select_readout
-from prunekit.stages.inputs import collected
+from prunekit.stages.inputs import collected, outputs_of_model
 from prunekit.stages.values import Cut, Inputs, Neurons, Outputs, Probe
 from prunekit.stats.collected import Collected
 from prunekit.stats.record import Statistics
 
 Ids = NDArray[np.int64]
 
+#: Rows of train on which a readout is tried beside a model's own head, and on which the classifier of a model that is trained
+#: afterwards is fitted.
+CHOICE_ROWS = 4096
 
-def reads_neurons(recipe: Recipe, inputs: Inputs) -> bool:
-    """Whether a classifier on neurons takes the head's place."""
-    return not inputs.own_head or any(budget.unit is Unit.NEURONS for budget in recipe.budgets)
+
+def neuron_budget(recipe: Recipe) -> Budget | None:
+    """What bounds the neurons that a readout reads: the least of the budgets that count them."""
+    counted = [budget for budget in recipe.budgets if budget.unit in (Unit.MODEL, Unit.NEURONS)]
+    return min(counted, key=lambda budget: budget.amount, default=None)
 
 
-def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage: Stages) -> Neurons | None:
-    """Run the model once over the data and choose the neurons to read; None where the model keeps its own head."""
-    budget = next((budget for budget in recipe.budgets if budget.unit is Unit.NEURONS), None)
-    if not reads_neurons(recipe, inputs):
-        return None
+def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> tuple[bool, tuple[str, ...]]:
+    """Whether a readout takes the head's place, and how that was decided.
+
+    A model without a head needs one, and a budget of neurons asks for one. Under a budget of the model, a fine-tuned model keeps
+    its head unless a readout within the budget is better on validation by more than two standard errors: what else goes is the
+    same for both.
+    """
+    units = {budget.unit for budget in recipe.budgets}
+    if not inputs.own_head or Unit.NEURONS in units:
+        return True, ()
+    budget = neuron_budget(recipe)
+    if budget is None:
+        return False, ()
+    sampled = replace(inputs, encoded={**inputs.encoded, "train": inputs.encoded["train"].sample(CHOICE_ROWS, recipe.seed)})
+    train, validation = (collected(sampled, inputs.view, name, scratch, stage) for name in ("train", "validation"))
+    with stage("head or readout"):
+        choice = _select(recipe, inputs, inputs.view, budget, train, validation, stage)
+        labels = inputs.encoded["validation"].labels
+        head = outputs_of_model(inputs.view, inputs.encoded["validation"], inputs.data.task.outputs)
+        readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
+        drop = relative_drop(inputs.data.task, head, readout, labels, seed=recipe.seed)
+    train.rows.close()
+    validation.rows.close()
+    better = drop.value + 2 * (drop.upper - drop.value) < 0
+    which = "the readout takes the head's place" if better else "the model keeps its head"
+    return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {which}",)
+
+
+def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage: Stages) -> Neurons:
+    """Run the model once over the data and choose the neurons to read."""
+    budget = neuron_budget(recipe)
     view, task = ModelView.of(cut.model), inputs.data.task
     train, validation = (collected(inputs, view, name, scratch, stage) for name in ("train", "validation"))
     width = (view.num_layers + 1) * view.hidden_size
@@ -65,7 +98,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
 
 def stored_neurons(recipe: Recipe, inputs: Inputs, statistics: Statistics, scratch: Path, stage: Stages) -> Neurons:
     """The neurons to read, chosen on the rows and the moments that an analysis left behind: the model is not run."""
-    budget = next((budget for budget in recipe.budgets if budget.unit is Unit.NEURONS), None)
+    budget = neuron_budget(recipe)
     if budget is None:
         raise ParameterError("statistics", "plan", "left out where no budget counts neurons (add --keep 10%)", "given")
     _check_stored(recipe, inputs, statistics)
@@ -146,9 +179,11 @@ def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, fl
     return (coef, intercept), value, answers["oracle"]
 
 
-def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages) -> Probe:
-    """Fit the classifier anew on what the slim model's neurons say."""
-    train, validation = (collected(inputs, model, name, scratch, stage) for name in ("train", "validation"))
+def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages, *, most: int | None = None) -> Probe:
+    """Fit the classifier anew on what the slim model's neurons say, of `most` rows of train where that is given."""
+    rows = inputs.encoded["train"] if most is None else inputs.encoded["train"].sample(most, 0)
+    sampled = replace(inputs, encoded={**inputs.encoded, "train": rows})
+    train, validation = (collected(sampled, model, name, scratch, stage) for name in ("train", "validation"))
     with stage("fit"):
         coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task)
     train.rows.close()

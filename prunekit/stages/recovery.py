@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from prunekit.effort import Effort
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.stages.goals import STRUCTURE
 from prunekit.stages.values import Inputs
 
 if TYPE_CHECKING:
@@ -28,21 +30,29 @@ def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:
     return out.resolve().parent / f".{out.resolve().name}.recover-{token}"
 
 
-def recovered(recipe: Recipe, inputs: Inputs, dense: nn.Module, slim: nn.Module, plan: Plan, out: Path, stage: Stages) -> Recovered:
+def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:
+    """How long the slim model is trained; "auto" trains none that has lost neither layers nor heads nor FFN neurons."""
+    cut = plan.layers is not None or plan.hidden is not None or plan.affine or plan.heads or plan.ffn
+    budgeted = any(budget.unit in STRUCTURE for budget in recipe.budgets)
+    return None if recipe.recover == "auto" and not cut and not budgeted else recipe.effort
+
+
+def recovered(
+    recipe: Recipe, effort: Effort, inputs: Inputs, dense: nn.Module, slim: nn.Module, plan: Plan, out: Path, stage: Stages
+) -> Recovered:
     """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
     # The Trainer takes a second to import, and needs an extra.
     from prunekit.training.distill import recover
     from prunekit.training.loop import complete_checkpoint
 
-    assert recipe.recover is not None
     place = checkpoint_place(recipe, plan, out)
-    with stage("recover"):
+    with stage(f"recover, {effort} at most"):
         try:
             return recover(
                 slim,
                 dense if inputs.own_head else None,
                 inputs.encoded["train"],
-                effort=recipe.recover,
+                effort=effort,
                 plan=plan,
                 validation=inputs.encoded["validation"],
                 task=inputs.data.task,

@@ -166,7 +166,9 @@ class Pace(TrainerCallback, ExportableState):
     def _used(self, state: Any) -> float:
         if self._effort.unit == "epochs":
             return min(1.0, float(state.global_step / state.max_steps))
-        return min(1.0, self.elapsed / self._effort.amount)
+        time = self.elapsed / self._effort.amount
+        passes = 0.0 if self._effort.passes is None else float(state.epoch or 0.0) / self._effort.passes
+        return min(1.0, max(time, passes))
 
 
 class Distiller(Trainer):
@@ -316,7 +318,7 @@ def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int
             dataloader_pin_memory=False,
         )
     except ImportError as error:
-        raise DependencyError("Training needs accelerate: pip install 'prunekit[train]'.") from error
+        raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1'.") from error
 
 
 def complete_checkpoint(folder: Path) -> str | None:

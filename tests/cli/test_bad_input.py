@@ -72,7 +72,11 @@ def no_label(folder: Path) -> Path:
         (None, ["--keep", "0%"], r"The 'keep' parameter of compress must be a percentage in \(0%, 100%\].* Got '0%' instead"),
         (None, ["--keep", "200%"], "Got '200%' instead"),
         (None, ["--keep", "ten"], "Got 'ten' instead"),
-        (None, ["--keep", "0.1%"], "The 'keep' parameter of compress must be at least 1 of the 64 neurons. Got '0.1% neurons' instead"),
+        (
+            None,
+            ["--keep", "0.1% neurons"],
+            "The 'keep' parameter of compress must be at least 1 of the 64 neurons. Got '0.1% neurons' instead",
+        ),
         (None, ["--layers", "2-5"], "The 'layers' parameter of compress must be of the model's blocks 0-2. Got '2-5' instead"),
         (None, ["--max-length", "4", "--pooling", "middle"], "The 'pooling' parameter of compress must be one of 'cls', 'mean', 'last'"),
         (None, ["--task", "token-classification"], "'tokens'|words"),
@@ -134,7 +138,7 @@ def test_of_the_model(change: Change, says: str, tmp_path: Path, capsys: pytest.
 
 
 def ours() -> list[str]:
-    return ["compress", str(checkpoint("base")), "--data", str(data("topics")), "--keep", "20%"]
+    return ["compress", str(checkpoint("base")), "--data", str(data("topics")), "--keep", "20% neurons"]
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])

@@ -77,9 +77,11 @@ def test_mistakes_are_found_before_anything_is_loaded(tmp_path: Path) -> None:
     plan = save_plan(tmp_path)
     with pytest.raises(ParameterError, match="The 'recover' parameter of apply must be left out without data to train on"):
         compress(lines.checkpoint("sequence"), None, out=tmp_path / "slim", plan=str(plan), recover="1min")
-    with pytest.raises(ParameterError, match="The 'recover' parameter of compress must be a time or a number of epochs above 0"):
+    with pytest.raises(
+        ParameterError, match=r"The 'recover' parameter of compress must be .auto., or a time or a number of epochs above 0"
+    ):
         Recipe(recover="0min")
     with pytest.raises(ParameterError, match="The 'recover' parameter of compress must be text"):
         Recipe(recover=10)
     with pytest.raises(ParameterError, match="The 'freeze' parameter of compress must be left out where nothing is trained"):
-        Recipe(freeze="layers:0")
+        Recipe(freeze="layers:0", recover="none")

@@ -1,0 +1,83 @@
+"""A bare percentage is of the model: what it bounds, what it is spent on, and that what is left is trained."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunekit.budget import Unit
+from prunekit.pipeline import Result, compress
+from prunekit.recipe import Recipe
+from prunekit.stages import neurons
+from prunekit.stages.recovery import effort_of
+from tests import lines
+from tests.lines import checkpoint, data, save
+
+
+def made(model: Path, rows: str, tmp_path: Path, **recipe: Any) -> Result:
+    with lines.quick():
+        return compress(model, data(rows), out=tmp_path / "slim", **recipe)
+
+
+def test_a_model_without_a_head_keeps_a_share_of_its_layers_and_reads_a_share_of_its_neurons(tmp_path: Path) -> None:
+    found = made(checkpoint("base"), "topics", tmp_path, keep="30%", recover="2epochs")
+    dense, slim = found.report.dense, found.report.slim
+    assert found.plan.readout is not None
+    assert found.plan.readout.size <= 0.3 * dense.neurons
+    assert slim.params_layers <= 0.3 * dense.params_layers
+    (budget,) = found.report.budgets
+    assert (budget.unit, budget.asked, budget.met) == (Unit.MODEL, "30%", True)
+    assert budget.reached == max(slim.neurons / dense.neurons, slim.params_layers / dense.params_layers)
+    assert any(note.startswith("recovered by training on the labels, 2 epochs at most") for note in found.report.notes)
+
+
+def test_a_fine_tuned_model_keeps_its_head_and_is_distilled_by_default(tmp_path: Path) -> None:
+    found = made(checkpoint("sequence"), "text", tmp_path, keep="40%")
+    dense, slim = found.report.dense, found.report.slim
+    assert found.plan.readout is None
+    assert slim.params_layers <= 0.4 * dense.params_layers
+    assert found.report.budgets[0].reached == slim.params_layers / dense.params_layers
+    assert any(note.endswith("the model keeps its head") for note in found.report.notes)
+    assert any(note.startswith("recovered by distillation from the dense model, 5 min at most") for note in found.report.notes)
+
+
+def test_a_readout_takes_the_place_of_a_head_that_is_worse(tmp_path: Path) -> None:
+    model = copy.deepcopy(lines.dense("sequence"))
+    with torch.no_grad():
+        # It says the same of everything.
+        model.classifier.weight.zero_()
+    found = made(save(model, tmp_path / "model"), "text", tmp_path, keep="40%", recover="none")
+    assert found.plan.readout is not None
+    assert found.plan.readout.size <= 0.4 * found.report.dense.neurons
+    assert any(note.endswith("the readout takes the head's place") for note in found.report.notes)
+    scores = {row.name: row.value for row in found.report.rows}
+    assert scores["slim"] > scores["dense"]
+
+
+def test_train_is_read_once_where_the_slim_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekit.stages.build.CHOICE_ROWS", 50)
+    read, collected = [], neurons.collected
+
+    def counted(inputs: Any, view: Any, split: str, *rest: Any) -> Any:
+        if split == "train":
+            read.append(len(inputs.encoded["train"]))
+        return collected(inputs, view, split, *rest)
+
+    monkeypatch.setattr(neurons, "collected", counted)
+    made(checkpoint("sequence"), "text", tmp_path, keep=["40% neurons", "60% params"], pooling="mean", recover="1epochs")
+    # All of it by the dense model, and a sample by the slim one and by the baselines.
+    assert read == [lines.ROWS["train"], 50, 50, 50]
+
+
+def test_what_has_lost_no_layers_is_not_trained_by_default() -> None:
+    kept = lines.line("base")
+    recipe = Recipe(keep="20% neurons")
+    assert effort_of(recipe, kept.plan.model_copy(update={"layers": None})) is None
+    assert effort_of(recipe.replace(keep="20%"), kept.plan) is not None
+    assert effort_of(recipe.replace(recover="1epochs"), kept.plan) is not None
+    assert effort_of(recipe.replace(keep="20%", recover="none"), kept.plan) is None
+    assert effort_of(recipe, lines.line("sequence").plan) is not None
