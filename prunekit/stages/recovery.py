@@ -31,8 +31,8 @@ def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:
 def recovered(recipe: Recipe, inputs: Inputs, dense: nn.Module, slim: nn.Module, plan: Plan, out: Path, stage: Stages) -> Recovered:
     """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
     # The Trainer takes a second to import, and needs an extra.
+    from prunekit.training.checkpoints import complete_checkpoint
     from prunekit.training.distill import recover
-    from prunekit.training.loop import complete_checkpoint
 
     assert recipe.recover is not None
     place = checkpoint_place(recipe, plan, out)

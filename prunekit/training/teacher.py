@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from prunekit.arch.spec import QUESTION
 from prunekit.arch.view import ModelView
+from prunekit.errors import UnsupportedError
 from prunekit.stats.blocks import Tap, batch_first, taps
 
 _OUTPUT: Tap = ("out", "")
+#: What the logits of a model stand for: one class of several, several labels that do not exclude each other, or values.
+Outputs = Literal["classes", "labels", "values"]
+#: The logit of a place that is padding, where an answer is a place.
+NOWHERE = -1e4
+
+
+def answers_by_place(view: ModelView) -> bool:
+    """Whether a model answers a question by the places where the answer starts and ends."""
+    return QUESTION in type(view.model).__name__
+
+
+def outputs_of(view: ModelView) -> Outputs:
+    """What a model's logits stand for, by its config."""
+    if answers_by_place(view):
+        return "classes"
+    problem = getattr(view.config, "problem_type", None)
+    if problem == "multi_label_classification":
+        return "labels"
+    return "values" if problem == "regression" or int(view.config.num_labels) == 1 else "classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +44,8 @@ class Answer:
     Attributes
     ----------
     logits : Tensor
-        (k, outputs): one row for each place that is read.
+        (k, outputs): one row for each place that is read. Of an answer to a question (2 batch, length): where it starts in each row,
+        then where it ends, with `NOWHERE` at padding.
     states : tuple of Tensor
         Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
     """
@@ -53,13 +75,27 @@ def answer(
     with ExitStack() as stack:
         wanted = list(view.blocks)[: view.num_layers] if states else []
         seen = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
-        logits: Tensor = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True).logits
+        output = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True)
+    logits = _logits(view, output, inputs["attention_mask"].bool())
     if first is not None:
         logits = logits[first[:, 0], first[:, 1]]
     elif logits.ndim == 3:
         logits = logits[inputs["attention_mask"].bool()]
     # A block whose weights are shared is passed once for each layer.
     return Answer(logits.float(), tuple(batch_first(view, state) for found in seen for state in found[_OUTPUT]))
+
+
+def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
+    found: Tensor | None = getattr(output, "logits", None)
+    if found is not None:
+        return found
+    ends: list[Tensor | None] = [getattr(output, name, None) for name in ("start_logits", "end_logits")]
+    there = [end.float().masked_fill(~mask, NOWHERE) for end in ends if end is not None]
+    if len(there) < len(ends):
+        raise UnsupportedError(
+            f"{type(view.model).__name__} gives no logits, nor those of a start and an end: there is nothing to learn from."
+        )
+    return torch.cat(there)
 
 
 class Teacher:
