@@ -134,17 +134,20 @@ def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kin
     heads, every = ModelView.of(model).source.heads, case == "albert"
     average = AveragedModel(model)
     names = ("exp_avg", "exp_avg_sq") if kind is torch.optim.AdamW else ("momentum_buffer",)
-    groups = [{"params": [p for p in model.parameters() if p.ndim == size]} for size in (1, 2)]
+    foreign = nn.Parameter(torch.ones(()))
+    groups = [*({"params": [p for p in model.parameters() if p.ndim == size]} for size in (1, 2)), {"params": [foreign]}]
     optimizer = kind(groups, lr=1e-3, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
     model(**batch_of(), labels=torch.tensor([0, 1, 2])).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+    had = {name for name, parameter in model.named_parameters() if parameter in optimizer.state}
+    optimizer.state[foreign][names[0]] = torch.ones(())
 
     def mark() -> None:
         # Whatever happens to a weight must happen to what has its place.
         for number, name in enumerate(names):
             for parameter, state in optimizer.state.items():
-                if name in state:
+                if name in state and parameter is not foreign:
                     state[name].copy_(parameter.detach() * (number + 2))
         for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
             theirs.data.copy_(ours.detach() * 7)
@@ -162,14 +165,16 @@ def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kin
     dense = copy.deepcopy(model)
     live.move(plan, optimizer)
     assert {name: t.shape for name, t in apply(dense, plan).state_dict().items()} == {n: t.shape for n, t in model.state_dict().items()}
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert known == {id(parameter) for parameter in model.parameters()}
-    assert {id(parameter) for parameter in optimizer.state} <= known
+    # Every parameter once, and what is not the model's stays.
+    known = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(known) == sorted(id(parameter) for parameter in (*model.parameters(), foreign))
+    assert {id(parameter) for parameter in optimizer.state} <= set(known)
+    assert optimizer.state[foreign][names[0]].item() == 1.0
+    trained = [parameter for name, parameter in model.named_parameters() if name in had]
+    assert len(trained) > len(had) // 2
     for number, name in enumerate(names):
-        assert any(name in state for state in optimizer.state.values())
-        for parameter, state in optimizer.state.items():
-            if name in state:
-                torch.testing.assert_close(state[name], parameter.detach() * (number + 2))
+        for parameter in trained:
+            torch.testing.assert_close(optimizer.state[parameter][name], parameter.detach() * (number + 2))
     for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(theirs, ours * 7)
     # It trains on.
