@@ -101,22 +101,30 @@ def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
 class Teacher:
     """A model that is asked about the same batches again and again.
 
-    Logits are always remembered, hidden states in half precision as long as they fit into `limit` bytes: of the batches
-    beyond that, only the first answer has states.
+    At most `limit` bytes of answers are remembered: logits in single precision, hidden states in half. Where both do not fit, hidden
+    states go first, those of the latest batches before others: such a batch has states in its first answer alone. Logits that do not
+    fit even so are computed again whenever they are asked for, by the same pass.
 
     Parameters
     ----------
     view : ModelView
         In evaluation mode; it is not changed.
     limit : int
-        Bytes for hidden states.
+        Bytes.
     precision : torch.dtype or None
         Of autocast; None: none.
+
+    Attributes
+    ----------
+    held : int
+        Bytes that are remembered now, at most `limit`.
     """
 
     def __init__(self, view: ModelView, *, limit: int, precision: torch.dtype | None) -> None:
-        self.view, self._left, self._precision = view, limit, precision
+        self.view, self._limit, self._precision = view, limit, precision
+        self.held = 0
         self._known: dict[int, Answer] = {}
+        self._stated: list[int] = []
 
     def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
         """The answer to batch `number`; `states` as in `answer`."""
@@ -126,10 +134,24 @@ class Teacher:
             with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=self._precision is not None):
                 known = answer(self.view, inputs, first, states=states)
             # bfloat16 has the range of single precision: some families have states of many thousands.
-            halves = tuple(state.to(torch.bfloat16) for state in known.states)
-            known = Answer(known.logits, halves)
-            size = sum(half.numel() * half.element_size() for half in halves)
-            fits = size <= self._left
-            self._left -= size if fits else 0
-            self._known[number] = known if fits else Answer(known.logits)
+            known = Answer(known.logits, tuple(state.to(torch.bfloat16) for state in known.states))
+            self._remember(number, known)
         return known
+
+    def _remember(self, number: int, known: Answer) -> None:
+        logits, states = _size((known.logits,)), _size(known.states)
+        while self.held + logits > self._limit and self._stated:
+            latest = self._stated.pop()
+            self.held -= _size(self._known[latest].states)
+            self._known[latest] = Answer(self._known[latest].logits)
+        if self.held + logits > self._limit:
+            return
+        fits = bool(states) and self.held + logits + states <= self._limit
+        self._known[number] = known if fits else Answer(known.logits)
+        self.held += logits + (states if fits else 0)
+        if fits:
+            self._stated.append(number)
+
+
+def _size(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
