@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import pickle
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from prunekit.data.batches import Encoded
 from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
+from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, divergence, make_arguments
 from prunekit.transforms.apply import apply
@@ -293,6 +296,65 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monke
     save_file({"evil": torch.zeros(1)}, tmp_path / "recovered.safetensors", metadata={"recovered": "{}"})
     with pytest.raises(ParameterError, match="The 'checkpoints' parameter of recover must be those of this very run"):
         again(checkpoints=tmp_path)
+
+
+class _Evil:
+    def __reduce__(self) -> Any:
+        return (os._exit, (1,))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that is killed at its ninth step."""
+    folder, loss, steps = tmp_path_factory.mktemp("stopped"), Distiller.compute_loss, 0
+
+    def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise _Killed
+        return loss(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Distiller, "compute_loss", dying)
+        with pytest.raises(_Killed):
+            again(checkpoints=folder)
+    return folder
+
+
+def test_a_checkpoint_holds_no_pickle(stopped: Path) -> None:
+    assert {path.suffix for path in stopped.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("content", ["pickle", "empty", "deep", "list", "other"])
+def test_a_hostile_checkpoint_counts_as_not_there(name: str, content: str, stopped: Path, tmp_path: Path) -> None:
+    model = copy.deepcopy(slim().model)
+    shutil.copytree(stopped, tmp_path / "run")
+    for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json"):
+        file.write_text(file.read_text(encoding="utf-8").replace(str(stopped), str(tmp_path / "run")), encoding="utf-8")
+    assert complete_checkpoint(tmp_path / "run", model) is not None
+    for file in (tmp_path / "run").glob(f"checkpoint-*/{name}"):
+        if content == "other" and name.endswith("safetensors"):
+            save_file({"0.exp_avg": torch.zeros(1)}, file)
+        else:
+            texts = {
+                "pickle": pickle.dumps(_Evil()),
+                "empty": b"",
+                "deep": b"[" * 100_000,
+                "list": b"[]",
+                "other": b'{"global_step": "evil"}',
+            }
+            file.write_bytes(texts[content])
+    assert complete_checkpoint(tmp_path / "run", model) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b'{"key": 5}', pickle.dumps({"key": "x"})])
+def test_a_hostile_claim_is_refused_in_one_line(content: bytes, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
+    (tmp_path / "run" / "recover.json").write_bytes(content)
+    with pytest.raises(ParameterError, match="The 'checkpoints' parameter of recover must be those of this very run"):
+        again(checkpoints=tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
