@@ -42,8 +42,8 @@ def recovered(
 ) -> Recovered:
     """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
     # The Trainer takes a second to import, and needs an extra.
+    from prunekit.training.checkpoints import complete_checkpoint
     from prunekit.training.distill import recover
-    from prunekit.training.loop import complete_checkpoint
 
     place = checkpoint_place(recipe, plan, out)
     with stage(f"recover, {effort} at most"):

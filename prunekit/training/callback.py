@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
@@ -23,7 +26,7 @@ from prunekit.plan import Plan, parse_indices
 from prunekit.shrinker import Shrinker, plan_of
 from prunekit.shrinking import goal_of
 from prunekit.stats.blocks import Site
-from prunekit.training.freeze import freeze_blocks
+from prunekit.training.freeze import freeze_blocks, parse_freeze
 from prunekit.training.live import Live, Masks, narrow, rewrap
 from prunekit.transforms.apply import DENSE
 from prunekit.transforms.units import record
@@ -33,6 +36,7 @@ Schedule = Literal["cubic", "linear"]
 #: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
 _BUFFER = "prunekit_plan"
 _BATCH = 32
+logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 
 
@@ -111,11 +115,16 @@ class PruneCallback(TrainerCallback):
             raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
         if schedule not in ("cubic", "linear"):
             raise ParameterError("schedule", _OF, "'cubic' or 'linear'", schedule)
-        if not 0 <= start < end <= 1:
+        if any(isinstance(share, bool) or not isinstance(share, int | float) for share in (start, end)) or not 0 <= start < end <= 1:
             raise ParameterError("start", _OF, "a share of the training below 'end', both in [0, 1]", (start, end))
-        for name, value in (("steps", steps), ("rows", rows)):
-            if value < 1:
-                raise ParameterError(name, _OF, "at least 1", value)
+        for name, value, least in (("steps", steps, 1), ("rows", rows, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ParameterError(name, _OF, f"a whole number, at least {least}", value)
+        for name, flag in (("recover", recover), ("masks", masks)):
+            if not isinstance(flag, bool):
+                raise ParameterError(name, _OF, "True or False", flag)
+        if freeze is not None:
+            parse_freeze(freeze, of=_OF)
         self._schedule, self._start, self._end, self._steps = schedule, start, end, steps
         self._recover, self._soft, self._seed, self._rows = recover, masks, seed, rows
         self._layers, self._ffn = _blocks("layers", layers), _blocks("ffn_blocks", ffn_blocks)
@@ -140,8 +149,9 @@ class PruneCallback(TrainerCallback):
 
     # --- before training
 
-    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any) -> None:
         """Drop blocks and FFNs, freeze, and listen for a checkpoint."""
+        _refuse_shards(args)
         if args.load_best_model_at_end:
             must = "left out with a PruneCallback: the best of the checkpoints may be one from before the last cut"
             raise ParameterError("load_best_model_at_end", "TrainingArguments", must, True)
@@ -150,7 +160,9 @@ class PruneCallback(TrainerCallback):
         self._config = _plain(view.config, type(model).__name__)
         self._live = Live(model, self._average)
         self._target = self._before_training(view)
-        self._live.move(self._target)
+        # The user's own optimizer; one that the Trainer makes comes later, and finds the parameters as they are then.
+        self._own = optimizer
+        self._live.move(self._target, optimizer)
         if self._freeze is not None:
             freeze_blocks(self._live.view, self._freeze, self._live.blocks, of=_OF)
         self._write()
@@ -174,11 +186,15 @@ class PruneCallback(TrainerCallback):
 
     # --- while training
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
-        """Fix when units go, and draw the calibration rows."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, optimizer: Any = None, **_: Any) -> None:
+        """Fix when units go, and draw the calibration rows; refuse an optimizer whose state cannot follow."""
         live, _target = self._state()
         if not self._budgets:
             return
+        inner = getattr(optimizer, "optimizer", optimizer)
+        if any("Adafactor" in kind.__name__ for kind in type(inner).__mro__):
+            must = "one whose state has its parameters' shapes (AdamW, Adam or SGD) with a PruneCallback"
+            raise ParameterError("optim", "TrainingArguments", must, type(inner).__name__)
         at = [self._start + (self._end - self._start) * (step + 1) / self._steps for step in range(self._steps)]
         self._due = {max(1, round(share * state.max_steps)): step + 1 for step, share in enumerate(at)}
         names = live.view.inputs
@@ -188,9 +204,19 @@ class PruneCallback(TrainerCallback):
         self._full = count(self._dense, self._lengths)
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        """Let units go if it is time."""
-        if self._budgets and state.global_step in self._due:
-            self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
+        """Let units go if it is time, and write down in the Trainer's log what is left."""
+        if not self._budgets or state.global_step not in self._due:
+            return
+        begun = time.perf_counter()
+        self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
+        live, _target = self._state()
+        said = {
+            "prune/kept": self.history[-1]["kept"],
+            "prune/parameters": sum(parameter.numel() for parameter in live.model.parameters()),
+            "prune/seconds": time.perf_counter() - begun,
+        }
+        state.log_history.append({**said, "step": state.global_step})
+        logger.info("PruneCallback, step %d: %s", state.global_step, json.dumps(said))
 
     def _shrink(self, step: int, optimizer: Any, now: int) -> None:
         live, _target = self._state()
@@ -300,7 +326,7 @@ class PruneCallback(TrainerCallback):
             return
         said = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
         sliced, kept = (Plan.from_json(json.dumps(said[name])) for name in ("sliced", "kept"))
-        live.move(sliced)
+        live.move(sliced, self._own)
         self._target = kept
         self._silence(kept if kept != sliced else None)
         self._write()
@@ -331,12 +357,19 @@ def _blocks(name: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        found = parse_indices(text)
+        found = parse_indices(text) if isinstance(text, str) else ()
     except ValueError:
         found = ()
     if not found or sorted(set(found)) != list(found):
         raise ParameterError(name, _OF, "blocks, increasing, such as '0-3' or '0,2,4'", text)
     return found
+
+
+def _refuse_shards(args: Any) -> None:
+    """Sharded training keeps parameters in flat buffers of its own, which a cut cannot follow."""
+    for name, given in (("deepspeed", args.deepspeed), ("fsdp", args.fsdp)):
+        if given or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true"):
+            raise ParameterError(name, "TrainingArguments", "left out with a PruneCallback, which cannot cut sharded parameters", given)
 
 
 def _plain(config: Any, architecture: str) -> dict[str, Any]:

@@ -9,23 +9,18 @@ The loop is the Trainer of transformers.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import random
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
 from transformers.utils import logging
 
@@ -38,16 +33,15 @@ from prunekit.errors import DataError, ParameterError
 from prunekit.plan import Plan
 from prunekit.plan_ops import kept_blocks
 from prunekit.tasks import Task
+from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
-from prunekit.training.loop import Buckets, Distiller, Objective, Pace, complete_checkpoint, make_arguments, tensors
+from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
 from prunekit.training.precision import chosen_dtype
-from prunekit.training.teacher import Teacher
+from prunekit.training.teacher import Teacher, answer, answers_by_place, outputs_of
 from prunekit.transforms.refit import matches
 
 Progress = Callable[[int, int, str], None]
 
-#: Where the outcome of a finished run lies, so that it is not trained again.
-_DONE, _KEY = "recovered.safetensors", "recover.json"
 #: Where accelerate finds the precision that it casts forward passes to.
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
@@ -96,6 +90,11 @@ class Recovered:
             f"recovered by {how}, {self.effort} at most: {self.epochs:.2f} epochs, {self.steps} steps, {self.seconds:.0f} s "
             f"in {self.precision}; {self.metric} on validation {self.before:.4f} before, {self.after:.4f} after"
         )
+
+
+#: What is written down of a finished run, which is then not trained again.
+_KINDS: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(Recovered).items() if name != "model"}
+_OUTCOME: type[BaseModel] = create_model("_Outcome", __config__=ConfigDict(strict=True, extra="forbid"), **_KINDS)
 
 
 def recover(
@@ -148,7 +147,7 @@ def recover(
     checkpoints : path, optional
         A directory from which an interrupted run goes on. Ten times in a run it is written.
     memory : int
-        Bytes for hidden states of the teacher that are remembered.
+        Bytes for answers of the teacher that are remembered, logits before hidden states; what does not fit is computed again.
     progress : callable, optional
         Called with (thousandths of the effort, 1000, the metric so far).
 
@@ -165,14 +164,18 @@ def recover(
     DependencyError
         If accelerate is not installed.
     """
-    effort = Effort.parse(effort, of="recover") if isinstance(effort, str) else effort
+    effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover")
+    _check_kinds(slim, teacher, plan=plan, task=task, validation=validation, checkpoints=checkpoints)
+    _check_numbers(learning_rate, seed, memory)
     rows, held = _rows_of(data, validation, tokenizer, max_length, seed)
     model = copy.deepcopy(slim).eval()
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
-    _check(view, dense, task, learning_rate)
+    _check(view, dense, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sample = next(iter(held.sample(min(32, len(held)), seed).batches()))
-    precision, forward = (chosen_dtype(dense or view, tensors(sample), device, training=training) for training in (True, False))
+    sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
+    if dense is not None:
+        _check_answers(view, dense, sample)
+    precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     if freeze is not None:
         freeze_blocks(view, freeze, blocks)
@@ -180,13 +183,15 @@ def recover(
             raise ParameterError("freeze", "recover", "less than everything", freeze)
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     objective = _objective(view, dense, plan, blocks, task, memory, forward)
-    with _place(checkpoints) as folder, _on_its_own():
-        key = _key(model, effort, seed, learning_rate, freeze, len(rows))
-        _claim(folder, key)
-        found = _finished(folder, model)
-        if found is None:
+    with place(checkpoints) as folder, _on_its_own():
+        said = [asdict(effort), seed, learning_rate, freeze, None if plan is None else plan.digest, None if task is None else asdict(task)]
+        claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], said))
+        outcome = read_outcome(folder, model, _OUTCOME)
+        if outcome is not None:
+            found = Recovered(model=model, **outcome)
+        else:
             found = _train(view, objective, Buckets(rows, seed), held, effort, learning_rate, seed, folder, precision, progress)
-            _finish(folder, model, found)
+            write_outcome(folder, model, {name: value for name, value in vars(found).items() if name != "model"})
     for name, parameter in model.named_parameters():
         # Whoever trains it further finds it as it came.
         parameter.requires_grad_(trained[name] or freeze is not None)
@@ -214,7 +219,7 @@ def _train(
     start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     before, close = distiller.judge()
     distiller.rematch()
-    done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder))
+    done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder, model))
     best = distiller.state.best_metric
     if best is None or float(best) <= close:
         # Training has not helped; what came in stays.
@@ -261,11 +266,34 @@ def _pool(data: Encoded, seed: int) -> Encoded:
     return data if len(data) <= POOL else data.draw(POOL, seed)
 
 
-def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning_rate: float) -> None:
+def _check_kinds(slim: object, teacher: object, **rest: object) -> None:
+    if not isinstance(slim, nn.Module):
+        raise ParameterError("slim", "recover", "a model", type(slim).__name__)
+    if not isinstance(teacher, nn.Module | None):
+        raise ParameterError("teacher", "recover", "a model, or None", type(teacher).__name__)
+    kinds: dict[str, tuple[Any, str]] = {
+        "plan": (Plan, "a Plan"),
+        "task": (Task, "a Task"),
+        "validation": (Encoded, "tokenised rows, at least one"),
+        "checkpoints": ((str, Path), "a path"),
+    }
+    for name, value in rest.items():
+        kind, must = kinds[name]
+        if value is not None and (not isinstance(value, kind) or (isinstance(value, Encoded) and not len(value))):
+            raise ParameterError(name, "recover", f"{must}, or left out", value if isinstance(value, str) else type(value).__name__)
+
+
+def _check_numbers(learning_rate: float, seed: int, memory: int) -> None:
+    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < 1:
+        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
+    for name, value in (("seed", seed), ("memory", memory)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ParameterError(name, "recover", "a whole number, at least 0", value)
+
+
+def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
     if view.body is view.model:
         raise ParameterError("slim", "recover", "a model with a head or a readout", type(view.model).__name__)
-    if not 0 < learning_rate < 1:
-        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
     outputs = int(view.config.num_labels)
     if dense is None:
         if task is None:
@@ -276,8 +304,22 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning
         if theirs != outputs or names[0] != names[1]:
             must = f"a model with the slim model's labels, {', '.join(names[0])}"
             raise ParameterError("teacher", "recover", must, ", ".join(names[1]))
-    if task is not None and task.outputs != outputs:
+    if task is None:
+        return
+    if answers_by_place(view) or outputs_of(view) == "labels":
+        which = "answers questions by places" if answers_by_place(view) else "gives a row several labels"
+        raise ParameterError("task", "recover", f"left out for a model that {which}, which learns from a teacher alone", task.kind.value)
+    if task.outputs != outputs:
         raise ParameterError("task", "recover", f"one with the model's {outputs} outputs", f"{task.outputs} outputs")
+
+
+def _check_answers(view: ModelView, dense: ModelView, sample: dict[str, Any]) -> None:
+    """Both must answer for the same places: of a head for rows and one for tokens neither can learn from the other."""
+    with torch.no_grad():
+        ours, theirs = (answer(each, sample, sample["first"], states=False).logits for each in (view, dense))
+    if ours.shape != theirs.shape or outputs_of(view) != outputs_of(dense):
+        names = [type(each.model).__name__ for each in (view, dense)]
+        raise ParameterError("teacher", "recover", f"a model with a head like the slim model's, {names[0]}", names[1])
 
 
 def _objective(
@@ -305,63 +347,8 @@ def _objective(
     dims = None if plan is None or plan.hidden is None else torch.tensor(plan.hidden)
     # A readout reads given layers, each of which must stay what it is.
     dynamic = bool(blocks) and len(blocks) < total and not reads
-    return Objective(task=task, teacher=teacher, layers=tuple(pair.output for pair in pairs), dims=dims, dynamic=dynamic)
-
-
-def _key(model: nn.Module, effort: Effort, seed: int, learning_rate: float, freeze: str | None, rows: int) -> str:
-    """What a run must share with one that it goes on from."""
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    body = json.dumps([shapes, asdict(effort), seed, learning_rate, freeze, rows], sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-@contextmanager
-def _place(checkpoints: str | Path | None) -> Iterator[Path]:
-    """The directory of the checkpoints; one that vanishes, where none was named."""
-    if checkpoints is None:
-        with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
-            yield Path(folder)
-    else:
-        yield Path(checkpoints)
-
-
-def _claim(folder: Path, key: str) -> None:
-    """Check that what lies there is of this run, or write down that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / _KEY
-    if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8")).get("key") != key:
-            raise ParameterError("checkpoints", "recover", "those of this very run, or an empty directory", str(folder))
-        return
-    if any(folder.iterdir()):
-        raise ParameterError("checkpoints", "recover", "those of this very run, or an empty directory", str(folder))
-    _replace(file, lambda path: path.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8"))
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is there completely, or not at all."""
-    half = file.with_suffix(".half")
-    write(half)
-    os.replace(half, file)
-
-
-def _finished(folder: Path, model: nn.Module) -> Recovered | None:
-    """The outcome of a run that had come to its end; the model takes its weights."""
-    file = folder / _DONE
-    if not file.is_file():
-        return None
-    with safe_open(file, framework="pt") as opened:
-        said = json.loads((opened.metadata() or {})["recovered"])
-    model.load_state_dict(load_file(file))
-    return Recovered(model=model, **said)
-
-
-def _finish(folder: Path, model: nn.Module, found: Recovered) -> None:
-    said = {name: value for name, value in vars(found).items() if name != "model"}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(said)}))
-    for stale in folder.glob("checkpoint-*"):
-        shutil.rmtree(stale, ignore_errors=True)
+    layers = tuple(pair.output for pair in pairs)
+    return Objective(task=task, teacher=teacher, layers=layers, dims=dims, dynamic=dynamic, outputs=outputs_of(view))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ _MUST = "blocks of the model, such as 'layers:0-3'"
 
 def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
     """Read ``"layers:0-3"`` as block numbers; raises ParameterError."""
-    kind, _, blocks = text.partition(":")
+    kind, _, blocks = text.partition(":") if isinstance(text, str) else ("", "", "")
     try:
         found = parse_indices(blocks)
     except ValueError:

@@ -75,7 +75,7 @@ class Live:
         depth = Plan(source=plan.source, layers=plan.layers, heads=_of(self.plan.heads, plan), ffn=_of(self.plan.ffn, plan))
         for after in (depth, plan):
             states = {} if optimizer is None or after == self.plan else self._states(optimizer, after)
-            names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+            names = self._names(after)
             for root in (self.model, self._average):
                 if root is not None:
                     narrow(root, self.plan, after)
@@ -83,24 +83,39 @@ class Live:
                 _rename(optimizer, names, dict(self.model.named_parameters()), states)
             self.plan = after
 
+    def _names(self, after: Plan) -> dict[int, str]:
+        """What each parameter will be called after a cut, by its id; "" where its block goes."""
+        view = self.view
+        start = f"{view.prefix}{view.spec.blocks}."
+        places = {block: place for place, block in enumerate(after.kept_layers)}
+        found = {}
+        for name, parameter in self.model.named_parameters():
+            number, _, rest = name.removeprefix(start).partition(".")
+            if name.startswith(start) and not view.spec.shared_blocks:
+                place = places.get(self.blocks[int(number)])
+                name = "" if place is None else f"{start}{place}.{rest}"
+            found[id(parameter)] = name
+        return found
+
     def _states(self, optimizer: Optimizer, after: Plan) -> dict[str, dict[str, Tensor]]:
         """{kind of state: {parameter's name after the cut: its part that stays}}: a copy of the model that holds the state is cut."""
         found: dict[str, dict[str, Tensor]] = {}
         for kind in sorted({kind for state in optimizer.state.values() for kind in state}):
             shadow = copy.deepcopy(self.model)
-            held = set()
+            names, held = self._names(after), set()
             for (name, ours), theirs in zip(self.model.named_parameters(), shadow.parameters(), strict=True):
                 value = optimizer.state.get(ours, {}).get(kind)
-                if not isinstance(value, Tensor) or value.numel() == 1 != ours.numel():
+                if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != ours.shape):
+                    # One number for the whole parameter, such as AdamW's count of steps.
                     continue
                 if value.shape != ours.shape:
                     must = "AdamW, Adam or SGD"
                     raise UnsupportedError(f"{type(optimizer).__name__} keeps {kind!r} in another shape than {name}'s; train with {must}.")
                 theirs.data = value.to(theirs.dtype) if value.dtype != theirs.dtype else value.clone()
-                held.add(id(theirs))
+                held.add(names[id(ours)])
             if held:
                 narrow(shadow, self.plan, after)
-                found[kind] = {name: parameter.data for name, parameter in shadow.named_parameters()}
+                found[kind] = {name: parameter.data for name, parameter in shadow.named_parameters() if name in held}
         return found
 
     def load(self, solved: nn.Module) -> None:
@@ -142,20 +157,31 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
 
 
 def _rename(optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]) -> None:
-    """Put the new parameters in the place of the old ones."""
+    """Put the new parameters in the place of the old ones; those that are not the model's stay.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    names : dict
+        {id of a parameter of the model before the cut: its name after it}.
+    after : dict
+        The model's parameters by name.
+    states : dict
+        {kind of state: {name: what is left of it}}.
+    """
     there = {id(parameter) for parameter in after.values()}
     for group in optimizer.param_groups:
         left = []
         for old in group["params"]:
-            new = old if id(old) in there else after.get(names.get(id(old), ""))
-            state = optimizer.state.pop(old, None)
-            if new is None:
+            if id(old) in there or id(old) not in names:
+                left.append(old)
                 continue
-            left.append(new)
+            name, state = names[id(old)], optimizer.state.pop(old, None)
+            if name not in after:
+                continue
+            left.append(after[name])
             if state is not None:
-                name = names[id(old)]
-                cut_state = {kind: parts[name] for kind, parts in states.items() if name in parts and parts[name].shape == new.shape}
-                optimizer.state[new] = {**state, **({} if new is old else cut_state)}
+                optimizer.state[after[name]] = {**state, **{kind: parts[name] for kind, parts in states.items() if name in parts}}
         group["params"] = left
 
 

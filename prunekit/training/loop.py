@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, mse_loss
 from torch.utils.data import Dataset
@@ -24,8 +21,9 @@ from prunekit.data.batches import Batch, Encoded
 from prunekit.effort import Effort
 from prunekit.errors import DependencyError, StatisticsError
 from prunekit.tasks import Task, TaskKind
+from prunekit.training.checkpoints import load_model, load_optimizer, save_model, save_optimizer
 from prunekit.training.matching import distance, match_layers
-from prunekit.training.teacher import Answer, Teacher, answer
+from prunekit.training.teacher import Answer, Outputs, Teacher, answer
 
 #: Rows of a batch, and its padded tokens, at most.
 ROWS, TOKENS = 64, 4096
@@ -35,7 +33,6 @@ WARM_UP = 0.05
 _TEMPERATURE = 2.0
 _HIDDEN, _LABELS = 1.0, 0.25
 _CLOSE = "eval_close"
-_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
 _NEVER = 10**9
 
 
@@ -54,6 +51,8 @@ class Objective:
         Hidden dimensions of the teacher that the slim model keeps.
     dynamic : bool
         Whether the layers are matched anew at every stop.
+    outputs : {"classes", "labels", "values"}
+        What the logits stand for.
     """
 
     task: Task | None = None
@@ -61,6 +60,7 @@ class Objective:
     layers: tuple[int, ...] = ()
     dims: Tensor | None = None
     dynamic: bool = False
+    outputs: Outputs = "classes"
 
     @property
     def metric(self) -> str:
@@ -79,7 +79,7 @@ class Objective:
         """A scalar: the divergence from the teacher, what the hidden states miss, and what the labels say."""
         total = ours.logits.sum() * 0.0
         if theirs is not None:
-            total = total + divergence(ours.logits, theirs.logits)
+            total = total + divergence(ours.logits, theirs.logits, self.outputs)
             if theirs.states and self.layers:
                 missed = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
                 total = total + _HIDDEN * torch.stack(missed).mean()
@@ -92,12 +92,20 @@ class Objective:
         return total
 
 
-def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    """How far logits (k, C) are from the teacher's: T^2 KL at temperature T = 2; the squared error of a single output."""
-    if theirs.shape[-1] == 1:
+def divergence(ours: Tensor, theirs: Tensor, outputs: Outputs = "classes") -> Tensor:
+    """How far logits (k, C) are from the teacher's: a scalar, the mean over k.
+
+    T^2 KL at temperature T = 2 (Hinton et al. 2015) of the distribution over C classes; with C independent labels the sum of those of C
+    yes-or-no distributions; of values the squared error.
+    """
+    if outputs == "values":
         return mse_loss(ours, theirs)
+    if outputs == "labels":
+        # The softmax of (x, 0) is (sigmoid(x), 1 - sigmoid(x)).
+        ours, theirs = (torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (ours, theirs))
     soft = (theirs / _TEMPERATURE).log_softmax(-1)
-    return _TEMPERATURE**2 * kl_div((ours / _TEMPERATURE).log_softmax(-1), soft, reduction="batchmean", log_target=True)
+    found = kl_div((ours / _TEMPERATURE).log_softmax(-1), soft, reduction="batchmean", log_target=True)
+    return _TEMPERATURE**2 * found
 
 
 class Buckets(Dataset[dict[str, Any]]):
@@ -206,7 +214,7 @@ class Distiller(Trainer):
         super().__init__(
             model=view.model,
             args=arguments,
-            data_collator=lambda batches: batches[0],
+            data_collator=_only,
             train_dataset=rows,
             eval_dataset=rows,  # never read: `evaluate` has its own
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, pace.rate)),
@@ -259,7 +267,7 @@ class Distiller(Trainer):
                 found = answer(self._view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
-                    missed += float(divergence(found.logits, theirs.logits)) * len(found.logits)
+                    missed += float(divergence(found.logits, theirs.logits, self._objective.outputs)) * len(found.logits)
                 rows += len(found.logits)
                 outputs.append(found.logits.cpu().numpy())
                 labels.append(batch.labels)
@@ -284,19 +292,45 @@ class Distiller(Trainer):
     def _autocast(self) -> Any:
         return torch.autocast(self.args.device.type, dtype=self._precision, enabled=self._precision is not None)
 
+    # What follows keeps pickles out of the checkpoints, and the Trainer's own reading of files.
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # A slim model need not be one that `save_pretrained` can describe.
-        folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self._view.model.state_dict().items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        torch.save(self.args, folder / "training_args.bin")
+        save_model(self._view.model, Path(output_dir or str(self.args.output_dir)))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        # The scheduler follows `Pace`, whose seconds are in the Trainer's state.
+        assert self.optimizer is not None
+        save_optimizer(self.optimizer, Path(output_dir))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Nothing is drawn but the order of the batches, which follows from the seed and the epoch.
+        pass
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_model(self._view.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        assert self.optimizer is not None
+        if checkpoint is not None:
+            load_optimizer(self.optimizer, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        pass
+
+    def _load_best_model(self) -> None:
+        load_model(self._view.model, Path(str(self.state.best_model_checkpoint)))
+
+
+def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the data set is a whole batch; more than one would be lost."""
+    (batch,) = batches
+    return batch
 
 
 def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int) -> TrainingArguments:
     """The Trainer's arguments; raises DependencyError if accelerate is missing."""
     try:
-        return TrainingArguments(
+        made = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=effort.amount if effort.unit == "epochs" else _NEVER,
             per_device_train_batch_size=1,  # a row of this data set is a whole batch
@@ -319,20 +353,7 @@ def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int
         )
     except ImportError as error:
         raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1'.") from error
-
-
-def complete_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that was written to its end."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((os.fspath(path) for path in found if _is_complete(path)), None)
-
-
-def _is_complete(path: Path) -> bool:
-    if not all((path / name).is_file() for name in _FILES):
-        return False
-    try:
-        # It is the last of the files to be written.
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
+    if made.n_gpu > 1:
+        # One process uses one of the GPUs that it sees: on several the Trainer would deal out batches of batches.
+        made._n_gpu = 1
+    return made

@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from prunekit.arch.spec import QUESTION
 from prunekit.arch.view import ModelView
+from prunekit.errors import UnsupportedError
 from prunekit.stats.blocks import Tap, batch_first, taps
 
 _OUTPUT: Tap = ("out", "")
+#: What the logits of a model stand for: one class of several, several labels that do not exclude each other, or values.
+Outputs = Literal["classes", "labels", "values"]
+#: The logit of a place that is padding, where an answer is a place.
+NOWHERE = -1e4
+
+
+def answers_by_place(view: ModelView) -> bool:
+    """Whether a model answers a question by the places where the answer starts and ends."""
+    return QUESTION in type(view.model).__name__
+
+
+def outputs_of(view: ModelView) -> Outputs:
+    """What a model's logits stand for, by its config."""
+    if answers_by_place(view):
+        return "classes"
+    problem = getattr(view.config, "problem_type", None)
+    if problem == "multi_label_classification":
+        return "labels"
+    return "values" if problem == "regression" or int(view.config.num_labels) == 1 else "classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +44,8 @@ class Answer:
     Attributes
     ----------
     logits : Tensor
-        (k, outputs): one row for each place that is read.
+        (k, outputs): one row for each place that is read. Of an answer to a question (2 batch, length): where it starts in each row,
+        then where it ends, with `NOWHERE` at padding.
     states : tuple of Tensor
         Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
     """
@@ -53,7 +75,8 @@ def answer(
     with ExitStack() as stack:
         wanted = list(view.blocks)[: view.num_layers] if states else []
         seen = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
-        logits: Tensor = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True).logits
+        output = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True)
+    logits = _logits(view, output, inputs["attention_mask"].bool())
     if first is not None:
         logits = logits[first[:, 0], first[:, 1]]
     elif logits.ndim == 3:
@@ -62,25 +85,46 @@ def answer(
     return Answer(logits.float(), tuple(batch_first(view, state) for found in seen for state in found[_OUTPUT]))
 
 
+def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
+    found: Tensor | None = getattr(output, "logits", None)
+    if found is not None:
+        return found
+    ends: list[Tensor | None] = [getattr(output, name, None) for name in ("start_logits", "end_logits")]
+    there = [end.float().masked_fill(~mask, NOWHERE) for end in ends if end is not None]
+    if len(there) < len(ends):
+        raise UnsupportedError(
+            f"{type(view.model).__name__} gives no logits, nor those of a start and an end: there is nothing to learn from."
+        )
+    return torch.cat(there)
+
+
 class Teacher:
     """A model that is asked about the same batches again and again.
 
-    Logits are always remembered, hidden states in half precision as long as they fit into `limit` bytes: of the batches
-    beyond that, only the first answer has states.
+    At most `limit` bytes of answers are remembered: logits in single precision, hidden states in half. Where both do not fit, hidden
+    states go first, those of the latest batches before others: such a batch has states in its first answer alone. Logits that do not
+    fit even so are computed again whenever they are asked for, by the same pass.
 
     Parameters
     ----------
     view : ModelView
         In evaluation mode; it is not changed.
     limit : int
-        Bytes for hidden states.
+        Bytes.
     precision : torch.dtype or None
         Of autocast; None: none.
+
+    Attributes
+    ----------
+    held : int
+        Bytes that are remembered now, at most `limit`.
     """
 
     def __init__(self, view: ModelView, *, limit: int, precision: torch.dtype | None) -> None:
-        self.view, self._left, self._precision = view, limit, precision
+        self.view, self._limit, self._precision = view, limit, precision
+        self.held = 0
         self._known: dict[int, Answer] = {}
+        self._stated: list[int] = []
 
     def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
         """The answer to batch `number`; `states` as in `answer`."""
@@ -90,10 +134,24 @@ class Teacher:
             with torch.no_grad(), torch.autocast(device, dtype=self._precision, enabled=self._precision is not None):
                 known = answer(self.view, inputs, first, states=states)
             # bfloat16 has the range of single precision: some families have states of many thousands.
-            halves = tuple(state.to(torch.bfloat16) for state in known.states)
-            known = Answer(known.logits, halves)
-            size = sum(half.numel() * half.element_size() for half in halves)
-            fits = size <= self._left
-            self._left -= size if fits else 0
-            self._known[number] = known if fits else Answer(known.logits)
+            known = Answer(known.logits, tuple(state.to(torch.bfloat16) for state in known.states))
+            self._remember(number, known)
         return known
+
+    def _remember(self, number: int, known: Answer) -> None:
+        logits, states = _size((known.logits,)), _size(known.states)
+        while self.held + logits > self._limit and self._stated:
+            latest = self._stated.pop()
+            self.held -= _size(self._known[latest].states)
+            self._known[latest] = Answer(self._known[latest].logits)
+        if self.held + logits > self._limit:
+            return
+        fits = bool(states) and self.held + logits + states <= self._limit
+        self._known[number] = known if fits else Answer(known.logits)
+        self.held += logits + (states if fits else 0)
+        if fits:
+            self._stated.append(number)
+
+
+def _size(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -134,17 +134,20 @@ def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kin
     heads, every = ModelView.of(model).source.heads, case == "albert"
     average = AveragedModel(model)
     names = ("exp_avg", "exp_avg_sq") if kind is torch.optim.AdamW else ("momentum_buffer",)
-    groups = [{"params": [p for p in model.parameters() if p.ndim == size]} for size in (1, 2)]
+    foreign = nn.Parameter(torch.ones(()))
+    groups = [*({"params": [p for p in model.parameters() if p.ndim == size]} for size in (1, 2)), {"params": [foreign]}]
     optimizer = kind(groups, lr=1e-3, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
     model(**batch_of(), labels=torch.tensor([0, 1, 2])).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+    had = {name for name, parameter in model.named_parameters() if parameter in optimizer.state}
+    optimizer.state[foreign][names[0]] = torch.ones(())
 
     def mark() -> None:
         # Whatever happens to a weight must happen to what has its place.
         for number, name in enumerate(names):
             for parameter, state in optimizer.state.items():
-                if name in state:
+                if name in state and parameter is not foreign:
                     state[name].copy_(parameter.detach() * (number + 2))
         for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
             theirs.data.copy_(ours.detach() * 7)
@@ -162,14 +165,16 @@ def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kin
     dense = copy.deepcopy(model)
     live.move(plan, optimizer)
     assert {name: t.shape for name, t in apply(dense, plan).state_dict().items()} == {n: t.shape for n, t in model.state_dict().items()}
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert known == {id(parameter) for parameter in model.parameters()}
-    assert {id(parameter) for parameter in optimizer.state} <= known
+    # Every parameter once, and what is not the model's stays.
+    known = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(known) == sorted(id(parameter) for parameter in (*model.parameters(), foreign))
+    assert {id(parameter) for parameter in optimizer.state} <= set(known)
+    assert optimizer.state[foreign][names[0]].item() == 1.0
+    trained = [parameter for name, parameter in model.named_parameters() if name in had]
+    assert len(trained) > len(had) // 2
     for number, name in enumerate(names):
-        assert any(name in state for state in optimizer.state.values())
-        for parameter, state in optimizer.state.items():
-            if name in state:
-                torch.testing.assert_close(state[name], parameter.detach() * (number + 2))
+        for parameter in trained:
+            torch.testing.assert_close(optimizer.state[parameter][name], parameter.detach() * (number + 2))
     for theirs, ours in zip(average.module.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(theirs, ours * 7)
     # It trains on.
@@ -217,7 +222,13 @@ def test_blocks_and_budgets_work_together(tmp_path: Path) -> None:
         ({"keep": "0% params"}, "The 'keep' parameter of PruneCallback must be a percentage"),
         ({"keep": "40% params", "start": 0.7, "end": 0.7}, "The 'start' parameter of PruneCallback must be a share of the training below"),
         ({"keep": "40% params", "schedule": "square"}, "The 'schedule' parameter of PruneCallback must be 'cubic' or 'linear'"),
-        ({"keep": "40% params", "steps": 0}, "The 'steps' parameter of PruneCallback must be at least 1"),
+        ({"keep": "40% params", "steps": 0}, "The 'steps' parameter of PruneCallback must be a whole number, at least 1"),
+        ({"keep": "40% params", "steps": 1.5}, "The 'steps' parameter of PruneCallback must be a whole number, at least 1"),
+        ({"keep": "40% params", "seed": "0"}, "The 'seed' parameter of PruneCallback must be a whole number, at least 0"),
+        ({"keep": "40% params", "start": "0"}, "The 'start' parameter of PruneCallback must be a share of the training below"),
+        ({"keep": "40% params", "masks": "no"}, "The 'masks' parameter of PruneCallback must be True or False"),
+        ({"keep": "40% params", "freeze": "evil"}, "The 'freeze' parameter of PruneCallback must be blocks of the model"),
+        ({"layers": 3}, "The 'layers' parameter of PruneCallback must be blocks, increasing"),
         ({"layers": "3-0"}, "The 'layers' parameter of PruneCallback must be blocks, increasing"),
         ({"layers": "0-9"}, "The 'layers' parameter of PruneCallback must be of the model's blocks 0-3"),
         ({"layers": "0-1", "ffn_blocks": "3"}, "The 'ffn_blocks' parameter of PruneCallback must be among the layers that are kept"),
@@ -236,3 +247,55 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
         train(pruner(keep="1% params"), tmp_path)
     with pytest.raises(ParameterError, match="The 'callbacks' parameter of Trainer must be given the callback when it is made"):
         assert pruner().plan
+    with pytest.raises(ParameterError, match=r"The 'optim' parameter of TrainingArguments must be .* Got 'Adafactor' instead"):
+        train(pruner(), tmp_path, optim="adafactor")
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_sharded_training_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = pruner()
+    given = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
+    with pytest.raises(ParameterError, match=f"The '{name}' parameter of TrainingArguments must be left out with a PruneCallback"):
+        callback.on_init_end(given, None, None, model=build("bert", HEAD))
+
+
+def test_a_head_of_one_output_is_trained_and_each_cut_is_in_the_log(tmp_path: Path) -> None:
+    callback = pruner()
+    model = build("bert", HEAD, num_labels=1)
+    model.config.problem_type = "regression"
+    data = [{**row, "labels": row["labels"].float()} for row in rows()]
+    made = TrainingArguments(
+        str(tmp_path), max_steps=10, per_device_train_batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no"
+    )
+    trainer = Trainer(model, made, train_dataset=data, callbacks=[callback])  # type: ignore[arg-type]
+    trainer.train()
+    said = [entry for entry in trainer.state.log_history if "prune/kept" in entry]
+    assert [(entry["step"], entry["prune/kept"]) for entry in said] == [(cut["step"], cut["kept"]) for cut in callback.history]
+    assert said[-1]["prune/parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_an_optimizer_of_the_users_own_holds_the_parameters_of_a_resumed_run(tmp_path: Path) -> None:
+    def run(resume: bool) -> tuple[Any, Any]:
+        model = build("bert", HEAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+        made = TrainingArguments(
+            str(tmp_path),
+            max_steps=8 if resume else 5,
+            per_device_train_batch_size=8,
+            save_steps=5,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            logging_strategy="no",
+        )
+        callback = pruner(steps=1, end=0.3)
+        trainer = Trainer(model, made, train_dataset=rows(), callbacks=[callback], optimizers=(optimizer, None))  # type: ignore[arg-type]
+        trainer.train(resume_from_checkpoint=resume or None)
+        return model, optimizer
+
+    run(resume=False)
+    model, optimizer = run(resume=True)
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    assert all(optimizer.state[parameter]["step"] == 8 for parameter in model.parameters() if parameter in optimizer.state)

@@ -1,23 +1,34 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
+import pickle
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.distributions import Bernoulli, Categorical, kl_divergence
+from transformers import TrainingArguments
 
+from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded
+from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
+from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
-from prunekit.training.loop import Buckets, Distiller, divergence
+from prunekit.training.loop import Buckets, Distiller, Objective, Pace, divergence, make_arguments
 from prunekit.transforms.apply import apply
 from tests import lines
+from tests.models import build
 from tests.training.rows import dense, encoded, slim, task_data
 
 
@@ -70,9 +81,6 @@ def test_texts_are_rows_and_labels_are_the_tasks() -> None:
     assert found.metric == "minus divergence"
     given = recover(slim().model, dense(), texts, effort="1epoch", plan=slim().plan, tokenizer=lines.tokenizer_of())
     assert given.steps > 0
-    labelled = again(effort="1epoch", task=task_data().task)
-    assert labelled.metric == "accuracy"
-    assert 0 <= labelled.before <= labelled.after <= 1
     tuned = recover(slim().model, None, encoded("train"), effort="1epoch", task=task_data().task, learning_rate=3e-3)
     assert not tuned.distilled
     assert "training on the labels" in str(tuned)
@@ -83,6 +91,136 @@ def test_training_that_does_not_help_changes_nothing() -> None:
     assert found.steps > 0
     assert found.after == found.before == pytest.approx(0, abs=1e-6)
     assert same(weights(found.model), weights(dense()))
+
+
+def test_labels_count_beside_the_teacher_which_says_what_is_best() -> None:
+    task, held = task_data().task, encoded("validation")
+    found = again(task=task)
+    assert found.metric == "accuracy"
+    for model, said in ((slim().model, found.before), (found.model, found.after)):
+        inputs = {name: torch.from_numpy(array) for name, array in held.batch(np.arange(len(held))).inputs.items()}
+        with torch.no_grad():
+            assert said == pytest.approx(task.score(model(**inputs).logits.numpy(), held.labels))
+    assert not same(weights(found.model), weights(slim().model))
+    assert gap(found.model, dense(), held) < 0.7 * gap(slim().model, dense(), held)
+
+
+@pytest.mark.parametrize("which", ["slim", "teacher", "ids", "labels", "validation", "plan", "task"])
+def test_a_run_of_other_models_rows_or_parameters_has_other_checkpoints(which: str, tmp_path: Path) -> None:
+    def altered(rows: Encoded, name: str) -> Encoded:
+        array = getattr(rows, name).copy()
+        array[0] = 1 - array[0] if name == "labels" else array[0] + 1
+        return replace(rows, **{name: array})
+
+    def other(model: Any) -> Any:
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            model.classifier.bias[0] += 1e-3
+        return model
+
+    rows, held = encoded("train").take(np.arange(32)), encoded("validation").take(np.arange(16))
+    given: dict[str, Any] = {"effort": "1epoch", "plan": slim().plan, "validation": held, "task": task_data().task}
+    recover(slim().model, dense(), rows, **given, checkpoints=tmp_path)
+    models = [other(model) if which == name else model for name, model in (("slim", slim().model), ("teacher", dense()))]
+    if which in ("ids", "labels"):
+        rows = altered(rows, which)
+    changed = {"validation": altered(held, "ids"), "plan": None, "task": None}
+    with pytest.raises(ParameterError, match=r"must be those of this very run .* Remove the directory to start anew\."):
+        recover(*models, rows, **given | {which: changed[which]} if which in changed else given, checkpoints=tmp_path)
+
+
+def test_labels_that_do_not_exclude_each_other_are_learned_one_by_one() -> None:
+    teacher = copy.deepcopy(dense())
+    teacher.config.problem_type = "multi_label_classification"
+    inputs = {name: torch.from_numpy(array) for name, array in encoded("test").batch(np.arange(32)).inputs.items()}
+    with torch.no_grad():
+        # Neither yes nor no to everything.
+        teacher.classifier.bias.sub_(teacher(**inputs).logits.mean(0))
+    shifted = copy.deepcopy(teacher)
+    with torch.no_grad():
+        # A softmax does not feel it.
+        shifted.classifier.bias.add_(3.0)
+    found = recover(
+        shifted, teacher, encoded("train"), effort="2epochs", learning_rate=3e-2, validation=encoded("test").take(np.arange(32))
+    )
+    with torch.no_grad():
+        wanted, before, after = (torch.sigmoid(model(**inputs).logits) for model in (teacher, shifted, found.model))
+    assert (after - wanted).abs().mean() < 0.9 * (before - wanted).abs().mean()
+    with torch.no_grad():
+        p, q = (Bernoulli(logits=model(**inputs).logits / 2) for model in (teacher, shifted))
+    assert -found.before == pytest.approx(4 * float(kl_divergence(p, q).sum(-1).mean()), rel=1e-2)
+    with pytest.raises(ParameterError, match=r"The 'task' parameter .* left out for a model that gives a row several labels"):
+        recover(shifted, teacher, encoded("train"), task=task_data().task)
+    with pytest.raises(ParameterError, match=r"The 'teacher' parameter .* a model with a head like the slim model's"):
+        recover(shifted, dense(), encoded("train"))
+
+
+def test_divergences_are_those_of_the_distributions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(6, 5, generator=generator, dtype=torch.float64), torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    p, q = (Categorical(logits=logits / 2) for logits in (theirs, ours))
+    assert float(divergence(ours, theirs)) == pytest.approx(4 * float(kl_divergence(p, q).mean()))
+    p, q = (Bernoulli(logits=logits / 2) for logits in (theirs, ours))
+    assert float(divergence(ours, theirs, "labels")) == pytest.approx(4 * float(kl_divergence(p, q).sum(-1).mean()))
+    assert float(divergence(ours, theirs, "values")) == pytest.approx(float((ours - theirs).square().mean()))
+
+
+def test_answers_to_questions_are_learned_place_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekit.training.distill.chosen_dtype", lambda *_, **__: None)
+    teacher = build("bert", "ForQuestionAnswering")
+    with torch.no_grad():
+        teacher.qa_outputs.weight.mul_(20.0)
+    model = copy.deepcopy(teacher)
+    with torch.no_grad():
+        model.qa_outputs.weight.zero_()
+    rows = question_rows()
+    found = recover(model, teacher, rows, effort="3epochs", validation=rows, learning_rate=2e-3)
+
+    def oracle(other: Any) -> float:
+        """Row by row, without padding: the divergence of start and end over the places."""
+        total = 0.0
+        for row in range(len(rows)):
+            inputs = {name: torch.from_numpy(array) for name, array in rows.batch(np.array([row])).inputs.items()}
+            with torch.no_grad():
+                ours, theirs = other(**inputs), teacher(**inputs)
+            for name in ("start_logits", "end_logits"):
+                p, q = (Categorical(logits=answer[name] / 2) for answer in (theirs, ours))
+                total += 4 * float(kl_divergence(p, q)) / 2
+        return total / len(rows)
+
+    assert -found.before == pytest.approx(oracle(model), rel=1e-3)
+    assert -found.after == pytest.approx(oracle(found.model), rel=1e-3)
+    assert found.after > found.before
+    with pytest.raises(ParameterError, match=r"The 'task' parameter .* left out for a model that answers questions by places"):
+        recover(model, teacher, rows, task=task_data().task)
+
+
+def question_rows() -> Encoded:
+    """Rows of 4 to 12 tokens of the tiny models' vocabulary."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(4, 13, size=96)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = generator.integers(5, 50, size=offsets[-1]).astype(np.int32)
+    like = encoded("train")
+    return Encoded(ids, np.zeros_like(ids, dtype=np.int8), offsets, np.zeros(96), 0, 0, like.padding)
+
+
+def test_where_two_gpus_are_visible_every_row_is_seen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Any = TrainingArguments._setup_devices
+
+    def two(self: Any) -> torch.device:
+        device: torch.device = made.func(self)
+        self._n_gpu = 2
+        return device
+
+    seen = functools.cached_property(two)
+    seen.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", seen)
+    rows, view = Buckets(encoded("train"), 0), ModelView.of(copy.deepcopy(slim().model))
+    effort = Effort.parse("1epoch")
+    arguments = make_arguments(tmp_path, effort, 1e-4, 0)
+    distiller = Distiller(view, Objective(), rows, encoded("validation"), Pace(effort, None), arguments, None)
+    assert sum(len(batch["labels"]) for batch in distiller.get_train_dataloader()) == len(encoded("train"))
 
 
 def test_the_precision_of_the_environment_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +281,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monke
     broken = tmp_path / "checkpoint-999"
     broken.mkdir()
     (broken / "trainer_state.json").write_text("{", encoding="utf-8")
+    (tmp_path / "checkpoint-evil").mkdir()
     found = again(checkpoints=tmp_path)
     assert steps == 9
     assert found.steps == whole.steps
@@ -153,6 +292,69 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monke
     assert str(third) == str(found)
     with pytest.raises(ParameterError, match="The 'checkpoints' parameter of recover must be those of this very run"):
         again(checkpoints=tmp_path, seed=1)
+    # Nor is what does not fit the model taken for its outcome.
+    save_file({"evil": torch.zeros(1)}, tmp_path / "recovered.safetensors", metadata={"recovered": "{}"})
+    with pytest.raises(ParameterError, match="The 'checkpoints' parameter of recover must be those of this very run"):
+        again(checkpoints=tmp_path)
+
+
+class _Evil:
+    def __reduce__(self) -> Any:
+        return (os._exit, (1,))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that is killed at its ninth step."""
+    folder, loss, steps = tmp_path_factory.mktemp("stopped"), Distiller.compute_loss, 0
+
+    def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise _Killed
+        return loss(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Distiller, "compute_loss", dying)
+        with pytest.raises(_Killed):
+            again(checkpoints=folder)
+    return folder
+
+
+def test_a_checkpoint_holds_no_pickle(stopped: Path) -> None:
+    assert {path.suffix for path in stopped.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("content", ["pickle", "empty", "deep", "list", "other"])
+def test_a_hostile_checkpoint_counts_as_not_there(name: str, content: str, stopped: Path, tmp_path: Path) -> None:
+    model = copy.deepcopy(slim().model)
+    shutil.copytree(stopped, tmp_path / "run")
+    for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json"):
+        file.write_text(file.read_text(encoding="utf-8").replace(str(stopped), str(tmp_path / "run")), encoding="utf-8")
+    assert complete_checkpoint(tmp_path / "run", model) is not None
+    for file in (tmp_path / "run").glob(f"checkpoint-*/{name}"):
+        if content == "other" and name.endswith("safetensors"):
+            save_file({"0.exp_avg": torch.zeros(1)}, file)
+        else:
+            texts = {
+                "pickle": pickle.dumps(_Evil()),
+                "empty": b"",
+                "deep": b"[" * 100_000,
+                "list": b"[]",
+                "other": b'{"global_step": "evil"}',
+            }
+            file.write_bytes(texts[content])
+    assert complete_checkpoint(tmp_path / "run", model) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b'{"key": 5}', pickle.dumps({"key": "x"})])
+def test_a_hostile_claim_is_refused_in_one_line(content: bytes, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
+    (tmp_path / "run" / "recover.json").write_bytes(content)
+    with pytest.raises(ParameterError, match="The 'checkpoints' parameter of recover must be those of this very run"):
+        again(checkpoints=tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
@@ -173,7 +375,7 @@ def test_mistakes_are_one_line() -> None:
         again_with(lines.dense("tokens"))
     with pytest.raises(ParameterError, match="The 'teacher' parameter of recover must be given where there is no task"):
         again_with(None)
-    with pytest.raises(ParameterError, match="The 'recover' parameter of recover must be a time or a number of epochs above 0"):
+    with pytest.raises(ParameterError, match="The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"):
         again(effort="0min")
     with pytest.raises(ParameterError, match="The 'freeze' parameter of recover must be blocks of the model"):
         again(freeze="layers:")
@@ -187,6 +389,31 @@ def test_mistakes_are_one_line() -> None:
         recover(slim().model, teacher, encoded("train").take(np.arange(3)), plan=slim().plan)
     with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model with a head or a readout"):
         recover(lines.dense("base"), teacher, encoded("train"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"effort": 5}, "The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"),
+        ({"effort": None}, "The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"),
+        ({"freeze": "evil"}, "The 'freeze' parameter of recover must be blocks of the model"),
+        ({"freeze": 5}, "The 'freeze' parameter of recover must be blocks of the model"),
+        ({"learning_rate": "fast"}, "The 'learning_rate' parameter of recover must be between 0 and 1"),
+        ({"learning_rate": True}, "The 'learning_rate' parameter of recover must be between 0 and 1"),
+        ({"seed": 1.5}, "The 'seed' parameter of recover must be a whole number, at least 0"),
+        ({"seed": -1}, "The 'seed' parameter of recover must be a whole number, at least 0"),
+        ({"memory": "2 GiB"}, "The 'memory' parameter of recover must be a whole number, at least 0"),
+        ({"plan": "plan.json"}, "The 'plan' parameter of recover must be a Plan, or left out"),
+        ({"task": "sst2"}, "The 'task' parameter of recover must be a Task, or left out"),
+        ({"validation": [1]}, "The 'validation' parameter of recover must be tokenised rows, at least one, or left out"),
+        ({"checkpoints": 5}, "The 'checkpoints' parameter of recover must be a path, or left out"),
+    ],
+)
+def test_parameters_of_another_kind_are_refused_by_name(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        again(**given)
+    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model"):
+        recover("slim", dense(), encoded("train"))  # type: ignore[arg-type]
 
 
 def again_with(teacher: Any) -> Recovered:

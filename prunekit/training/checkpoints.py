@@ -1,0 +1,261 @@
+"""Checkpoints of a recovery, and its outcome: safetensors and JSON alone, read only if they are what was written.
+
+A run has a directory that says by `recover.json` whose it is. There each `checkpoint-N` holds `model.safetensors`,
+`optimizer.safetensors` (the state of each trained parameter by its number, the learning rates in the metadata) and the Trainer's own
+`trainer_state.json`, which is written last. Nothing in it is a pickle. One that is broken, or that does not fit the model, counts as
+not there. `recovered.safetensors` is the outcome of a finished run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers.trainer_callback import TrainerState
+
+from prunekit.data.batches import Encoded
+from prunekit.errors import OutputError, ParameterError
+
+_KEY, _DONE = "recover.json", "recovered.safetensors"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
+_NAME = re.compile(r"checkpoint-([0-9]{1,12})", re.ASCII)
+_RATES = "rates"
+#: Bytes of a state that is read; ten judgements take some kilobytes.
+_LONGEST = 2**20
+_Number = Annotated[FiniteFloat, Field(ge=0)]
+_RATE = TypeAdapter(list[_Number])
+
+
+class _Callback(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    args: dict[str, FiniteFloat | bool | None]
+    attributes: dict[str, FiniteFloat | bool | None]
+
+
+class _State(BaseModel):
+    """What must be so of the fields of a `TrainerState` that a resumed run computes with."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    global_step: Annotated[int, Field(gt=0)]
+    max_steps: Annotated[int, Field(gt=0)]
+    num_train_epochs: Annotated[int, Field(gt=0)]
+    epoch: _Number | None
+    best_metric: FiniteFloat | None
+    best_global_step: Annotated[int, Field(ge=0)] | None = None
+    best_model_checkpoint: str | None
+    train_batch_size: Literal[1] | None
+    total_flos: _Number
+    num_input_tokens_seen: Annotated[int, Field(ge=0)]
+    log_history: list[dict[str, float]]
+    stateful_callbacks: dict[str, _Callback]
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write the weights: a slim model need not be one that `save_pretrained` can describe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / MODEL, metadata={"format": "pt"})
+
+
+def load_model(model: nn.Module, folder: Path) -> None:
+    """Read the weights back; those of a checkpoint that `complete_checkpoint` has found fit."""
+    model.load_state_dict(load_file(folder / MODEL))
+
+
+def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
+    """Write the state of each parameter, by its number, and the learning rates of the groups."""
+    said: dict[str, Any] = optimizer.state_dict()
+    state = {
+        f"{number}.{kind}": value.detach().cpu().contiguous() for number, parts in said["state"].items() for kind, value in parts.items()
+    }
+    save_file(state, folder / OPTIMIZER, metadata={_RATES: json.dumps([float(group["lr"]) for group in said["param_groups"]])})
+
+
+def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
+    """Read the state back, as `load_model` does."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(folder / OPTIMIZER).items():
+        number, _, kind = name.partition(".")
+        state.setdefault(int(number), {})[kind] = value
+    with safe_open(folder / OPTIMIZER, framework="pt") as opened:
+        rates = json.loads(opened.metadata()[_RATES])
+    groups = [{**group, "lr": rate} for group, rate in zip(optimizer.state_dict()["param_groups"], rates, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def complete_checkpoint(folder: Path, model: nn.Module | None = None) -> str | None:
+    """The latest checkpoint that was written to its end and, where a model is given, fits it; None if there is none.
+
+    Parameters
+    ----------
+    folder : Path
+    model : nn.Module, optional
+        With the parameters that are trained set to require gradients; AdamW trains all of them in one group.
+    """
+    found = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
+    return next((str(found[step]) for step in sorted(found, reverse=True) if _is_complete(found[step], model)), None)
+
+
+def _is_complete(path: Path, model: nn.Module | None) -> bool:
+    try:
+        state = _read_state(path / STATE)
+        if state.global_step > state.max_steps:
+            return False
+        best = path if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
+        # The best of the stops lies beside, and nowhere else.
+        if best.resolve().parent != path.resolve().parent or _NAME.fullmatch(best.name) is None:
+            return False
+        models = [_header(each / MODEL)[0] for each in {path, best}]
+        moments, said = _header(path / OPTIMIZER)
+        rates = _RATE.validate_json(said.get(_RATES, ""))
+    except (OSError, ValueError, SafetensorError):
+        return False
+    if model is None:
+        return True
+    wanted = _shapes(model)
+    shapes = [tuple(parameter.shape) for parameter in model.parameters() if parameter.requires_grad]
+    return len(rates) == 1 and all(each == wanted for each in models) and _fit(moments, shapes)
+
+
+def _read_state(file: Path) -> _State:
+    with file.open("rb") as opened:
+        text = opened.read(_LONGEST + 1)
+    raw = from_json(text) if len(text) <= _LONGEST else None
+    if not isinstance(raw, dict) or not raw.keys() <= {field.name for field in fields(TrainerState)}:
+        raise ValueError("not a state of the Trainer")
+    return _State.model_validate(raw)
+
+
+def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
+    """Shapes by name, and the metadata."""
+    with safe_open(file, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+
+
+def _fit(moments: Mapping[str, tuple[int, ...]], shapes: list[tuple[int, ...]]) -> bool:
+    """Whether every moment has the shape of a parameter, and comes with all that AdamW keeps of it."""
+    kinds: dict[str, set[str]] = {}
+    for name, shape in moments.items():
+        number, _, kind = name.partition(".")
+        if not number.isdecimal() or not number.isascii() or len(number) > len(str(len(shapes))) or int(number) >= len(shapes):
+            return False
+        if shape != (() if kind == "step" else shapes[int(number)]):
+            return False
+        kinds.setdefault(number, set()).add(kind)
+    return all(each == {"step", "exp_avg", "exp_avg_sq"} for each in kinds.values())
+
+
+def fingerprint(models: Sequence[nn.Module], splits: Sequence[Encoded], rest: Sequence[Any]) -> str:
+    """What a run must share with one that it goes on from: sha256 over the models' weights, the tokens and labels, and the rest."""
+    found = hashlib.sha256(json.dumps([len(models), len(splits), *rest], sort_keys=True).encode())
+    for model in models:
+        for name, tensor in sorted(model.state_dict().items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for rows in splits:
+        words = () if rows.words is None else (rows.words.places, rows.words.starts)
+        found.update(repr((rows.padding, len(words))).encode())
+        for array in (rows.ids, rows.kinds, rows.offsets, rows.labels, *words):
+            found.update(f"{array.dtype} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+@contextmanager
+def place(checkpoints: str | Path | None) -> Iterator[Path]:
+    """The directory of a run; one that vanishes, where none was named."""
+    if checkpoints is None:
+        with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
+            yield Path(folder)
+    else:
+        yield Path(checkpoints)
+
+
+def claim(folder: Path, key: str) -> None:
+    """Check that what lies there is of the run with this fingerprint, or write down that it is.
+
+    Raises
+    ------
+    ParameterError
+        Something else lies there.
+    OutputError
+        The directory cannot be made or read.
+    """
+    file = folder / _KEY
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            _replace(file, lambda path: path.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8"))
+        with file.open("rb") as opened:
+            said = from_json(opened.read(_LONGEST))
+    except (FileNotFoundError, ValueError):
+        said = None
+    except OSError as error:
+        raise OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.") from None
+    if said != {"key": key}:
+        raise _of_another(folder)
+
+
+def _of_another(folder: Path) -> ParameterError:
+    must = "those of this very run (models, rows and parameters), or an empty directory"
+    return ParameterError("checkpoints", "recover", must, str(folder), "Remove the directory to start anew.")
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that it is there completely, or not at all."""
+    half = file.with_suffix(".half")
+    write(half)
+    os.replace(half, file)
+
+
+def read_outcome(folder: Path, model: nn.Module, schema: type[BaseModel]) -> dict[str, Any] | None:
+    """What was said of a run that had come to its end, whose weights the model takes; None if it has not come there.
+
+    Raises
+    ------
+    ParameterError
+        The file is not what `write_outcome` has written.
+    """
+    file = folder / _DONE
+    if not file.is_file():
+        return None
+    try:
+        shapes, said = _header(file)
+        if shapes != _shapes(model):
+            raise _of_another(folder)
+        found = schema.model_validate_json(said.get("recovered", ""))
+        model.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, ValidationError):
+        raise _of_another(folder) from None
+    return found.model_dump()
+
+
+def write_outcome(folder: Path, model: nn.Module, said: Mapping[str, Any]) -> None:
+    """Write down how a run has ended, and remove its checkpoints."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(dict(said))}))
+    for stale in folder.glob("checkpoint-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
