@@ -9,7 +9,7 @@ import numpy as np
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.analyzers.probe import Problem
-from prunekit.analyzers.probing import ALPHAS, Split, best
+from prunekit.analyzers.probing import ALPHAS, Split, best, smallest
 from prunekit.stats.collected import Collected, Outputs
 from prunekit.tasks import Metric, Task
 
@@ -154,7 +154,10 @@ def run(inputs: Inputs) -> Ablation:
 
 
 def _enough(scores: tuple[float, ...], floor: float) -> int:
-    return next((k for k, value in enumerate(scores) if value >= floor), len(scores) - 1)
+    """The fewest blocks at which score and smoothed score reach the floor; a first crossing is often luck. NaN never does."""
+    known = [k for k, value in enumerate(scores) if not np.isnan(value)]
+    at = smallest(known, [scores[k] for k in known], floor)
+    return len(scores) - 1 if at is None else known[at]
 
 
 def _refitted(model: Subject, validation: Collected, task: Task) -> tuple[float, ...]:

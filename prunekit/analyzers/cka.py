@@ -6,12 +6,11 @@ The similarity of two layers needs no n x n kernel: with centred columns it is
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
@@ -24,13 +23,12 @@ Floats = NDArray[np.float64]
 
 #: Rows of one batch of the debiased estimator.
 BATCH = 256
-PERMUTATIONS = 9999
-#: Up to so many layers all their orders are tried.
-EXACT = 8
 #: Layers of a late block may go where the block is this unlikely to be chance.
 LEVEL = 0.05
-#: Two layers of at least this similarity are said to be near each other.
+#: Two layers of at least this similarity are said to be near each other; no layer goes that is not near the one that stays.
 NEAR = 0.8
+#: Steps between neighbours are compared by their order of magnitude, but differences below this are not told apart.
+STEP = 0.02
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,21 @@ class Blocks:
     contrast : float
         Mean similarity of two layers of one block, minus that of two layers of different blocks.
     p_value : float
-        Share of the orders of the layers whose best cut is as good.
-    least : float
-        The smallest p-value that so few layers allow: orders that keep the two blocks apart cut as well.
+        How likely a chain without blocks, whose similarity falls with the distance along the stack, has a step between
+        neighbours that stands out as far as the one at the cut.
     may_go : tuple of int
-        Layers above the first of the late block, which say much the same as it does; none where the blocks may be chance.
+        The layers that follow the first of the late block and are all near it (`NEAR`); none where the blocks may be chance.
     """
 
     cut: int
     contrast: float
     p_value: float
-    least: float
     may_go: tuple[int, ...]
 
     @property
     def clear(self) -> bool:
-        """Whether no more than chance has to offer, or than so few layers can say, speaks against the blocks."""
-        return self.p_value <= max(LEVEL, 1.01 * self.least)
+        """Whether a chain without blocks would hardly have such a step."""
+        return self.p_value <= LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +70,7 @@ class Similarity:
     debiased : (L + 1, L + 1) float64 or None
         The minibatch estimate without bias; None below 4 rows.
     blocks : Blocks or None
-        None where fewer than four layers vary.
+        None where fewer than five layers vary.
     across : (L + 1, L' + 1) float64 or None
         With the layers of the base.
     """
@@ -162,13 +158,13 @@ def run(inputs: Inputs) -> Cka:
         No layer varies: there is one row only, or all are alike.
     """
     model, base = inputs.model, inputs.base
-    found = {str(model.train.pooling): _pooled(model, base, inputs.seed)}
+    found = {str(model.train.pooling): _pooled(model, base)}
     if model.train.tokens is not None and model.train.pooling != "token":
-        found["token"] = _tokens(model, base, inputs.seed)
+        found["token"] = _tokens(model, base)
     return Cka(found, None if base is None else base.name)
 
 
-def _pooled(model: Subject, base: Subject | None, seed: int) -> Similarity:
+def _pooled(model: Subject, base: Subject | None) -> Similarity:
     hidden, rows = model.source.hidden, model.train.rows
     squares, alive = _own(model), _speaking(model)
     across = None
@@ -176,7 +172,7 @@ def _pooled(model: Subject, base: Subject | None, seed: int) -> Similarity:
         theirs, lives = _own(base).diagonal(), _speaking(base)
         norms = cross_norms(rows, base.train.rows, hidden, base.source.hidden)
         across = cka(norms, np.where(alive, squares.diagonal(), 0.0), np.where(lives, theirs, 0.0))
-    return _similarity(squares, alive, debiased(rows, hidden), across, seed)
+    return _similarity(squares, alive, debiased(rows, hidden), across)
 
 
 def _own(model: Subject) -> Floats:
@@ -190,7 +186,7 @@ def _speaking(model: Subject) -> NDArray[np.bool_]:
     return np.asarray(model.alive.reshape(model.layers, -1).any(axis=1))
 
 
-def _tokens(model: Subject, base: Subject | None, seed: int) -> Similarity:
+def _tokens(model: Subject, base: Subject | None) -> Similarity:
     """The same of the sample of tokens; with the base only where both split the texts into the same tokens."""
     sample = model.train.tokens
     assert sample is not None
@@ -203,7 +199,7 @@ def _tokens(model: Subject, base: Subject | None, seed: int) -> Similarity:
         theirs = block_norms(Moments.of(other), base.source.hidden, base.layers).diagonal()
         norms = cross_norms(stored(sample.rows), stored(other), model.source.hidden, base.source.hidden)
         across = cka(norms, squares.diagonal(), theirs)
-    return _similarity(squares, np.asarray(alive), debiased(stored(sample.rows), model.source.hidden), across, seed)
+    return _similarity(squares, np.asarray(alive), debiased(stored(sample.rows), model.source.hidden), across)
 
 
 def stored(rows: NDArray[np.float32]) -> RowStore:
@@ -213,14 +209,14 @@ def stored(rows: NDArray[np.float32]) -> RowStore:
     return store
 
 
-def _similarity(squares: Floats, alive: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None, seed: int) -> Similarity:
+def _similarity(squares: Floats, alive: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None) -> Similarity:
     if not alive.any():
         raise StatisticsError("No layer says anything of these rows: give more than one row, and rows that differ.")
     own = np.where(alive, squares.diagonal(), 0.0)
     within = cka(squares, own, own)
     if unbiased is not None:
         unbiased[~alive], unbiased[:, ~alive] = np.nan, np.nan
-    return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(alive), seed), across)
+    return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(alive)), across)
 
 
 def block_norms(moments: Moments, hidden: int, layers: int) -> Floats:
@@ -276,51 +272,56 @@ def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | Non
     return cka(total, own, own)
 
 
-def find_blocks(similarity: Floats, layers: NDArray[np.int64], seed: int, permutations: int = PERMUTATIONS) -> Blocks | None:
-    """The cut into an early and a late block that maximises similarity within minus between, and what chance makes of it.
+def find_blocks(similarity: Floats, layers: NDArray[np.int64]) -> Blocks | None:
+    """The cut into an early and a late block at the widest step between neighbours, and whether that step stands out.
+
+    In a chain without blocks similarity falls with the distance along the stack, so layers are not exchangeable, but the
+    steps between neighbours are of one kind. Their logarithms are taken for a normal sample, and the widest is tested for
+    an outlier (Grubbs 1950, one-sided).
 
     Parameters
     ----------
     similarity : (L + 1, L + 1) float64
     layers : (m,) int
-        Those that vary; below four there are no two blocks of two.
-    seed : int
-        Of the random orders.
-    permutations : int
-        Random orders of the layers, where there are too many to try all; the layers' own order is counted with them.
+        Those that vary; four steps are the fewest of which one can stand out.
     """
     m = len(layers)
-    if m < 4:
+    if m < 5:
         return None
     matrix = similarity[np.ix_(layers, layers)]
-    contrasts = _contrasts(matrix[None])[0]
-    best = int(contrasts.argmax())
-    if m <= EXACT:
-        orders = np.array(list(itertools.permutations(range(m))))
-    else:
-        generator = np.random.default_rng(seed)
-        drawn = generator.permuted(np.tile(np.arange(m), (permutations, 1)), axis=1)
-        orders = np.vstack([np.arange(m), drawn])
-    chance = _contrasts(matrix[orders[:, :, None], orders[:, None, :]]).max(axis=1)
-    p_value = float((chance >= contrasts[best] - 1e-12).mean())
-    cut = best + 2
-    least = 2.0 / math.comb(m, cut)
-    may_go = tuple(int(layer) for layer in layers[cut + 1 :])
-    found = Blocks(int(layers[cut]), float(contrasts[best]), p_value, least, may_go)
-    return found if found.clear else replace(found, may_go=())
+    steps = -np.log(np.clip(matrix.diagonal(1), np.finfo(np.float64).tiny, 1.0))
+    # Each block has two layers at least.
+    cut = 2 + int(steps[1:-1].argmax())
+    p_value = outlying(np.log(STEP + steps), cut - 1)
+    near = matrix[cut, cut + 1 :] >= NEAR
+    reach = len(near) if near.all() else int(near.argmin())
+    may_go = tuple(int(layer) for layer in layers[cut + 1 : cut + 1 + reach]) if p_value <= LEVEL else ()
+    return Blocks(int(layers[cut]), _contrast(matrix, cut), p_value, may_go)
 
 
-def _contrasts(matrices: Floats) -> Floats:
-    """Within minus between for the cuts before layer 2, 3, ..., m - 2 of each matrix, (p, m, m) -> (p, m - 3)."""
-    m = matrices.shape[1]
-    found = np.empty((len(matrices), m - 3))
-    for at, cut in enumerate(range(2, m - 1)):
-        early, late = matrices[:, :cut, :cut], matrices[:, cut:, cut:]
-        pairs = cut * (cut - 1) + (m - cut) * (m - cut - 1)
-        own = np.trace(early, axis1=1, axis2=2) + np.trace(late, axis1=1, axis2=2)
-        within = (early.sum(axis=(1, 2)) + late.sum(axis=(1, 2)) - own) / pairs
-        found[:, at] = within - matrices[:, :cut, cut:].mean(axis=(1, 2))
-    return found
+def outlying(values: Floats, at: int) -> float:
+    """p-value of one of n values for a one-sided outlier of a normal sample, (n,) float64: Grubbs' test.
+
+    With G the value's distance from the mean in standard deviations, ``t^2 = n (n - 2) G^2 / ((n - 1)^2 - n G^2)`` follows
+    Student's distribution with n - 2 degrees of freedom; n times its upper tail bounds the chance that the largest value
+    lies as far. 1 where the values are equal, or the value is none of the largest.
+    """
+    n, spread = len(values), float(values.std(ddof=1))
+    # Equal up to rounding.
+    if spread <= 1e-9 or values[at] < values.max():
+        return 1.0
+    distance = (float(values[at]) - float(values.mean())) / spread
+    rest = (n - 1) ** 2 - n * distance**2
+    if rest <= 1e-9:
+        return 0.0
+    return float(min(1.0, n * stdtr(n - 2, -distance * np.sqrt(n * (n - 2) / rest))))
+
+
+def _contrast(matrix: Floats, cut: int) -> float:
+    """Mean similarity of two layers on the same side of a cut, minus that of two on different sides."""
+    late = np.arange(len(matrix)) >= cut
+    same, pair = np.equal.outer(late, late), ~np.eye(len(matrix), dtype=bool)
+    return float(matrix[same & pair].mean() - matrix[~same].mean())
 
 
 def _blocks_said(found: Similarity) -> str:
@@ -328,11 +329,11 @@ def _blocks_said(found: Similarity) -> str:
     if blocks is None:
         return "too few layers that vary for blocks"
     p = "p < 0.001" if blocks.p_value < 0.001 else f"p = {blocks.p_value:.3f}"
-    if blocks.p_value > LEVEL and blocks.clear:
-        p += ", the least that so few layers allow"
     block = f"late block: layers {blocks.cut}-{last} (contrast {blocks.contrast:.2f}, {p})"
+    if not blocks.clear:
+        return f"{block}, which a chain without blocks may show too"
     if not blocks.may_go:
-        return block if blocks.clear else f"{block}, which may be chance"
+        return f"{block}; none of it repeats layer {blocks.cut} well enough to go (CKA below {NEAR:g})"
     first, end = blocks.may_go[0], blocks.may_go[-1]
     which = f"layer {first} repeats" if first == end else f"layers {first}-{end} repeat"
     return f"{block}; {which} much of layer {blocks.cut} and may go"

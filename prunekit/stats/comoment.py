@@ -107,6 +107,11 @@ def _least_norm(xx: Tensor, yx: Tensor) -> Tensor:
     return yx @ torch.linalg.pinv(xx, hermitian=True) if len(xx) else yx
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """In single precision, where it comes in less."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 class ComomentSum:
     """Accumulates a `Comoment` over chunks of rows.
 
@@ -124,7 +129,7 @@ class ComomentSum:
         if not len(x):
             return
         self._rows += len(x)
-        x, y, weights = (tensor if tensor.dtype == torch.float64 else tensor.float() for tensor in (x, y, weights))
+        x, y, weights = map(widened, (x, y, weights))
         if self._parts is None:
             # A mean far from zero would cost the digits of the variance.
             self._shift = x.mean(0), y.mean(0)

@@ -2,13 +2,13 @@
 
 The cost of a small change of the output is measured as the Kullback-Leibler divergence from the model's own
 prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities; a regression or a
-bare encoder has the identity in the place of F. One backward pass a batch gives an unbiased estimate for all sites.
+bare encoder has the identity in the place of F. One backward pass over each row gives an unbiased estimate for all sites.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,10 @@ from torch import Tensor
 from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
-from prunekit.stats.comoment import ComomentSum
+from prunekit.stats.comoment import ComomentSum, widened
+
+#: Most padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
+TOKENS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,9 @@ class Sensitivity:
     weights : tuple of Tensor
         One (batch, length) a batch, mean about 1 over the tokens that matter; 0 where nothing reads the token.
     metric : Tensor
-        (H, H) float64, the mean of g g^T over rows, summed over a row's tokens: ``e^T metric e`` is the loss a row pays
-        if all its tokens err by e, apart from interactions between tokens.
+        (H, H) float64, the mean of g g^T over rows, summed over a row's tokens and, where blocks share their weights, over
+        the passes through the site: ``e^T metric e`` is the loss a row pays if all its tokens err by e in every pass, apart
+        from interactions between tokens and between passes.
     covariance : Tensor or None
         (k, k) float64, weighted covariance of what the site's units give; None if not asked for, or if they are gone.
     """
@@ -50,16 +54,23 @@ class _Sums:
         self.metric: Tensor | None = None
         self.units: ComomentSum | None = None
 
-    def add(self, grad: Tensor, mask: Tensor, entering: Sequence[Tensor]) -> None:
-        """Add one batch: gradients (batch, length, H), and what the units gave in each pass, (batch, length, k)."""
-        flat = grad[mask]
-        if not bool(torch.isfinite(flat).all()):
-            raise StatisticsError("A gradient of the model's output is not finite; the model or the calibration rows are broken.")
-        product = (flat.T @ flat).double()
-        self.metric = product if self.metric is None else self.metric + product
+    def add(self, grads: Sequence[Tensor], mask: Tensor, entering: Sequence[Tensor], *, goes_on: bool) -> None:
+        """Add some rows: of each pass the gradients, (rows, length, H), and what the units gave, (rows, length, k).
+
+        `goes_on` says that they are of the same batch as those before.
+        """
+        squares = torch.zeros((), dtype=grads[0].dtype)
+        for grad in grads:
+            flat = grad[mask]
+            if not bool(torch.isfinite(flat).all()):
+                raise StatisticsError("A gradient of the model's output is not finite; the model or the calibration rows are broken.")
+            # Of each pass by itself: what would come of the passes' norms has lost the signs, and with them the directions.
+            product = (flat.T @ flat).double()
+            self.metric = product if self.metric is None else self.metric + product
+            squares = squares + grad.square().sum(-1)
         # The norm, and not its square: between weighting tokens alike (noisy gradients) and fully (few tokens decide).
-        size = grad.square().sum(-1).sqrt() * mask
-        self.sizes.append(size)
+        size = squares.sqrt() * mask
+        self.sizes = [*self.sizes[:-1], torch.cat([self.sizes[-1], size])] if goes_on else [*self.sizes, size]
         chosen = size > 0
         for rows in entering:
             self.units = self.units or ComomentSum()
@@ -105,24 +116,47 @@ def sensitivity(
     sums = {site: _Sums() for site in sites(view)}
     entries = {site: site.units_tap(view) for site in sums if units and site.projection(view) is not None}
     for batch in batches:
-        mask = batch["attention_mask"].bool()
-        with ExitStack() as stack, torch.enable_grad():
-            seen: dict[int, dict[Tap, list[Tensor]]] = {}
-            for number, block in enumerate(view.blocks):
-                wanted = [site.sum_tap(view) for site in sums if site.block == number]
-                seen[number] = stack.enter_context(taps(block, [*wanted, *(tap for site, tap in entries.items() if site.block == number)]))
-            tensors = {site: seen[site.block][site.sum_tap(view)] for site in sums}
-            tensors_in = {name: batch[name] for name in view.inputs if name in batch}
-            scalar = felt_by(view.model(**tensors_in, return_dict=True), mask, temperature, generator)
-            found = iter(torch.autograd.grad(scalar, [tensor for passes in tensors.values() for tensor in passes], allow_unused=True))
-        for site, passes in tensors.items():
-            grads = [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in zip(passes, found, strict=False)]
-            # With shared weights a site is passed several times: its tokens then weigh as all passes together.
-            grad = torch.stack(grads).square().sum(0).sqrt() if len(grads) > 1 else grads[0]
-            entering = seen[site.block][entries[site]] if site in entries else []
-            sums[site].add(batch_first(view, grad), mask, [batch_first(view, rows.detach()) for rows in entering])
+        for at, part in enumerate(_parts(batch)):
+            mask = part["attention_mask"].bool()
+            for site, (grads, entering) in _differentiate(view, part, list(sums), entries, temperature, generator).items():
+                sums[site].add(grads, mask, entering, goes_on=at > 0)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     return {site: total.finish(site, rows) for site, total in sums.items()}
+
+
+def _parts(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """A batch in parts of at most `TOKENS` padded tokens, or of one row."""
+    rows, length = batch["attention_mask"].shape
+    step = max(1, TOKENS // length)
+    for start in range(0, rows, step):
+        yield {name: tensor[start : start + step] for name, tensor in batch.items()}
+
+
+def _differentiate(
+    view: ModelView,
+    batch: Mapping[str, Tensor],
+    wanted: Sequence[Site],
+    entries: Mapping[Site, Tap],
+    temperature: float,
+    generator: torch.Generator,
+) -> dict[Site, tuple[list[Tensor], list[Tensor]]]:
+    """Of each site and pass through it: the gradient at the residual sum, in single precision at least, and what enters from the units."""
+    with ExitStack() as stack, torch.enable_grad():
+        seen: dict[int, dict[Tap, list[Tensor]]] = {}
+        for number, block in enumerate(view.blocks):
+            here = [site.sum_tap(view) for site in wanted if site.block == number]
+            seen[number] = stack.enter_context(taps(block, [*here, *(tap for site, tap in entries.items() if site.block == number)]))
+        output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
+        passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
+        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator)
+        grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
+    found = {}
+    for site, each in passes.items():
+        # Squares of half-precision gradients would be 0.
+        of_site = [widened(torch.zeros_like(tensor) if grad is None else grad) for tensor, grad in zip(each, grads, strict=False)]
+        units = seen[site.block][entries[site]] if site in entries else []
+        found[site] = [batch_first(view, grad) for grad in of_site], [batch_first(view, rows.detach()) for rows in units]
+    return found
 
 
 def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -130,11 +164,11 @@ def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Gene
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
-            return torch.stack([_fisher(end.masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
-        states: Tensor = output.last_hidden_state[mask]
+            return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
+        states = widened(output.last_hidden_state[mask])
         total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
-    logits: Tensor = output.logits
+    logits = widened(output.logits)
     return _fisher(logits[mask] if logits.ndim == 3 else logits, temperature, generator)
 
 

@@ -17,8 +17,8 @@ from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.collected import UnitScores
-from prunekit.stats.comoment import Comoment, ComomentSum
-from prunekit.stats.sensitivity import felt_by
+from prunekit.stats.comoment import Comoment, ComomentSum, widened
+from prunekit.stats.sensitivity import TOKENS, felt_by
 
 #: Added to a covariance, in units of its mean diagonal, where it is inverted.
 DAMPING = 1e-9
@@ -58,7 +58,7 @@ def unit_scores(
     training = view.model.training
     view.model.eval()
     try:
-        for batch in encoded.batches():
+        for batch in encoded.batches(TOKENS):
             _add(view, batch, found, labelled, temperature, generator)
             done += len(batch.rows)
             if progress is not None:
@@ -91,9 +91,9 @@ def _add(
         ]
     at = 0
     for site, each in passes.items():
-        units = [batch_first(view, value.detach()) for value in seen[site.block][site.units_tap(view)]]
+        units = [widened(batch_first(view, value.detach())) for value in seen[site.block][site.units_tap(view)]]
         of_site = [[_filled(given[at + step], tensor) for step, tensor in enumerate(each)] for given in grads]
-        found[site].add(units, [[batch_first(view, grad) for grad in given] for given in of_site], mask)
+        found[site].add(units, [[widened(batch_first(view, grad)) for grad in given] for given in of_site], mask)
         at += len(each)
 
 
@@ -103,13 +103,13 @@ def _filled(grad: Tensor | None, like: Tensor) -> Tensor:
 
 def _loss(output: Any, batch: Batch) -> Tensor:
     """Loss on the labels, summed over the places that have one."""
-    logits: Tensor = output.logits
+    logits = widened(output.logits)
     if batch.first is not None:
         first = torch.from_numpy(batch.first)
         logits = logits[first[:, 0], first[:, 1]]
     labels = torch.from_numpy(np.asarray(batch.labels))
     if logits.shape[-1] == 1:
-        return (logits.squeeze(-1) - labels.float()).square().sum()
+        return (logits.squeeze(-1) - labels.to(logits)).square().sum()
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
@@ -117,7 +117,7 @@ class _Site:
     """What is summed for one site."""
 
     def __init__(self, site: Site, weight: Tensor, view: ModelView) -> None:
-        self._site, self._weight, self._units = site, weight.detach(), view.units(site.role)
+        self._site, self._weight, self._units = site, widened(weight.detach()), view.units(site.role)
         if weight.shape[1] % self._units:
             # Query heads of a group stay or go with their key and value heads.
             self._units = 1

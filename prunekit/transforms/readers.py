@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, find
 from prunekit.stats.blocks import Linear, Tap, taps
-from prunekit.stats.comoment import Comoment, ComomentSum
+from prunekit.stats.comoment import Comoment, ComomentSum, widened
 from prunekit.transforms.solution import Solution
 
 Batches = Sequence[Mapping[str, Tensor]]
@@ -66,7 +66,7 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
                 dense.model(**tensors)
             for tap, total in totals.items():
                 ((x,), (y,)) = ours[tap], theirs[tap]
-                x, y = _rows(x, batch), _rows(y, batch)
+                x, y = widened(_rows(x, batch)), widened(_rows(y, batch))
                 total.add(x, y - stream.widen(x, y.shape[-1]), torch.ones(len(x)))
         found = []
         for path, total in zip(paths, totals.values(), strict=True):
@@ -113,7 +113,7 @@ def solve_norms(
                 slim.hidden_states(batch)
                 dense.hidden_states(batch)
             for tap, total in totals.items():
-                x, y = ours[tap][0][mask], stream.narrow(theirs[tap][0])[mask]
+                x, y = widened(ours[tap][0][mask]), widened(stream.narrow(theirs[tap][0])[mask])
                 total.add(x, y - x, torch.ones(len(x)))
         for (_, path), total in totals.items():
             found.append(scale(find(slim.body, path), total.finish(), damping, where=path))

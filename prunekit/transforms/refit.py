@@ -21,7 +21,7 @@ from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
-from prunekit.stats.comoment import Comoment, ComomentSum
+from prunekit.stats.comoment import Comoment, ComomentSum, widened
 from prunekit.transforms.readers import Stream, fold, outer_norms, scale, solve_norms, solve_readers
 from prunekit.transforms.solution import Solution
 
@@ -241,7 +241,8 @@ class _Refit:
             for batch, target in enumerate(targets):
                 found = run_until(self.slim_calls.calls[batch][layer], block, self.slim_states[batch], [entering, aimed])
                 chosen = weights[batch] > 0
-                aim, reached = target[site.role, what], batch_first(self.slim, found[aimed])
+                # A small difference of two large numbers.
+                aim, reached = widened(target[site.role, what]), widened(batch_first(self.slim, found[aimed]))
                 if what == "read":
                     missing = (aim - self.stream.widen(reached, aim.shape[-1]))[chosen]
                 else:

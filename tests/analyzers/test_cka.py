@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from prunekit.analyzers.cka import debiased, find_blocks, run
+from prunekit.analyzers.cka import debiased, find_blocks, outlying, run
 from prunekit.errors import StatisticsError
 from prunekit.stats.cross import cross_norms
 from tests.analyzers.subjects import inputs_of, rows_of, store
@@ -79,10 +79,73 @@ def test_parts_of_any_size_give_the_same_norms() -> None:
     np.testing.assert_allclose(cross_norms(store(rows), store(rows), 5, 5, limit=1), whole, rtol=1e-12)
 
 
+def _noisy(matrix: Floats, noise: float, generator: np.random.Generator) -> Floats:
+    upper = np.triu(generator.normal(0.0, noise, matrix.shape), 1)
+    found = np.clip(matrix + upper + upper.T, 0.0, 1.0)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def _chain(steps: Floats) -> Floats:
+    """Similarity of layers that only drift apart, exp(-distance)."""
+    places = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.asarray(np.exp(-np.abs(places[:, None] - places)))
+
+
+def _smooth(kind: str, generator: np.random.Generator) -> Floats:
+    """A chain of 12 layers without blocks: any length of memory, even, uneven, or ever faster or slower steps."""
+    scale = np.exp(generator.uniform(0.0, np.log(60.0)))
+    if kind == "even":
+        steps = np.ones(12)
+    elif kind == "uneven":
+        steps = np.exp(generator.normal(0.0, 0.5, 12))
+    elif kind == "trend":
+        steps = np.exp(generator.uniform(-1.4, 1.4) * np.linspace(0.0, 1.0, 12))
+    else:
+        steps = 1 + 3 * np.exp(-(((np.arange(12) - generator.uniform(0, 12)) / generator.uniform(3, 6)) ** 2))
+    return _noisy(_chain(steps / scale), 0.01, generator)
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven", "trend", "hump"])
+def test_of_200_smooth_chains_without_blocks_hardly_any_may_lose_a_layer(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    false = 0
+    for _ in range(200):
+        found = find_blocks(_smooth(kind, generator), np.arange(13))
+        assert found is not None
+        false += bool(found.may_go)
+    assert false <= 10
+
+
+@pytest.mark.parametrize("length", [6, 12, 24])
+def test_similarity_that_falls_with_the_distance_alone_has_no_blocks(length: int) -> None:
+    places = np.arange(length + 1)
+    distance = np.abs(places[:, None] - places)
+    for matrix in (1 - distance / length, np.exp(-distance / 4), np.exp(-1.0 * distance), 1 / (1 + distance)):
+        found = find_blocks(matrix, places)
+        assert found is not None
+        assert not found.clear
+        assert found.may_go == ()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.02])
+def test_of_200_planted_pairs_of_blocks_nearly_all_are_found(noise: float) -> None:
+    generator = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        cut = int(generator.integers(2, 11))
+        matrix = np.full((13, 13), 0.5)
+        matrix[:cut, :cut], matrix[cut:, cut:] = 0.95, 0.95
+        found = find_blocks(_noisy(matrix, noise, generator), np.arange(13))
+        assert found is not None
+        hits += found.cut == cut and found.may_go == tuple(range(cut + 1, 13))
+    assert hits >= 190
+
+
 def test_two_blocks_are_found_and_named() -> None:
     matrix = np.full((13, 13), 0.2)
     matrix[:8, :8], matrix[8:, 8:] = 0.9, 0.8
-    found = find_blocks(matrix, np.arange(13), seed=0)
+    found = find_blocks(matrix, np.arange(13))
     assert found is not None
     assert found.cut == 8
     assert found.may_go == (9, 10, 11, 12)
@@ -90,27 +153,41 @@ def test_two_blocks_are_found_and_named() -> None:
     assert found.p_value < 0.01
 
 
-def test_chance_rarely_looks_like_blocks() -> None:
-    generator = np.random.default_rng(1)
-    clear = 0
+def test_layers_far_from_the_one_that_stays_do_not_go() -> None:
+    matrix = np.full((13, 13), 0.2)
+    matrix[:8, :8], matrix[8:, 8:] = 0.95, 0.95
+    matrix[8, 11] = matrix[11, 8] = 0.7
+    found = find_blocks(matrix, np.arange(13))
+    assert found is not None
+    assert found.may_go == (9, 10)
+    matrix[8, 9] = matrix[9, 8] = 0.79
+    found = find_blocks(matrix, np.arange(13))
+    assert found is not None
+    assert found.clear
+    assert found.may_go == ()
+
+
+def test_the_outlier_test_has_the_level_and_the_critical_value_of_grubbs() -> None:
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(size=(4000, 12))
+    rejected = np.mean([outlying(row, int(row.argmax())) <= 0.05 for row in drawn])
+    assert rejected == pytest.approx(0.05, abs=0.012)
+    # Grubbs and Beck 1972, table I: 2.285 for n = 12 at 5%, one-sided.
+    values = np.sort(drawn[0])
+    low, high = 0.0, 50.0
     for _ in range(60):
-        noise = generator.random((10, 10))
-        found = find_blocks((noise + noise.T) / 2, np.arange(10), seed=0, permutations=399)
-        assert found is not None
-        assert bool(found.may_go) <= found.clear
-        clear += found.clear
-    # 5% of them would be 3; 10 or more have a chance of one in two thousand.
-    assert clear < 10
+        middle = (low + high) / 2
+        tried = np.append(values[:11], values[10] + middle)
+        low, high = (low, middle) if outlying(tried, 11) <= 0.05 else (middle, high)
+    tried = np.append(values[:11], values[10] + high)
+    assert (tried[-1] - tried.mean()) / tried.std(ddof=1) == pytest.approx(2.285, abs=2e-3)
+    assert outlying(np.ones(8), 0) == 1.0
 
 
-def test_few_layers_say_how_little_they_can() -> None:
+def test_few_layers_have_no_blocks() -> None:
     matrix = np.eye(4)
     matrix[0, 1] = matrix[1, 0] = matrix[2, 3] = matrix[3, 2] = 0.9
-    found = find_blocks(matrix, np.arange(4), seed=0)
-    assert found is not None
-    assert found.p_value == pytest.approx(1 / 3)
-    assert found.least == pytest.approx(1 / 3)
-    assert find_blocks(matrix[:3, :3], np.arange(3), seed=0) is None
+    assert find_blocks(matrix, np.arange(4)) is None
 
 
 def test_a_layer_that_says_the_same_of_every_row_has_no_similarity() -> None:

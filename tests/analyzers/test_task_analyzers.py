@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prunekit.analyzers import knowledge, neurons, vectors
+from prunekit.analyzers.ablation import _enough
 from prunekit.analyzers.base import Analyzer, Inputs, Subject
 from prunekit.analyzers.figures import Curves, Heatmap, Table
 from prunekit.errors import StatisticsError
@@ -113,3 +114,10 @@ def test_one_class_or_one_row_is_one_line(analyzer: Analyzer) -> None:
         with pytest.raises(StatisticsError, match=r"equal|class") as error:
             analyzer.run(replace(whole, model=replace(whole.model, train=train)))
         assert "\n" not in str(error.value)
+
+
+def test_one_lucky_layer_is_not_enough() -> None:
+    # The second score crosses the floor by luck: the one after it does not.
+    assert _enough((0.5, 0.91, 0.7, 0.92, 0.92), 0.9) == 3
+    assert _enough((float("nan"), 0.5, 0.95), 0.9) == 2
+    assert _enough((0.1, 0.2), 0.9) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,73 @@ def test_covariance_is_that_of_what_the_units_give(case: str) -> None:
         covariance = found[site].covariance
         assert covariance is not None
         np.testing.assert_allclose(covariance, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_metric_of_shared_blocks_is_that_of_every_pass_by_itself() -> None:
+    """Against the sum over passes of J^T F J, from explicit Jacobians."""
+    model = build("albert", "ForSequenceClassification", num_labels=2).double()
+    view, batch = ModelView.of(model), batch_of(4)
+    found = sensitivity(view, [batch])
+    norm, mask = find(view.blocks[0], "full_layer_layer_norm"), batch["attention_mask"].bool()
+    probes: list[Tensor] = []
+
+    def shifted(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        probes.append(torch.zeros_like(args[0], requires_grad=True))
+        return (args[0] + probes[-1],)
+
+    handle = norm.register_forward_pre_hook(shifted)
+    logits = model(**batch).logits
+    handle.remove()
+    p = (logits.detach() / 2).softmax(-1)
+    fisher = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    metric = torch.zeros(24, 24, dtype=torch.float64)
+    for probe in probes:
+        jacobian = torch.stack([torch.autograd.grad(logits[:, output].sum(), probe, retain_graph=True)[0] for output in range(2)], 1)
+        metric += torch.einsum("roth,rop,rptk,rt->hk", jacobian, fisher, jacobian, mask.double()) / 4
+    assert len(probes) == LAYERS
+    torch.testing.assert_close(found[Site(0, "ffn")].metric, metric, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification"])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("case", ["bert", "albert"])
+def test_parts_of_a_batch_sum_to_the_whole(case: str, classes: int, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = ModelView.of(build(case, head, num_labels=classes))
+    batches = [batch_of(7, seed=seed) for seed in range(2)]
+    whole = sensitivity(view, batches, units=True)
+    monkeypatch.setattr("prunekit.stats.sensitivity.TOKENS", 20)
+    parts = sensitivity(view, batches, units=True)
+    for site, found in whole.items():
+        other = parts[site]
+        assert found.covariance is not None
+        assert other.covariance is not None
+        torch.testing.assert_close(other.metric, found.metric, atol=1e-6 * float(found.metric.abs().max()), rtol=1e-6)
+        torch.testing.assert_close(other.covariance, found.covariance, atol=1e-6 * float(found.covariance.abs().max()), rtol=1e-6)
+        for ours, theirs in zip(other.weights, found.weights, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_no_more_tokens_than_said_are_differentiated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, seen = ModelView.of(build("bert", "ForSequenceClassification")), []
+    handle = view.model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    monkeypatch.setattr("prunekit.stats.sensitivity.TOKENS", 20)
+    sensitivity(view, [batch_of(7), batch_of(1, length=30)])
+    handle.remove()
+    assert seen == [18, 18, 18, 9, 30]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_tokens_and_the_metric(dtype: torch.dtype) -> None:
+    model = build("bert", "ForSequenceClassification")
+    # Gradients whose squares float16 cannot hold.
+    model.classifier.weight.data.mul_(1e-2)
+    batch = batch_of(6)
+    exact = sensitivity(ModelView.of(model), [batch], units=True)
+    half = sensitivity(ModelView.of(copy.deepcopy(model).to(dtype)), [batch], units=True)
+    for site, found in exact.items():
+        error = (half[site].metric - found.metric).norm() / found.metric.norm()
+        assert float(error) < 0.2
+        assert bool((half[site].weights[0] > 0).eq(found.weights[0] > 0).all())
 
 
 @pytest.mark.parametrize("head", ["Model", "ForQuestionAnswering", "ForSequenceClassification"])
