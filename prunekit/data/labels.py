@@ -12,6 +12,7 @@ from prunekit.tasks import TaskKind
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GENERIC = re.compile(r"LABEL_\d+")
+_BETWEEN = re.compile(r"[\s_-]+")
 _SHOWN = 8
 
 Label = str | int | float
@@ -120,12 +121,10 @@ def space_of(
 
 def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:
     """Labels in the order of a fine-tuned model's outputs: by name, else by id where nothing speaks against it."""
-    by_name = {name: index for index, name in enumerate(model)}
-    folded = {name.casefold(): index for index, name in enumerate(model)}
-    if all(str(value) in by_name for value in order):
-        return Space(kind, model, {value: by_name[str(value)] for value in order})
-    if len(folded) == len(model) and all(str(value).casefold() in folded for value in order):
-        return Space(kind, model, {value: folded[str(value).casefold()] for value in order})
+    for spell in (str, _folded):
+        by_name = {spell(name): index for index, name in enumerate(model)}
+        if len(by_name) == len(model) and all(spell(value) in by_name for value in order):
+            return Space(kind, model, {value: by_name[spell(value)] for value in order})
     if all(isinstance(value, int) and 0 <= value < len(model) for value in order):
         note = f"labels: the ids of {column!r} are taken as the model's ({_listed(model)})"
         return Space(kind, model, {value: int(value) for value in order}, note)
@@ -133,6 +132,11 @@ def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] 
         note = f"labels: the model does not name its classes, the ids of {column!r} are taken as its own"
         return Space(kind, model, {name: declared.index(name) for name in declared}, note)
     raise DataError(f"The label column {column!r} does not fit the model: it holds {_listed(order)}, the model has {_listed(model)}.")
+
+
+def _folded(name: object) -> str:
+    """A name without regard to case, spaces, hyphens and underscores."""
+    return _BETWEEN.sub("_", str(name).casefold())
 
 
 def _sorted(shown: set[Label]) -> list[Label]:

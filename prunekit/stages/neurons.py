@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.measure.metric import judged
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import slim_layer
 from prunekit.recipe import Recipe
@@ -35,7 +36,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
     budget = next((budget for budget in recipe.budgets if budget.unit is Unit.NEURONS), None)
     if not reads_neurons(recipe, inputs):
         return None
-    view, task = ModelView.of(cut.model), inputs.data.task
+    view, task = ModelView.of(cut.model), inputs.data.task.by_word
     train, validation = (collected(inputs, view, name, scratch, stage) for name in ("train", "validation"))
     width = (view.num_layers + 1) * view.hidden_size
     everything = np.arange(width)
@@ -52,6 +53,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
         if cut.plan is None:
+            value = _on_every_word(inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
     train.rows.close()
     validation.rows.close()
@@ -109,7 +111,7 @@ def _select(
     return select_readout(
         train,
         validation,
-        task=inputs.data.task,
+        task=inputs.data.task.by_word,
         layers=view.num_layers,
         hidden=view.hidden_size,
         keep=min(train.rows.width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
@@ -127,7 +129,7 @@ def given_neurons(inputs: Inputs, readout: ReadoutPlan, scratch: Path, stage: St
     train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
     ids = flat_ids(readout.neurons, inputs.view.hidden_size)
     with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task)
+        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
     oracle, value, answers = read_oracle(inputs, scratch, stage)
@@ -139,18 +141,25 @@ def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, fl
     train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
     everything = np.arange(train.rows.width)
     with stage("oracle"):
-        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task)
+        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task.by_word)
+        value = _on_every_word(inputs, validation, (coef, intercept), value)
     train.rows.close()
     validation.rows.close()
     answers = _on_test(inputs, inputs.view, {"oracle": (everything, (coef, intercept))}, scratch, stage)
     return (coef, intercept), value, answers["oracle"]
 
 
+def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: float) -> float:
+    """The oracle's score on the validation split as the files' are: by the task's metric, and on words without a token too."""
+    task, held = inputs.data.task, inputs.encoded["validation"]
+    return judged(task, held, _answers(validation, np.arange(validation.rows.width), oracle)) if task.per_token else value
+
+
 def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages) -> Probe:
     """Fit the classifier anew on what the slim model's neurons say."""
     train, validation = (collected(inputs, model, name, scratch, stage) for name in ("train", "validation"))
     with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task)
+        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
     return coef, intercept
