@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
+from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
 from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
@@ -69,8 +70,9 @@ def build_report(
 
 
 def _data_name(recipe: Recipe, inputs: Inputs) -> str:
-    if inputs.data.provenance.get("source") == "memory":
-        return "rows in memory"
+    known = inputs.data.provenance
+    if known["source"] == IN_MEMORY:
+        return f"{IN_MEMORY} (sha256 {known['sha256'][:12]})"
     return "docstrings (embedded)" if recipe.data is None else short_name(recipe.data)
 
 

@@ -206,9 +206,7 @@ class Task:
             predicted[silent] = -1 if self.metric is Metric.ENTITY_F1 else (actual[silent] + 1) % self.outputs
         return predicted.astype(np.float64), labels.astype(np.float64)
 
-    def _entities(
-        self, predicted: NDArray[np.float64], actual: NDArray[np.float64], starts: NDArray[np.int64] | None
-    ) -> NDArray[np.int64]:
+    def _entities(self, predicted: NDArray[np.float64], actual: NDArray[np.float64], starts: NDArray[np.int64] | None) -> NDArray[np.int64]:
         if starts is None or starts[-1] != len(actual):
             raise StatisticsError("Entity F1 needs to know where each row of words begins.")
         _check_ids(actual, self.outputs)

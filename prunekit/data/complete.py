@@ -114,7 +114,9 @@ def _halved(source: Grouped, name: str, seed: int, notes: list[str]) -> dict[str
 def _say_groups(groups: Ids, notes: list[str]) -> None:
     together = len(groups) - len(np.unique(groups))
     if together:
-        notes.append(f"rows that say the same or are of one group were kept on one side: {len(np.unique(groups)):,} groups of {len(groups):,} rows")
+        notes.append(
+            f"rows that say the same or are of one group were kept on one side: {len(np.unique(groups)):,} groups of {len(groups):,} rows"
+        )
 
 
 def _say_shared(splits: Mapping[str, Rows], notes: list[str]) -> None:

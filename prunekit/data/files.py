@@ -41,8 +41,17 @@ ROWS, COLUMNS, CELL = 10_000_000, 1_000, 1_000_000
 
 
 class Source(NamedTuple):
-    """What was read: {"train", "validation", "test": Dataset} as far as they are there ("train" always is), the source in words, and
-    whether it is one table, whose rows nobody has named train."""
+    """What was read.
+
+    Attributes
+    ----------
+    splits : {"train", "validation", "test": Dataset}
+        As far as they are there; "train" always is.
+    name : str
+        The source in words.
+    single : bool
+        Whether it is one table, whose rows nobody has named train.
+    """
 
     splits: dict[str, Dataset]
     name: str
@@ -61,7 +70,7 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     """
     if isinstance(source, str) and source.startswith(MEMORY):
         digest = source.removeprefix(MEMORY)[:12]
-        raise DataError(f"The data was in memory (sha256 {digest}): give the same rows in Python, prunekit.compress(model, data), or a file.")
+        raise DataError(f"The data was in memory (sha256 {digest}): give the same rows in Python, or a file that holds them.")
     if isinstance(source, str | Path):
         if _is_path(source):
             _no_config(config)
@@ -135,7 +144,7 @@ def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
 def _from_table(source: object, where: str) -> Dataset | None:
     """One table that is in memory: a Dataset, a DataFrame, lists by column, or texts and labels; None for anything else."""
     if isinstance(source, _dataset()):
-        return source  # type: ignore[return-value]
+        return source
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(source, pandas.DataFrame):
         names = [str(name) for name in source.columns]

@@ -122,7 +122,7 @@ def space_of(
     kind = TaskKind.TOKENS if per_token else TaskKind.CLASSIFICATION
     if len(shown) > CLASSES:
         hint = " If they are values, give --task regression." if numbers and not per_token else ""
-        raise DataError(f"The label column {column!r} of train has {len(shown):,} classes, more than the {CLASSES:,} that are told apart.{hint}")
+        raise DataError(f"The label column {column!r} of train has {len(shown):,} classes, more than the {CLASSES:,} that can be.{hint}")
     order = _sorted(shown) if declared is None else [name for name in declared if name in shown]
     if model is None:
         return Space(kind, tuple(str(value) for value in order), {value: index for index, value in enumerate(order)})

@@ -120,7 +120,7 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None]
     named = class_names(source.config) if source.head in _TASKS else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
     given: dict[str, Any] = dict(columns)
-    found = load_data(str(data), labels=labels, seed=seed, **given)
+    found = load_data(str(data), labels=labels, fine_tuned=source.head in _TASKS, seed=seed, **given)
     task = found.task
     if source.head in _TASKS:
         # A regression's head is for texts by its name.
