@@ -40,6 +40,7 @@ _PARAMETERS = (
     "label",
     "tokens",
     "tags",
+    "group",
     "task",
     "metric",
     "pooling",

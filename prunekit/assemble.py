@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
+from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
 from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
@@ -34,12 +35,14 @@ def build_report(
     """All that a run found, as one value."""
     task = inputs.data.task
     read = models.counts["slim"].neurons
-    rows = []
+    rows, starts = [], inputs.encoded["test"].every_start
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels = measured.test[name]
-        low, high = task.interval(outputs, labels, seed=recipe.seed)
+        low, high = task.interval(outputs, labels, seed=recipe.seed, starts=starts)
+        value = task.score(outputs, labels, starts)
+        words = None if task == task.by_word else task.by_word.score(outputs, labels)
         size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
-        rows.append(Row(name=name, value=task.score(outputs, labels), low=low, high=high, n=len(labels), neurons=size))
+        rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
@@ -68,8 +71,9 @@ def build_report(
 
 
 def _data_name(recipe: Recipe, inputs: Inputs) -> str:
-    if inputs.data.provenance.get("source") == "memory":
-        return "rows in memory"
+    known = inputs.data.provenance
+    if known["source"] == IN_MEMORY:
+        return f"{IN_MEMORY} (sha256 {known['sha256'][:12]})"
     return "docstrings (embedded)" if recipe.data is None else short_name(recipe.data)
 
 
@@ -123,11 +127,11 @@ def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
 
 def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> tuple[DeployedFile, ...]:
     """The same, with what each answers on the test split."""
-    task, reference = inputs.data.task, measured.test["slim"].outputs
+    task, reference, starts = inputs.data.task, measured.test["slim"].outputs, inputs.encoded["test"].every_start
     found = []
     for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
         outputs, labels = measured.test[name]
-        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, seed=recipe.seed))))
+        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, seed=recipe.seed, starts=starts))))
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
+from prunekit.data.files import MEMORY
 from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.exporters.artefact import RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
@@ -176,7 +177,9 @@ def _make(
         shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
         raise
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
-    recipe.save(folder / RECIPE)
+    # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
+    named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{inputs.data.provenance['sha256']}"})
+    named.save(folder / RECIPE)
     write_reports(report, folder)
     write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
     return models.plan, report, models.slim.eval()

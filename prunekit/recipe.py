@@ -150,6 +150,8 @@ class Recipe(BaseModel):
         Columns of a sentence task; None: found by name.
     tokens, tags : str or None
         Columns of a token task, lists of words and of their tags.
+    group : str or None
+        Column of what rows have in common (a document, a query): rows of one group stay on one side of every cut.
     task : TaskKind or None
         None: told by the data.
     metric : Metric or None
@@ -228,6 +230,7 @@ class Recipe(BaseModel):
     label: Column | None = None
     tokens: Column | None = None
     tags: Column | None = None
+    group: Column | None = None
     task: TaskKind | None = None
     metric: Metric | None = None
     keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = DEFAULT_KEEP

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.entities import count_entities, entity_f1, scheme_of
 from prunekit.errors import ParameterError, StatisticsError
 
 RESAMPLES = 1000
@@ -31,11 +32,12 @@ class Metric(StrEnum):
     MATTHEWS = "matthews"
     PEARSON = "pearson"
     SPEARMAN = "spearman"
+    ENTITY_F1 = "entity-f1"  # micro-averaged over entities, see `prunekit.entities`
 
 
 _ALLOWED = {
     TaskKind.CLASSIFICATION: (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS),
-    TaskKind.TOKENS: (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS),
+    TaskKind.TOKENS: (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.ENTITY_F1),
     TaskKind.REGRESSION: (Metric.PEARSON, Metric.SPEARMAN),
 }
 
@@ -48,7 +50,8 @@ class Task:
     ----------
     kind : TaskKind
     metric : Metric
-        Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values. Anything else is a ParameterError.
+        Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values; entity F1 for words whose labels are BIO, BILOU
+        or IOBES tags. Anything else is a ParameterError.
     labels : tuple of str
         Class names, in the order of the class ids; empty for a regression.
     """
@@ -62,6 +65,9 @@ class Task:
         if self.metric not in allowed:
             names = ", ".join(metric.value for metric in allowed)
             raise ParameterError("metric", f"a {self.kind.value} task", f"one of {names}", str(self.metric))
+        if self.metric is Metric.ENTITY_F1 and self.labels and scheme_of(self.labels) is None:
+            must = "another where the labels are not BIO, BILOU or IOBES tags"
+            raise ParameterError("metric", f"a {self.kind.value} task", must, str(self.metric))
 
     @property
     def outputs(self) -> int:
@@ -73,9 +79,16 @@ class Task:
         """Whether the classifier reads each (first sub-word) token rather than one pooled row."""
         return self.kind is TaskKind.TOKENS
 
-    def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic]) -> float:
+    @property
+    def by_word(self) -> Task:
+        """The task as far as words are looked at one by one: accuracy takes the place of entity F1."""
+        return replace(self, metric=Metric.ACCURACY) if self.metric is Metric.ENTITY_F1 else self
+
+    def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> float:
         """Score outputs against labels with the task's metric.
 
+        A row of outputs that are all minus infinity is no answer (a word past the end of what the model reads): it counts as
+        wrong, as an answer of the class after the right one, and for entity F1 as a word outside of all entities.
         A prediction that does not vary has a Matthews, Pearson and Spearman correlation of 0 by definition; so has a label.
         Macro F1 is the mean over the classes that occur in the labels or in the predictions.
 
@@ -85,6 +98,8 @@ class Task:
             Logits, one column a class; (n, 1) values for a regression. The largest logit is the prediction, the first of equals.
         labels : ndarray of shape (n,), int64 or float64
             Class ids, or values.
+        starts : int64 ndarray of shape (rows + 1,), optional
+            For entity F1, where each row of words begins among the n.
 
         Returns
         -------
@@ -97,6 +112,8 @@ class Task:
             No rows, shapes that do not fit the task, or NaN.
         """
         predicted, actual = self._checked(outputs, labels)
+        if self.metric is Metric.ENTITY_F1:
+            return float(entity_f1(self._entities(predicted, actual, starts).sum(axis=0)))
         if self.kind is TaskKind.REGRESSION:
             if self.metric is Metric.SPEARMAN:
                 predicted, actual = _ranks(predicted[None])[0], _ranks(actual[None])[0]
@@ -104,15 +121,22 @@ class Task:
         return float(_of_confusion(self.metric, _confusion(predicted, actual, self.outputs)[None])[0])
 
     def interval(
-        self, outputs: NDArray[np.floating], labels: NDArray[np.generic], *, level: float = 0.95, seed: int = 0
+        self,
+        outputs: NDArray[np.floating],
+        labels: NDArray[np.generic],
+        *,
+        level: float = 0.95,
+        seed: int = 0,
+        starts: NDArray[np.int64] | None = None,
     ) -> tuple[float, float]:
         """Confidence interval of `score`, over the draw of the rows (for token tasks: of the tokens, taken as independent).
 
-        Wilson's score interval for accuracy; the percentile bootstrap over 1,000 seeded resamples of the rows otherwise.
+        Wilson's score interval for accuracy; the percentile bootstrap over 1,000 seeded resamples of the rows otherwise. For
+        entity F1 the rows are the sentences, whose words stay together.
 
         Parameters
         ----------
-        outputs, labels
+        outputs, labels, starts
             As in `score`.
         level : float
             Coverage, in (0, 1).
@@ -140,7 +164,9 @@ class Task:
             found = binomtest(int(np.count_nonzero(predicted == actual)), len(actual)).proportion_ci(level, method="wilson")
             return float(found.low), float(found.high)
         generator = np.random.default_rng(seed)
-        if self.kind is TaskKind.REGRESSION:
+        if self.metric is Metric.ENTITY_F1:
+            scores = np.concatenate(list(_redrawn(self._entities(predicted, actual, starts), generator)))
+        elif self.kind is TaskKind.REGRESSION:
             scores = np.concatenate(list(self._resampled(predicted, actual, generator)))
         else:
             # Resampling rows is drawing a multinomial over the cells of the confusion matrix, whatever the number of rows.
@@ -174,13 +200,36 @@ class Task:
             raise StatisticsError(f"{int(np.isnan(outputs).any(axis=1).sum())} of {len(outputs)} rows of the outputs hold NaN.")
         if self.kind is TaskKind.REGRESSION:
             return outputs[:, 0].astype(np.float64), labels.astype(np.float64)
-        return outputs.argmax(axis=1).astype(np.float64), labels.astype(np.float64)
+        predicted, actual = outputs.argmax(axis=1), labels.astype(np.int64)
+        silent = np.isneginf(outputs).all(axis=1)
+        if silent.any():
+            predicted[silent] = -1 if self.metric is Metric.ENTITY_F1 else (actual[silent] + 1) % self.outputs
+        return predicted.astype(np.float64), labels.astype(np.float64)
+
+    def _entities(self, predicted: NDArray[np.float64], actual: NDArray[np.float64], starts: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        if starts is None or starts[-1] != len(actual):
+            raise StatisticsError("Entity F1 needs to know where each row of words begins.")
+        _check_ids(actual, self.outputs)
+        return count_entities(predicted.astype(np.int64), actual.astype(np.int64), starts, self.labels)
+
+
+def _redrawn(counts: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Entity F1 of resampled rows of counts (rows, 3)."""
+    n = len(counts)
+    step = max(1, _CELLS // n)
+    for start in range(0, RESAMPLES, step):
+        times = generator.multinomial(n, np.full(n, 1 / n), size=min(step, RESAMPLES - start))
+        yield entity_f1(times @ counts)
+
+
+def _check_ids(actual: NDArray[np.float64], classes: int) -> None:
+    if actual.min() < 0 or actual.max() >= classes:
+        raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(actual.min())}..{int(actual.max())} instead.")
 
 
 def _confusion(predicted: NDArray[np.float64], actual: NDArray[np.float64], classes: int) -> NDArray[np.int64]:
     """Count actual by predicted, (classes, classes)."""
-    if actual.min() < 0 or actual.max() >= classes:
-        raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(actual.min())}..{int(actual.max())} instead.")
+    _check_ids(actual, classes)
     cells = (actual * classes + predicted).astype(np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from prunekit.data import Rows, TaskData, load_data
+from prunekit.data.files import read_source
 from prunekit.data.splits import cut
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import Metric, TaskKind
@@ -78,7 +79,7 @@ def test_a_directory_is_read_by_split(validation: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not data")
     found = load_data(str(tmp_path))
     assert found.provenance["rows"] == {"train": 20, "validation": 6, "test": 4}
-    assert found.notes == ()
+    assert found.notes == ("6 of 6 rows of validation and 4 of 4 rows of test are rows of train too (case, space and punctuation apart)",)
     assert found.train.texts == tuple(TEXTS[:20])
 
 
@@ -93,15 +94,14 @@ def test_shards_are_put_together_in_order(tmp_path: Path) -> None:
 def test_csv_cells_stay_as_written(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\ufefftext,label\n" + 'NA,null\n"a, b",x\nnull,null\n"two\nlines",x\n\n123,x\n' * 3, encoding="utf-8")
-    found = load_data(path)
-    texts = [text for rows in found.splits.values() for text in rows.texts]
-    assert Counter(texts) == {"NA": 3, "a, b": 3, "null": 3, "two\nlines": 3, "123": 3}
-    assert found.task.labels == ("null", "x")
+    found = read_source(path, config=None, trust_remote_code=False).splits["train"]
+    assert Counter(found["text"]) == {"NA": 3, "a, b": 3, "null": 3, "two\nlines": 3, "123": 3}
+    assert set(found["label"]) == {"null", "x"}
 
 
 def test_tsv_quotes_are_characters(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text("text\tlabel\n" + 'a "quote\t1\n"another\t0\n' * 5)
+    path.write_text("text\tlabel\n" + "".join(f'{i} "quote\t1\n"another {i}\t0\n' for i in range(5)))
     assert sum(load_data(path).provenance["rows"].values()) == 10
 
 
@@ -349,7 +349,9 @@ def test_missing_splits_are_cut_from_train() -> None:
     assert alone.notes == ("test: 10% of train, seed 0", "validation: 10% of train, seed 0")
     tested = load_data(splits(train=40, test=6))
     assert tested.provenance["rows"] == {"train": 36, "validation": 4, "test": 6}
-    assert tested.notes == ("validation: 10% of train, seed 0",)
+    assert tested.notes[0] == "validation: 10% of train, seed 0"
+    assert len(tested.notes) == 2
+    assert " rows of test are rows of train too" in tested.notes[1]
     validated = load_data(splits(train=40, validation=6))
     assert validated.test.texts == tuple(TEXTS[:6])
     assert validated.provenance["rows"] == {"train": 36, "validation": 4, "test": 6}
@@ -399,7 +401,7 @@ def test_cuts_of_token_tasks_keep_every_tag_in_train() -> None:
 
 # --- token tasks
 
-WORDS = [["a", "b"], ["c"], ["d", "e", "f"]] * 8
+WORDS = [[f"{word}{i}" for word in row] for i in range(8) for row in (["a", "b"], ["c"], ["d", "e", "f"])]
 TAGS = [["X", "Y"], ["Y"], ["X", "X", "Y"]] * 8
 
 

@@ -12,6 +12,7 @@ from prunekit.cli.base import app
 from prunekit.cli.options import (
     Data,
     DataConfig,
+    Group,
     Label,
     MaxLength,
     Metric,
@@ -59,6 +60,7 @@ def analyze(
     label: Label = None,
     tokens: Tokens = None,
     tags: Tags = None,
+    group: Group = None,
     data_config: DataConfig = None,
     pooling: Pooling = None,
     max_length: MaxLength = None,

@@ -85,13 +85,21 @@ Task = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    Option("--metric", metavar="NAME", help="'accuracy', 'f1', 'matthews', 'pearson' or 'spearman' [default: the task's usual one]."),
+    Option(
+        "--metric",
+        metavar="NAME",
+        help="'accuracy', 'f1', 'matthews', 'pearson', 'spearman' or 'entity-f1' [default: the task's usual one].",
+    ),
 ]
 TextColumn = Annotated[str | None, Option("--text", metavar="COLUMN", help="Column of the text [default: found by name].")]
 TextPair = Annotated[str | None, Option("--text-pair", metavar="COLUMN", help="Column of the second text [default: found by name].")]
 Label = Annotated[str | None, Option("--label", metavar="COLUMN", help="Column of the label [default: found by name].")]
 Tokens = Annotated[str | None, Option("--tokens", metavar="COLUMN", help="Column of the words of a token task [default: found by name].")]
 Tags = Annotated[str | None, Option("--tags", metavar="COLUMN", help="Column of the words' tags [default: found by name].")]
+Group = Annotated[
+    str | None,
+    Option("--group", metavar="COLUMN", help="Column of what rows have in common: such rows stay in one split [default: no groups]."),
+]
 Pooling = Annotated[
     str | None,
     Option(

@@ -62,10 +62,16 @@ class _Padding:
 
 @dataclass(frozen=True, eq=False)
 class _Words:
-    """Words kept, flat over the rows: `places` within the unpadded row, `starts` (n + 1,) as offsets by row."""
+    """Words kept, flat over the rows: `places` within the unpadded row, `starts` (n + 1,) as offsets by row.
+
+    Of all words, kept or not: `labels` (w,) and `offsets` (n + 1,); each word kept is `ids[i]`-th of its row.
+    """
 
     places: NDArray[np.int32]
     starts: IntArray
+    ids: NDArray[np.int32]
+    labels: IntArray
+    offsets: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +90,8 @@ class Encoded:
     truncated : int
         Rows cut at `max_length`.
     dropped : int
-        Words that have no sub-word left (cut, or spelled by nothing the tokenizer knows); their labels are dropped with them.
+        Words that have no sub-word left (cut, or spelled by nothing the tokenizer knows); their labels are not among `labels`, but
+        they are among `every_label`, on which answers are judged.
     """
 
     ids: NDArray[np.int32]
@@ -116,6 +123,28 @@ class Encoded:
         """For a token task, where the words kept of each row begin among `labels`, shape (n + 1,)."""
         assert self.words is not None
         return self.words.starts
+
+    @property
+    def every_label(self) -> NDArray[Any]:
+        """`labels`, and for a token task those of the words without a token too, shape (w,): the same whatever the tokenizer."""
+        return self.labels if self.words is None else self.words.labels
+
+    @property
+    def every_start(self) -> IntArray:
+        """Where each row begins among `every_label`, shape (n + 1,)."""
+        return np.arange(len(self) + 1) if self.words is None else self.words.offsets
+
+    def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.
+
+        A word without a token is answered by minus infinity for every class, which no task counts as right.
+        """
+        if self.words is None:
+            return outputs
+        found = np.full((len(self.words.labels), outputs.shape[1]), -np.inf, dtype=outputs.dtype)
+        owner = np.repeat(np.arange(len(self)), np.diff(self.words.starts))
+        found[self.words.offsets[owner] + self.words.ids] = outputs
+        return found
 
     def batches(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[Batch]:
         """Yield batches of at most `max_rows` rows and `max_tokens` padded tokens (one row at least), from short to long rows.
@@ -169,7 +198,14 @@ class Encoded:
             return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[rows], self.truncated, self.dropped, self.padding)
         starts = self.words.starts
         kept = _ranges(starts[rows], starts[rows + 1])
-        words = _Words(self.words.places[kept], _offsets(np.diff(starts)[rows]))
+        all_words = self.words.offsets
+        words = _Words(
+            self.words.places[kept],
+            _offsets(np.diff(starts)[rows]),
+            self.words.ids[kept],
+            self.words.labels[_ranges(all_words[rows], all_words[rows + 1])],
+            _offsets(np.diff(all_words)[rows]),
+        )
         return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[kept], self.truncated, self.dropped, self.padding, words)
 
     def sample(self, n: int, seed: int) -> Encoded:
@@ -250,7 +286,13 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
         return Encoded(ids, kinds, _offsets(lengths), rows.labels, truncated, 0, padding)
     firsts = [first for part in parts for first in part.firsts]
     kept = np.concatenate([labels[words] for labels, (words, _) in zip(rows.labels, firsts, strict=True)])
-    words = _Words(np.concatenate([places for _, places in firsts]), _offsets(np.array([len(places) for _, places in firsts])))
+    words = _Words(
+        np.concatenate([places for _, places in firsts]),
+        _offsets(np.array([len(places) for _, places in firsts])),
+        np.concatenate([ids for ids, _ in firsts]).astype(np.int32),
+        np.concatenate(rows.labels),
+        _offsets(np.array([len(labels) for labels in rows.labels])),
+    )
     dropped = sum(len(labels) for labels in rows.labels) - len(kept)
     return Encoded(ids, kinds, _offsets(lengths), kept, truncated, dropped, padding, words)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import TaskKind
 
@@ -34,17 +35,19 @@ TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpo
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names: `text` (and `pair`) or `tokens`, and `label`."""
+    """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` says which rows belong together."""
 
     label: str
     text: str | None = None
     pair: str | None = None
     tokens: str | None = None
+    group: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """All columns that are read."""
-        return tuple(name for name in (self.text, self.pair, self.tokens, self.label) if name is not None)
+        found = (self.text, self.pair, self.tokens, self.label, self.group)
+        return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def resolve(
@@ -56,6 +59,7 @@ def resolve(
     tokens: str | None,
     tags: str | None,
     kind: TaskKind | None,
+    group: str | None = None,
 ) -> Columns:
     """Find the columns of a table; a named column is taken as named, everything else goes by convention.
 
@@ -67,9 +71,9 @@ def resolve(
         No column, or more than one, that could be meant.
     """
     named = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
-    for parameter, name in named.items():
+    for parameter, name in {**named, "group": group}.items():
         if name is not None and name not in data.column_names:
-            raise ParameterError(parameter, "load_data", f"a column of the data ({', '.join(data.column_names)})", name)
+            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(data.column_names)})", name)
     taken = [name for name in named.values() if name is not None]
     for name in taken:
         if taken.count(name) > 1:
@@ -82,8 +86,8 @@ def resolve(
     if for_texts and kind is TaskKind.TOKENS:
         raise ParameterError("task", "load_data", "text-classification or regression where text, text_pair or label are named", str(kind))
     if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and _holds_words(data)):
-        return _of_tokens(data, tokens, tags)
-    return _of_texts(data, text, text_pair, label)
+        return replace(_of_tokens(data, tokens, tags), group=group)
+    return replace(_of_texts(data, text, text_pair, label), group=group)
 
 
 def text_column(data: Dataset) -> str:
@@ -129,8 +133,8 @@ def _only(data: Dataset, names: Sequence[str], what: str, option: str, *, withou
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"Several columns could be the {what} ({', '.join(found)}). Name one: {option}.")
-    raise DataError(f"No column is named as a {what} column is ({', '.join(names)}). Name one of {', '.join(data.column_names)}: {option}.")
+        raise DataError(f"Several columns could be the {what} ({listed(found)}). Name one: {option}.")
+    raise DataError(f"No column is named as a {what} column is ({', '.join(names)}). Name one of {listed(data.column_names)}: {option}.")
 
 
 def _type(data: Dataset, name: str) -> str:

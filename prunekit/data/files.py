@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import glob
+import json
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunekit.errors import DataError, ParameterError
 
@@ -24,18 +27,39 @@ SPLITS = {
     "validation": ("validation", "dev", "valid", "val", "validation_matched"),
     "test": ("test", "test_matched"),
 }
+_LINE = 1 << 20  # characters of a header
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
-_MUST = "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict) or a dict of lists"
+_MUST = (
+    "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict), a pandas DataFrame, "
+    "a dict of lists, a pair (texts, labels) or a dict of these by split"
+)
+#: What data is called that was in no file, and what stands for it in a recipe, before its fingerprint.
+IN_MEMORY, MEMORY = "data in memory", "memory:"
+#: More of one of these is refused: rows of a split, columns, characters of a cell. docs/limits.md has them.
+ROWS, COLUMNS, CELL = 10_000_000, 1_000, 1_000_000
 
 
-def read_source(source: object, *, config: str | None, trust_remote_code: bool) -> tuple[dict[str, Dataset], str]:
+class Source(NamedTuple):
+    """What was read.
+
+    Attributes
+    ----------
+    splits : {"train", "validation", "test": Dataset}
+        As far as they are there; "train" always is.
+    name : str
+        The source in words.
+    single : bool
+        Whether it is one table, whose rows nobody has named train.
+    """
+
+    splits: dict[str, Dataset]
+    name: str
+    single: bool
+
+
+def read_source(source: object, *, config: str | None, trust_remote_code: bool) -> Source:
     """Read every split of a source.
-
-    Returns
-    -------
-    (dict, str)
-        {"train", "validation", "test": Dataset} as far as they are there ("train" always is), and the source as given, in words.
 
     Raises
     ------
@@ -44,15 +68,50 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     ParameterError
         Something that is no source, or a `config` for one that has none.
     """
+    if isinstance(source, str) and source.startswith(MEMORY):
+        digest = source.removeprefix(MEMORY)[:12]
+        raise DataError(f"The data was in memory (sha256 {digest}): give the same rows in Python, or a file that holds them.")
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if path.exists() or _looks_like_path(str(source)):
+        if _is_path(source):
             _no_config(config)
-            return _from_path(path), str(source)
-        return _from_hub(str(source), config, trust_remote_code), str(source) if config is None else f"{source} ({config})"
-    _no_config(config)
-    with _quiet():
-        return _from_memory(source), type(source).__name__
+            found = _from_path(Path(source).expanduser())
+        else:
+            found = _from_hub(str(source), config, trust_remote_code)
+        name = str(source) if config is None else f"{source} ({config})"
+    else:
+        _no_config(config)
+        with _quiet():
+            found = _from_memory(source)
+        name = IN_MEMORY
+    single = isinstance(found, _dataset())
+    splits = {"train": found} if single else found
+    for split, data in splits.items():
+        _check_size(data, split)
+    return Source(splits, name, single)
+
+
+def _dataset() -> Any:
+    import datasets
+
+    return datasets.Dataset
+
+
+def _check_size(data: Dataset, split: str) -> None:
+    for count, most, what in ((len(data), ROWS, "rows"), (len(data.column_names), COLUMNS, "columns")):
+        if count > most:
+            raise DataError(f"The {split} split has {count:,} {what}, more than the {most:,} that are read: give fewer.")
+
+
+def _is_path(source: str | Path) -> bool:
+    """Whether a file or directory is meant, and not the name of a data set; raises DataError where it cannot be looked at."""
+    try:
+        return Path(source).expanduser().exists() or _looks_like_path(str(source))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"The data {_short(str(source))!r} cannot be read: {_one_line(error)}.") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _no_config(config: str | None) -> None:
@@ -64,38 +123,78 @@ def _looks_like_path(source: str) -> bool:
     return source.startswith((".", "~", os.sep)) or Path(source).suffix.lower() in SUFFIXES or _HUB.fullmatch(source) is None
 
 
-def _from_memory(source: object) -> dict[str, Dataset]:
+def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
     import datasets
 
-    if isinstance(source, datasets.Dataset):
-        return {"train": _filled(source, "The data set")}
+    by_split = isinstance(source, Mapping) and bool(source) and all(_split_of(str(name)) for name in source)
+    table = None if by_split else _from_table(source, "the data")
+    if table is not None:
+        return _filled(table, "The data")
     if not isinstance(source, Mapping) or not source:
-        raise ParameterError("source", "load_data", _MUST, type(source).__name__ if source != {} else "an empty dict")
-    if all(isinstance(value, datasets.Dataset) for value in source.values()):
-        return _by_split(dict(source), "The data set")
-    if all(isinstance(value, Mapping) for value in source.values()):
-        return _by_split({name: _from_columns(value, f"split {name!r}") for name, value in source.items()}, "The dict")
-    return {"train": _filled(_from_columns(source, "the dict"), "The dict")}
+        name = "an empty dict" if isinstance(source, Mapping) else type(source).__name__
+        if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
+            raise ParameterError("source", "load_data", _MUST, name, "A streamed data set has no end: load it without streaming.")
+        raise ParameterError("source", "load_data", _MUST, name)
+    splits = {str(name): _from_table(value, f"split {name!r}") for name, value in source.items()}
+    if any(table is None for table in splits.values()):
+        return _filled(_from_columns(source, "the data"), "The data")
+    return _by_split({name: table for name, table in splits.items() if table is not None}, "The data")
 
 
-def _from_columns(columns: Mapping[str, Any], where: str) -> Dataset:
+def _from_table(source: object, where: str) -> Dataset | None:
+    """One table that is in memory: a Dataset, a DataFrame, lists by column, or texts and labels; None for anything else."""
+    if isinstance(source, _dataset()):
+        return source
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        names = [str(name) for name in source.columns]
+        if len(set(names)) < len(names):
+            raise DataError(f"The columns of {where} have one name twice.")
+        # As objects, with None for what is missing: pandas has several types for one thing, and NaN for none.
+        frame = source.astype(object).where(source.notna(), None)
+        return _from_columns({name: frame.iloc[:, at].tolist() for at, name in enumerate(names)}, where)
+    if isinstance(source, Mapping) and source and all(_is_list(values) for values in source.values()):
+        return _from_columns(source, where)
+    if isinstance(source, tuple | list) and len(source) == 2 and all(_is_list(values) for values in source):
+        texts, labels = ([*values] for values in source)
+        words = bool(texts) and _is_list(texts[0])
+        return _from_columns({"tokens" if words else "text": texts, "tags" if words else "label": labels}, where)
+    return None
+
+
+def _is_list(value: object) -> bool:
+    return not isinstance(value, str | bytes | Mapping) and (isinstance(value, Sequence) or callable(getattr(value, "tolist", None)))
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and their numbers as Python has them, at any depth."""
+    value = value.tolist() if callable(getattr(value, "tolist", None)) else value
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
     import datasets
 
     try:
-        return datasets.Dataset.from_dict({str(name): list(values) for name, values in columns.items()})
-    except (NotImplementedError, TypeError, ValueError) as error:
+        return datasets.Dataset.from_dict({str(name): _plain([*values]) for name, values in columns.items()})
+    except (NotImplementedError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"The lists of {where} do not make a table: {_one_line(error)}.") from None
 
 
-def _from_path(path: Path) -> dict[str, Dataset]:
-    if not path.exists():
-        raise DataError(f"The data {str(path)!r} does not exist.")
-    if path.is_file():
-        return {"train": _read_file(path)}
+def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
+    try:
+        if not path.exists():
+            raise DataError(f"The data {str(path)!r} does not exist.")
+        if path.is_file():
+            return _read_file(path)
+        if not path.is_dir():
+            raise DataError(f"The data {str(path)!r} is neither a file nor a directory.")
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    except OSError as error:
+        raise DataError(f"The data {str(path)!r} cannot be read: {error.strerror}.") from None
     found: dict[str, list[Path]] = {}
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix.lower() in SUFFIXES:
-            found.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    for file in files:
+        found.setdefault(_SHARD.sub("", file.stem), []).append(file)
     if not found:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"The directory {str(path)!r} holds no data: it needs a train file ({kinds}), and may have validation and test.")
@@ -148,7 +247,7 @@ def _read_file(path: Path) -> Dataset:
             raise DataError(f"The file {str(path)!r} is empty.")
         if kind in ("csv", "tsv"):
             return _filled(_read_delimited(path, kind), f"The file {str(path)!r}")
-        return _filled(_read_typed(path, kind), f"The file {str(path)!r}")
+        return _filled(_read_json(path) if kind == "json" else _read_parquet(path), f"The file {str(path)!r}")
     except DataError:
         raise
     except _read_errors() as error:
@@ -158,7 +257,8 @@ def _read_file(path: Path) -> Dataset:
 def _read_errors() -> tuple[type[Exception], ...]:
     import datasets
 
-    return OSError, ValueError, TypeError, KeyError, StopIteration, RuntimeError, csv.Error, datasets.exceptions.DatasetsError
+    known = OSError, ValueError, TypeError, KeyError, StopIteration, RuntimeError, OverflowError, csv.Error
+    return *known, datasets.exceptions.DatasetsError
 
 
 def _read_delimited(path: Path, kind: str) -> Dataset:
@@ -168,32 +268,68 @@ def _read_delimited(path: Path, kind: str) -> Dataset:
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
         if kind == "csv":
-            reader = csv.reader(stream, strict=True)
+            line = stream.readline(_LINE)
+            if len(line) == _LINE:
+                raise DataError(f"The header of {str(path)!r} has more than {_LINE - 1:,} characters.")
+            reader = csv.reader(chain([line], stream), delimiter=_delimiter(line), strict=True)
         else:
             reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
         header = next(reader, [])
-        for name in header:
-            if header.count(name) > 1:
-                raise DataError(f"The file {str(path)!r} has two columns named {name!r}.")
+        if len(header) > COLUMNS:
+            raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
+        for at, name in enumerate(header):
+            if name in header[:at]:
+                raise DataError(f"The file {str(path)!r} has two columns named {_short(name)!r}.")
         rows: list[list[str]] = []
         for row in reader:
             if not row:
                 continue
             if len(row) != len(header):
                 raise DataError(f"Line {reader.line_num} of {str(path)!r} has {len(row)} cells, its header has {len(header)}.")
+            if len(rows) == ROWS:
+                raise DataError(f"The file {str(path)!r} has more than {ROWS:,} rows: give fewer.")
             rows.append(row)
     return datasets.Dataset.from_dict({name: [row[at] for row in rows] for at, name in enumerate(header)})
 
 
-def _read_typed(path: Path, kind: str) -> Dataset:
+def _delimiter(header: str) -> str:
+    """Of a CSV: a comma, but for a header that has none, as spreadsheets write it where numbers have a decimal comma."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def _read_json(path: Path) -> Dataset:
+    """A list of objects, an object of lists, or an object a line."""
     import datasets
 
-    read = datasets.Dataset.from_json if kind == "json" else datasets.Dataset.from_parquet
+    text = path.read_text(encoding="utf-8-sig")
+    whole = path.suffix.lower() == ".json"
+    try:
+        found = json.loads(text) if whole else None
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        whole = False
+    if not whole:
+        # Not split at what else Unicode takes for the end of a line.
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    elif isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
+        return datasets.Dataset.from_dict(found)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise ValueError("it must hold a list of objects, an object of lists, or an object a line")
+    names = dict.fromkeys(chain.from_iterable(found))
+    if len(names) > COLUMNS:
+        raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
+    return datasets.Dataset.from_dict({name: [row.get(name) for row in found] for name in names})
+
+
+def _read_parquet(path: Path) -> Dataset:
+    import datasets
+
     # A cache of our own, read into memory and dropped: nothing stale can be met, and nothing is left on the disk.
     with _quiet(), tempfile.TemporaryDirectory() as cache:
         if glob.has_magic(str(path)):  # the library takes a path for a pattern
             path = Path(shutil.copyfile(path, Path(cache) / f"rows{path.suffix}"))
-        return read(str(path), cache_dir=cache, keep_in_memory=True)
+        return datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
 
 
 def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> dict[str, Dataset]:

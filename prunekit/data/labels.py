@@ -12,7 +12,11 @@ from prunekit.tasks import TaskKind
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GENERIC = re.compile(r"LABEL_\d+")
-_SHOWN = 8
+_BETWEEN = re.compile(r"[\s_-]+")
+_SHOWN, _WIDE = 8, 60
+
+#: More classes, longer names and larger values are refused. docs/limits.md has them.
+CLASSES, NAME, VALUE = 1_500, 256, 1e12
 
 Label = str | int | float
 
@@ -66,6 +70,10 @@ def plain(values: Iterable[object], column: str, where: str, *, numbers: bool) -
         raise DataError(f"The label column {column!r} of {where} mixes strings and numbers.")
     if any(isinstance(value, float) and not math.isfinite(value) for value in found):
         raise DataError(f"The label column {column!r} of {where} holds numbers that are not finite.")
+    for value in found:
+        if len(value) > NAME if isinstance(value, str) else abs(value) > VALUE:
+            most = f"names of more than {NAME} characters" if isinstance(value, str) else f"numbers beyond {VALUE:g}"
+            raise DataError(f"The label column {column!r} of {where} holds {most}, such as {_brief(str(value))!r}.")
     return [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
 
 
@@ -107,11 +115,14 @@ def space_of(
         raise DataError(f"The label column {column!r} of train holds one value only, {_first(shown)!r}: there is nothing to tell apart.")
     if kind is TaskKind.REGRESSION:
         if not numbers:
-            raise DataError(f"A regression needs numbers. The label column {column!r} holds {_listed(_sorted(shown))}.")
+            raise DataError(f"A regression needs numbers. The label column {column!r} holds {listed(_sorted(shown))}.")
         if model is not None and len(model) != 1:
-            raise DataError(f"The label column {column!r} holds values, the model has {len(model)} classes: {_listed(model)}.")
+            raise DataError(f"The label column {column!r} holds values, the model has {len(model)} classes: {listed(model)}.")
         return Space(TaskKind.REGRESSION, (), {})
     kind = TaskKind.TOKENS if per_token else TaskKind.CLASSIFICATION
+    if len(shown) > CLASSES:
+        hint = " If they are values, give --task regression." if numbers and not per_token else ""
+        raise DataError(f"The label column {column!r} of train has {len(shown):,} classes, more than the {CLASSES:,} that can be.{hint}")
     order = _sorted(shown) if declared is None else [name for name in declared if name in shown]
     if model is None:
         return Space(kind, tuple(str(value) for value in order), {value: index for index, value in enumerate(order)})
@@ -120,19 +131,22 @@ def space_of(
 
 def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:
     """Labels in the order of a fine-tuned model's outputs: by name, else by id where nothing speaks against it."""
-    by_name = {name: index for index, name in enumerate(model)}
-    folded = {name.casefold(): index for index, name in enumerate(model)}
-    if all(str(value) in by_name for value in order):
-        return Space(kind, model, {value: by_name[str(value)] for value in order})
-    if len(folded) == len(model) and all(str(value).casefold() in folded for value in order):
-        return Space(kind, model, {value: folded[str(value).casefold()] for value in order})
+    for spell in (str, _folded):
+        by_name = {spell(name): index for index, name in enumerate(model)}
+        if len(by_name) == len(model) and all(spell(value) in by_name for value in order):
+            return Space(kind, model, {value: by_name[spell(value)] for value in order})
     if all(isinstance(value, int) and 0 <= value < len(model) for value in order):
-        note = f"labels: the ids of {column!r} are taken as the model's ({_listed(model)})"
+        note = f"labels: the ids of {column!r} are taken as the model's ({listed(model)})"
         return Space(kind, model, {value: int(value) for value in order}, note)
     if declared is not None and len(declared) <= len(model) and all(_GENERIC.fullmatch(name) for name in model):
         note = f"labels: the model does not name its classes, the ids of {column!r} are taken as its own"
         return Space(kind, model, {name: declared.index(name) for name in declared}, note)
-    raise DataError(f"The label column {column!r} does not fit the model: it holds {_listed(order)}, the model has {_listed(model)}.")
+    raise DataError(f"The label column {column!r} does not fit the model: it holds {listed(order)}, the model has {listed(model)}.")
+
+
+def _folded(name: object) -> str:
+    """A name without regard to case, spaces, hyphens and underscores."""
+    return _BETWEEN.sub("_", str(name).casefold())
 
 
 def _sorted(shown: set[Label]) -> list[Label]:
@@ -145,6 +159,12 @@ def _first(shown: set[Label]) -> Label | None:
     return next(iter(shown), None)
 
 
-def _listed(names: Sequence[object]) -> str:
+def listed(names: Sequence[object]) -> str:
+    """The first names on one line, each as short and as plain as a message needs it."""
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
-    return ", ".join(str(name) for name in names[:_SHOWN]) + more
+    return ", ".join(_brief(str(name)) for name in names[:_SHOWN]) + more
+
+
+def _brief(name: str) -> str:
+    name = name if len(name) <= _WIDE else f"{name[: _WIDE - 3]}..."
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.columns import Columns, class_names, resolve
-from prunekit.data.files import read_source
-from prunekit.data.labels import Label, Space, plain, reads_as_numbers, space_of
+from prunekit.data.complete import Grouped, complete
+from prunekit.data.files import CELL, read_source
+from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
 from prunekit.data.rows import Rows, TaskData
-from prunekit.data.splits import cut
+from prunekit.entities import scheme_of
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import Metric, Task, TaskKind
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHARE = 0.1  # of the rows, for a split that has to be cut
 _METRICS = {TaskKind.CLASSIFICATION: Metric.ACCURACY, TaskKind.TOKENS: Metric.ACCURACY, TaskKind.REGRESSION: Metric.PEARSON}
 TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # what trainers write for a word that has no tag
@@ -38,20 +38,23 @@ def load_data(
     task: str | None = None,
     metric: str | None = None,
     labels: Sequence[str] | None = None,
+    group: str | None = None,
     config: str | None = None,
+    fine_tuned: bool = False,
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> TaskData:
     """Read a task's data.
 
-    Splits are taken as they are. One that is missing is cut from train (10%, stratified, seeded); a data set with a
-    validation split but no test split is tested on the former. The label space is that of train.
+    Splits are taken as they are, and one that is missing is cut (seeded, classes in their shares) as `prunekit.data.complete`
+    says. The label space is that of train.
 
     Parameters
     ----------
-    source : str, Path, datasets.Dataset, datasets.DatasetDict, dict or None
+    source : str, Path, data in memory or None
         A CSV, TSV, JSON, JSONL or Parquet file; a directory with train, validation (dev, valid) and test files; a hub
-        data set id; the data itself; None for the embedded data (see `prunekit.docstrings`).
+        data set id; a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of lists by column, a pair (texts, labels)
+        of lists, or a dict of these by split; None for the embedded data (see `prunekit.docstrings`).
     text, text_pair, label : str, optional
         Columns of a task on texts or pairs; by convention where not named.
     tokens, tags : str, optional
@@ -62,6 +65,11 @@ def load_data(
         A `Metric`; accuracy for classes, Pearson for values where not given.
     labels : sequence of str, optional
         Class names of a fine-tuned model in the order of its outputs. The data's labels must be among them.
+    group : str, optional
+        Column of what rows have in common (a document, a query, an author): rows of one group stay on one side of every cut, and
+        splits that come with the data must not share one.
+    fine_tuned : bool
+        Whether the model that is judged may have been trained on the train split: what is missing is then never cut from it.
     config : str, optional
         Configuration of a hub data set.
     seed : int
@@ -85,22 +93,48 @@ def load_data(
     kind = None if task is None else _member(TaskKind, task, "task")
     wanted = None if metric is None else _member(Metric, metric, "metric")
     if source is None:
-        given = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "config": config}
+        given = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group, "config": config}
         return _embedded({name: value for name, value in given.items() if value is not None}, kind, wanted, labels, seed)
 
-    found, name = read_source(source, config=config, trust_remote_code=trust_remote_code)
-    columns = resolve(found["train"], text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags, kind=kind)
+    came = read_source(source, config=config, trust_remote_code=trust_remote_code)
+    found = came.splits
+    columns = resolve(found["train"], text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags, kind=kind, group=group)
     notes: list[str] = []
     trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in found.values())
     used = {*columns.names, *(TREE if trees else ())}
     unused = [column for column in found["train"].column_names if column not in used]
     if unused:
-        notes.append(f"columns not used: {', '.join(unused)}")
+        notes.append(f"columns not used: {listed(unused)}")
     splits, space = _read(found, columns, kind, None if labels is None else tuple(labels), notes)
     if trees:
-        splits = {split: replace(rows, trees=_trees(found[split], rows, split)) for split, rows in splits.items()}
-    the_task = Task(space.kind, wanted or _METRICS[space.kind], space.labels)
-    return TaskData.of(the_task, _complete(splits, seed, notes), notes, {"source": name})
+        splits = {
+            split: replace(part, rows=replace(part.rows, trees=_trees(found[split], part.rows, split))) for split, part in splits.items()
+        }
+    the_task = Task(space.kind, wanted or _usual_metric(space, notes), space.labels)
+    whole = complete(splits, seed, notes, fine_tuned=fine_tuned, single=came.single)
+    return TaskData.of(the_task, whole, notes, {"source": came.name})
+
+
+def _usual_metric(space: Space, notes: list[str]) -> Metric:
+    scheme = scheme_of(space.labels) if space.kind is TaskKind.TOKENS else None
+    if scheme is None:
+        return _METRICS[space.kind]
+    notes.append(
+        f"metric: entity F1 as conlleval counts, the tags are {scheme}, and the share of right words beside it; its interval resamples "
+        "sentences (--metric accuracy for words alone)"
+    )
+    return Metric.ENTITY_F1
+
+
+#: Parameters of `load_data` that say which column is which, and how the data is read.
+COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "group", "config", "metric", "task")
+
+
+def check_columns(columns: Mapping[str, object], of: str) -> None:
+    """Raise ParameterError where a mapping names something that is no parameter of `load_data` about columns, or no text."""
+    for name, value in columns.items():
+        if name not in COLUMNS or not isinstance(value, str | None):
+            raise ParameterError("columns", of, f"a mapping of {', '.join(COLUMNS)} to text", {name: value})
 
 
 E = TypeVar("E", TaskKind, Metric)
@@ -135,7 +169,7 @@ def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | Non
 
 def _read(
     found: dict[str, Dataset], columns: Columns, kind: TaskKind | None, model: tuple[str, ...] | None, notes: list[str]
-) -> tuple[dict[str, Rows], Space]:
+) -> tuple[dict[str, Grouped], Space]:
     """Rows of every split that has labels, in the label space of train."""
     raw = {"train": _values(found["train"], columns, "train")}
     shown = set(_flat(raw["train"], columns))
@@ -159,21 +193,30 @@ def _read(
     if space.note:
         notes.append(space.note)
     if declared is not None and model is None and len(space.labels) < len(declared):
-        notes.append(f"labels: left out, train does not show them: {', '.join(name for name in declared if name not in space.labels)}")
+        absent = [name for name in declared if name not in space.labels]
+        notes.append(f"labels: left out, train does not show them: {listed(absent)}")
     seen = set(flat["train"])
-    return {name: _rows(values, flat[name], columns, space, seen, name) for name, values in raw.items()}, space
+    rows = {name: _rows(values, flat[name], columns, space, seen, name) for name, values in raw.items()}
+    return {name: Grouped(rows[name], None if columns.group is None else tuple(raw[name][columns.group])) for name in raw}, space
 
 
 def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]:
     """Read the columns of a split as Python values; declared classes by their names, -1 among these as no label."""
     for column in columns.names:
         if column not in data.column_names:
-            raise DataError(f"The {split} split has no column {column!r}, which train has. It has {', '.join(data.column_names)}.")
-    values: dict[str, list[Any]] = data.select_columns(list(columns.names)).with_format(None)[:]
+            raise DataError(f"The {split} split has no column {column!r}, which train has. It has {listed(data.column_names)}.")
+    try:
+        values: dict[str, list[Any]] = data.select_columns(list(columns.names)).with_format(None)[:]
+    except (ValueError, OSError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"The columns {listed(columns.names)} of {split} cannot be read: {reason}.") from None
     names = class_names(data, columns.label)
     if names is not None:
         by_id: dict[int | None, str | None] = {**dict(enumerate(names)), None: None, -1: None}
         marks = values[columns.label]
+        strange = {i for i in (chain.from_iterable(row or () for row in marks) if columns.tokens else marks) if i not in by_id}
+        if strange:
+            raise DataError(f"The column {columns.label!r} of {split} holds the class {min(strange)}, and declares {len(names)} classes.")
         values[columns.label] = [[by_id[i] for i in row or ()] for row in marks] if columns.tokens else [by_id[i] for i in marks]
     return values
 
@@ -181,10 +224,12 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
 def _flat(values: dict[str, list[Any]], columns: Columns) -> list[Any]:
     column = values[columns.label]
     if columns.tokens is not None:
-        return list(chain.from_iterable(row or () for row in column))
+        column = list(chain.from_iterable(row or () for row in column))
     for value in column:
         if isinstance(value, list | dict):
             kind = type(value).__name__
+            if columns.tokens is not None:
+                raise DataError(f"The tags column {columns.label!r} holds a {kind} for a word: one tag a word is needed.")
             raise DataError(
                 f"The label column {columns.label!r} holds a {kind} in each row: one label a row is needed (for one a word, --tags)."
             )
@@ -202,12 +247,16 @@ def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> N
         if column is not None:
             refuse(column, "holds no text", lambda _, value: value is not None and not isinstance(value, str))
             refuse(column, "is empty", lambda _, value: not value or value.isspace())
+            refuse(column, f"holds a text of more than {CELL:,} characters", lambda _, value: len(value) > CELL)
+    if columns.group is not None:
+        refuse(columns.group, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
     if columns.tokens is None:
         refuse(columns.label, "has no label", lambda _, value: value is None or value == "")
         return
     words = values[columns.tokens]
     refuse(columns.tokens, "is empty", lambda _, row: not row)
     refuse(columns.tokens, "holds other than words", lambda _, row: not all(isinstance(word, str) for word in row))
+    refuse(columns.tokens, f"holds more than {CELL:,} characters", lambda _, row: sum(map(len, row)) > CELL)
     refuse(columns.label, "has not one tag a word", lambda at, row: len(row or ()) != len(words[at]))
     refuse(columns.label, "has words without a tag", lambda _, row: any(tag in (None, "", _IGNORED) for tag in row))
 
@@ -240,19 +289,3 @@ def _ids(labels: list[Label], column: str, space: Space, seen: set[Label], split
     if unseen:
         raise DataError(f"The label {unseen[0]!r} of {split} (column {column!r}) is in no row of train: it cannot be learned.")
     return np.array([space.ids[label] for label in labels], dtype=np.int64)
-
-
-def _complete(splits: dict[str, Rows], seed: int, notes: list[str]) -> dict[str, Rows]:
-    """Cut what is missing of the three splits from train."""
-    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
-    count = max(1, round(SHARE * len(train)))
-    if test is None and validation is not None:
-        test, validation = validation, None
-        notes.append("test: the validation split as it came, there is no test split")
-    if test is None:
-        train, test = cut(train, count, seed, name="test")
-        notes.append(f"test: {SHARE:.0%} of train, seed {seed}")
-    if validation is None:
-        train, validation = cut(train, count, seed, name="validation")
-        notes.append(f"validation: {SHARE:.0%} of train, seed {seed}")
-    return {"train": train, "validation": validation, "test": test}

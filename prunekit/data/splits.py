@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,26 @@ from numpy.typing import NDArray
 from prunekit.data.rows import Rows
 from prunekit.errors import DataError
 
+Ids = NDArray[np.int64]
 
-def cut(rows: Rows, count: int, seed: int, *, name: str) -> tuple[Rows, Rows]:
-    """Move `count` rows of `rows` to a new split, both in their original order.
+
+def cut(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = None) -> tuple[Rows, Rows]:
+    """Move `count` rows of `rows` to a new split, both in their original order; see `divide`.
+
+    Returns
+    -------
+    (Rows, Rows)
+        What stays, and the new split.
+    """
+    moved = divide(rows, count, seed, name=name, groups=groups)
+    return rows.take(np.flatnonzero(~moved)), rows.take(np.flatnonzero(moved))
+
+
+def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = None) -> NDArray[np.bool_]:
+    """Choose `count` rows for a new split, or fewer where groups are too large to fit in.
 
     Classes keep their shares (to a row), and the last row that shows a class stays: a class that no row of the
-    training split shows cannot be learned.
+    training split shows cannot be learned. A group goes as a whole or not at all.
 
     Parameters
     ----------
@@ -26,34 +40,52 @@ def cut(rows: Rows, count: int, seed: int, *, name: str) -> tuple[Rows, Rows]:
     seed : int
     name : str
         The new split, for the error.
+    groups : int64 ndarray of shape (n,), optional
+        Which rows belong together; default: none do.
 
     Returns
     -------
-    (Rows, Rows)
-        What stays, and the new split.
+    bool ndarray of shape (n,)
+        The rows that move.
 
     Raises
     ------
     DataError
-        Too few rows.
+        Too few rows, or too few groups.
     """
     generator = np.random.default_rng(seed)
     labels = rows.labels
+    alone = groups is None or len(np.unique(groups)) == len(rows)
     chosen: NDArray[np.int64]
     if isinstance(labels, tuple):
-        chosen = np.array(_by_tags(labels, count, generator), dtype=np.int64)
+        chosen = np.array(_by_tags(labels, count, _in_random_order(groups, len(rows), generator)), dtype=np.int64)
     elif labels.dtype == np.int64:
-        chosen = _by_class(labels, count, generator)
+        take = _quotas(labels, count)
+        chosen = _by_class(labels, take, generator) if alone else _by_group(labels, take, _in_random_order(groups, len(rows), generator))
     else:
-        chosen = generator.permutation(len(rows))[: min(count, len(rows) - 1)]
+        most = min(count, len(rows) - 1)
+        chosen = _by_group(np.zeros(len(rows), dtype=np.int64), {0: most}, _in_random_order(groups, len(rows), generator))
     if not len(chosen):
-        raise DataError(f"{len(rows)} rows are too few to cut a {name} split from: every class needs a row on both sides.")
+        many = f"{len(rows)} rows" if alone else f"{len(rows)} rows in {len(np.unique(groups))} groups that belong together"  # type: ignore[arg-type]
+        raise DataError(f"{many} are too few to cut a {name} split from: every class needs a row on both sides.")
     moved = np.zeros(len(rows), dtype=bool)
     moved[chosen] = True
-    return rows.take(np.flatnonzero(~moved)), rows.take(np.flatnonzero(moved))
+    return moved
 
 
-def _by_class(labels: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _in_random_order(groups: Ids | None, n: int, generator: np.random.Generator) -> Iterator[Ids]:
+    """The rows of each group."""
+    if groups is None:
+        yield from generator.permutation(n)[:, None]
+        return
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    for at in generator.permutation(len(members)).tolist():
+        yield members[at]
+
+
+def _quotas(labels: Ids, count: int) -> dict[int, int]:
+    """How many rows of each class go."""
     classes, seen, sizes = np.unique(labels, return_index=True, return_counts=True)
     # In the order of their first rows: the cut must not depend on how the classes are numbered.
     classes, sizes = classes[np.argsort(seen)], sizes[np.argsort(seen)]
@@ -65,18 +97,36 @@ def _by_class(labels: NDArray[np.int64], count: int, generator: np.random.Genera
             break
         if take[index] < sizes[index] - 1:
             take[index] += 1
-    drawn = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, take, strict=True)]
-    return np.concatenate(drawn)
+    return dict(zip(classes.tolist(), take.tolist(), strict=True))
 
 
-def _by_tags(labels: Sequence[NDArray[np.int64]], count: int, generator: np.random.Generator) -> list[int]:
+def _by_class(labels: Ids, take: dict[int, int], generator: np.random.Generator) -> Ids:
+    return np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in take.items()])
+
+
+def _by_group(labels: Ids, take: dict[int, int], groups: Iterator[Ids]) -> Ids:
+    """Groups as they come, as long as they fit into what is left to take of each class."""
+    left, total = Counter(take), sum(take.values())
+    chosen: list[Ids] = []
+    for rows in groups:
+        if not total:
+            break
+        used = Counter(labels[rows].tolist())
+        if all(left[label] >= times for label, times in used.items()):
+            left.subtract(used)
+            total -= len(rows)
+            chosen.append(rows)
+    return np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
+
+
+def _by_tags(labels: Sequence[Ids], count: int, groups: Iterator[Ids]) -> list[int]:
     left = Counter(tag for row in labels for tag in row.tolist())
     chosen: list[int] = []
-    for index in generator.permutation(len(labels)).tolist():
+    for rows in groups:
         if len(chosen) == count:
             break
-        used = Counter(labels[index].tolist())
-        if all(left[tag] > times for tag, times in used.items()):
+        used = Counter(tag for row in rows.tolist() for tag in labels[row].tolist())
+        if len(chosen) + len(rows) <= count and all(left[tag] > times for tag, times in used.items()):
             left -= used
-            chosen.append(index)
+            chosen += rows.tolist()
     return chosen

@@ -15,7 +15,7 @@ def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: b
 
     Parameters
     ----------
-    source : str, Path, datasets.Dataset, datasets.DatasetDict or dict
+    source : str, Path or data in memory
         As `prunekit.data.load.load_data` reads it. Of several splits train is taken.
     most : int
         Rows that are drawn, in random order.
@@ -34,12 +34,12 @@ def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: b
     DataError
         No source, no column of text, or no text in it.
     """
-    found, name = read_source(source, config=None, trust_remote_code=trust_remote_code)
-    data = found["train"]
+    found = read_source(source, config=None, trust_remote_code=trust_remote_code)
+    data = found.splits["train"]
     drawn = data.select(np.random.default_rng(seed).permutation(len(data))[:most].tolist())
     values = drawn.with_format(None)[text_column(data)]
     texts = tuple(" ".join(value) if isinstance(value, list) else str(value or "") for value in values)
     texts = tuple(text for text in texts if text.strip())
     if not texts:
-        raise DataError(f"There is no text in {name}.")
+        raise DataError(f"There is no text in {found.name}.")
     return Rows(labels=np.zeros(len(texts), dtype=np.int64), texts=texts)

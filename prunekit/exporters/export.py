@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from prunekit import __version__
+from prunekit.data.load import check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
@@ -195,6 +196,7 @@ def export(
     """
     level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
     _check(dtype, level, device, opset, data)
+    check_columns(columns or {}, "export")
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.load import class_names, expected_labels
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
+from prunekit.data.order import check_order
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
 from prunekit.exporters.fidelity import Feeds, fidelity, replies
@@ -84,9 +85,14 @@ class Judge:
         """The metric of each file on the test split, and how far it is from the first; empty without a metric."""
         if self.task is None:
             return {}
-        outputs = {name: outputs_of_file(file.path, self.test) for name, file in files.items()}
+        read = {name: outputs_of_file(file.path, self.test) for name, file in files.items()}
+        if self.task.labels:
+            starts = self.test.word_starts if self.task.per_token else None
+            check_order(next(iter(read.values())), self.test.labels, self.task.labels, starts=starts, seed=self.seed)
+        outputs = {name: self.test.every(found) for name, found in read.items()}
+        labels, starts = self.test.every_label, self.test.every_start
         reference = next(iter(outputs.values()))
-        return {name: score_of(self.task, found, self.test.labels, reference, seed=self.seed) for name, found in outputs.items()}
+        return {name: score_of(self.task, found, labels, reference, seed=self.seed, starts=starts) for name, found in outputs.items()}
 
     def fidelity(self, low: OnnxFile, plain: OnnxFile) -> Fidelity:
         """How far a file is from another on the test split."""
@@ -114,7 +120,7 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None]
     named = class_names(source.config) if source.head in _TASKS else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
     given: dict[str, Any] = dict(columns)
-    found = load_data(str(data), labels=labels, seed=seed, **given)
+    found = load_data(str(data), labels=labels, fine_tuned=source.head in _TASKS, seed=seed, **given)
     task = found.task
     if source.head in _TASKS:
         # A regression's head is for texts by its name.

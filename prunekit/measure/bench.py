@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.data.load import check_columns
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.measure.against import rivals
 from prunekit.measure.backends.base import Runner
@@ -103,6 +104,7 @@ def bench(
     """
     gate = Gate(max_regression, min_speedup, tuple(checks))
     check_sizes("batch", batch_sizes)
+    check_columns(columns or {}, "bench")
     if threads < 1:
         raise ParameterError("threads", "bench", "at least 1", threads)
     if not time_budget > 0:

@@ -35,7 +35,13 @@ class Drop:
 
 
 def relative_drop(
-    task: Task, dense: NDArray[np.floating], slim: NDArray[np.floating], labels: NDArray[np.generic], *, seed: int = 0
+    task: Task,
+    dense: NDArray[np.floating],
+    slim: NDArray[np.floating],
+    labels: NDArray[np.generic],
+    starts: NDArray[np.int64] | None = None,
+    *,
+    seed: int = 0,
 ) -> Drop:
     """Compare two models on the same rows, by a paired bootstrap.
 
@@ -45,6 +51,8 @@ def relative_drop(
     dense, slim : ndarray of shape (n, C), float
         Outputs.
     labels : ndarray of shape (n,)
+    starts : int64 ndarray of shape (rows + 1,), optional
+        Where each row begins, if a row has several answers (words), which are drawn together; default: one answer a row.
     seed : int
         Of the resamples.
 
@@ -53,12 +61,16 @@ def relative_drop(
     StatisticsError
         As in `Task.score`.
     """
-    reference, reached = task.score(dense, labels), task.score(slim, labels)
+    reference, reached = task.score(dense, labels, starts), task.score(slim, labels, starts)
     generator = np.random.default_rng(seed)
+    begins = np.arange(len(labels) + 1) if starts is None else starts
+    sizes = np.diff(begins)
     drawn = []
     for _ in range(_RESAMPLES):
-        rows = generator.integers(len(labels), size=len(labels))
-        drawn.append(_share(task.score(dense[rows], labels[rows]), task.score(slim[rows], labels[rows])))
+        rows = generator.integers(len(sizes), size=len(sizes))
+        own = np.concatenate([[0], np.cumsum(sizes[rows])])
+        at = np.repeat(begins[rows] - own[:-1], sizes[rows]) + np.arange(own[-1])
+        drawn.append(_share(task.score(dense[at], labels[at], own), task.score(slim[at], labels[at], own)))
     value = _share(reference, reached)
     return Drop(reference, reached, value, max(value, float(np.quantile(drawn, _LEVEL))))
 

@@ -60,20 +60,38 @@ def outputs_of_file(
     return found
 
 
-def score_of(task: Task, outputs: NDArray[Any], labels: NDArray[Any], reference: NDArray[Any], *, seed: int = 0) -> Score:
+def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:
+    """The metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
+    return task.score(encoded.every(outputs), encoded.every_label, encoded.every_start)
+
+
+def score_of(
+    task: Task,
+    outputs: NDArray[Any],
+    labels: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    seed: int = 0,
+    starts: NDArray[np.int64] | None = None,
+) -> Score:
     """What a file's answers are worth, and how far they are from those of another.
 
     Parameters
     ----------
     task : Task
     outputs, reference : ndarray of shape (n, C), float
-        Of the file, and of the file in float32.
+        Of the file, and of the file in float32. A row of minus infinity is no answer.
     labels : ndarray of shape (n,)
     seed : int
         Of the interval.
+    starts : int64 ndarray, optional
+        As in `Task.score`.
     """
-    low, high = task.interval(outputs, labels, seed=seed)
+    low, high = task.interval(outputs, labels, seed=seed, starts=starts)
+    value = task.score(outputs, labels, starts)
+    answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
+    outputs, reference = outputs[answered], reference[answered]
     same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
     spread = float(reference.var())
     error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
-    return Score(task.score(outputs, labels), low, high, same, error)
+    return Score(value, low, high, same, error)

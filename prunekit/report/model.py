@@ -41,6 +41,8 @@ class Row(_Frozen):
         Rows (words of a token task) that were scored.
     neurons : int
         Neurons that the classifier reads.
+    words : float or None
+        Share of the words that are right, where the metric counts entities.
     """
 
     name: RowName
@@ -49,6 +51,7 @@ class Row(_Frozen):
     high: float
     n: int
     neurons: int
+    words: float | None = None
 
 
 class Sizes(_Frozen):

@@ -27,7 +27,7 @@ UNITS = {
     Unit.BYTES: "ONNX file size",
 }
 # Fractions read as percentages; correlations do not.
-_PERCENT = (Metric.ACCURACY, Metric.F1)
+_PERCENT = (Metric.ACCURACY, Metric.F1, Metric.ENTITY_F1)
 _REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
 NOT_MET = "NOT MET"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -41,6 +41,7 @@ def metric_name(report: Report) -> str:
         Metric.MATTHEWS: "Matthews r",
         Metric.PEARSON: "Pearson r",
         Metric.SPEARMAN: "Spearman r",
+        Metric.ENTITY_F1: "entity F1",
     }
     return words[report.metric] + (", %" if report.metric in _PERCENT else "")
 
@@ -89,8 +90,9 @@ def times(value: float) -> str:
 def scores(report: Report) -> Table:
     """Each classifier's score with its interval, and what of the dense model's or the oracle's it retains."""
     against = [of for of in _REFERENCES if report.row(of) is not None]
-    header = ("classifier", "neurons", metric_name(report), "95% interval", *(f"of {of}" for of in against))
     order = [row for name in NAMES if (row := report.row(name)) is not None]
+    words = any(row.words is not None for row in order)
+    header = ("classifier", "neurons", metric_name(report), "95% interval", *(f"of {of}" for of in against), *(["accuracy, words"] * words))
     rows = tuple(
         (
             NAMES[row.name],
@@ -98,6 +100,7 @@ def scores(report: Report) -> Table:
             metric_value(report, row.value),
             _interval(report, row),
             *(_retained(report, row, of) for of in against),
+            *([share(row.words)] * words),
         )
         for row in order
     )

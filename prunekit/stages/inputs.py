@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
+from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
+from prunekit.data.order import CHECKED, check_order
 from prunekit.data.rows import TaskData
 from prunekit.docstrings import demo_model
-from prunekit.errors import ParameterError
+from prunekit.errors import DataError, ParameterError
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stages.values import Inputs
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
+from prunekit.tasks import Task
 from prunekit.training.teacher import answer
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved.
@@ -44,16 +47,22 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
     with stage("load"):
         loaded = load_dense(recipe)
         view = ModelView.of(loaded.model)
-        names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "task", "metric")}
+        names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
         data = load_data(
             rows if rows is not None else recipe.data,
             **names,
             labels=expected_labels(loaded.labels, per_token=loaded.per_token, tags=recipe.tags),
             config=recipe.data_config,
+            fine_tuned=loaded.fine_tuned,
             seed=recipe.seed,
             trust_remote_code=recipe.trust_remote_code,
         )
+        _same_memory(recipe, data, rows)
         task, notes = data.task, list(data.notes)
+        notes.append(
+            f"rows: {len(data.train):,} of train are fitted on, {len(data.validation):,} of validation choose, "
+            f"{len(data.test):,} of test are measured alone"
+        )
         if most is not None:
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
@@ -73,8 +82,38 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
             notes.append(f"{cut} rows were cut at {recipe.max_length} tokens")
         lost = sum(split.dropped for split in encoded.values())
         if lost:
-            notes.append(f"{lost} words have no token of their own within the limit and were left out, with their labels")
+            notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
+    if own_head and task.labels:
+        with stage("check labels"):
+            notes.append(_check_order(view, encoded, task, recipe.seed))
     return Inputs(loaded, view, data, encoded, pooling, own_head, tuple(notes))
+
+
+def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
+    """Raise DataError where a recipe was made on other rows in memory than those that are given."""
+    if rows is None or recipe.data is None or not recipe.data.startswith(MEMORY):
+        return
+    if recipe.data != f"{MEMORY}{data.provenance['sha256']}":
+        was, now = recipe.data.removeprefix(MEMORY)[:12], data.provenance["sha256"][:12]
+        raise DataError(f"The recipe was made on other rows in memory (sha256 {was}) than those that are given (sha256 {now}).")
+
+
+def _check_order(view: ModelView, encoded: Mapping[str, Encoded], task: Task, seed: int) -> str:
+    """Whether the model's classes stand in the order of the labels, by what it answers on held-out rows, then on those of train."""
+    answers: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
+    sizes: list[NDArray[np.int64]] = []
+    left = CHECKED
+    for name in ("validation", "train"):
+        if not left:
+            break
+        drawn = encoded[name].sample(left, seed)
+        answers.append(outputs_of_model(view, drawn, task.outputs))
+        labels.append(drawn.labels)
+        sizes.append(np.diff(drawn.word_starts) if task.per_token else np.ones(len(drawn), dtype=np.int64))
+        left -= len(drawn)
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+    return check_order(np.concatenate(answers), np.concatenate(labels), task.labels, starts=starts, seed=seed)
 
 
 def _drawn(data: TaskData, most: int, seed: int) -> TaskData:

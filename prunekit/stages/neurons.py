@@ -13,6 +13,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.measure.drop import relative_drop
+from prunekit.measure.metric import judged
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.plan_ops import slim_layer
 from prunekit.recipe import Recipe
@@ -54,10 +55,11 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
     train, validation = (collected(sampled, inputs.view, name, scratch, stage) for name in ("train", "validation"))
     with stage("head or readout"):
         choice = _select(recipe, inputs, inputs.view, budget, train, validation, stage)
-        labels = inputs.encoded["validation"].labels
-        head = outputs_of_model(inputs.view, inputs.encoded["validation"], inputs.data.task.outputs)
+        held, task = inputs.encoded["validation"], inputs.data.task
+        head = outputs_of_model(inputs.view, held, task.outputs)
         readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
-        drop = relative_drop(inputs.data.task, head, readout, labels, seed=recipe.seed)
+        starts = held.word_starts if task.per_token else None
+        drop = relative_drop(task, head, readout, held.labels, starts, seed=recipe.seed)
     train.rows.close()
     validation.rows.close()
     better = drop.value + 2 * (drop.upper - drop.value) < 0
@@ -68,7 +70,7 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
 def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage: Stages) -> Neurons:
     """Run the model once over the data and choose the neurons to read."""
     budget = neuron_budget(recipe)
-    view, task = ModelView.of(cut.model), inputs.data.task
+    view, task = ModelView.of(cut.model), inputs.data.task.by_word
     train, validation = (collected(inputs, view, name, scratch, stage) for name in ("train", "validation"))
     width = (view.num_layers + 1) * view.hidden_size
     everything = np.arange(width)
@@ -85,6 +87,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
         if cut.plan is None:
+            value = _on_every_word(inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
     train.rows.close()
     validation.rows.close()
@@ -142,7 +145,7 @@ def _select(
     return select_readout(
         train,
         validation,
-        task=inputs.data.task,
+        task=inputs.data.task.by_word,
         layers=view.num_layers,
         hidden=view.hidden_size,
         keep=min(train.rows.width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
@@ -160,7 +163,7 @@ def given_neurons(inputs: Inputs, readout: ReadoutPlan, scratch: Path, stage: St
     train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
     ids = flat_ids(readout.neurons, inputs.view.hidden_size)
     with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task)
+        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
     oracle, value, answers = read_oracle(inputs, scratch, stage)
@@ -172,11 +175,18 @@ def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, fl
     train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
     everything = np.arange(train.rows.width)
     with stage("oracle"):
-        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task)
+        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task.by_word)
+        value = _on_every_word(inputs, validation, (coef, intercept), value)
     train.rows.close()
     validation.rows.close()
     answers = _on_test(inputs, inputs.view, {"oracle": (everything, (coef, intercept))}, scratch, stage)
     return (coef, intercept), value, answers["oracle"]
+
+
+def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: float) -> float:
+    """The oracle's score on the validation split as the files' are: by the task's metric, and on words without a token too."""
+    task, held = inputs.data.task, inputs.encoded["validation"]
+    return judged(task, held, _answers(validation, np.arange(validation.rows.width), oracle)) if task.per_token else value
 
 
 def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages, *, most: int | None = None) -> Probe:
@@ -185,7 +195,7 @@ def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage:
     sampled = replace(inputs, encoded={**inputs.encoded, "train": rows})
     train, validation = (collected(sampled, model, name, scratch, stage) for name in ("train", "validation"))
     with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task)
+        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
     return coef, intercept

@@ -117,7 +117,7 @@ def observe(
     types = None
     if inputs.data.task.per_token:
         types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
-    return Observed(inputs.data.task, model, other, strange, units=units, ablations=ablations, seed=recipe.seed, types=types)
+    return Observed(inputs.data.task.by_word, model, other, strange, units=units, ablations=ablations, seed=recipe.seed, types=types)
 
 
 def _first(encoded: Encoded, rows: int) -> Encoded:

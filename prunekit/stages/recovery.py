@@ -55,7 +55,7 @@ def recovered(
                 effort=effort,
                 plan=plan,
                 validation=inputs.encoded["validation"],
-                task=inputs.data.task,
+                task=inputs.data.task.by_word,
                 freeze=recipe.freeze,
                 seed=recipe.seed,
                 checkpoints=place,

@@ -54,7 +54,8 @@ class Judge:
         return export_onnx(model, self.scratch / f"{name}.onnx", inputs=self.inputs.view.inputs, space=self.space).path
 
     def _answers(self, path: Path) -> Outputs:
-        return outputs_of_file(path, self.inputs.encoded["validation"], threads=self.recipe.threads)
+        held = self.inputs.encoded["validation"]
+        return held.every(outputs_of_file(path, held, threads=self.recipe.threads))
 
     def read(self, model: nn.Module, plan: Plan) -> nn.Module:
         """A candidate with its classifier fitted to what its neurons have become."""
@@ -66,8 +67,10 @@ class Judge:
 
     def drop(self, path: Path) -> Drop:
         """How much a file loses on validation."""
-        labels = self.inputs.encoded["validation"].labels
-        return relative_drop(self.inputs.data.task, self._reference, self._answers(path), labels, seed=self.recipe.seed)
+        held = self.inputs.encoded["validation"]
+        return relative_drop(
+            self.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start, seed=self.recipe.seed
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import samples
 from prunekit.measure.latency import latency_of_files
-from prunekit.measure.metric import outputs_of_file
+from prunekit.measure.metric import judged, outputs_of_file
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
@@ -75,17 +75,17 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     ours = {"slim": files.slim, **low, **files.baselines}
     theirs = {"dense": files.dense} if inputs.own_head else {}
     with stage("score"):
-        labels = inputs.encoded["test"].labels
-        test = {} if neurons is None else {name: Answers(outputs, labels) for name, outputs in neurons.test.items()}
+        held = inputs.encoded["test"]
+        test = {} if neurons is None else {name: Answers(held.every(found), held.every_label) for name, found in neurons.test.items()}
         for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], theirs)):
             for name, file in files_of.items():
-                test[name] = Answers(outputs_of_file(file.path, encoded, threads=threads), encoded.labels)
+                test[name] = Answers(encoded.every(outputs_of_file(file.path, encoded, threads=threads)), encoded.every_label)
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         for held, name, file in (
             *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),
             *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
         ):
-            validation[name] = task.score(outputs_of_file(file.path, held, threads=threads), held.labels)
+            validation[name] = judged(task, held, outputs_of_file(file.path, held, threads=threads))
     # A budget is held against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):

@@ -186,7 +186,10 @@ class Files:
 
 
 class Answers(NamedTuple):
-    """Outputs (n, C), and the labels (n,) of the rows that they answer."""
+    """Outputs (n, C), and the labels (n,) of the rows that they answer.
+
+    For a token task n counts all words, the same for every model: those that a model does not read are answered by minus infinity.
+    """
 
     outputs: Outputs
     labels: NDArray[Any]
