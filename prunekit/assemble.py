@@ -35,10 +35,10 @@ def build_report(
     read = models.counts["slim"].neurons
     rows = []
     for name in (name for name in _ORDER if name in measured.test):
-        outputs, labels = measured.test[name]
-        low, high = task.interval(outputs, labels, seed=recipe.seed)
+        outputs, labels, starts = measured.test[name]
+        value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
         size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
-        rows.append(Row(name=name, value=task.score(outputs, labels), low=low, high=high, n=len(labels), neurons=size))
+        rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
@@ -125,8 +125,8 @@ def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> 
     task, reference = inputs.data.task, measured.test["slim"].outputs
     found = []
     for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
-        outputs, labels = measured.test[name]
-        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, seed=recipe.seed))))
+        outputs, labels, starts = measured.test[name]
+        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, starts=starts, seed=recipe.seed))))
     return tuple(found)
 
 

@@ -117,6 +117,11 @@ class Encoded:
         assert self.words is not None
         return self.words.starts
 
+    @property
+    def label_starts(self) -> IntArray | None:
+        """Where the labels of each row begin, shape (n + 1,), where a row has several; None where each row has one."""
+        return None if self.words is None else self.words.starts
+
     def batches(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[Batch]:
         """Yield batches of at most `max_rows` rows and `max_tokens` padded tokens (one row at least), from short to long rows.
 

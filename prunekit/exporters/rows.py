@@ -86,7 +86,10 @@ class Judge:
             return {}
         outputs = {name: outputs_of_file(file.path, self.test) for name, file in files.items()}
         reference = next(iter(outputs.values()))
-        return {name: score_of(self.task, found, self.test.labels, reference, seed=self.seed) for name, found in outputs.items()}
+        starts = self.test.label_starts
+        return {
+            name: score_of(self.task, found, self.test.labels, reference, starts=starts, seed=self.seed) for name, found in outputs.items()
+        }
 
     def fidelity(self, low: OnnxFile, plain: OnnxFile) -> Fidelity:
         """How far a file is from another on the test split."""

@@ -60,7 +60,15 @@ def outputs_of_file(
     return found
 
 
-def score_of(task: Task, outputs: NDArray[Any], labels: NDArray[Any], reference: NDArray[Any], *, seed: int = 0) -> Score:
+def score_of(
+    task: Task,
+    outputs: NDArray[Any],
+    labels: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    starts: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Score:
     """What a file's answers are worth, and how far they are from those of another.
 
     Parameters
@@ -69,11 +77,13 @@ def score_of(task: Task, outputs: NDArray[Any], labels: NDArray[Any], reference:
     outputs, reference : ndarray of shape (n, C), float
         Of the file, and of the file in float32.
     labels : ndarray of shape (n,)
+    starts : ndarray of int64, optional
+        Where the labels of each row begin, as in `Task.judged`.
     seed : int
         Of the interval.
     """
-    low, high = task.interval(outputs, labels, seed=seed)
+    value, low, high = task.interval(outputs, labels, starts, seed=seed)
     same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
     spread = float(reference.var())
     error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
-    return Score(task.score(outputs, labels), low, high, same, error)
+    return Score(value, low, high, same, error)

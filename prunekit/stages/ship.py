@@ -75,11 +75,11 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     ours = {"slim": files.slim, **low, **files.baselines}
     theirs = {"dense": files.dense} if inputs.own_head else {}
     with stage("score"):
-        labels = inputs.encoded["test"].labels
-        test = {} if neurons is None else {name: Answers(outputs, labels) for name, outputs in neurons.test.items()}
+        read = inputs.encoded["test"]
+        test = {} if neurons is None else {name: Answers(outputs, read.labels, read.label_starts) for name, outputs in neurons.test.items()}
         for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], theirs)):
             for name, file in files_of.items():
-                test[name] = Answers(outputs_of_file(file.path, encoded, threads=threads), encoded.labels)
+                test[name] = Answers(outputs_of_file(file.path, encoded, threads=threads), encoded.labels, encoded.label_starts)
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         for held, name, file in (
             *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),

@@ -186,10 +186,11 @@ class Files:
 
 
 class Answers(NamedTuple):
-    """Outputs (n, C), and the labels (n,) of the rows that they answer."""
+    """Outputs (m, C), the labels (m,) that they answer, and where those of each row begin (n + 1,) if a row has several."""
 
     outputs: Outputs
     labels: NDArray[Any]
+    starts: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
