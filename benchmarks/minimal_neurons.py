@@ -28,7 +28,6 @@ from prunekit.analyzers.probe import Fit, Problem
 from prunekit.analyzers.probing import ALPHAS, Split, best, fit_and_score, path, sizes_to, smallest
 from prunekit.analyzers.ranking import ranking
 from prunekit.analyzers.rankings import descending, mutual_information, probe_gradient_activation, probeless
-from prunekit.analyzers.scores import score
 from prunekit.arch.load import load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
@@ -119,7 +118,7 @@ def sizes_of(most: int, step: float) -> list[int]:
 
 
 def test_score(fit: Fit, ids: np.ndarray, test: Split, task: Task) -> float:
-    return score(task.metric, test.labels, decision(test.rows.columns(ids), fit.coef, fit.intercept))
+    return task.score(decision(test.rows.columns(ids), fit.coef, fit.intercept), test.labels)
 
 
 def measure(source: Path, tags: str | None, limits: dict[str, int], arguments: argparse.Namespace) -> dict[str, object]:

@@ -35,11 +35,10 @@ def build_report(
     """All that a run found, as one value."""
     task = inputs.data.task
     read = models.counts["slim"].neurons
-    rows, starts = [], inputs.encoded["test"].every_start
+    rows = []
     for name in (name for name in _ORDER if name in measured.test):
-        outputs, labels = measured.test[name]
-        low, high = task.interval(outputs, labels, seed=recipe.seed, starts=starts)
-        value = task.score(outputs, labels, starts)
+        outputs, labels, starts = measured.test[name]
+        value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
         words = None if task == task.by_word else task.by_word.score(outputs, labels)
         size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
         rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
@@ -127,11 +126,11 @@ def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
 
 def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> tuple[DeployedFile, ...]:
     """The same, with what each answers on the test split."""
-    task, reference, starts = inputs.data.task, measured.test["slim"].outputs, inputs.encoded["test"].every_start
+    task, reference = inputs.data.task, measured.test["slim"].outputs
     found = []
     for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
-        outputs, labels = measured.test[name]
-        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, seed=recipe.seed, starts=starts))))
+        outputs, labels, starts = measured.test[name]
+        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, starts=starts, seed=recipe.seed))))
     return tuple(found)
 
 

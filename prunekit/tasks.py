@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.entities import count_entities, entity_f1, scheme_of
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.metrics import LEVEL, Interval, Judged, Metric, count_entities, interval, judged, judged_spans, scheme_of
 
-RESAMPLES = 1000
-_CELLS = 4_000_000  # numbers held at once while resampling: 32 MB
+__all__ = ["Metric", "Task", "TaskKind"]
 
 
 class TaskKind(StrEnum):
@@ -22,17 +20,6 @@ class TaskKind(StrEnum):
     CLASSIFICATION = "text-classification"
     REGRESSION = "regression"
     TOKENS = "token-classification"
-
-
-class Metric(StrEnum):
-    """Metrics, higher is better."""
-
-    ACCURACY = "accuracy"
-    F1 = "f1"  # macro-averaged
-    MATTHEWS = "matthews"
-    PEARSON = "pearson"
-    SPEARMAN = "spearman"
-    ENTITY_F1 = "entity-f1"  # micro-averaged over entities, see `prunekit.entities`
 
 
 _ALLOWED = {
@@ -84,22 +71,62 @@ class Task:
         """The task as far as words are looked at one by one: accuracy takes the place of entity F1."""
         return replace(self, metric=Metric.ACCURACY) if self.metric is Metric.ENTITY_F1 else self
 
-    def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> float:
-        """Score outputs against labels with the task's metric.
+    def judged(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> Judged:
+        """Outputs beside the labels, ready to be scored and compared with others on the same rows.
 
         A row of outputs that are all minus infinity is no answer (a word past the end of what the model reads): it counts as
         wrong, as an answer of the class after the right one, and for entity F1 as a word outside of all entities.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (m, C), floating
+            Logits, one column a class; (m, 1) values for a regression. The largest logit is the prediction, the first of equals.
+        labels : ndarray of shape (m,), int64 or float64
+            Class ids, or values.
+        starts : int64 ndarray of shape (n + 1,), optional
+            Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
+            entity F1 needs it.
+
+        Raises
+        ------
+        StatisticsError
+            No rows, shapes that do not fit the task, outputs that are not finite in a row that answers, or labels that are no class ids.
+        """
+        outputs, labels = np.asarray(outputs), np.asarray(labels)
+        if labels.ndim != 1 or outputs.shape != (len(labels), self.outputs):
+            raise StatisticsError(
+                f"Outputs must have shape (n, {self.outputs}) and labels (n,). Got {outputs.shape} and {labels.shape} instead."
+            )
+        silent = np.isneginf(outputs).all(axis=1) & (self.kind is TaskKind.TOKENS)
+        broken = ~np.isfinite(outputs).all(axis=1) & ~silent
+        if broken.any():
+            raise StatisticsError(f"{int(broken.sum())} of {len(outputs)} rows of the outputs hold NaN or infinity.")
+        predicted = outputs[:, 0] if self.kind is TaskKind.REGRESSION else outputs.argmax(axis=1)
+        if self.metric is Metric.ENTITY_F1:
+            return self._entities(np.where(silent, -1, predicted), labels, starts)
+        if silent.any():
+            predicted = np.where(silent, (labels + 1) % self.outputs, predicted)
+        return judged(self.metric, predicted, labels, classes=self.outputs, starts=starts)
+
+    def _entities(self, predicted: NDArray[np.int64], actual: NDArray[np.generic], starts: NDArray[np.int64] | None) -> Judged:
+        if starts is None or starts[-1] != len(actual):
+            raise StatisticsError("Entity F1 needs to know where each row of words begins.")
+        ids = actual.astype(np.int64)
+        if not len(ids) or ids.min() < 0 or ids.max() >= self.outputs:
+            raise StatisticsError(f"Labels must be class ids in 0..{self.outputs - 1}, one at least.")
+        hits, ours, theirs = count_entities(predicted, ids, starts, self.labels).astype(np.float64).T
+        return judged_spans(hits, ours, theirs)
+
+    def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> float:
+        """Score outputs against labels with the task's metric.
+
         A prediction that does not vary has a Matthews, Pearson and Spearman correlation of 0 by definition; so has a label.
         Macro F1 is the mean over the classes that occur in the labels or in the predictions.
 
         Parameters
         ----------
-        outputs : ndarray of shape (n, C), floating
-            Logits, one column a class; (n, 1) values for a regression. The largest logit is the prediction, the first of equals.
-        labels : ndarray of shape (n,), int64 or float64
-            Class ids, or values.
-        starts : int64 ndarray of shape (rows + 1,), optional
-            For entity F1, where each row of words begins among the n.
+        outputs, labels, starts
+            As in `judged`.
 
         Returns
         -------
@@ -109,160 +136,35 @@ class Task:
         Raises
         ------
         StatisticsError
-            No rows, shapes that do not fit the task, or NaN.
+            As in `judged`.
         """
-        predicted, actual = self._checked(outputs, labels)
-        if self.metric is Metric.ENTITY_F1:
-            return float(entity_f1(self._entities(predicted, actual, starts).sum(axis=0)))
-        if self.kind is TaskKind.REGRESSION:
-            if self.metric is Metric.SPEARMAN:
-                predicted, actual = _ranks(predicted[None])[0], _ranks(actual[None])[0]
-            return float(_pearson(predicted[None], actual[None])[0])
-        return float(_of_confusion(self.metric, _confusion(predicted, actual, self.outputs)[None])[0])
+        return self.judged(outputs, labels, starts).value
 
     def interval(
         self,
         outputs: NDArray[np.floating],
         labels: NDArray[np.generic],
-        *,
-        level: float = 0.95,
-        seed: int = 0,
         starts: NDArray[np.int64] | None = None,
-    ) -> tuple[float, float]:
-        """Confidence interval of `score`, over the draw of the rows (for token tasks: of the tokens, taken as independent).
-
-        Wilson's score interval for accuracy; the percentile bootstrap over 1,000 seeded resamples of the rows otherwise. For
-        entity F1 the rows are the sentences, whose words stay together.
+        *,
+        level: float = LEVEL,
+        seed: int = 0,
+    ) -> Interval:
+        """`score` with its confidence interval over the draw of the rows; see `prunekit.metrics.interval`.
 
         Parameters
         ----------
         outputs, labels, starts
-            As in `score`.
+            As in `judged`.
         level : float
             Coverage, in (0, 1).
         seed : int
-            Seed of the resamples.
-
-        Returns
-        -------
-        (float, float)
-            The lower and the upper bound.
+            Of the resamples.
 
         Raises
         ------
         ParameterError
             A level outside (0, 1).
         StatisticsError
-            As in `score`.
+            As in `judged`.
         """
-        if not 0 < level < 1:
-            raise ParameterError("level", "Task.interval", "in (0, 1)", level)
-        predicted, actual = self._checked(outputs, labels)
-        if self.metric is Metric.ACCURACY:
-            from scipy.stats import binomtest
-
-            found = binomtest(int(np.count_nonzero(predicted == actual)), len(actual)).proportion_ci(level, method="wilson")
-            return float(found.low), float(found.high)
-        generator = np.random.default_rng(seed)
-        if self.metric is Metric.ENTITY_F1:
-            scores = np.concatenate(list(_redrawn(self._entities(predicted, actual, starts), generator)))
-        elif self.kind is TaskKind.REGRESSION:
-            scores = np.concatenate(list(self._resampled(predicted, actual, generator)))
-        else:
-            # Resampling rows is drawing a multinomial over the cells of the confusion matrix, whatever the number of rows.
-            cells = _confusion(predicted, actual, self.outputs)
-            drawn = generator.multinomial(len(actual), cells.ravel() / len(actual), size=RESAMPLES)
-            scores = _of_confusion(self.metric, drawn.reshape(RESAMPLES, *cells.shape))
-        low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-    def _resampled(
-        self, predicted: NDArray[np.float64], actual: NDArray[np.float64], generator: np.random.Generator
-    ) -> Iterator[NDArray[np.float64]]:
-        n = len(actual)
-        step = max(1, _CELLS // n)
-        for start in range(0, RESAMPLES, step):
-            rows = generator.integers(0, n, size=(min(step, RESAMPLES - start), n))
-            x, y = predicted[rows], actual[rows]
-            if self.metric is Metric.SPEARMAN:
-                x, y = _ranks(x), _ranks(y)
-            yield _pearson(x, y)
-
-    def _checked(self, outputs: NDArray[np.floating], labels: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        outputs, labels = np.asarray(outputs), np.asarray(labels)
-        if labels.ndim != 1 or outputs.shape != (len(labels), self.outputs):
-            raise StatisticsError(
-                f"Outputs must have shape (n, {self.outputs}) and labels (n,). Got {outputs.shape} and {labels.shape} instead."
-            )
-        if not len(labels):
-            raise StatisticsError("A score needs at least one row. Got none.")
-        if np.isnan(outputs).any():
-            raise StatisticsError(f"{int(np.isnan(outputs).any(axis=1).sum())} of {len(outputs)} rows of the outputs hold NaN.")
-        if self.kind is TaskKind.REGRESSION:
-            return outputs[:, 0].astype(np.float64), labels.astype(np.float64)
-        predicted, actual = outputs.argmax(axis=1), labels.astype(np.int64)
-        silent = np.isneginf(outputs).all(axis=1)
-        if silent.any():
-            predicted[silent] = -1 if self.metric is Metric.ENTITY_F1 else (actual[silent] + 1) % self.outputs
-        return predicted.astype(np.float64), labels.astype(np.float64)
-
-    def _entities(self, predicted: NDArray[np.float64], actual: NDArray[np.float64], starts: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        if starts is None or starts[-1] != len(actual):
-            raise StatisticsError("Entity F1 needs to know where each row of words begins.")
-        _check_ids(actual, self.outputs)
-        return count_entities(predicted.astype(np.int64), actual.astype(np.int64), starts, self.labels)
-
-
-def _redrawn(counts: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-    """Entity F1 of resampled rows of counts (rows, 3)."""
-    n = len(counts)
-    step = max(1, _CELLS // n)
-    for start in range(0, RESAMPLES, step):
-        times = generator.multinomial(n, np.full(n, 1 / n), size=min(step, RESAMPLES - start))
-        yield entity_f1(times @ counts)
-
-
-def _check_ids(actual: NDArray[np.float64], classes: int) -> None:
-    if actual.min() < 0 or actual.max() >= classes:
-        raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(actual.min())}..{int(actual.max())} instead.")
-
-
-def _confusion(predicted: NDArray[np.float64], actual: NDArray[np.float64], classes: int) -> NDArray[np.int64]:
-    """Count actual by predicted, (classes, classes)."""
-    _check_ids(actual, classes)
-    cells = (actual * classes + predicted).astype(np.int64)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-
-
-def _of_confusion(metric: Metric, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Score each of R confusion matrices, (R, C, C) -> (R,)."""
-    cells = counts.astype(np.float64)
-    hits = np.einsum("rcc->rc", cells)
-    actual, predicted, total = cells.sum(axis=2), cells.sum(axis=1), cells.sum(axis=(1, 2))
-    if metric is Metric.ACCURACY:
-        return np.asarray(hits.sum(axis=1) / total)
-    if metric is Metric.F1:
-        occurs = actual + predicted
-        f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
-        return np.asarray(f1.sum(axis=1) / np.count_nonzero(occurs, axis=1))
-    # Gorodkin (2004): the correlation of two one-hot matrices, Matthews' coefficient for any number of classes.
-    covariance = hits.sum(axis=1) * total - (actual * predicted).sum(axis=1)
-    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-    found: NDArray[np.float64] = np.divide(covariance, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0)
-    return found
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values, axis=1), dtype=np.float64)
-
-
-def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation row by row, (R, n), (R, n) -> (R,); 0 where either does not vary."""
-    # Decided on the values: the computed variance of a constant such as 0.1 need not be exactly 0.
-    varies = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    scale = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    found = np.divide((x * y).sum(axis=1), scale, out=np.zeros(len(x)), where=varies & (scale > 0))
-    return np.asarray(np.clip(found, -1.0, 1.0))
+        return interval(self.judged(outputs, labels, starts), level=level, seed=seed)

@@ -15,7 +15,6 @@ from prunekit.tasks import Metric, Task
 
 #: Relative loss of the metric that still counts as none.
 DELTA = 0.01
-_NAMES = {Metric.ACCURACY: "accuracy", Metric.F1: "macro F1", Metric.MATTHEWS: "Matthews r", Metric.PEARSON: "Pearson r"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Ablation(Result):
     def summary(self) -> tuple[str, ...]:
         """How many layers are enough, and which single ones can go."""
         total, worst = len(self.layers), int(np.argmin(self.layers)) if self.layers else 0
-        said = self._show
+        said = self.metric.said
         untouched, refitted = self.kept[self.enough], self.refitted[self.enough_refitted]
         lines = [
             f"{_go(self.enough_refitted, total)} within 1% of {said(self.dense)} if the head is refitted ({said(refitted)} then), "
@@ -71,7 +70,7 @@ class Ablation(Result):
     def figures(self) -> tuple[Figure, ...]:
         """Score against layers kept, and a table of single parts."""
         layers = tuple(float(k) for k in range(len(self.kept)))
-        name = _NAMES.get(self.metric, "Spearman r")
+        name = self.metric.label
         curves = (Series("head refitted", layers, self.refitted), Series("head untouched", layers, self.kept))
         note = (
             f"What the model scores when it ends after so many layers: {self.enough_refitted} of {len(self.layers)} are enough with a head "
@@ -86,7 +85,7 @@ class Ablation(Result):
                 note,
                 reference=("dense", self.dense),
                 whole_x=True,
-                percent=self._percent,
+                percent=self.metric.percent,
             )
         ]
         if self.layers:
@@ -96,7 +95,7 @@ class Ablation(Result):
     def _parts(self, name: str) -> Figure:
         parts = {"whole layer": self.layers, "FFN": self.ffn, "attention": self.attention}
         there = {part: values for part, values in parts.items() if values is not None}
-        scale = 100.0 if self._percent else 1.0
+        scale = 100.0 if self.metric.percent else 1.0
         lost = scale * (self.dense - np.array(list(there.values())))
         columns = layer_names(len(self.layers) + 1)[1:]
         part, layer = np.unravel_index(int(lost.argmax()), lost.shape)
@@ -104,17 +103,10 @@ class Ablation(Result):
             "Each cell is what the score loses if this part alone is left out, nothing re-solved; "
             f"the {list(there)[part]} of layer {layer + 1} matters most."
         )
-        unit = f"{name} lost, {'points' if self._percent else 'absolute'}"
+        unit = f"{name} lost, {'points' if self.metric.percent else 'absolute'}"
         high = max(float(lost.max()), 1e-9)
-        digits = 1 if self._percent else 2
+        digits = 1 if self.metric.percent else 2
         return Heatmap("Leaving out single parts", lost, tuple(there), columns, "", "layer", unit, note, 0.0, high, digits)
-
-    @property
-    def _percent(self) -> bool:
-        return self.metric in (Metric.ACCURACY, Metric.F1)
-
-    def _show(self, value: float) -> str:
-        return f"{100 * value:.1f}%" if self._percent else f"{value:.3f}"
 
 
 def _go(enough: int, total: int) -> str:

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from prunekit.analyzers.probing import Split, path
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.metrics import of_counts
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Metric, Task
@@ -121,16 +122,7 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
 def of_tables(metric: Metric, tables: NDArray[np.int64]) -> Floats:
     """Score each of D confusion matrices, (D, K, K), true by predicted."""
     cells = tables.astype(np.float64)
-    hits, true, predicted = np.einsum("dcc->dc", cells), cells.sum(axis=2), cells.sum(axis=1)
-    n = cells.sum(axis=(1, 2))
-    if metric is Metric.ACCURACY:
-        return np.asarray(hits.sum(axis=1) / n)
-    if metric is Metric.F1:
-        both = true + predicted
-        return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0).sum(axis=1) / (both > 0).sum(axis=1))
-    covariance = hits.sum(axis=1) * n - (true * predicted).sum(axis=1)
-    spread = (n**2 - (predicted**2).sum(axis=1)) * (n**2 - (true**2).sum(axis=1))
-    return np.asarray(np.divide(covariance, np.sqrt(spread), out=np.zeros_like(n), where=spread > 0))
+    return of_counts(metric, np.einsum("dcc->dc", cells), cells.sum(axis=2), cells.sum(axis=1))
 
 
 def _discriminant(train: Moments, width: int, outputs: int, alive: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:

@@ -13,7 +13,6 @@ from prunekit.analyzers.control import control_labels
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
 from prunekit.analyzers.layerwise import LayerScores, layer_scores
 from prunekit.analyzers.probing import Split, splits_of
-from prunekit.analyzers.scores import said
 from prunekit.tasks import Metric
 
 DELTAS = (0.01, 0.02, 0.03)
@@ -47,18 +46,18 @@ class Knowledge(Result):
         names = layer_names(len(self.model.alone))
         lines = [self._enough()]
         top = int(np.argmax(self.model.alone))
-        best = said(self.metric, self.model.alone[top])
-        lines.append(f"the best single layer is {names[top]}: {best}; no neuron at all: {said(self.metric, self.model.chance)}")
+        best = self.metric.said(self.model.alone[top])
+        lines.append(f"the best single layer is {names[top]}: {best}; no neuron at all: {self.metric.said(self.model.chance)}")
         if self.model.selectivity is not None:
             most = int(np.argmax(self.model.selectivity))
             lines.append(
-                f"selectivity is highest at layer {names[most]}: {said(self.metric, self.model.selectivity[most])} above the control task"
+                f"selectivity is highest at layer {names[most]}: {self.metric.said(self.model.selectivity[most])} above the control task"
                 + (", whose labels no held-out row can know" if self.types == "rows" else " of random labels by word")
             )
         if self.base is not None:
             gain = np.subtract(self.model.alone, self.base.alone) if len(self.base.alone) == len(self.model.alone) else np.empty(0)
-            where = f", most at layer {names[int(gain.argmax())]} (+{said(self.metric, float(gain.max()))})" if gain.size else ""
-            lines.append(f"all layers of the base: {said(self.metric, self.base.oracle)}{where}")
+            where = f", most at layer {names[int(gain.argmax())]} (+{self.metric.said(float(gain.max()))})" if gain.size else ""
+            lines.append(f"all layers of the base: {self.metric.said(self.base.oracle)}{where}")
         return tuple(lines)
 
     def _enough(self) -> str:
@@ -69,7 +68,7 @@ class Knowledge(Result):
             shares.setdefault(layer, f"{1 - delta:.0%}")
         named = {0: "the embeddings alone hold", last: f"only all {last} layers hold", 1: "layer 1 holds"}
         parts = [f"{named.get(layer, f'the first {layer} layers hold')} {share}" for layer, share in shares.items()]
-        score = f"of the score of all together ({self.metric.value} {said(self.metric, self.model.oracle)})"
+        score = f"of the score of all together ({self.metric.value} {self.metric.said(self.model.oracle)})"
         return ", ".join([f"{parts[0]} {score}", *parts[1:]])
 
     def figures(self) -> tuple[Figure, ...]:
@@ -94,7 +93,7 @@ class Knowledge(Result):
             reference=("no neuron", self.model.chance),
             chosen=(f"within {DELTAS[0]:.0%}", float(first), self.model.upto[first]),
             whole_x=True,
-            percent=self.metric in (Metric.ACCURACY, Metric.F1),
+            percent=self.metric.percent,
         )
         return curves, self._table(first)
 
@@ -107,9 +106,7 @@ class Knowledge(Result):
         if self.base is not None and len(self.base.alone) == len(found.alone):
             header.append("base, alone")
             columns.append(self.base.alone)
-        rows = tuple(
-            (name, *(said(self.metric, column[at]) for column in columns)) for at, name in enumerate(layer_names(len(found.alone)))
-        )
+        rows = tuple((name, *(self.metric.said(column[at]) for column in columns)) for at, name in enumerate(layer_names(len(found.alone))))
         note = (
             "A layer alone, and all layers up to it; where control labels are learned as well as the real ones, the probe learns by heart. "
             f"The row in colour, layer {strong}, is the lowest that is enough."

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from prunekit.analyzers.probe import Problem
 from prunekit.analyzers.probing import ALPHAS, Split, best, fit_and_score
-from prunekit.analyzers.scores import score
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.tasks import Metric, Task
+from prunekit.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def layer_scores(
 
 
 def _chance(train: Split, validation: Split, task: Task) -> float:
-    if task.metric in (Metric.PEARSON, Metric.SPEARMAN):
+    if task.metric.of_values:
         return 0.0
     decisions = np.tile(train.moments.mean[train.rows.width :], (len(validation.labels), 1))
-    return score(task.metric, validation.labels, decisions)
+    return task.score(decisions, validation.labels)

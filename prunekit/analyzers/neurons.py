@@ -22,7 +22,6 @@ from prunekit.analyzers.rankings import (
     probe_gradient_activation,
     probeless,
 )
-from prunekit.analyzers.scores import said
 from prunekit.tasks import Metric, Task
 
 Ids = NDArray[np.int64]
@@ -72,11 +71,11 @@ class Neurons(Result):
         lines = []
         if self.oracle <= 0:
             lines.append(
-                f"all {self.width:,} neurons together score {said(self.metric, self.oracle)}: there is nothing that a few could hold"
+                f"all {self.width:,} neurons together score {self.metric.said(self.oracle)}: there is nothing that a few could hold"
             )
         for share in SHARES if self.oracle > 0 else ():
             known = {name: size for name, sizes in self.fewest.items() if (size := sizes[share]) is not None}
-            whole = f"{share:.0%} of the score of all {self.width:,} neurons ({self.metric.value} {said(self.metric, self.oracle)})"
+            whole = f"{share:.0%} of the score of all {self.width:,} neurons ({self.metric.value} {self.metric.said(self.oracle)})"
             if not known:
                 lines.append(f"no ranking holds {whole} with a tenth of them")
                 continue
@@ -94,7 +93,7 @@ class Neurons(Result):
         series = tuple(
             Series(name, tuple(float(size) for size, _ in trace), tuple(value for _, value in trace)) for name, trace in self.traces.items()
         )
-        percent = self.metric in (Metric.ACCURACY, Metric.F1)
+        percent = self.metric.percent
         note = "Probes on the first neurons of each ranking, fitted on train and scored on validation; a ranking that is up early is good."
         curves = Curves(
             "How many neurons the task needs",

@@ -13,7 +13,6 @@ from sklearn.isotonic import IsotonicRegression
 from prunekit.analyzers.base import Subject
 from prunekit.analyzers.objective import decisions
 from prunekit.analyzers.probe import Fit, Problem, fit_probes
-from prunekit.analyzers.scores import score
 from prunekit.stats.collected import Collected
 from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
 from prunekit.stats.rows import RowStore
@@ -81,7 +80,7 @@ def fit_and_score(
     """Fit several probes in shared passes, and score each on validation."""
     fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts, tol=tol)
     found = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
-    return fits, [score(task.metric, validation.labels, values) for values in found]
+    return fits, [task.score(values, validation.labels) for values in found]
 
 
 def refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit) -> tuple[Fit, float]:

@@ -12,7 +12,6 @@ from prunekit.analyzers.dimensions import Curve, pca_curve, single_dimensions, s
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
 from prunekit.analyzers.probing import Split
 from prunekit.analyzers.rankings import descending
-from prunekit.analyzers.scores import said
 from prunekit.tasks import Metric, Task
 
 Floats = NDArray[np.float64]
@@ -74,9 +73,9 @@ class Dimensions(Result):
     def _said(self, before: str, found: Vector) -> str:
         top = int(found.order[0])
         needed = next(size for size, value in found.components if value >= self._target(found))
-        alone = said(self.metric, float(found.single[top]))
+        alone = self.metric.said(float(found.single[top]))
         few = "1 principal component is" if needed == 1 else f"{needed} principal components are"
-        whole = f"all together {said(self.metric, found.full)}; {few} within 1%"
+        whole = f"all together {self.metric.said(found.full)}; {few} within 1%"
         return f"{before}one dimension of {len(found.single)} alone ({top}, chosen on train) scores {alone}, {whole}"
 
     def _target(self, found: Vector) -> float:
@@ -98,7 +97,7 @@ class Dimensions(Result):
             "A curve that is flat from the left means that the vector says the same many times.",
             reference=("whole vector", self.model.full),
             log_x=True,
-            percent=self.metric in (Metric.ACCURACY, Metric.F1),
+            percent=self.metric.percent,
         )
         ranked = [np.sort(each.single)[::-1] for each in (self.model, self.base) if each is not None]
         alone = Curves(
@@ -111,12 +110,12 @@ class Dimensions(Result):
             self.metric.value,
             "Each dimension's score by itself. The left end flatters: it is the best of many on the rows that it is scored on.",
             reference=("whole vector", self.model.full),
-            percent=self.metric in (Metric.ACCURACY, Metric.F1),
+            percent=self.metric.percent,
         )
         return curves, alone, self._table()
 
     def _table(self) -> Table:
-        rows = tuple((str(int(dim)), said(self.metric, float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
+        rows = tuple((str(int(dim)), self.metric.said(float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
         note = f"One dimension of the last layer read alone; the best scores {rows[0][1]}." if rows else "No dimension varies."
         return Table("The dimensions that are best alone on train", ("dimension", f"{self.metric.value}, validation"), rows, note=note)
 

@@ -130,9 +130,9 @@ class Encoded:
         return self.labels if self.words is None else self.words.labels
 
     @property
-    def every_start(self) -> IntArray:
-        """Where each row begins among `every_label`, shape (n + 1,)."""
-        return np.arange(len(self) + 1) if self.words is None else self.words.offsets
+    def every_start(self) -> IntArray | None:
+        """Where each row begins among `every_label`, shape (n + 1,), where a row has several; None where each row has one."""
+        return None if self.words is None else self.words.offsets
 
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.

@@ -15,8 +15,8 @@ from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
 from prunekit.data.rows import Rows, TaskData
-from prunekit.entities import scheme_of
 from prunekit.errors import DataError, ParameterError
+from prunekit.metrics import scheme_of
 from prunekit.tasks import Metric, Task, TaskKind
 
 if TYPE_CHECKING:

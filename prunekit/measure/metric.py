@@ -71,8 +71,8 @@ def score_of(
     labels: NDArray[Any],
     reference: NDArray[Any],
     *,
-    seed: int = 0,
     starts: NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> Score:
     """What a file's answers are worth, and how far they are from those of another.
 
@@ -82,13 +82,12 @@ def score_of(
     outputs, reference : ndarray of shape (n, C), float
         Of the file, and of the file in float32. A row of minus infinity is no answer.
     labels : ndarray of shape (n,)
+    starts : ndarray of int64, optional
+        Where the labels of each row begin, as in `Task.judged`.
     seed : int
         Of the interval.
-    starts : int64 ndarray, optional
-        As in `Task.score`.
     """
-    low, high = task.interval(outputs, labels, seed=seed, starts=starts)
-    value = task.score(outputs, labels, starts)
+    value, low, high = task.interval(outputs, labels, starts, seed=seed)
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
     same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())

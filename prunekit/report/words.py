@@ -9,7 +9,6 @@ from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
 from prunekit.measure.records import Comparison, Environment
 from prunekit.report.model import Reference, Report, Row, RowName
-from prunekit.tasks import Metric
 
 NAMES: dict[RowName, str] = {
     "dense": "dense, own head",
@@ -26,8 +25,6 @@ UNITS = {
     Unit.LATENCY: "latency",
     Unit.BYTES: "ONNX file size",
 }
-# Fractions read as percentages; correlations do not.
-_PERCENT = (Metric.ACCURACY, Metric.F1, Metric.ENTITY_F1)
 _REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
 NOT_MET = "NOT MET"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -35,25 +32,17 @@ _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def metric_name(report: Report) -> str:
     """The metric with its unit, if it has one: "accuracy, %"."""
-    words = {
-        Metric.ACCURACY: "accuracy",
-        Metric.F1: "macro F1",
-        Metric.MATTHEWS: "Matthews r",
-        Metric.PEARSON: "Pearson r",
-        Metric.SPEARMAN: "Spearman r",
-        Metric.ENTITY_F1: "entity F1",
-    }
-    return words[report.metric] + (", %" if report.metric in _PERCENT else "")
+    return f"{report.metric.label}, %" if report.metric.percent else report.metric.label
 
 
 def metric_value(report: Report, value: float) -> str:
     """A value of the metric, without its unit."""
-    return f"{100 * value:.1f}" if report.metric in _PERCENT else f"{value:.3f}"
+    return report.metric.show(value)
 
 
 def metric_tick(report: Report, value: float) -> str:
     """A round value of the metric at an axis, without its unit."""
-    return f"{100 * value:.10g}" if report.metric in _PERCENT else f"{value:.10g}"
+    return f"{100 * value:.10g}" if report.metric.percent else f"{value:.10g}"
 
 
 def share(value: float | None) -> str:
@@ -262,9 +251,8 @@ def headline(report: Report) -> str:
     slim, kept = report.row("slim"), _kept(report)
     parts = []
     if slim is not None:
-        unit = "%" if report.metric in _PERCENT else ""
         retained = "" if kept is None else f" ({kept[0]} of {kept[1]})"
-        parts.append(f"{_metric_word(report)} {metric_value(report, slim.value)}{unit}{retained}")
+        parts.append(f"{report.metric.label} {report.metric.said(slim.value)}{retained}")
     parts.append(f"{share(report.slim.params / report.dense.params)} of the parameters")
     parts += [f"{times(found.ratio('slim').value)} as fast at batch {found.batch_size}" for found in report.latency]
     return ", ".join(parts)
@@ -275,11 +263,10 @@ def tiles(report: Report) -> tuple[tuple[str, str], ...]:
     slim, kept = report.row("slim"), _kept(report)
     found = []
     if slim is not None:
-        unit = "%" if report.metric in _PERCENT else ""
         found.append(
             (
-                metric_value(report, slim.value) + unit,
-                f"{_metric_word(report)}, slim" + ("" if kept is None else f"; {kept[0]} of {kept[1]}"),
+                report.metric.said(slim.value),
+                f"{report.metric.label}, slim" + ("" if kept is None else f"; {kept[0]} of {kept[1]}"),
             )
         )
     found.append(
@@ -294,7 +281,3 @@ def tiles(report: Report) -> tuple[tuple[str, str], ...]:
         )
     found.append((amount(report.slim.bytes, "B"), f"ONNX file, dense {amount(report.dense.bytes, 'B')}"))
     return tuple(found)
-
-
-def _metric_word(report: Report) -> str:
-    return metric_name(report).partition(",")[0]

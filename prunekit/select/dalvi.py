@@ -12,7 +12,6 @@ from prunekit.analyzers.correlation import CorrelationClusters
 from prunekit.analyzers.dalvi import DalviProbe
 from prunekit.analyzers.objective import decision, decisions
 from prunekit.analyzers.ranking import ranking
-from prunekit.analyzers.scores import score
 from prunekit.select.choice import Floats, Ids, ReadoutChoice, ReadoutScores, Request
 from prunekit.select.stages import Stages
 
@@ -32,7 +31,7 @@ def search(request: Request) -> ReadoutChoice:
     with stages("oracle"):
         widths = [(i + 1) * request.hidden for i in range(request.layers + 1)]
         prefixes = probe.fit(train.rows, train.labels, widths)
-        layers = [score(request.task.metric, validation.labels, values) for values in decisions(validation.rows, prefixes)]
+        layers = [request.task.score(values, validation.labels) for values in decisions(validation.rows, prefixes)]
     with stages("layers"):
         floor = request.below(layers[-1], request.layer_delta)
         layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
@@ -82,4 +81,4 @@ def grid(width: int, most: int) -> list[int]:
 def _score(request: Request, ids: Ids, coef: Floats, intercept: Floats) -> float:
     validation = request.validation
     with validation.rows.columns(ids) as rows:
-        return score(request.task.metric, validation.labels, decision(rows, coef, intercept))
+        return request.task.score(decision(rows, coef, intercept), validation.labels)

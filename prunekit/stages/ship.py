@@ -76,10 +76,12 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     theirs = {"dense": files.dense} if inputs.own_head else {}
     with stage("score"):
         held = inputs.encoded["test"]
-        test = {} if neurons is None else {name: Answers(held.every(found), held.every_label) for name, found in neurons.test.items()}
+        answers = {} if neurons is None else neurons.test
+        test = {name: Answers(held.every(found), held.every_label, held.every_start) for name, found in answers.items()}
         for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], theirs)):
             for name, file in files_of.items():
-                test[name] = Answers(encoded.every(outputs_of_file(file.path, encoded, threads=threads)), encoded.every_label)
+                outputs = encoded.every(outputs_of_file(file.path, encoded, threads=threads))
+                test[name] = Answers(outputs, encoded.every_label, encoded.every_start)
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         for held, name, file in (
             *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),

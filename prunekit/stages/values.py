@@ -186,13 +186,14 @@ class Files:
 
 
 class Answers(NamedTuple):
-    """Outputs (n, C), and the labels (n,) of the rows that they answer.
+    """Outputs (n, C), the labels (n,) that they answer, and where those of each row begin (rows + 1,) if a row has several.
 
     For a token task n counts all words, the same for every model: those that a model does not read are answered by minus infinity.
     """
 
     outputs: Outputs
     labels: NDArray[Any]
+    starts: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

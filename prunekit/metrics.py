@@ -1,0 +1,427 @@
+"""Every metric once: its name, unit and value, and how sure a value, a share or a difference of two is.
+
+A metric is a function of the rows' weights: weights of one give its value, weights drawn from a multinomial that of a resample.
+So two models are compared on the same resamples, words of one sentence stay together, and memory does not depend on the classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import ParameterError, StatisticsError
+
+RESAMPLES = 1000
+LEVEL = 0.95
+#: Parts of the rows left out in turn for the acceleration of BCa, at most.
+_JACKKNIFE = 200
+
+_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
+#: Prefixes that begin an entity whatever comes before, and those after which an entity is over.
+_FIRST, _LAST = "BSU", "ESLU"
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Metric(StrEnum):
+    """Metrics, higher is better."""
+
+    ACCURACY = "accuracy"
+    F1 = "f1"  # macro-averaged
+    MATTHEWS = "matthews"
+    PEARSON = "pearson"
+    SPEARMAN = "spearman"
+    ENTITY_F1 = "entity-f1"  # micro-averaged over the entities of BIO, BILOU or IOBES tags
+
+    @property
+    def label(self) -> str:
+        """As a person writes it: "macro F1"."""
+        return _TRAITS[self].label
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is a fraction that reads as a percentage; correlations do not."""
+        return _TRAITS[self].percent
+
+    @property
+    def unit(self) -> str:
+        """A percent sign, or nothing."""
+        return "%" if self.percent else ""
+
+    @property
+    def of_values(self) -> bool:
+        """Whether it compares values, of a regression, rather than classes."""
+        return _TRAITS[self].of_values
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction, which is the same for all."""
+        return True
+
+    def show(self, value: float) -> str:
+        """A value, or a difference of two, without its unit."""
+        return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
+
+    def said(self, value: float) -> str:
+        """The same with its unit."""
+        return self.show(value) + self.unit
+
+
+@dataclass(frozen=True)
+class _Traits:
+    label: str
+    percent: bool
+    of_values: bool = False
+
+
+_TRAITS = {
+    Metric.ACCURACY: _Traits("accuracy", percent=True),
+    Metric.F1: _Traits("macro F1", percent=True),
+    Metric.MATTHEWS: _Traits("Matthews r", percent=False),
+    Metric.PEARSON: _Traits("Pearson r", percent=False, of_values=True),
+    Metric.SPEARMAN: _Traits("Spearman r", percent=False, of_values=True),
+    Metric.ENTITY_F1: _Traits("entity F1", percent=True),
+}
+
+
+class Interval(NamedTuple):
+    """A figure with its confidence interval over the draw of the rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One model's answers to n rows beside the truth.
+
+    Attributes
+    ----------
+    rows : int
+        Units that are drawn independently: rows, sentences of a token task.
+    score : callable
+        Weights of the rows, (n,) float64, none negative and not all 0 -> the metric. Integers stand for repeated rows.
+    hits : ndarray of shape (n,), or None
+        Right (1) or wrong (0) by row where the metric is their mean, which has an exact interval.
+    """
+
+    rows: int
+    score: Callable[[Floats], float]
+    hits: Floats | None = None
+
+    @property
+    def value(self) -> float:
+        """The metric of the rows as they are."""
+        return self.score(np.ones(self.rows))
+
+
+def judged(
+    metric: Metric, predicted: NDArray[np.generic], actual: NDArray[np.generic], *, classes: int, starts: Ints | None = None
+) -> Judged:
+    """Prepare a metric of some answers.
+
+    Parameters
+    ----------
+    metric : Metric
+    predicted, actual : ndarray of shape (m,)
+        Class ids in 0..classes - 1, or values where the metric is of values.
+    classes : int
+        Ignored of values.
+    starts : int64 ndarray of shape (n + 1,), optional
+        Where the answers of each row begin, where a row has several, as words of a sentence; by default each is a row.
+
+    Raises
+    ------
+    StatisticsError
+        No answers, arrays that differ in length, or class ids outside the range.
+    """
+    if predicted.shape != actual.shape or actual.ndim != 1:
+        raise StatisticsError(f"Predictions and labels must have one shape (n,). Got {predicted.shape} and {actual.shape} instead.")
+    if not len(actual):
+        raise StatisticsError("A score needs at least one row. Got none.")
+    rows = len(actual) if starts is None else len(starts) - 1
+    owner = None if starts is None else np.repeat(np.arange(rows), np.diff(starts))
+    if metric.of_values:
+        score = _correlation(metric, predicted.astype(np.float64), actual.astype(np.float64))
+        return Judged(rows, _spread(score, owner))
+    for ids in (actual, predicted):
+        if ids.min() < 0 or ids.max() >= classes:
+            raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(ids.min())}..{int(ids.max())} instead.")
+    guess, truth = predicted.astype(np.int64), actual.astype(np.int64)
+    if metric is Metric.ACCURACY:
+        hits = (guess == truth).astype(np.float64)
+        return Judged(rows, _spread(lambda weights: float(weights @ hits) / (weights.sum() or 1.0), owner), hits if owner is None else None)
+    right = guess == truth
+    matched = truth[right]
+
+    def of_margins(weights: Floats) -> float:
+        hits, margins = _counted(matched, weights[right], classes), _counted(truth, weights, classes)
+        return float(of_counts(metric, hits, margins, _counted(guess, weights, classes))[0])
+
+    return Judged(rows, _spread(of_margins, owner))
+
+
+def judged_spans(hits: Floats, predicted: Floats, actual: Floats) -> Judged:
+    """Micro F1 of spans, such as entities: each row has as many that were found right, named, and there.
+
+    Parameters
+    ----------
+    hits, predicted, actual : float64 ndarray of shape (n,)
+        Counts by row.
+    """
+
+    def score(weights: Floats) -> float:
+        named = float(weights @ (predicted + actual))
+        return 2 * float(weights @ hits) / named if named else 0.0
+
+    return Judged(len(hits), score)
+
+
+def _counted(ids: Ints, weights: Floats, classes: int) -> Floats:
+    """The weight of each class, (1, classes)."""
+    return np.asarray(np.bincount(ids, weights, classes)[None], dtype=np.float64)
+
+
+def _spread(score: Callable[[Floats], float], owner: Ints | None) -> Callable[[Floats], float]:
+    """A metric of answers as one of rows: what a row weighs, each of its answers does."""
+    return score if owner is None else lambda weights: score(weights[owner])
+
+
+def of_counts(metric: Metric, hits: Floats, actual: Floats, predicted: Floats) -> Floats:
+    """Score each of R tables of counts by class.
+
+    Matthews is the correlation of two one-hot matrices (J. Gorodkin 2004, R_K), 0 where a side does not vary; macro F1 is the mean over
+    the classes that occur on either side. A table of no rows scores 0.
+
+    Parameters
+    ----------
+    metric : Metric
+        Of classes.
+    hits, actual, predicted : float64 ndarray of shape (R, C)
+        The diagonal and the margins of each confusion matrix.
+
+    Returns
+    -------
+    float64 ndarray of shape (R,)
+    """
+    total = actual.sum(axis=1)
+    if metric is Metric.ACCURACY:
+        return _share(hits.sum(axis=1), total)
+    if metric is Metric.F1:
+        occurs = actual + predicted
+        return _share(_share(2 * hits, occurs).sum(axis=1), np.count_nonzero(occurs, axis=1).astype(np.float64))
+    covariance = hits.sum(axis=1) * total - (actual * predicted).sum(axis=1)
+    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+    return _share(covariance, np.sqrt(np.maximum(spread, 0.0)))
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+
+
+def _correlation(metric: Metric, predicted: Floats, actual: Floats) -> Callable[[Floats], float]:
+    """Pearson's or Spearman's coefficient of weighted pairs; 0 where either side does not vary."""
+    sides = predicted, actual
+    # Equal values are found once: a resample of sorted values is sorted.
+    found = [np.unique(side, return_inverse=True) for side in sides]
+
+    def ranks(place: Ints, count: int, weights: Floats) -> Floats:
+        each = np.bincount(place, weights, count)
+        return np.asarray((np.cumsum(each) - (each - 1) / 2)[place])
+
+    def score(weights: Floats) -> float:
+        there = weights > 0
+        # Decided on the values: the computed variance of a constant such as 0.1 need not be exactly 0.
+        if any(np.ptp(side[there]) == 0 for side in sides):
+            return 0.0
+        x, y = sides if metric is Metric.PEARSON else (ranks(place, len(values), weights) for values, place in found)
+        total = weights.sum()
+        x, y = x - weights @ x / total, y - weights @ y / total
+        scale = np.sqrt((weights @ (x * x)) * (weights @ (y * y)))
+        return float(np.clip(weights @ (x * y) / scale, -1.0, 1.0)) if scale > 0 else 0.0
+
+    return score
+
+
+def interval(found: Judged, *, level: float = LEVEL, seed: int = 0) -> Interval:
+    """A metric's confidence interval, over the draw of the rows.
+
+    Wilson's score interval where rows are right or wrong; otherwise BCa (B. Efron, "Better bootstrap confidence intervals", JASA 1987)
+    over 1,000 seeded resamples of the rows.
+
+    Parameters
+    ----------
+    found : Judged
+    level : float
+        Coverage, in (0, 1).
+    seed : int
+        Of the resamples.
+
+    Raises
+    ------
+    ParameterError
+        A level outside (0, 1).
+    """
+    _check_level(level, "interval")
+    if found.hits is not None:
+        from scipy.stats import binomtest
+
+        exact = binomtest(int(found.hits.sum()), found.rows).proportion_ci(level, method="wilson")
+        return Interval(found.value, float(exact.low), float(exact.high))
+    return _bca(found.rows, found.score, level, seed)
+
+
+def compare(ours: Judged, theirs: Judged, *, by: Literal["share", "difference"] = "share", level: float = LEVEL, seed: int = 0) -> Interval:
+    """How one model compares with another on the same rows, with the paired BCa interval of that.
+
+    Parameters
+    ----------
+    ours, theirs : Judged
+        Of the same rows in the same order; how the answers are counted may differ.
+    by : {"share", "difference"}
+        ours / theirs, or ours - theirs. A share of what is not above 0 says nothing: it is refused.
+    level, seed
+        As in `interval`.
+
+    Raises
+    ------
+    ParameterError
+        A level outside (0, 1).
+    StatisticsError
+        Rows that differ in number, or a share of what is not above 0.
+    """
+    _check_level(level, "compare")
+    if ours.rows != theirs.rows:
+        raise StatisticsError(f"Two models are compared on the same rows. Got {ours.rows} and {theirs.rows} of them.")
+    if by == "difference":
+        return _bca(ours.rows, lambda weights: ours.score(weights) - theirs.score(weights), level, seed)
+    if theirs.value <= 0:
+        raise StatisticsError(f"A share needs a reference above 0. Got {theirs.value:.4g} instead.")
+
+    def share(weights: Floats) -> float:
+        reference = theirs.score(weights)
+        # A resample on which the reference knows nothing has no bound.
+        return ours.score(weights) / reference if reference > 0 else np.inf
+
+    return _bca(ours.rows, share, level, seed)
+
+
+def _check_level(level: float, of: str) -> None:
+    if not 0 < level < 1:
+        raise ParameterError("level", of, "in (0, 1)", level)
+
+
+def draws(rows: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
+    """Weights of the rows in each resample: how often each was drawn, (rows,) float64; the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(rows, size=rows), minlength=rows).astype(np.float64)
+
+
+def influence(rows: int, statistic: Callable[[Floats], float]) -> Floats:
+    """By how much leaving out each part of the rows moves a statistic, as the delete-a-group jackknife has it.
+
+    Every row is a group by itself up to 200; beyond, rows are dealt into 200 groups in turn.
+
+    Returns
+    -------
+    float64 ndarray of shape (min(rows, 200),)
+        Mean minus each value that was found without a group; empty for a single row.
+    """
+    parts = min(rows, _JACKKNIFE)
+    if parts < 2:
+        return np.zeros(0)
+    group = np.arange(rows) % parts
+    left = np.array([statistic((group != part).astype(np.float64)) for part in range(parts)])
+    return np.asarray(left.mean() - left)
+
+
+def _bca(rows: int, statistic: Callable[[Floats], float], level: float, seed: int) -> Interval:
+    """Bias-corrected and accelerated percentiles of a bootstrap by rows."""
+    from scipy.special import ndtr, ndtri
+
+    value = statistic(np.ones(rows))
+    drawn = np.sort([statistic(weights) for weights in draws(rows, seed)])
+    # Resamples may tie with the value: each counts for half on either side.
+    below = (np.count_nonzero(drawn < value) + 0.5 * np.count_nonzero(drawn == value)) / len(drawn)
+    bias = float(ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
+    moved = influence(rows, statistic)
+    spread = float((moved**2).sum()) ** 1.5
+    pull = float((moved**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    ends = ndtri(np.array([(1 - level) / 2, (1 + level) / 2])) + bias
+    low, high = np.quantile(drawn, ndtr(bias + ends / (1 - pull * ends)))
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def scheme_of(labels: Sequence[str]) -> str | None:
+    """Name the scheme of a tag set: "BIO", "BILOU" or "IOBES"; None where the labels are not such tags.
+
+    Every label must be ``O`` or a prefix, a hyphen and a type, and one at least must be able to begin or to continue an entity
+    of several words (``B-`` or ``I-``).
+    """
+    prefixes = {match[1] for label in labels if (match := _TAG.fullmatch(label))}
+    if any(label != "O" and not _TAG.fullmatch(label) for label in labels) or not prefixes & {"B", "I"}:
+        return None
+    for scheme, allowed in (("BIO", "BI"), ("BILOU", "BILU"), ("IOBES", "BIES")):
+        if prefixes <= set(allowed):
+            return scheme
+    return None
+
+
+def count_entities(
+    predicted: NDArray[np.int64], actual: NDArray[np.int64], starts: NDArray[np.int64], labels: Sequence[str]
+) -> NDArray[np.int64]:
+    """Count entities by row.
+
+    An entity is what conlleval takes for one: it begins at B, S or U, at any tag after O, after an E, L, S or U, or after another
+    type, and at the first word of a row, whatever the tag; it goes on as far as the type does. It is found where its first
+    word, its last word and its type are right.
+
+    Parameters
+    ----------
+    predicted, actual : int64 ndarray of shape (n,)
+        Class ids of the words of all rows, one row after the other; -1 for a word without an answer, which is in no entity.
+    starts : int64 ndarray of shape (rows + 1,)
+        Where each row begins.
+    labels : sequence of str
+        The tags, in the order of the class ids.
+
+    Returns
+    -------
+    int64 ndarray of shape (rows, 3)
+        Entities found, predicted and actual.
+    """
+    matches = [_TAG.fullmatch(label) for label in labels]
+    names = sorted({match[2] for match in matches if match})
+    # The last entry is that of -1.
+    types = np.array([*(-1 if match is None else names.index(match[2]) for match in matches), -1], dtype=np.int64)
+    first = np.array([*(match is not None and match[1] in _FIRST for match in matches), False])
+    last = np.array([*(match is not None and match[1] in _LAST for match in matches), False])
+    opening = np.zeros(len(actual) + 1, dtype=bool)
+    opening[starts] = True
+
+    def spans(tags: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Whether an entity begins at each word, where it would end, and its type."""
+        kind = types[tags]
+        before = np.concatenate([[-1], kind[:-1]])
+        over = np.concatenate([[True], last[tags][:-1]])
+        begins = (kind >= 0) & (opening[:-1] | first[tags] | over | (before != kind))
+        stops = np.append(begins | (kind < 0) | opening[:-1], True)
+        places = np.flatnonzero(stops)
+        ends = places[np.searchsorted(places, np.arange(len(tags)), side="right")]
+        return begins, ends, kind
+
+    ours, our_ends, our_kind = spans(predicted)
+    theirs, their_ends, their_kind = spans(actual)
+    found = ours & theirs & (our_ends == their_ends) & (our_kind == their_kind)
+    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    counts = [np.bincount(row, weights=each, minlength=len(starts) - 1) for each in (found, ours, theirs)]
+    return np.stack(counts, axis=1).astype(np.int64)
