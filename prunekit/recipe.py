@@ -15,16 +15,20 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from prunekit.arguments import Place, checked
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.effort import Effort
 from prunekit.errors import ParameterError
+from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.plan import format_indices, parse_indices
+from prunekit.reading import Unreadable, place_fault, read_yaml
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
 #: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.
 DEFAULT_KEEP = ("10%",)
 FRONTIER_KEEP = ("50% latency",)
+_SHOWN = 60  # characters of a key that an error repeats
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
@@ -37,6 +41,7 @@ _KINDS = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "model_attributes_type": "a recipe",
 }
 
 
@@ -82,7 +87,7 @@ def _blocks(value: object) -> object:
         found = parse_indices(items) if isinstance(items, str) else items
     except ValueError:
         found = None
-    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and block >= 0 for block in found):
+    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and 0 <= block < LAYERS for block in found):
         raise ParameterError("layers", "compress", must, value)
     if sorted(set(found)) != list(found):
         raise ParameterError("layers", "compress", must, value)
@@ -115,7 +120,10 @@ def _effort(value: object) -> object:
 
 
 def _path(value: object) -> object:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, str) and value and (fault := place_fault(value)) is not None:
+        raise ValueError(f"a name or a path that can exist ({fault})")
+    return value
 
 
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
@@ -197,8 +205,9 @@ class Recipe(BaseModel):
     threshold : float or None
         Correlation distance, 1 - abs(r), below which neurons form one cluster, in [0, 1] (the same, correlation clustering);
         None: 0.3 for dalvi2020, no clusters for prunekit.
-    max_length : int
-        Tokens after which an input is cut, special tokens counted.
+    max_length : int or None
+        Tokens after which an input is cut, special tokens counted; not more than the model has positions. None: 128, or as many as
+        the model has where that is less.
     seed : int
         Of everything that is drawn.
     threads : int
@@ -227,7 +236,7 @@ class Recipe(BaseModel):
     metric: Metric | None = None
     keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = DEFAULT_KEEP
     speedup: Factor | None = None
-    batch: Annotated[int, Field(strict=True, ge=2)] | None = None
+    batch: Annotated[int, Field(strict=True, ge=2, le=BATCH)] | None = None
     layers: Blocks | None = None
     drop: Annotated[tuple[str, ...], BeforeValidator(_drop)] = ()
     affine: Annotated[bool, Field(strict=True)] = False
@@ -245,9 +254,9 @@ class Recipe(BaseModel):
     layer_delta: Percent = 0.01
     neuron_delta: Percent = 0.01
     threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    max_length: Annotated[int, Field(strict=True, ge=4)] = 128
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
-    threads: Annotated[int, Field(strict=True, ge=1)] = 1
+    max_length: Annotated[int, Field(strict=True, ge=4, le=POSITIONS)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=SEEDS)] = 0
+    threads: Annotated[int, Field(strict=True, ge=1, le=THREADS)] = 1
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -341,24 +350,21 @@ class Recipe(BaseModel):
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    @checked("Recipe.load")
+    def load(cls, path: Place) -> Recipe:
         """Read a recipe file; raises ParameterError with one line that names the file."""
-        name = str(path)
+        name = os.fspath(path)
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({reason})") from None
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ParameterError("recipe", "compress", "a YAML file", name, f"({reason})") from None
+            values = read_yaml(path, RECIPE_BYTES)
+        except Unreadable as error:
+            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
         if not isinstance(values, dict):
             raise ParameterError("recipe", "compress", "a YAML file of 'parameter: value' lines", name)
         version = values.get("version", VERSION)
-        if isinstance(version, int) and version > VERSION:
+        if type(version) is not int or version > VERSION:
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
         try:
-            return cls(**{str(key): value for key, value in values.items()})
+            return cls(**{str(key)[:_SHOWN]: value for key, value in values.items()})
         except ParameterError as error:
             raise ParameterError(error.parameter, name, error.must, error.got, error.hint) from None
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,12 +29,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import logging
 
+from prunekit.arguments import Place, Seed, Within, checked
+from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
 from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError
+from prunekit.limits import POSITIONS
 from prunekit.plan import Plan
 from prunekit.plan_ops import kept_blocks
 from prunekit.tasks import Task
@@ -98,6 +101,7 @@ class Recovered:
         )
 
 
+@checked("recover")
 def recover(
     slim: nn.Module,
     teacher: nn.Module | None,
@@ -108,12 +112,12 @@ def recover(
     validation: Encoded | None = None,
     task: Task | None = None,
     tokenizer: Any | None = None,
-    max_length: int = 128,
+    max_length: Annotated[int, Within(4, POSITIONS)] | None = None,
     freeze: str | None = None,
     learning_rate: float = 2e-4,
-    seed: int = 0,
-    checkpoints: str | Path | None = None,
-    memory: int = 2**31,
+    seed: Seed = 0,
+    checkpoints: Place | None = None,
+    memory: Annotated[int, Within(0, 2**62)] = 2**31,
     progress: Progress | None = None,
 ) -> Recovered:
     """Train a slim model to say what the dense one says.
@@ -137,8 +141,8 @@ def recover(
         Scores validation, and adds the labels of `data` to the loss.
     tokenizer : PreTrainedTokenizerBase, optional
         Needed for texts.
-    max_length : int
-        Tokens after which a text is cut.
+    max_length : int, optional
+        Tokens after which a text is cut; default: 128, or as many as the model has positions where that is less.
     freeze : str, optional
         ``"layers:0-3"``: blocks, in the teacher's numbering, that are not trained; with the lowest one the embeddings are not either.
     learning_rate : float
@@ -166,7 +170,8 @@ def recover(
         If accelerate is not installed.
     """
     effort = Effort.parse(effort, of="recover") if isinstance(effort, str) else effort
-    rows, held = _rows_of(data, validation, tokenizer, max_length, seed)
+    positions = positions_of(ModelView.of(slim).config, int(getattr(tokenizer, "pad_token_id", None) or 0))
+    rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
     model = copy.deepcopy(slim).eval()
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
     _check(view, dense, task, learning_rate)
