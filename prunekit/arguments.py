@@ -14,11 +14,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import os
 import types
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prunekit.errors import ParameterError
@@ -80,7 +80,7 @@ class Exists:
         return f"{kind} that can exist"
 
 
-Place = Annotated[str | os.PathLike[str], Exists()]
+Place = Annotated[str | Path, Exists()]
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
@@ -122,8 +122,8 @@ def check(name: str, of: str, value: object, hint: Any) -> None:
     if broken is None:
         return
     hinted = f"({broken})" if broken else ""
-    shown = value if isinstance(value, str | bytes | int | float | os.PathLike | type(None)) else _shown(value)
-    raise ParameterError(name, of, describe(hint), os.fspath(shown) if isinstance(shown, os.PathLike) else shown, hinted)
+    shown = value if isinstance(value, str | bytes | int | float | Path | type(None)) else _shown(value)
+    raise ParameterError(name, of, describe(hint), str(shown) if isinstance(shown, Path) else shown, hinted)
 
 
 class _Shown:
@@ -167,9 +167,9 @@ def _fits(value: Any, hint: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if hint is bool:
         return type(value) is bool
     if hint is int:
-        return isinstance(value, Integral) and not isinstance(value, bool)
+        return not isinstance(value, bool) and isinstance(value, Integral)
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     if isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]  # an abstract class
         return callable(value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -189,7 +189,7 @@ _WORDS = {
     float: "a finite number",
     str: "text",
     type(None): "None",
-    os.PathLike: "a path",
+    Path: "a path",
 }
 
 
@@ -212,4 +212,4 @@ def describe(hint: Any) -> str:
         return f"a sequence of {describe(args[0])}" if args else "a sequence"
     if isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]  # an abstract class
         return "a function"
-    return f"a {kind.__module__.partition('.')[0]}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+    return f"a {kind.__module__.partition('.')[0]} {kind.__qualname__}" if isinstance(kind, type) else str(kind)

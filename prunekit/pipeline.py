@@ -231,13 +231,12 @@ def run_plan(
     stored = None if statistics is None else Statistics.load(statistics)
     path = None if out is None else _check_file(Path(out), overwrite)
     place = None if path is None else path.parent
-    with _of_the_disk(out, place):
-        with stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
-            inputs = load_inputs(recipe, rows, None, stage)
-            plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
-            if path is not None:
-                plan.save(Path(scratch) / path.name)
-                os.replace(Path(scratch) / path.name, path)
+    with _of_the_disk(out, place), stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
+        inputs = load_inputs(recipe, rows, None, stage)
+        plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
+        if path is not None:
+            plan.save(Path(scratch) / path.name)
+            os.replace(Path(scratch) / path.name, path)
     return plan
 
 

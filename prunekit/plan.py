@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from prunekit.arguments import Place, checked
 from prunekit.errors import PlanError
 from prunekit.limits import HEADS, LAYERS, PLAN_BYTES, VOCABULARY, WIDTH
-from prunekit.reading import Unreadable, parse_json, read_text
+from prunekit.reading import ReadError, parse_json, read_text
 
 VERSION = 1
 #: Indices that all sets of one plan may hold together; a few letters, "0-99999999999", can name more than fit into memory.
@@ -111,7 +111,7 @@ Kept = dict[Block, Indices]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -130,11 +130,11 @@ class Source(_Frozen):
     """
 
     model_type: Annotated[str, Field(min_length=1, max_length=_SHOWN)]
-    layers: Annotated[int, Field(ge=0, le=LAYERS)]
-    hidden: Annotated[int, Field(ge=1, le=WIDTH)]
-    heads: Annotated[int, Field(ge=0, le=HEADS)]
-    ffn: Annotated[int, Field(ge=0, le=WIDTH)]
-    vocabulary: Annotated[int, Field(ge=1, le=VOCABULARY)]
+    layers: Annotated[int, Field(strict=True, ge=0, le=LAYERS)]
+    hidden: Annotated[int, Field(strict=True, ge=1, le=WIDTH)]
+    heads: Annotated[int, Field(strict=True, ge=0, le=HEADS)]
+    ffn: Annotated[int, Field(strict=True, ge=0, le=WIDTH)]
+    vocabulary: Annotated[int, Field(strict=True, ge=1, le=VOCABULARY)]
 
 
 class ReadoutPlan(_Frozen):
@@ -187,7 +187,7 @@ class Plan(_Frozen):
     affine: Indices | None = None
     hidden: Indices | None = None
     vocabulary: Indices | None = None
-    components: Annotated[int, Field(ge=1, le=WIDTH)] | None = None
+    components: Annotated[int, Field(strict=True, ge=1, le=WIDTH)] | None = None
     readout: ReadoutPlan | None = None
     provenance: dict[str, Any] = {}
 
@@ -258,7 +258,7 @@ class Plan(_Frozen):
         """Read a plan; raises PlanError with one line that says what is wrong."""
         try:
             body = parse_json(text, unique=True)
-        except Unreadable as error:
+        except ReadError as error:
             raise PlanError(f"{name} cannot be read: {error}") from None
         if not isinstance(body, Mapping):
             raise PlanError(f"{name} must be a JSON object. Got {type(body).__name__} instead.")
@@ -292,7 +292,7 @@ class Plan(_Frozen):
             place = place / "plan.json"
         try:
             text = read_text(place, PLAN_BYTES)
-        except Unreadable as error:
+        except ReadError as error:
             raise PlanError(f"The plan {str(place)!r} cannot be read: {error}.") from None
         return cls.from_json(text, name=str(place))
 

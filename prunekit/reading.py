@@ -1,6 +1,6 @@
 """Files from outside as checked values: regular files of bounded size, JSON and YAML of bounded depth, paths that can exist.
 
-Each function raises `Unreadable` with a few words that say why; whoever calls it knows what the file is for, and says that.
+Each function raises `ReadError` with a few words that say why; whoever calls it knows what the file is for, and says that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_PLACE = {
 }
 
 
-class Unreadable(ValueError):
+class ReadError(ValueError):
     """Why something cannot be read, in a few words."""
 
 
@@ -40,8 +40,6 @@ def place_fault(path: str | os.PathLike[str]) -> str | None:
     text = os.fspath(path)
     if not text:
         return "it is empty"
-    if not isinstance(text, str):
-        return "it is bytes"
     try:
         place = Path(text).expanduser()
         if not place.is_absolute():
@@ -63,21 +61,21 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     """A regular file of at most `most` bytes; never waits for a pipe, never reads a device."""
     fault = place_fault(path)
     if fault is not None:
-        raise Unreadable(fault)
+        raise ReadError(fault)
     try:
         # Opening a pipe for reading waits for a writer unless it is told not to.
         descriptor = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Unreadable("it is not a regular file")
+                raise ReadError("it is not a regular file")
             parts, size = [], 0
             while part := file.read(min(_CHUNK, most + 1 - size)):
                 parts.append(part)
                 size += len(part)
                 if size > most:
-                    raise Unreadable(f"it has more than {most:,} bytes")
+                    raise ReadError(f"it has more than {most:,} bytes")
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
+        raise ReadError(error.strerror or str(error)) from None
     return b"".join(parts)
 
 
@@ -85,15 +83,15 @@ def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None
     """Refuse what is no regular file, or has more than `most` bytes, before a library opens it."""
     fault = place_fault(path)
     if fault is not None:
-        raise Unreadable(fault)
+        raise ReadError(fault)
     try:
         found = Path(path).expanduser().stat()
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
+        raise ReadError(error.strerror or str(error)) from None
     if not stat.S_ISREG(found.st_mode):
-        raise Unreadable("it is not a regular file")
+        raise ReadError("it is not a regular file")
     if most is not None and found.st_size > most:
-        raise Unreadable(f"it has more than {most:,} bytes")
+        raise ReadError(f"it has more than {most:,} bytes")
 
 
 def read_text(path: str | os.PathLike[str], most: int) -> str:
@@ -101,7 +99,7 @@ def read_text(path: str | os.PathLike[str], most: int) -> str:
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Unreadable("it is not UTF-8 text") from None
+        raise ReadError("it is not UTF-8 text") from None
 
 
 def parse_json(text: str, *, unique: bool = False) -> Any:
@@ -110,11 +108,11 @@ def parse_json(text: str, *, unique: bool = False) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins if unique else None)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"it is not JSON: {error}") from None
-    except Unreadable:
+        raise ReadError(f"it is not JSON: {error}") from None
+    except ReadError:
         raise
     except ValueError:
-        raise Unreadable("it is not JSON: a number has too many digits") from None
+        raise ReadError("it is not JSON: a number has too many digits") from None
 
 
 def read_json(path: str | os.PathLike[str], most: int, *, unique: bool = False) -> Any:
@@ -131,19 +129,19 @@ def _check_depth(text: str) -> None:
         if mark in "[{":
             depth += 1
             if depth > DEPTH:
-                raise Unreadable(f"its brackets nest more than {DEPTH} deep")
+                raise ReadError(f"its brackets nest more than {DEPTH} deep")
         elif mark in "]}":
             depth -= 1
 
 
 def _no_number(name: str) -> NoReturn:
-    raise Unreadable(f"{name} is no number of JSON")
+    raise ReadError(f"{name} is no number of JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise Unreadable(f"the number {text[:20]} is too large")
+        raise ReadError(f"the number {text[:20]} is too large")
     return number
 
 
@@ -152,7 +150,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise Unreadable(f"the key {twin[:40]!r} comes twice")
+        raise ReadError(f"the key {twin[:40]!r} comes twice")
     return found
 
 
@@ -168,7 +166,7 @@ class _Plain(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twin = next((name for name in names if names.count(name) > 1), None)
         if twin is not None:
-            raise Unreadable(f"the key {twin[:40]!r} comes twice")
+            raise ReadError(f"the key {twin[:40]!r} comes twice")
         return super().construct_mapping(node, deep)
 
 
@@ -200,18 +198,18 @@ def parse_yaml(text: str) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=_Plain):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise Unreadable("anchors and aliases (& and *) are not read")
+                raise ReadError("anchors and aliases (& and *) are not read")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEPTH:
-                raise Unreadable(f"its values nest more than {DEPTH} deep")
+                raise ReadError(f"its values nest more than {DEPTH} deep")
         return yaml.load(text, Loader=_Plain)
     except yaml.YAMLError as error:
-        raise Unreadable(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
-    except Unreadable:
+        raise ReadError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
+    except ReadError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # What PyYAML's constructors raise on the value of an explicit tag, `!!int abc`.
-        raise Unreadable(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None
+        raise ReadError(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None
 
 
 def read_yaml(path: str | os.PathLike[str], most: int) -> Any:

@@ -21,7 +21,7 @@ from prunekit.effort import Effort
 from prunekit.errors import ParameterError
 from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.plan import format_indices, parse_indices
-from prunekit.reading import Unreadable, place_fault, read_yaml
+from prunekit.reading import ReadError, place_fault, read_yaml
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
@@ -128,8 +128,8 @@ def _path(value: object) -> object:
 
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
 Factor = Annotated[float, BeforeValidator(_factor), PlainSerializer(_format_factor, return_type=str)]
-Name = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
-Column = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_path)]
+Column = Annotated[str, Field(strict=True, min_length=1)]
 Blocks = Annotated[tuple[int, ...], BeforeValidator(_blocks), PlainSerializer(format_indices, return_type=str)]
 
 
@@ -356,7 +356,7 @@ class Recipe(BaseModel):
         name = os.fspath(path)
         try:
             values = read_yaml(path, RECIPE_BYTES)
-        except Unreadable as error:
+        except ReadError as error:
             raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
         if not isinstance(values, dict):
             raise ParameterError("recipe", "compress", "a YAML file of 'parameter: value' lines", name)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunekit.arguments import NotEmpty, Seed, Within, checked
 from prunekit.arch.count import Counts
+from prunekit.arguments import NotEmpty, Seed, Within, checked
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
 from prunekit.limits import WIDTH

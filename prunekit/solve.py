@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunekit.arguments import Seed, checked
 from prunekit.arch.view import ModelView, Reader
+from prunekit.arguments import Seed, checked
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan
 from prunekit.plan_ops import kept_blocks

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from prunekit.arch import SPECS
 from prunekit.errors import ModelError, ParameterError
 from prunekit.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
-from prunekit.reading import Unreadable, check_regular, read_json
+from prunekit.reading import ReadError, check_regular, read_json
 
 #: Tokens after which a row is cut where nobody says, and the model has as many positions.
 LENGTH = 128
@@ -115,7 +115,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     """The object in a config.json, not yet checked; raises ModelError."""
     try:
         fields = read_json(path, CONFIG_BYTES)
-    except Unreadable as error:
+    except ReadError as error:
         raise ModelError(f"{where} cannot be read: {error}.") from None
     if not isinstance(fields, dict):
         raise ModelError(f"{where} must hold a JSON object.")
@@ -131,7 +131,7 @@ def check_tokenizer_files(folder: Path, where: str) -> None:
         if (folder / name).exists():
             try:
                 check_regular(folder / name, VOCABULARY_BYTES)
-            except Unreadable as error:
+            except ReadError as error:
                 raise ModelError(f"{where} has a tokenizer that cannot be used: {name}: {error}.") from None
 
 
@@ -143,8 +143,10 @@ def stored_elements(folder: Path) -> tuple[int, int]:
             check_regular(file)
             with safe_open(str(file), framework="np") as tensors:
                 elements += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-        except (Unreadable, OSError, SafetensorError) as error:
-            raise ModelError(f"The weights {str(file)!r} cannot be loaded from safetensors: {' '.join(str(error).split())[:200]}.") from None
+        except (ReadError, OSError, SafetensorError) as error:
+            raise ModelError(
+                f"The weights {str(file)!r} cannot be loaded from safetensors: {' '.join(str(error).split())[:200]}."
+            ) from None
         size += file.stat().st_size
     return elements, size
 
@@ -174,7 +176,8 @@ def check_memory(fields: Mapping[str, Any], elements: int, where: str) -> None:
     least += (config.vocab_size or 0) * min(config.embedding_size or hidden, hidden)
     if least > elements:
         raise ModelError(
-            f"The model {where!r} is not complete: its config.json describes at least {least:,} parameters, its safetensors hold {elements:,}."
+            f"The model {where!r} is not complete: its config.json describes at least {least:,} parameters, "
+            f"its safetensors hold {elements:,}."
         )
     room = memory()
     if 4 * elements > room:

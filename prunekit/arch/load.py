@@ -250,7 +250,10 @@ def load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToken
 
 def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
     """Make tokenizer, config and labels speak of one thing, or refuse."""
-    highest = max(tokenizer.get_vocab().values(), default=-1)
+    ids = tokenizer.get_vocab().values()
+    if min(ids, default=0) < 0:
+        raise ModelError(f"The tokenizer of {name!r} has an id below 0.")
+    highest = max(ids, default=-1)
     if highest >= config.vocab_size:
         raise ModelError(
             f"The tokenizer of {name!r} has ids up to {highest}, the model embeds {config.vocab_size}: they do not belong together."

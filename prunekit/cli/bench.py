@@ -154,12 +154,18 @@ def _check_apart(files: dict[str, Path | None]) -> None:
 def _check_summary() -> None:
     """The job's summary is written to last; a place that takes no text is refused before anything is timed."""
     summary = os.environ.get(_SUMMARY)
-    if summary:
-        place = Path(summary)
-        fault = place_fault(summary)
-        if fault is not None or place.is_dir() or not place.parent.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
-            hint = f"({fault})" if fault else "Unset it, or correct it."
-            raise ParameterError(_SUMMARY, "the environment", "a file that can be written", summary, hint)
+    if not summary:
+        return
+    fault = place_fault(summary)
+    if fault is None and _writable(Path(summary)):
+        return
+    raise ParameterError(_SUMMARY, "the environment", "a file that can be written", summary, f"({fault})" if fault else "Unset it.")
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file may be written there, new or over another."""
+    parent = path.resolve().parent
+    return not path.is_dir() and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
 
 
 def _check_file(name: str, path: Path | None, models: list[str]) -> None:
@@ -169,9 +175,10 @@ def _check_file(name: str, path: Path | None, models: list[str]) -> None:
     fault = place_fault(path)
     if fault is not None:
         raise ParameterError(name, "bench", "a path that can exist", str(path), f"({fault})")
-    if path.exists() and any(model.endswith(path.name) and Path(model.rpartition(":")[2].rpartition("=")[2]).resolve() == path.resolve() for model in models):
+    named = (Path(model.split("=")[-1].split(":")[-1]) for model in models if model.endswith(path.name))
+    if path.exists() and any(model.resolve() == path.resolve() for model in named):
         raise ParameterError(name, "bench", "another file than a model", str(path))
-    if (path.is_dir() or not path.resolve().parent.is_dir() or not os.access(path.resolve().parent, os.W_OK)):
+    if not _writable(path) or not os.access(path.resolve().parent, os.W_OK):
         raise ParameterError(name, "bench", "a file in a directory that exists and can be written", str(path))
 
 

@@ -96,7 +96,7 @@ def export(
         },
         seed=seed,
         max_length=max_length,
-        pooling=pooling,
+        pooling=pooling,  # type: ignore[arg-type]
         revision=revision,
         trust_remote_code=bool(trust_remote_code),
         overwrite=overwrite,

@@ -53,7 +53,12 @@ Speedup = Annotated[
 ]
 Batch = Annotated[
     int | None,
-    Option("--batch", parser=whole, metavar="N", help="Rows in a batch at which a budget of latency must hold besides one row [default: one row alone]."),
+    Option(
+        "--batch",
+        parser=whole,
+        metavar="N",
+        help="Rows in a batch at which a budget of latency must hold besides one row [default: one row alone].",
+    ),
 ]
 Frontier = Annotated[
     bool | None, Option("--frontier", help="Also make and measure slim models of several speeds, to choose from.", show_default=False)
@@ -137,14 +142,19 @@ Threshold = Annotated[
         help="Correlation distance below which neurons are one cluster, 0 to 1 [default: 0.3 for dalvi2020, no clusters for prunekit].",
     ),
 ]
-MaxLength = Annotated[int | None, Option(
+MaxLength = Annotated[
+    int | None,
+    Option(
         "--max-length",
         parser=whole,
         metavar="N",
         help="Tokens after which an input is cut [default: 128, or the model's positions where they are fewer].",
-    )]
+    ),
+]
 Seed = Annotated[int | None, Option("--seed", parser=whole, metavar="N", help="Seed of everything that is drawn [default: 0].")]
-Threads = Annotated[int | None, Option("--threads", parser=whole, metavar="N", help="Processor threads with which latency is measured [default: 1].")]
+Threads = Annotated[
+    int | None, Option("--threads", parser=whole, metavar="N", help="Processor threads with which latency is measured [default: 1].")
+]
 Revision = Annotated[str | None, Option("--revision", metavar="NAME", help="Branch, tag or commit of a hub model.")]
 Trust = Annotated[bool | None, Option("--trust-remote-code", help="Run code that comes with the model.", show_default=False)]
 RecipeFile = Annotated[

@@ -21,7 +21,7 @@ from prunekit.arguments import Place, checked
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError, UnsupportedError
 from prunekit.plan import Plan
 from prunekit.plan_ops import slim_source
-from prunekit.reading import Unreadable, check_regular
+from prunekit.reading import ReadError, check_regular
 from prunekit.transforms.apply import DENSE, apply
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
@@ -253,7 +253,7 @@ def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
             digest = (file.metadata() or {}).get("plan")
         # Copies, for a mapped file is not aligned as memory is, and some kernels then round differently.
         state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
-    except (SafetensorError, OSError, Unreadable) as error:
+    except (SafetensorError, OSError, ReadError) as error:
         raise ModelError(f"{str(weights)!r} cannot be read: {error}") from None
     if digest != plan.digest:
         raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")

@@ -13,7 +13,7 @@ from prunekit.arch import SPECS
 from prunekit.arch.view import ModelView, cls_positions, last_positions
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.limits import CONFIG_BYTES
-from prunekit.reading import Unreadable, read_json
+from prunekit.reading import ReadError, read_json
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
@@ -96,7 +96,7 @@ def _stated(folder: Path) -> Embedding:
 def _json(path: Path) -> object:
     try:
         found: object = read_json(path, CONFIG_BYTES)
-    except Unreadable as error:
+    except ReadError as error:
         raise ModelError(f"{str(path)!r} cannot be read: {error}.") from None
     return found
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.load import class_names, expected_labels
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
+from prunekit.data.options import Column
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
 from prunekit.exporters.fidelity import Feeds, fidelity, replies
@@ -94,7 +95,7 @@ class Judge:
         return fidelity(got, want)
 
 
-def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None], *, seed: int) -> Judge:
+def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | None], *, seed: int) -> Judge:
     """Read a task's data for a model.
 
     Parameters
@@ -113,7 +114,7 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None]
     """
     named = class_names(source.config) if source.head in _TASKS else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
-    given: dict[str, Any] = dict(columns)
+    given: Any = {**columns}
     found = load_data(str(data), labels=labels, seed=seed, **given)
     task = found.task
     if source.head in _TASKS:

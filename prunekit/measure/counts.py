@@ -17,7 +17,7 @@ from prunekit.errors import ModelError
 from prunekit.limits import ONNX_BYTES, VOCABULARY
 from prunekit.measure.backends.base import Source
 from prunekit.measure.profile import NodeRun, profile
-from prunekit.reading import Unreadable, check_regular
+from prunekit.reading import ReadError, check_regular
 
 Shape = tuple[int, ...]
 
@@ -42,10 +42,12 @@ def read_graph(path: Path) -> onnx.ModelProto:
     try:
         check_regular(path, ONNX_BYTES)
         model = onnx.load(str(path), load_external_data=False)
-    except (Unreadable, OSError, DecodeError) as error:
+    except (ReadError, OSError, DecodeError) as error:
         raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     if not model.graph.node:
         raise ModelError(f"The file {str(path)!r} is no ONNX model: it has no nodes.")
+    if any(size < 0 for tensor in model.graph.initializer for size in tensor.dims):
+        raise ModelError(f"The file {str(path)!r} is no ONNX model: a weight has a negative size.")
     return model
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunekit.arch.config import check_config, check_tokenizer_files, positions_of, read_config, row_length
+from prunekit.data.options import Column
 from prunekit.errors import ModelError, ParameterError
 from prunekit.limits import BATCH, POSITIONS
 from prunekit.measure.backends.base import Batch
@@ -78,7 +79,7 @@ def data_cases(
     baseline: str,
     max_length: int | None,
     seed: int,
-    columns: Mapping[str, str | None],
+    columns: Mapping[Column, str | None],
 ) -> list[Case]:
     """Rows of the data's test split, each candidate's tokenised by its own tokenizer.
 
@@ -121,7 +122,7 @@ def data_cases(
 
 
 def encode_for(
-    candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[str, str | None], split: str = "test"
+    candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[Column, str | None], split: str = "test"
 ) -> dict[str, Encoded]:
     """The rows of a split as each candidate's tokenizer makes them."""
     from prunekit.data.batches import encode

@@ -64,8 +64,7 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
             _name_classes(loaded, task.labels)
         pooling = _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = {
-            name: encode(split, loaded.tokenizer, max_length=longest, per_token=task.per_token)
-            for name, split in data.splits.items()
+            name: encode(split, loaded.tokenizer, max_length=longest, per_token=task.per_token) for name, split in data.splits.items()
         }
         cut = sum(split.truncated for split in encoded.values())
         if cut:

@@ -88,9 +88,10 @@ def _check_stored(recipe: Recipe, inputs: Inputs, statistics: Statistics) -> Non
             "Run prunekit analyze on this one."
         )
     data, then = inputs.data.provenance, known.get("data")
-    if not isinstance(then, Mapping) or then.get("sha256") != data["sha256"]:
+    then = then if isinstance(then, Mapping) else {}
+    if then.get("sha256") != data["sha256"]:
         raise StatisticsError(
-            f"The statistics are of other data, {then.get('source') if isinstance(then, Mapping) else None!r}: its rows, labels or splits are not those of "
+            f"The statistics are of other data, {then.get('source')!r}: its rows, labels or splits are not those of "
             f"{data['source']!r} (seed {recipe.seed}). Run prunekit analyze on these, with the same columns and seed."
         )
     asked = {"pooling": (statistics.pooling, inputs.pooling), "max_length": (known.get("max_length"), inputs.max_length)}

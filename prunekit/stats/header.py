@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunekit.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
 from prunekit.plan import Source
-from prunekit.reading import Unreadable, parse_json
+from prunekit.reading import ReadError, parse_json
 from prunekit.stats.collected import Pooling
 
 VERSION = 2
@@ -71,34 +71,34 @@ class Header(_Strict):
 
         Raises
         ------
-        Unreadable
+        ReadError
             Metadata that are none of prunekit's, or tensors of other shapes or types than they say.
         """
         text = (metadata or {}).get(KEY)
         if text is None:
-            raise Unreadable("it holds no statistics of prunekit")
+            raise ReadError("it holds no statistics of prunekit")
         if len(text) > METADATA_BYTES:
-            raise Unreadable(f"its metadata have more than {METADATA_BYTES:,} characters")
+            raise ReadError(f"its metadata have more than {METADATA_BYTES:,} characters")
         fields = parse_json(text)
         if not isinstance(fields, dict):
-            raise Unreadable("its metadata must be a JSON object")
+            raise ReadError("its metadata must be a JSON object")
         version = fields.get("version")
         if version != VERSION:
-            raise Unreadable(f"it has version {str(version)[:20]}; this prunekit reads version {VERSION}. Collect again")
+            raise ReadError(f"it has version {str(version)[:20]}; this prunekit reads version {VERSION}. Collect again")
         try:
             found = cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise Unreadable(f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}") from None
+            raise ReadError(f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}") from None
         found._check(slices)
         return found
 
     def _check(self, slices: Mapping[str, Any]) -> None:
         if "train" not in self.samples:
-            raise Unreadable("it holds no rows of train")
+            raise ReadError("it holds no rows of train")
         neurons = (self.source.layers + 1) * self.source.hidden
         width = neurons + self.outputs
-        wanted = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}
+        wanted: dict[str, tuple[list[int], tuple[str, ...]]] = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}
         for split in self.samples:
             rows = slices[f"{split}.ids"].get_shape()[:1] if f"{split}.ids" in slices else []
             wanted |= {
@@ -108,9 +108,9 @@ class Header(_Strict):
             }
         for name, (shape, kinds) in wanted.items():
             if name not in slices:
-                raise Unreadable(f"the tensor {name} is not there")
+                raise ReadError(f"the tensor {name} is not there")
             if slices[name].get_shape() != shape or slices[name].get_dtype() not in kinds or not shape or not shape[0]:
-                raise Unreadable(
+                raise ReadError(
                     f"the tensor {name} must be {' or '.join(kinds)} of shape {shape}, "
                     f"not {slices[name].get_dtype()} of {str(slices[name].get_shape())[:40]}"
                 )

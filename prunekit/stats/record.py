@@ -17,13 +17,12 @@ from safetensors.numpy import save_file
 from prunekit.arguments import Place, checked
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
-from prunekit.reading import Unreadable, check_regular
+from prunekit.reading import ReadError, check_regular
 from prunekit.stats.collected import Collected, Pooling
 from prunekit.stats.header import KEY, VERSION, Header
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +156,7 @@ class Statistics:
             with safe_open(place, framework="numpy") as file:
                 header = Header.of(file.metadata(), {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
                 tensors = {name: file.get_tensor(name) for name in header.tensors}
-        except (OSError, SafetensorError, Unreadable) as error:
+        except (OSError, SafetensorError, ReadError) as error:
             raise StatisticsError(f"The statistics {place!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None
         for name, array in tensors.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -29,10 +29,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import logging
 
-from prunekit.arguments import Place, Seed, Within, checked
 from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView
+from prunekit.arguments import Place, Seed, Within, checked
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
 from prunekit.effort import Effort
@@ -169,7 +169,7 @@ def recover(
     DependencyError
         If accelerate is not installed.
     """
-    effort = Effort.parse(effort, of="recover") if isinstance(effort, str) else effort
+    effort = Effort.parse(effort, of="recover", parameter="effort") if isinstance(effort, str) else effort
     positions = positions_of(ModelView.of(slim).config, int(getattr(tokenizer, "pad_token_id", None) or 0))
     rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
     model = copy.deepcopy(slim).eval()

@@ -28,7 +28,18 @@ class Late:
         return b"evil"
 
 
-_JUNK: dict[str, Any] = {"5": 5, "0.5": 0.5, "bytes": b"x", "list": [1], "dict": {"a": 1}, "odd": Odd(), "set": {1}, "true": True, "fn": len, "late": Late()}
+_JUNK: dict[str, Any] = {
+    "5": 5,
+    "0.5": 0.5,
+    "bytes": b"x",
+    "list": [1],
+    "dict": {"a": 1},
+    "odd": Odd(),
+    "set": {1},
+    "true": True,
+    "fn": len,
+    "late": Late(),
+}
 _TEXTS: dict[str, Any] = {"12": "12", "no": "no", "evil": "evil", "empty": ""}
 _NUMBERS: dict[str, Any] = {"-1": -1, "nan": float("nan"), "inf": float("inf"), "huge": 10**30}
 _NONE = {"none": None}
@@ -43,7 +54,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "texts?": {name: value for name, value in (_JUNK | _TEXTS).items() if name != "empty"} | {"nothing": [], "numbers": [1, 2]},
     "wholes": _JUNK | _TEXTS | _NONE | {"floats": [0.9], "bools": [True], "texts": ["1"], "nothing": [], "zero": [0], "large": [10**30]},
     "name?": {name: value for name, value in (_JUNK | _TEXTS).items() if name != "none"},
-    "mapping?": {name: value for name, value in (_JUNK | _TEXTS).items() if name not in ("empty",)} | {"evil": {"evil": 1}, "numbers": {1: "x"}},
+    "mapping?": {name: value for name, value in (_JUNK | _TEXTS).items() if name not in ("empty",)}
+    | {"evil": {"evil": 1}, "numbers": {1: "x"}},
     "object": _JUNK | _TEXTS | _NONE,
     "object?": _JUNK | _TEXTS,
     "function?": {name: value for name, value in (_JUNK | _TEXTS).items() if name != "fn"},
@@ -54,8 +66,21 @@ _WHOLE_LIST = {"list"}
 FUNCTIONS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "compress": (
         {"model": "@sequence", "data": "@rows", "out": "@here/out", "keep": "60% params"},
-        {"model": "path?", "out": "path", "overwrite": "switch", "progress": "switch", "seed": "whole", "threads": "whole", "max_length": "whole?",
-         "trust_remote_code": "switch", "affine": "switch", "layers": "name?", "text": "name?", "keep": "name?", "recover": "name?"},
+        {
+            "model": "path?",
+            "out": "path",
+            "overwrite": "switch",
+            "progress": "switch",
+            "seed": "whole",
+            "threads": "whole",
+            "max_length": "whole?",
+            "trust_remote_code": "switch",
+            "affine": "switch",
+            "layers": "name?",
+            "text": "name?",
+            "keep": "name?",
+            "recover": "name?",
+        },
     ),
     "make_plan": (
         {"model": "@sequence", "data": "@rows", "keep": "60% params"},
@@ -63,21 +88,57 @@ FUNCTIONS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "analyze": (
         {"model": "@sequence", "data": "@rows", "out": "@here/out", "rows": 20, "analyzers": ["cka"]},
-        {"model": "path?", "compare": "path?", "analyzers": "texts?", "rows": "whole", "out": "path", "overwrite": "switch", "progress": "switch",
-         "seed": "whole", "max_length": "whole?", "pooling": "name?"},
+        {
+            "model": "path?",
+            "compare": "path?",
+            "analyzers": "texts?",
+            "rows": "whole",
+            "out": "path",
+            "overwrite": "switch",
+            "progress": "switch",
+            "seed": "whole",
+            "max_length": "whole?",
+            "pooling": "name?",
+        },
     ),
     "export": (
         {"model": "@sequence", "out": "@here/out"},
-        {"model": "path", "out": "path", "dtype": "name?", "opset": "whole", "optimize": "name?", "device": "name?", "triton": "switch",
-         "columns": "mapping?", "seed": "whole", "max_length": "whole?", "pooling": "name?", "revision": "object?", "trust_remote_code": "switch",
-         "overwrite": "switch"},
+        {
+            "model": "path",
+            "out": "path",
+            "dtype": "name?",
+            "opset": "whole",
+            "optimize": "name?",
+            "device": "name?",
+            "triton": "switch",
+            "columns": "mapping?",
+            "seed": "whole",
+            "max_length": "whole?",
+            "pooling": "name?",
+            "revision": "object?",
+            "trust_remote_code": "switch",
+            "overwrite": "switch",
+        },
     ),
     "load": ({"path": "@slim"}, {"path": "path"}),
     "recover": (
         {"slim": "@@", "teacher": None, "data": ["a b"] * 40},
-        {"slim": "object", "teacher": "object?", "data": "object", "effort": "name?", "plan": "object?", "validation": "object?", "task": "object?",
-         "max_length": "whole?", "freeze": "name?", "learning_rate": "number", "seed": "whole", "checkpoints": "path?", "memory": "whole",
-         "progress": "function?"},
+        {
+            "slim": "object",
+            "teacher": "object?",
+            "data": "object",
+            "effort": "name?",
+            "plan": "object?",
+            "validation": "object?",
+            "task": "object?",
+            "max_length": "whole?",
+            "freeze": "name?",
+            "learning_rate": "number",
+            "seed": "whole",
+            "checkpoints": "path?",
+            "memory": "whole",
+            "progress": "function?",
+        },
     ),
     "apply": (
         {"model": "@@", "plan": "@plan"},
@@ -85,15 +146,37 @@ FUNCTIONS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "shrink": (
         {"model": "@@", "batches": [], "budgets": []},
-        {"model": "object", "batches": "object", "budgets": "object", "choice": "name?", "uniform": "switch", "multiple_of": "whole",
-         "damping": "object?", "seed": "whole", "progress": "function?"},
+        {
+            "model": "object",
+            "batches": "object",
+            "budgets": "object",
+            "choice": "name?",
+            "uniform": "switch",
+            "multiple_of": "whole",
+            "damping": "object?",
+            "seed": "whole",
+            "progress": "function?",
+        },
     ),
-}  # fmt: skip
+}
 _BENCH: dict[str, str] = {
-    "baseline": "path?", "backends": "texts?", "device": "name?", "batch_sizes": "wholes", "lengths": "wholes", "data": "path?",
-    "columns": "mapping?", "max_length": "whole?", "threads": "whole", "max_regression": "number", "min_speedup": "number", "checks": "texts?",
-    "against": "texts?", "time_budget": "number", "memory": "switch", "seed": "whole",
-}  # fmt: skip
+    "baseline": "path?",
+    "backends": "texts?",
+    "device": "name?",
+    "batch_sizes": "wholes",
+    "lengths": "wholes",
+    "data": "path?",
+    "columns": "mapping?",
+    "max_length": "whole?",
+    "threads": "whole",
+    "max_regression": "number",
+    "min_speedup": "number",
+    "checks": "texts?",
+    "against": "texts?",
+    "time_budget": "number",
+    "memory": "switch",
+    "seed": "whole",
+}
 
 
 def call_cases() -> Iterator[Case]:
@@ -137,9 +220,9 @@ def _fits(function: str, parameter: str, name: str) -> bool:
 
 
 def _model(places: dict[str, str]) -> Any:
-    from transformers import AutoModelForSequenceClassification
+    from prunekit.arch.load import load_model
 
-    return AutoModelForSequenceClassification.from_pretrained(places["sequence"])
+    return load_model(places["sequence"]).model
 
 
 def _right(value: Any, places: dict[str, str]) -> Any:
