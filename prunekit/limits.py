@@ -23,9 +23,9 @@ CLASSES = 2**16
 
 # Options.
 THREADS = 1024
-BATCH = 2**16
+BATCH = 2**12
 #: Tokens in one batch of `prunekit bench`, padding counted.
-BATCH_TOKENS = 2**20
+BATCH_TOKENS = 2**18
 SECONDS = 7 * 24 * 3600
 ROWS = 10**9
 SEEDS = 2**32

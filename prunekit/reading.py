@@ -210,8 +210,3 @@ def parse_yaml(text: str) -> Any:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # What PyYAML's constructors raise on the value of an explicit tag, `!!int abc`.
         raise ReadError(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None
-
-
-def read_yaml(path: str | os.PathLike[str], most: int) -> Any:
-    """`parse_yaml` of a file."""
-    return parse_yaml(read_text(path, most))

@@ -21,7 +21,7 @@ from prunekit.effort import Effort
 from prunekit.errors import ParameterError
 from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.plan import format_indices, parse_indices
-from prunekit.reading import ReadError, place_fault, read_yaml
+from prunekit.reading import ReadError, parse_yaml, place_fault, read_text
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
@@ -355,7 +355,17 @@ class Recipe(BaseModel):
         """Read a recipe file; raises ParameterError with one line that names the file."""
         name = os.fspath(path)
         try:
-            values = read_yaml(path, RECIPE_BYTES)
+            text = read_text(path, RECIPE_BYTES)
+        except ReadError as error:
+            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
+        return cls.from_yaml(text, name=name)
+
+    @classmethod
+    @checked("Recipe.from_yaml")
+    def from_yaml(cls, text: str, *, name: str = "recipe") -> Recipe:
+        """The inverse of `to_yaml`; raises ParameterError with one line that says `name`."""
+        try:
+            values = parse_yaml(text)
         except ReadError as error:
             raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
         if not isinstance(values, dict):

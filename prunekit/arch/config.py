@@ -11,7 +11,7 @@ import os
 import resource
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -67,6 +67,9 @@ class _Fields(BaseModel):
     id2label: Annotated[dict[str, str | int], Field(max_length=CLASSES)] | None = None
     label2id: Annotated[dict[str, int | str], Field(max_length=CLASSES)] | None = None
     pad_token_id: _Id = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    dtype: _Name | None = None
+    torch_dtype: _Name | None = None
 
     def size(self, *names: str) -> int | None:
         """The first of some fields that is there."""
@@ -105,6 +108,8 @@ def check_config(fields: object, where: str, *, whole: bool = True) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part)[:60] for part in first["loc"][:2])
         raise ModelError(f"{where} cannot be used: {name}: {first['msg']}.") from None
+    if found.id2label is not None and sorted(found.id2label) != sorted(map(str, range(len(found.id2label)))):
+        raise ModelError(f"{where} cannot be used: the keys of id2label are not the numbers from 0 on.")
     for names in (_LAYER_NAMES, _HEAD_NAMES, _INNER_NAMES) if whole else ():
         for name in names:
             if getattr(found, name) == 0:

@@ -169,8 +169,8 @@ def _check_folder(folder: Path) -> None:
     config = read_config(path, f"{where} has a config.json that")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{where} has a config.json without a model_type.")
-    _check_type(str(folder), config["model_type"])
     check_config(config, f"{where} has a config.json that")
+    _check_type(str(folder), config["model_type"])
     check_tokenizer_files(folder, where)
     if not any((folder / file).is_file() for file in _WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):

@@ -41,7 +41,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """
     try:
         check_regular(path, ONNX_BYTES)
-        model = onnx.load(str(path), load_external_data=False)
+        # By its name alone onnx would read a .json or a .txt as another format.
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (ReadError, OSError, DecodeError) as error:
         raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     if not model.graph.node:

@@ -183,11 +183,9 @@ CONFIGS: dict[str, list[Any]] = {
     "layer_norm_eps": ["evil", []],
     "hidden_dropout_prob": ["evil", [], 5],
     "pad_token_id": ["evil", [], 0.5, 10**9],
-    "problem_type": ["evil", 5, "multi_label_classification"],
-    "torch_dtype": ["evil"],
-    "dtype": ["evil", 5],
+    "problem_type": ["evil", 5],
+    "dtype": [5, []],
     "initializer_range": ["evil"],
-    "is_decoder": [True],
 }
 #: Fields of tokenizer_config.json.
 TOKENIZERS: dict[str, list[Any]] = {
@@ -288,7 +286,7 @@ def _directories() -> Iterator[Case]:
             yield changed(f"slim text {place} {name}", commands["export"], place, "config.json", text)
             yield changed(f"slim plan {place} {name}", commands["export"], place, "plan.json", text)
     for value in (5, None, {}, [], {"model_type": "evil"}, {"model_type": "bert"}, {"model_type": "bert", "num_hidden_layers": 10**6}):
-        yield changed(f"slim dense {json.dumps(value)}", commands["export"], "readout", "config.json", {"prunekit_dense": value})
+        yield changed(f"slim dense {json.dumps(value)}", commands["export"], "readout", "config.json", {"dense_config": value})
 
 
 def _binaries() -> Iterator[Case]:
