@@ -82,6 +82,19 @@ _INNER_NAMES = ("intermediate_size", "hidden_dim", "n_inner", "d_inner")
 _WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
 
 
+#: Fields that say how large a model is.
+SIZES = (
+    *_LAYER_NAMES,
+    *_HEAD_NAMES,
+    *_INNER_NAMES,
+    *_WIDTH_NAMES,
+    "embedding_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "n_positions",
+)
+
+
 def check_config(fields: object, where: str, *, whole: bool = True) -> None:
     """Refuse a config whose sizes are not numbers, or out of bounds.
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunekit.arch import SPECS
-from prunekit.arch.config import check_config, read_config
+from prunekit.arch.config import SIZES, check_config, read_config
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.arguments import Place, checked
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError, UnsupportedError
@@ -241,6 +241,13 @@ def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, s
     if plan.readout is None:
         _drop_pooler(whole, state)
     model = apply(whole, plan)
+    # Others read the sizes in the config itself, and must find those of the model.
+    made: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
+    for name in (*SIZES, "hidden_act", "model_type"):
+        if name in fields and fields[name] != made.get(name):
+            raise ModelError(
+                f"The config says {name} = {str(fields[name])[:40]!r}; plan and dense config make {str(made.get(name))[:40]!r}."
+            )
     for config in configs(model):
         _relabel(config, fields)
     return model
