@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from prunekit import __version__
 from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
+from prunekit.arguments import NotEmpty, Place, Within, checked
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
+from prunekit.limits import ROWS as MOST_ROWS
 from prunekit.measure.records import environment
 from prunekit.recipe import Recipe
 from prunekit.report.analysis import Page, Section, analysis_html
@@ -75,15 +78,16 @@ class Analysis:
     page: Page
 
 
+@checked("analyze")
 def analyze(
-    model: str | Path | None = None,
+    model: Place | None = None,
     data: object = None,
     *,
-    compare: str | Path | None = None,
+    compare: Place | None = None,
     out_of_domain: object = None,
-    analyzers: Sequence[str] | None = None,
-    rows: int = ROWS,
-    out: str | Path = "prunekit-analysis",
+    analyzers: Annotated[Sequence[str], NotEmpty()] | None = None,
+    rows: Annotated[int, Within(1, MOST_ROWS)] = ROWS,
+    out: Place = "prunekit-analysis",
     overwrite: bool = False,
     progress: bool = False,
     **parameters: Any,
@@ -125,12 +129,10 @@ def analyze(
     unknown = sorted(parameters.keys() - set(_PARAMETERS))
     if unknown:
         raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
-    if rows < 1:
-        raise ParameterError("rows", "analyze", "at least 1", rows)
     if out_of_domain is not None and compare is None:
         raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
     check_output(out, overwrite, of="analyze")
-    named = data if data is None or isinstance(data, (str, Path)) else None
+    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
     recipe = Recipe(model=model, data=named, **parameters)
     chosen = ANALYZERS if analyzers is None else find(analyzers)
     with (
@@ -163,7 +165,7 @@ def analyze(
             "data": inputs.data.provenance,
             "rows": len(inputs.data.train),
             "seed": recipe.seed,
-            "max_length": recipe.max_length,
+            "max_length": inputs.max_length,
         }
         statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
         shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)

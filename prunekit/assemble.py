@@ -218,16 +218,25 @@ def write_reports(report: Report, folder: Path) -> None:
 def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
     """What the model card says that the directory does not show."""
     labels, pair = inputs.data.task.labels, inputs.data.train.pairs is not None
-    return _card(recipe, models.text.tokenizer, labels, files, report, name, pair=pair)
+    return _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
 
 
 def bare_card(recipe: Recipe, bare: Bare, files: Files, report: Report, name: str) -> Card:
     """The same of a plan that was carried out without data."""
-    return _card(recipe, bare.tokenizer, bare.labels, files, report, name, pair=False)
+    longest = bare.loaded.row_length(recipe.max_length, of="apply")
+    return _card(recipe, bare.tokenizer, bare.labels, files, report, name, longest, pair=False)
 
 
 def _card(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], files: Files, report: Report, name: str, *, pair: bool
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    files: Files,
+    report: Report,
+    name: str,
+    max_length: int,
+    *,
+    pair: bool,
 ) -> Card:
     return Card(
         name=name,
@@ -238,7 +247,7 @@ def _card(
         outputs=files.slim.outputs,
         pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
         pad_token=str(tokenizer.pad_token),
-        max_length=recipe.max_length,
+        max_length=max_length,
         plan_digest=report.plan_digest,
         results=to_markdown(report).partition("\n\n")[2],
         pad_type_id=tokenizer.pad_token_type_id,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from prunekit.arguments import checked
 from prunekit.errors import ParameterError
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -52,6 +53,7 @@ class Budget:
     factor: float | None = field(default=None, compare=False)
 
     @classmethod
+    @checked("Budget.parse")
     def parse(cls, text: str, *, of: str = "compress") -> Budget:
         """Read a budget as a person writes it; raises ParameterError."""
         match = _AMOUNT.fullmatch(text)

@@ -32,19 +32,19 @@ class Effort:
     passes: float | None = None
 
     @classmethod
-    def parse(cls, text: str, *, of: str = "compress") -> Effort:
+    def parse(cls, text: str, *, of: str = "compress", parameter: str = "recover") -> Effort:
         """Read an effort as a person writes it; raises ParameterError."""
         match = _EFFORT.fullmatch(text) if isinstance(text, str) else None
         must = "'auto', or a time or a number of epochs above 0, such as '10min', '90s' or '3epochs'"
         if isinstance(text, str) and text.strip().lower() == "auto":
             return cls("seconds", AUTO_SECONDS, AUTO_PASSES)
         if match is None or float(match[1]) <= 0:
-            raise ParameterError("recover", of, must, text)
+            raise ParameterError(parameter, of, must, text)
         number, word = float(match[1]), match[2].lower()
         if word in ("epoch", "epochs"):
             return cls("epochs", number)
         if word not in _SECONDS:
-            raise ParameterError("recover", of, must, text)
+            raise ParameterError(parameter, of, must, text)
         return cls("seconds", number * _SECONDS[word])
 
     def __str__(self) -> str:

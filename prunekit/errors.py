@@ -20,6 +20,8 @@ Each derives from the built-in error that a Python user would catch, too.
 
 from __future__ import annotations
 
+import reprlib
+
 
 class PrunekitError(Exception):
     """Base of all errors that are the user's to mend; the command line prints the message and exits with `exit_code`."""
@@ -35,11 +37,23 @@ class ParameterError(PrunekitError, ValueError):
 
     def __init__(self, parameter: str, of: str, must: str, got: object, hint: str = "") -> None:
         self.parameter, self.of, self.must, self.got, self.hint = parameter, of, must, got, hint
-        message = f"The '{parameter}' parameter of {of} must be {must}. Got {got!r} instead."
+        message = f"The '{parameter}' parameter of {of} must be {must}. Got {_short(got)} instead."
         super().__init__(f"{message} {hint}" if hint else message)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.parameter, self.of, self.must, self.got, self.hint)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring, _REPR.maxother, _REPR.maxlong, _REPR.maxlevel = 120, 120, 40, 3
+
+
+def _short(got: object) -> str:
+    """The value as Python writes it, of bounded length; what nests is not expanded."""
+    try:
+        return _REPR.repr(got)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a {type(got).__name__}"
 
 
 class DataError(PrunekitError, ValueError):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from prunekit.arguments import Place, checked
 from prunekit.assemble import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
 from prunekit.data.files import MEMORY
-from prunekit.errors import BudgetError, OutputError, ParameterError
-from prunekit.exporters.artefact import RECIPE, ArtefactWriter, check_output
+from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError, PrunekitError
+from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
 from prunekit.plan import Plan
@@ -49,11 +52,12 @@ class Result:
     model: nn.Module
 
 
+@checked("compress")
 def compress(
-    model: str | Path | None = None,
+    model: Place | None = None,
     data: object = None,
     *,
-    out: str | Path = "prunekit-out",
+    out: Place = "prunekit-out",
     overwrite: bool = False,
     progress: bool = False,
     **parameters: Any,
@@ -88,11 +92,12 @@ def compress(
     return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
 
 
+@checked("plan")
 def make_plan(
-    model: str | Path | None = None,
+    model: Place | None = None,
     data: object = None,
     *,
-    statistics: str | Path | None = None,
+    statistics: Place | None = None,
     progress: bool = False,
     **parameters: Any,
 ) -> Plan:
@@ -121,13 +126,14 @@ def make_plan(
     return run_plan(recipe, statistics=statistics, progress=progress, rows=rows)
 
 
-def _recipe_of(model: str | Path | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
+def _recipe_of(model: Place | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
     """The recipe of a call, and the rows that are in memory already."""
-    named = data if data is None or isinstance(data, (str, Path)) else None
+    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
     return Recipe(model=model, data=named, **parameters), data if named is None else None
 
 
-def run(recipe: Recipe, *, out: str | Path, overwrite: bool = False, progress: bool = False, rows: object = None) -> Result:
+@checked("compress")
+def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool = False, rows: object = None) -> Result:
     """Carry out a recipe.
 
     Parameters
@@ -201,11 +207,12 @@ def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stage
     return plan, report, bare.slim.eval()
 
 
+@checked("plan")
 def run_plan(
     recipe: Recipe,
     *,
-    out: str | Path | None = None,
-    statistics: str | Path | None = None,
+    out: Place | None = None,
+    statistics: Place | None = None,
     overwrite: bool = False,
     progress: bool = False,
     rows: object = None,
@@ -232,16 +239,26 @@ def run_plan(
     stored = None if statistics is None else Statistics.load(statistics)
     path = None if out is None else _check_file(Path(out), overwrite)
     place = None if path is None else path.parent
-    try:
-        with stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
-            inputs = load_inputs(recipe, rows, None, stage)
-            plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
-            if path is not None:
-                plan.save(Path(scratch) / path.name)
-                os.replace(Path(scratch) / path.name, path)
-    except PermissionError as error:
-        raise OutputError(f"The plan {str(out)!r} cannot be written: {error.strerror}.") from None
+    with _of_the_disk(out, place), stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
+        inputs = load_inputs(recipe, rows, None, stage)
+        plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
+        if path is not None:
+            plan.save(Path(scratch) / path.name)
+            os.replace(Path(scratch) / path.name, path)
     return plan
+
+
+@contextmanager
+def _of_the_disk(out: Place | None, place: Path | None) -> Iterator[None]:
+    """Say of the plan what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
+    try:
+        yield
+    except OSError as error:
+        ours = error.errno in FULL or (place is not None and str(error.filename or "").startswith(str(place / ".prunekit-")))
+        if isinstance(error, PrunekitError) or not ours:
+            raise
+        what = "A plan" if out is None else f"The plan {os.fspath(out)!r}"
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}.") from None
 
 
 def _check_decidable(recipe: Recipe) -> None:
@@ -254,10 +271,19 @@ def _check_decidable(recipe: Recipe) -> None:
 
 def _check_file(path: Path, overwrite: bool) -> Path:
     """Where the plan goes; checked before any work is done."""
+    path = path.expanduser()
     if path.is_dir():
         raise ParameterError("out", "plan", "a file", str(path), "It is a directory.")
     if path.exists() and not overwrite:
         raise ParameterError("out", "plan", "a new file", str(path), "Add --overwrite to replace it.")
+    if path.exists():
+        try:
+            Plan.load(path)
+        except PlanError:
+            hint = "prunekit did not write what is there, and does not replace it."
+            raise ParameterError("out", "plan", "a new file, or a plan", str(path), hint) from None
     if not path.resolve().parent.is_dir():
         raise ParameterError("out", "plan", "a file in a directory that exists", str(path))
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The plan {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
     return path.resolve()

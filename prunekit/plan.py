@@ -10,15 +10,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from prunekit.arguments import Place, checked
 from prunekit.errors import PlanError
+from prunekit.limits import HEADS, LAYERS, PLAN_BYTES, VOCABULARY, WIDTH
+from prunekit.reading import ReadError, parse_json, read_text
 
 VERSION = 1
+#: Indices that all sets of one plan may hold together; a few letters, "0-99999999999", can name more than fit into memory.
+MOST = 2 * VOCABULARY
+_RANGE = re.compile(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SHOWN = 60  # characters of a key that an error repeats
 
 
 def format_indices(indices: Iterable[int]) -> str:
@@ -32,17 +42,41 @@ def format_indices(indices: Iterable[int]) -> str:
     return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
 
 
+def _ranges(text: str) -> Iterator[tuple[int, int]]:
+    """(first, last) of each range of a text; raises ValueError for what is none."""
+    for part in text.split(",") if text.strip() else ():
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part.strip()[:_SHOWN]!r} is neither an index nor a range such as 0-3")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the range {part.strip()!r} ends before it begins")
+        yield first, last
+
+
+def _count(text: str) -> int:
+    """How many indices a text names; 0 for what names none, whose own field says so."""
+    try:
+        return sum(last - first + 1 for first, last in _ranges(text))
+    except ValueError:
+        return 0
+
+
 def parse_indices(text: str) -> tuple[int, ...]:
-    """The inverse of `format_indices`; raises ValueError on anything else."""
-    found: list[int] = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return tuple(found)
+    """The inverse of `format_indices`; raises ValueError on anything else, and on more than `VOCABULARY` indices."""
+    ranges = list(_ranges(text))
+    if sum(last - first + 1 for first, last in ranges) > VOCABULARY:
+        raise ValueError(f"more than {VOCABULARY:,} indices are named")
+    return tuple(itertools.chain.from_iterable(range(first, last + 1) for first, last in ranges))
 
 
 def _indices(value: object) -> tuple[int, ...]:
-    found = parse_indices(value) if isinstance(value, str) else tuple(int(v) for v in value)  # type: ignore[attr-defined]
+    if isinstance(value, str):
+        found = parse_indices(value)
+    elif not isinstance(value, Iterable) or isinstance(value, (Mapping, bytes)):
+        raise ValueError("must be ranges such as '0-3,7', or a list of indices")
+    else:
+        found = tuple(_index(item) for item in value)
     if any(b <= a for a, b in itertools.pairwise(found)):
         raise ValueError("indices must increase strictly (no duplicates)")
     if found and found[0] < 0:
@@ -50,11 +84,42 @@ def _indices(value: object) -> tuple[int, ...]:
     return found
 
 
+def _index(value: object) -> int:
+    """A whole number as it is: 0.9 is none, nor is True."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError("indices must be whole numbers") from None
+
+
+def _block(value: object) -> int:
+    """The number of a block as a key, which JSON writes as text."""
+    if isinstance(value, str):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", value, re.ASCII):
+            raise ValueError("the key must be the number of a block")
+        return int(value)
+    return _index(value)
+
+
 Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), PlainSerializer(format_indices, return_type=str)]
+
+
+Block = Annotated[int, BeforeValidator(_block)]
+Kept = dict[Block, Indices]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part)[:_SHOWN] for part in first["loc"] if part != "[key]") or type(self).__name__.lower()
+            raise PlanError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 class Source(_Frozen):
@@ -64,19 +129,19 @@ class Source(_Frozen):
     key/value groups), `ffn` the intermediate neurons of each block.
     """
 
-    model_type: str
-    layers: int
-    hidden: int
-    heads: int
-    ffn: int
-    vocabulary: int
+    model_type: Annotated[str, Field(min_length=1, max_length=_SHOWN)]
+    layers: Annotated[int, Field(strict=True, ge=0, le=LAYERS)]
+    hidden: Annotated[int, Field(strict=True, ge=1, le=WIDTH)]
+    heads: Annotated[int, Field(strict=True, ge=0, le=HEADS)]
+    ffn: Annotated[int, Field(strict=True, ge=0, le=WIDTH)]
+    vocabulary: Annotated[int, Field(strict=True, ge=1, le=VOCABULARY)]
 
 
 class ReadoutPlan(_Frozen):
     """The neurons that the classifier reads: {layer: dimensions}; layer 0 is the embedding output, layer k block k's output."""
 
     pooling: Literal["cls", "mean", "token", "last"]
-    neurons: dict[int, Indices]
+    neurons: Kept
 
     @property
     def size(self) -> int:
@@ -117,14 +182,27 @@ class Plan(_Frozen):
     version: Literal[1] = 1
     source: Source
     layers: Indices | None = None
-    heads: dict[int, Indices] = {}
-    ffn: dict[int, Indices] = {}
+    heads: Kept = {}
+    ffn: Kept = {}
     affine: Indices | None = None
     hidden: Indices | None = None
     vocabulary: Indices | None = None
-    components: Annotated[int, Field(strict=True, ge=1)] | None = None
+    components: Annotated[int, Field(strict=True, ge=1, le=WIDTH)] | None = None
     readout: ReadoutPlan | None = None
     provenance: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, fields: Any) -> Any:
+        """Count what ranges name before any of them is written out."""
+        if isinstance(fields, Mapping):
+            named = [fields.get(name) for name in ("layers", "heads", "ffn", "affine", "hidden", "vocabulary")]
+            readout = fields.get("readout")
+            named.append(readout.get("neurons") if isinstance(readout, Mapping) else None)
+            texts = [text for each in named for text in (each.values() if isinstance(each, Mapping) else (each,)) if isinstance(text, str)]
+            if sum(map(_count, texts)) > MOST:
+                raise ValueError(f"more than {MOST:,} indices are named")
+        return fields
 
     @model_validator(mode="after")
     def _in_range(self) -> Plan:
@@ -175,25 +253,26 @@ class Plan(_Frozen):
         return json.dumps({**body, "digest": self.digest}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
+    @checked("Plan.from_json")
     def from_json(cls, text: str, *, name: str = "plan") -> Plan:
         """Read a plan; raises PlanError with one line that says what is wrong."""
         try:
-            body = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"{name} is not JSON: {error}") from None
+            body = parse_json(text, unique=True)
+        except ReadError as error:
+            raise PlanError(f"{name} cannot be read: {error}") from None
         if not isinstance(body, Mapping):
             raise PlanError(f"{name} must be a JSON object. Got {type(body).__name__} instead.")
         fields = dict(body)
         digest = fields.pop("digest", None)
         version = fields.get("version", VERSION)
-        if isinstance(version, int) and version > VERSION:
-            raise PlanError(f"{name} has version {version}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
+        if type(version) is not int or version > VERSION:
+            raise PlanError(f"{name} has version {str(version)[:_SHOWN]}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
+        if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+            raise PlanError(f"{name} is not a valid plan: digest: must be 64 hexadecimal digits")
         try:
-            plan = cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "plan"
-            raise PlanError(f"{name} is not a valid plan: {where}: {first['msg']}") from None
+            plan = cls(**fields)
+        except PlanError as error:
+            raise PlanError(f"{name} is not a valid plan: {error}") from None
         if digest is not None and digest != plan.digest:
             raise PlanError(
                 f"{name} was edited: its digest is {digest[:12]}, its content has {plan.digest[:12]}. Remove 'digest' to accept the edit."
@@ -205,16 +284,17 @@ class Plan(_Frozen):
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Plan:
+    @checked("Plan.load")
+    def load(cls, path: Place) -> Plan:
         """Read a plan file, or the plan.json of a directory that prunekit wrote; raises PlanError."""
-        path = Path(path)
-        if path.is_dir():
-            path = path / "plan.json"
+        place = Path(path).expanduser()
+        if place.is_dir():
+            place = place / "plan.json"
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"The plan {str(path)!r} cannot be read: {error}") from None
-        return cls.from_json(text, name=str(path))
+            text = read_text(place, PLAN_BYTES)
+        except ReadError as error:
+            raise PlanError(f"The plan {str(place)!r} cannot be read: {error}.") from None
+        return cls.from_json(text, name=str(place))
 
 
 def _check(what: str, indices: tuple[int, ...] | None, size: int, *, may_be_empty: bool = False) -> None:

@@ -15,10 +15,13 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from prunekit.arguments import Place, checked
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.effort import Effort
 from prunekit.errors import ParameterError
+from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.plan import format_indices, parse_indices
+from prunekit.reading import ReadError, parse_yaml, place_fault, read_text
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 2
@@ -26,6 +29,7 @@ VERSION = 2
 DEFAULT_KEEP = ("10%",)
 FRONTIER_KEEP = ("50% latency",)
 NO_EFFORT = "none"
+_SHOWN = 60  # characters of a key that an error repeats
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
@@ -38,6 +42,7 @@ _KINDS = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "model_attributes_type": "a recipe",
 }
 
 
@@ -83,7 +88,7 @@ def _blocks(value: object) -> object:
         found = parse_indices(items) if isinstance(items, str) else items
     except ValueError:
         found = None
-    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and block >= 0 for block in found):
+    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and 0 <= block < LAYERS for block in found):
         raise ParameterError("layers", "compress", must, value)
     if sorted(set(found)) != list(found):
         raise ParameterError("layers", "compress", must, value)
@@ -119,13 +124,16 @@ def _effort(value: object) -> object:
 
 
 def _path(value: object) -> object:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, str) and value and (fault := place_fault(value)) is not None:
+        raise ValueError(f"a name or a path that can exist ({fault})")
+    return value
 
 
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
 Factor = Annotated[float, BeforeValidator(_factor), PlainSerializer(_format_factor, return_type=str)]
-Name = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
-Column = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_path)]
+Column = Annotated[str, Field(strict=True, min_length=1)]
 Blocks = Annotated[tuple[int, ...], BeforeValidator(_blocks), PlainSerializer(format_indices, return_type=str)]
 
 
@@ -204,8 +212,9 @@ class Recipe(BaseModel):
     threshold : float or None
         Correlation distance, 1 - abs(r), below which neurons form one cluster, in [0, 1] (the same, correlation clustering);
         None: 0.3 for dalvi2020, no clusters for prunekit.
-    max_length : int
-        Tokens after which an input is cut, special tokens counted.
+    max_length : int or None
+        Tokens after which an input is cut, special tokens counted; not more than the model has positions. None: 128, or as many as
+        the model has where that is less.
     seed : int
         Of everything that is drawn.
     threads : int
@@ -235,7 +244,7 @@ class Recipe(BaseModel):
     metric: Metric | None = None
     keep: Annotated[tuple[str, ...], BeforeValidator(_budgets)] = DEFAULT_KEEP
     speedup: Factor | None = None
-    batch: Annotated[int, Field(strict=True, ge=2)] | None = None
+    batch: Annotated[int, Field(strict=True, ge=2, le=BATCH)] | None = None
     layers: Blocks | None = None
     drop: Annotated[tuple[str, ...], BeforeValidator(_drop)] = ()
     affine: Annotated[bool, Field(strict=True)] = False
@@ -253,9 +262,9 @@ class Recipe(BaseModel):
     layer_delta: Percent = 0.01
     neuron_delta: Percent = 0.01
     threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    max_length: Annotated[int, Field(strict=True, ge=4)] = 128
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
-    threads: Annotated[int, Field(strict=True, ge=1)] = 1
+    max_length: Annotated[int, Field(strict=True, ge=4, le=POSITIONS)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=SEEDS)] = 0
+    threads: Annotated[int, Field(strict=True, ge=1, le=THREADS)] = 1
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -354,23 +363,30 @@ class Recipe(BaseModel):
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    @checked("Recipe.load")
+    def load(cls, path: Place) -> Recipe:
         """Read a recipe file; raises ParameterError with one line that names the file."""
-        name = str(path)
+        name = os.fspath(path)
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({reason})") from None
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ParameterError("recipe", "compress", "a YAML file", name, f"({reason})") from None
+            text = read_text(path, RECIPE_BYTES)
+        except ReadError as error:
+            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
+        return cls.from_yaml(text, name=name)
+
+    @classmethod
+    @checked("Recipe.from_yaml")
+    def from_yaml(cls, text: str, *, name: str = "recipe") -> Recipe:
+        """The inverse of `to_yaml`; raises ParameterError with one line that says `name`."""
+        try:
+            values = parse_yaml(text)
+        except ReadError as error:
+            raise ParameterError("recipe", "compress", "a YAML file that can be read", name, f"({error})") from None
         if not isinstance(values, dict):
             raise ParameterError("recipe", "compress", "a YAML file of 'parameter: value' lines", name)
         version = values.get("version", VERSION)
-        if isinstance(version, int) and version > VERSION:
+        if type(version) is not int or version > VERSION:
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
-        named = {str(key): value for key, value in values.items()}
+        named = {str(key)[:_SHOWN]: value for key, value in values.items()}
         try:
             return cls(**(_upgraded(named) if version == 1 else named))
         except ParameterError as error:

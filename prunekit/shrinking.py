@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunekit.arch.count import Counts
+from prunekit.arguments import NotEmpty, Seed, Within, checked
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
+from prunekit.limits import WIDTH
 from prunekit.shrinker import Choice, Shrinker, Shrunk, Tighten
 from prunekit.transforms.price import Goal, Macs, Params
 from prunekit.transforms.refit import Damping
@@ -27,18 +30,19 @@ Progress = Callable[[int, int], None]
 _STEP = 0.35
 
 
+@checked("shrink")
 def shrink(
     model: nn.Module,
     batches: Sequence[Mapping[str, Tensor]],
-    budgets: Sequence[Budget | Goal],
+    budgets: Annotated[Sequence[Budget | Goal], NotEmpty()],
     *,
     lengths: NDArray[np.integer] | None = None,
     start: Counts | None = None,
     choice: Choice = "cost",
     uniform: bool = False,
-    multiple_of: int = 1,
+    multiple_of: Annotated[int, Within(1, WIDTH)] = 1,
     damping: Damping | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     tighten: Tighten | None = None,
     progress: Progress | None = None,
 ) -> Shrunk:
@@ -85,8 +89,6 @@ def shrink(
         model, batches, lengths=lengths, start=start, choice=choice, uniform=uniform, multiple_of=multiple_of, damping=damping, seed=seed
     )
     goals = [goal if isinstance(goal, Goal) else goal_of(goal, work.start, work.lengths) for goal in budgets]
-    if not goals:
-        raise ParameterError("budgets", "shrink", "at least one", budgets)
     work.check_reach(goals)
     descend(work, goals, tighten=tighten, progress=progress)
     return work.result()

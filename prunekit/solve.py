@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.arch.view import ModelView, Reader
+from prunekit.arguments import Seed, checked
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan
 from prunekit.plan_ops import kept_blocks
@@ -32,13 +33,14 @@ class Solved:
     solutions: tuple[Solution, ...]
 
 
+@checked("apply")
 def apply(
     model: nn.Module,
     plan: Plan,
     calibration: Sequence[Mapping[str, Tensor]] | None = None,
     *,
     damping: Damping | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> nn.Module:
     """Cut a copy of a model down to what a plan keeps and, with calibration rows, re-solve what stays.
 

@@ -180,7 +180,7 @@ def test_a_wrong_value_is_one_line(values: dict[str, Any], match: str) -> None:
         ("- a", "a YAML file of 'parameter: value' lines"),
         ("", "a YAML file of 'parameter: value' lines"),
         ("a: [", "must be a YAML file"),
-        ("label: yes", "put it in quotes"),
+        ("label: true", "put it in quotes"),
         ("1: 2", "The '1' parameter of"),
     ],
 )

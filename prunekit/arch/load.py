@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,10 @@ from transformers import (
 from transformers.utils import logging
 
 from prunekit.arch import SPECS
+from prunekit.arch.config import check_config, check_memory, check_tokenizer_files, positions_of, read_config, row_length, stored_elements
 from prunekit.errors import ModelError, UnsupportedError
+from prunekit.limits import VOCABULARY
+from prunekit.reading import place_fault
 
 _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
 #: Heads that no task of prunekit trains, which are exported all the same.
@@ -37,7 +39,10 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 # What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
-_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+_BROKEN = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError, AssertionError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,10 @@ class LoadedModel:
         if not self.fine_tuned:
             return None
         return class_names(self.config)
+
+    def row_length(self, asked: int | None, *, of: str = "compress") -> int:
+        """Tokens after which a row is cut; raises ParameterError where more are asked for than the model has positions."""
+        return row_length(positions_of(self.config, int(self.tokenizer.pad_token_id or 0)), asked, of=of)
 
 
 def class_names(config: Any) -> tuple[str, ...]:
@@ -127,6 +136,9 @@ def load_model(
         A family that prunekit does not know, or a multi-label head.
     """
     name = str(name_or_path)
+    fault = place_fault(name)
+    if fault is not None:
+        raise ModelError(f"The model {name[:200]!r} cannot be found: {fault}.")
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if local:
@@ -154,13 +166,12 @@ def _check_folder(folder: Path) -> None:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{where} has no config.json.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{where} has a config.json that cannot be read: {_one_line(error)}.") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    config = read_config(path, f"{where} has a config.json that")
+    if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{where} has a config.json without a model_type.")
+    check_config(config, f"{where} has a config.json that")
     _check_type(str(folder), config["model_type"])
+    check_tokenizer_files(folder, where)
     if not any((folder / file).is_file() for file in _WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
             cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
@@ -168,11 +179,17 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
+    check_memory(config, stored_elements(folder)[0], str(folder))
 
 
 def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
     try:
+        # What is in the file, before anything is built from it.
+        fields, _ = PretrainedConfig.get_config_dict(at, **place)
+        check_config(fields, f"The model {name!r} has a config.json that")
         config: PretrainedConfig = AutoConfig.from_pretrained(at, **place)
+    except ModelError:
+        raise
     except _BROKEN as error:
         raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
     _check_type(name, config.model_type)
@@ -223,12 +240,20 @@ def load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToken
         if type(error) is not Exception and not isinstance(error, _BROKEN):
             raise
         raise ModelError(f"The model {name!r} has no tokenizer that can be loaded: {_one_line(error)}.") from None
+    longest: object = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise ModelError(f"The model {name!r} has a tokenizer whose model_max_length is no number above 0, but {str(longest)[:60]!r}.")
+    if len(tokenizer) > VOCABULARY:
+        raise ModelError(f"The model {name!r} has a tokenizer of {len(tokenizer):,} tokens; {VOCABULARY:,} are the most.")
     return tokenizer
 
 
 def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
     """Make tokenizer, config and labels speak of one thing, or refuse."""
-    highest = max(tokenizer.get_vocab().values(), default=-1)
+    ids = tokenizer.get_vocab().values()
+    if min(ids, default=0) < 0:
+        raise ModelError(f"The tokenizer of {name!r} has an id below 0.")
+    highest = max(ids, default=-1)
     if highest >= config.vocab_size:
         raise ModelError(
             f"The tokenizer of {name!r} has ids up to {highest}, the model embeds {config.vocab_size}: they do not belong together."

@@ -28,6 +28,7 @@ from prunekit.cli.options import (
     TextPair,
     Tokens,
     Trust,
+    whole,
 )
 
 _OWN = ("model", "data", "compare", "out_of_domain", "analyzers", "rows", "out", "overwrite", "quiet")
@@ -51,7 +52,7 @@ def analyze(
         str | None, Option("--analyzers", metavar="NAMES", help="Such as 'cka,rsa' [default: all that can run on what is given].")
     ] = None,
     rows: Annotated[
-        int | None, Option("--rows", metavar="N", help="Rows of train, and of validation, that are drawn [default: 2000].")
+        int | None, Option("--rows", parser=whole, metavar="N", help="Rows of train, and of validation, that are drawn [default: 2000].")
     ] = None,
     task: Task = None,
     metric: Metric = None,

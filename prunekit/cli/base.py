@@ -6,6 +6,8 @@ Exit codes: 0 done; 1 a constraint that cannot be met; 2 a mistake in what was a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,10 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own) and return the exit code; unexpected errors keep their traceback."""
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
+        code = int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except PrunekitError as error:
         _complain(str(error))
         return error.exit_code
+    except OSError as error:
+        _complain(_system(error))
+        return 2
+    except MemoryError:
+        _complain("There is not enough memory for this model and these data.")
+        return 2
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "prunekit"
         _complain(f"{error.format_message().rstrip('.')}. See '{command} --help'.")
@@ -57,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _system(error: OSError) -> str:
+    """What the system refused, which nothing that was asked says more of: a closed pipe, a full disk, a directory that went away."""
+    if error.filename is None:
+        # What is printed is all that has no name. Python would flush it once more, and fail once more, on its way out.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"The output cannot be printed: {error.strerror or error}."
+    return f"{error.strerror or error}: {str(error.filename)[:200]!r}."
 
 
 def _complain(message: str) -> None:

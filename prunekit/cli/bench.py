@@ -10,8 +10,9 @@ import typer
 from typer import Argument, Option
 
 from prunekit.cli.base import app
-from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens
+from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens, number, whole
 from prunekit.errors import OutputError, ParameterError
+from prunekit.reading import place_fault
 
 if TYPE_CHECKING:
     from prunekit.measure.results import Benchmark
@@ -42,13 +43,22 @@ def bench(
     label: Label = None,
     tokens: Tokens = None,
     tags: Tags = None,
-    max_length: Annotated[int, Option("--max-length", metavar="N", help="Tokens after which a row of the data is cut.")] = 128,
-    threads: Annotated[int, Option("--threads", metavar="N", help="Processor threads of each candidate.")] = 1,
+    max_length: Annotated[
+        int | None,
+        Option(
+            "--max-length",
+            parser=whole,
+            metavar="N",
+            help="Tokens after which a row of the data is cut [default: 128, or the models' positions where they are fewer].",
+        ),
+    ] = None,
+    threads: Annotated[int, Option("--threads", parser=whole, metavar="N", help="Processor threads of each candidate.")] = 1,
     max_regression: Annotated[
         str | None, Option("--max-regression", metavar="PERCENT", help="Growth against the baseline that is allowed; more is exit code 1.")
     ] = None,
     min_speedup: Annotated[
-        float | None, Option("--min-speedup", metavar="RATIO", help="Times as fast as the baseline; less, or unsure, is exit code 1.")
+        float | None,
+        Option("--min-speedup", parser=number, metavar="RATIO", help="Times as fast as the baseline; less, or unsure, is exit code 1."),
     ] = None,
     gate: Annotated[
         str | None,
@@ -58,8 +68,10 @@ def bench(
         str | None,
         Option("--against", metavar="NAMES", help="Also the model that MODEL came from: dense, dense-int8 or a backend, with commas."),
     ] = None,
-    time_budget: Annotated[float, Option("--time-budget", metavar="SECONDS", help="Time for all comparisons together.")] = 60.0,
-    seed: Annotated[int, Option("--seed", metavar="N", help="Seed of the batches and of the bootstrap.")] = 0,
+    time_budget: Annotated[
+        float, Option("--time-budget", parser=number, metavar="SECONDS", help="Time for all comparisons together.")
+    ] = 60.0,
+    seed: Annotated[int, Option("--seed", parser=whole, metavar="N", help="Seed of the batches and of the bootstrap.")] = 0,
     json: Annotated[Path | None, Option("--json", metavar="FILE", help="Everything, raw times included.")] = None,
     csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="A line for each model and comparison.")] = None,
     markdown: Annotated[Path | None, Option("--markdown", metavar="FILE", help="The tables.")] = None,
@@ -73,12 +85,14 @@ def bench(
     """
     files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
     for name, path in files.items():
-        _check_file(name, path)
+        _check_file(name, path, [*models, baseline or ""])
+    _check_apart(files)
+    _check_summary()
     sizes = _numbers("batch", batch)
     lengths: Literal["data"] | list[int] | None = None
     if length is not None:
         lengths = "data" if length == "data" else _numbers("length", length)
-    given: dict[str, Any] = {} if gate is None else {"checks": _names(gate)}
+    given: dict[str, Any] = {} if gate is None else {"checks": _names("gate", gate)}
     allowed = None if max_regression is None else _percent(max_regression)
 
     from prunekit.measure.bench import bench as run
@@ -86,7 +100,7 @@ def bench(
     found = run(
         *models,
         baseline=baseline,
-        backends=None if backend is None else _names(backend),
+        backends=None if backend is None else _names("backend", backend),
         device=device,  # type: ignore[arg-type]  # it is checked there
         batch_sizes=sizes,
         lengths=lengths,
@@ -96,7 +110,7 @@ def bench(
         threads=threads,
         max_regression=allowed,
         min_speedup=min_speedup,
-        against=() if against is None else _names(against),
+        against=() if against is None else _names("against", against),
         time_budget=time_budget,
         seed=seed,
         **given,
@@ -107,27 +121,64 @@ def bench(
         raise typer.Exit(1)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ParameterError(option, "bench", "names with commas between them", text)
+    return names
 
 
 def _numbers(name: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in _names(text)]
-    except ValueError:
+        return [whole(part.strip()) for part in text.split(",")]
+    except typer.BadParameter:
         raise ParameterError(name, "bench", "whole numbers with commas between them", text) from None
 
 
 def _percent(text: str) -> float:
     try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
+        return number(text.removesuffix("%")) / 100 if text.endswith("%") else number(text)
+    except typer.BadParameter:
         raise ParameterError("max_regression", "bench", "a percentage such as 10%", text) from None
 
 
-def _check_file(name: str, path: Path | None) -> None:
+def _check_apart(files: dict[str, Path | None]) -> None:
+    seen: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is not None:
+            other = seen.setdefault(path.resolve(), name)
+            if other != name:
+                raise ParameterError(name, "bench", f"another file than that of {other}", str(path))
+
+
+def _check_summary() -> None:
+    """The job's summary is written to last; a place that takes no text is refused before anything is timed."""
+    summary = os.environ.get(_SUMMARY)
+    if not summary:
+        return
+    fault = place_fault(summary)
+    if fault is None and _writable(Path(summary)):
+        return
+    raise ParameterError(_SUMMARY, "the environment", "a file that can be written", summary, f"({fault})" if fault else "Unset it.")
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file may be written there, new or over another."""
+    parent = path.resolve().parent
+    return not path.is_dir() and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
+
+
+def _check_file(name: str, path: Path | None, models: list[str]) -> None:
     """Before anything is timed: a place that cannot be written would lose it all."""
-    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir() or not os.access(path.resolve().parent, os.W_OK)):
+    if path is None:
+        return
+    fault = place_fault(path)
+    if fault is not None:
+        raise ParameterError(name, "bench", "a path that can exist", str(path), f"({fault})")
+    named = (Path(model.split("=")[-1].split(":")[-1]) for model in models if model.endswith(path.name))
+    if path.exists() and any(model.resolve() == path.resolve() for model in named):
+        raise ParameterError(name, "bench", "another file than a model", str(path))
+    if not _writable(path) or not os.access(path.resolve().parent, os.W_OK):
         raise ParameterError(name, "bench", "a file in a directory that exists and can be written", str(path))
 
 
@@ -144,8 +195,11 @@ def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
             part.unlink(missing_ok=True)
             raise OutputError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from None
     if summary := os.environ.get(_SUMMARY):
-        with open(summary, "a", encoding="utf-8") as file:
-            file.write(to_markdown(found))
+        try:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(to_markdown(found))
+        except OSError as error:
+            raise OutputError(f"The file {summary!r} of {_SUMMARY} cannot be written: {error.strerror or error}.") from None
 
 
 def _print(found: Benchmark, quiet: bool) -> None:

@@ -9,7 +9,21 @@ from typing import Annotated
 from typer import Argument, Option
 
 from prunekit.cli.base import app
-from prunekit.cli.options import DataConfig, Label, Metric, Out, Overwrite, Quiet, Revision, Tags, TextColumn, TextPair, Tokens, Trust
+from prunekit.cli.options import (
+    DataConfig,
+    Label,
+    Metric,
+    Out,
+    Overwrite,
+    Quiet,
+    Revision,
+    Tags,
+    TextColumn,
+    TextPair,
+    Tokens,
+    Trust,
+    whole,
+)
 
 
 @app.command()
@@ -20,7 +34,7 @@ def export(
         str,
         Option("--dtype", metavar="NAME", help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].", show_default=False),
     ] = "fp32",
-    opset: Annotated[int | None, Option("--opset", metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
+    opset: Annotated[int | None, Option("--opset", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
     optimize: Annotated[
         str | None,
         Option(
@@ -44,9 +58,10 @@ def export(
     tags: Tags = None,
     data_config: DataConfig = None,
     metric: Metric = None,
-    seed: Annotated[int, Option("--seed", metavar="N", help="Seed of the rows that are drawn.")] = 0,
+    seed: Annotated[int, Option("--seed", parser=whole, metavar="N", help="Seed of the rows that are drawn.")] = 0,
     max_length: Annotated[
-        int | None, Option("--max-length", metavar="N", help="Longest row that the file must take, in tokens [default: the model's].")
+        int | None,
+        Option("--max-length", parser=whole, metavar="N", help="Longest row that the file must take, in tokens [default: the model's]."),
     ] = None,
     pooling: Annotated[
         str | None,
@@ -81,7 +96,7 @@ def export(
         },
         seed=seed,
         max_length=max_length,
-        pooling=pooling,
+        pooling=pooling,  # type: ignore[arg-type]
         revision=revision,
         trust_remote_code=bool(trust_remote_code),
         overwrite=overwrite,

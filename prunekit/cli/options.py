@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
+
+
+def whole(text: str | int) -> int:
+    """A whole number, in digits alone: `int` would read 1_0 as 10, and the digits of any script."""
+    if isinstance(text, int):  # an option's default
+        return text
+    if _WHOLE.fullmatch(text) is None:
+        raise BadParameter(f"{text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def number(text: str | float) -> float:
+    """A finite number, in digits alone."""
+    if isinstance(text, float):
+        return text
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+        raise BadParameter(f"{text[:40]!r} is not a number")
+    return float(text)
+
 
 # Every option's default is None, "not given", so that a recipe's value is only replaced by one that was given;
 # the defaults themselves are the Recipe's.
@@ -29,7 +53,12 @@ Speedup = Annotated[
 ]
 Batch = Annotated[
     int | None,
-    Option("--batch", metavar="N", help="Rows in a batch at which a budget of latency must hold besides one row [default: one row alone]."),
+    Option(
+        "--batch",
+        parser=whole,
+        metavar="N",
+        help="Rows in a batch at which a budget of latency must hold besides one row [default: one row alone].",
+    ),
 ]
 Frontier = Annotated[
     bool | None, Option("--frontier", help="Also make and measure slim models of several speeds, to choose from.", show_default=False)
@@ -42,7 +71,7 @@ Vocabulary = Annotated[
 ]
 Uniform = Annotated[bool | None, Option("--uniform", help="Leave all blocks with equally many heads and FFN neurons.", show_default=False)]
 MultipleOf = Annotated[
-    int | None, Option("--multiple-of", metavar="N", help="8, 16 or 32: round FFN widths to a multiple of it [default: 1].")
+    int | None, Option("--multiple-of", parser=whole, metavar="N", help="8, 16 or 32: round FFN widths to a multiple of it [default: 1].")
 ]
 PlanFile = Annotated[Path, Option("--plan", metavar="FILE", help="The plan to carry out.")]
 ApplyData = Annotated[
@@ -118,13 +147,24 @@ Threshold = Annotated[
     float | None,
     Option(
         "--threshold",
+        parser=number,
         metavar="NUMBER",
         help="Correlation distance below which neurons are one cluster, 0 to 1 [default: 0.3 for dalvi2020, no clusters for prunekit].",
     ),
 ]
-MaxLength = Annotated[int | None, Option("--max-length", metavar="N", help="Tokens after which an input is cut [default: 128].")]
-Seed = Annotated[int | None, Option("--seed", metavar="N", help="Seed of everything that is drawn [default: 0].")]
-Threads = Annotated[int | None, Option("--threads", metavar="N", help="Processor threads with which latency is measured [default: 1].")]
+MaxLength = Annotated[
+    int | None,
+    Option(
+        "--max-length",
+        parser=whole,
+        metavar="N",
+        help="Tokens after which an input is cut [default: 128, or the model's positions where they are fewer].",
+    ),
+]
+Seed = Annotated[int | None, Option("--seed", parser=whole, metavar="N", help="Seed of everything that is drawn [default: 0].")]
+Threads = Annotated[
+    int | None, Option("--threads", parser=whole, metavar="N", help="Processor threads with which latency is measured [default: 1].")
+]
 Revision = Annotated[str | None, Option("--revision", metavar="NAME", help="Branch, tag or commit of a hub model.")]
 Trust = Annotated[bool | None, Option("--trust-remote-code", help="Run code that comes with the model.", show_default=False)]
 RecipeFile = Annotated[

@@ -31,7 +31,7 @@ _MARKS = {
     EXPORT: {"version", "head", "parity"},
     "analysis.json": {"version", "model", "analyzers"},
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # safetensors and onnx wrap what the system said in errors of their own.
 _FULL_TEXT = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -209,7 +209,7 @@ class ArtefactWriter:
         cause = error.__cause__ if isinstance(error, PrunekitError) else error
         if isinstance(cause, OSError):
             ours = cause.filename is not None and str(cause.filename).startswith(str(self._folder))
-            if cause.errno in _FULL or (ours and cause.errno in _DENIED):
+            if cause.errno in FULL or (ours and cause.errno in _DENIED):
                 return self._failed(cause)
         for text in _FULL_TEXT:
             if text in str(error):

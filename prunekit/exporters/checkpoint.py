@@ -15,14 +15,22 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunekit.arch import SPECS
+from prunekit.arch.config import SIZES, check_config, read_config
 from prunekit.arch.view import ModelView, Reader, find
-from prunekit.errors import ModelError, OutputError, PlanError, UnsupportedError
+from prunekit.arguments import Place, checked
+from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError, UnsupportedError
 from prunekit.plan import Plan
+from prunekit.plan_ops import slim_source
+from prunekit.reading import ReadError, check_regular
 from prunekit.transforms.apply import DENSE, apply
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
 
 PLAN, CONFIG, STOCK, PRUNED = "plan.json", "config.json", "model.safetensors", "pruned.safetensors"
+# What transformers' constructors raise on a config that they were not made for.
+_REFUSED = (
+    StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError, MemoryError,
+)  # fmt: skip
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
@@ -85,7 +93,7 @@ def is_stock(model: nn.Module) -> bool:
         return False
     try:
         stock = _build(_plain_config(model.config))
-    except (StrictDataclassError, ValueError, KeyError, IndexError, ZeroDivisionError, TypeError):
+    except _REFUSED:
         # The config's own checks refuse the sizes.
         return False
     ours, theirs = dict(model.named_modules()), dict(stock.named_modules())
@@ -167,7 +175,8 @@ def _sort_metadata(weights: Path) -> None:
         file.write(text.ljust(size))
 
 
-def load(path: str | Path) -> nn.Module:
+@checked("load")
+def load(path: Place) -> nn.Module:
     """Read a slim model that `save_checkpoint` wrote; difference 0.
 
     Parameters
@@ -187,7 +196,7 @@ def load(path: str | Path) -> nn.Module:
     ModelError
         If the config or the weights are missing or broken.
     """
-    directory = Path(path)
+    directory = Path(path).expanduser()
     if not (directory / PLAN).is_file():
         raise PlanError(f"There is no {PLAN} in {str(directory)!r}; load it with from_pretrained if prunekit did not write it.")
     plan = Plan.load(directory / PLAN)
@@ -195,20 +204,20 @@ def load(path: str | Path) -> nn.Module:
     if weights is None:
         raise ModelError(f"There is neither {PRUNED} nor {STOCK} in {str(directory)!r}.")
     state = _read(weights, plan)
-    fields = _fields(directory / CONFIG)
+    shown = repr(str(directory / CONFIG))
+    fields = read_config(directory / CONFIG, shown)
     dense = fields.pop(DENSE, None)
-    if weights.name == STOCK:
-        model: nn.Module = _build(_config_of(fields))
-        _drop_pooler(model, state)
-    elif dense is None:
-        raise ModelError(f"{str(directory / CONFIG)!r} has no {DENSE!r}, from which {PRUNED} is rebuilt.")
-    else:
-        whole = _build(_config_of(dense))
-        if plan.readout is None:
-            _drop_pooler(whole, state)
-        model = apply(whole, plan)
-        for config in configs(model):
-            _relabel(config, fields)
+    check_config(fields, shown, whole=False)
+    if weights.name != STOCK and dense is None:
+        raise ModelError(f"{shown} has no {DENSE!r}, from which {PRUNED} is rebuilt.")
+    if weights.name != STOCK:
+        check_config(dense, f"{DENSE!r} in {shown}")
+    try:
+        model = _rebuilt(plan, fields, None if weights.name == STOCK else dense, state)
+    except PrunekitError:
+        raise
+    except _REFUSED as error:
+        raise ModelError(f"{shown} describes no model: {' '.join(str(error).split())[:200] or type(error).__name__}.") from None
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
@@ -218,27 +227,44 @@ def load(path: str | Path) -> nn.Module:
     return model.eval()
 
 
+def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, state: dict[str, torch.Tensor]) -> nn.Module:
+    """The model without its weights; `dense` is None where the stock class expresses it."""
+    if dense is None:
+        model: nn.Module = _build(_config_of(fields))
+        _drop_pooler(model, state)
+        found, wanted = ModelView.of(model).source, slim_source(plan)
+        for name, ours in found:
+            if ours != getattr(wanted, name):
+                raise PlanError(f"The plan leaves {name} = {getattr(wanted, name)}; the config beside it has {name} = {ours}.")
+        return model
+    whole = _build(_config_of(dense))
+    if plan.readout is None:
+        _drop_pooler(whole, state)
+    model = apply(whole, plan)
+    # Others read the sizes in the config itself, and must find those of the model.
+    made: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
+    for name in (*SIZES, "hidden_act", "model_type"):
+        if name in fields and fields[name] != made.get(name):
+            raise ModelError(
+                f"The config says {name} = {str(fields[name])[:40]!r}; plan and dense config make {str(made.get(name))[:40]!r}."
+            )
+    for config in configs(model):
+        _relabel(config, fields)
+    return model
+
+
 def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
     try:
+        check_regular(weights)
         with safe_open(weights, framework="pt") as file:
             digest = (file.metadata() or {}).get("plan")
         # Copies, for a mapped file is not aligned as memory is, and some kernels then round differently.
         state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ReadError) as error:
         raise ModelError(f"{str(weights)!r} cannot be read: {error}") from None
     if digest != plan.digest:
         raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")
     return state
-
-
-def _fields(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise ModelError(f"{str(path)!r} must hold a JSON object.")
-    return fields
 
 
 def _relabel(config: object, fields: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from prunekit.arch import SPECS
 from prunekit.arch.view import ModelView, cls_positions, last_positions
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
+from prunekit.limits import CONFIG_BYTES
+from prunekit.reading import ReadError, read_json
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
@@ -94,9 +95,9 @@ def _stated(folder: Path) -> Embedding:
 
 def _json(path: Path) -> object:
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
+        found: object = read_json(path, CONFIG_BYTES)
+    except ReadError as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {error}.") from None
     return found
 
 

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from prunekit import __version__
-from prunekit.data.load import check_columns
+from prunekit.arguments import Place, Seed, checked
+from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
@@ -120,20 +121,21 @@ class Exported:
     report: ExportReport
 
 
+@checked("export")
 def export(
-    model: str | Path,
-    out: str | Path = "prunekit-out",
+    model: Place,
+    out: Place = "prunekit-out",
     *,
     dtype: Dtype = "fp32",
     opset: int = OPSET,
     optimize: Level | None = None,
     device: Device = "cpu",
     triton: bool = False,
-    data: str | Path | None = None,
-    columns: Mapping[str, str | None] | None = None,
-    seed: int = 0,
+    data: Place | None = None,
+    columns: Mapping[Column, str | None] | None = None,
+    seed: Seed = 0,
     max_length: int | None = None,
-    pooling: str | None = None,
+    pooling: Literal["mean", "cls", "last"] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
@@ -196,7 +198,7 @@ def export(
     """
     level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
     _check(dtype, level, device, opset, data)
-    check_columns(columns or {}, "export")
+    check_columns(columns or {}, data, of="export")
     check_output(out, overwrite, of="export")
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
@@ -216,9 +218,6 @@ def export(
 
 def _check(dtype: str, level: str, device: str, opset: int, data: object) -> None:
     """What is wrong with the options is said before anything is loaded."""
-    for name, value, known in (("dtype", dtype, Dtype), ("optimize", level, Level), ("device", device, Device)):
-        if value not in get_args(known):
-            raise ParameterError(name, "export", f"one of {', '.join(get_args(known))}", value)
     check_opset(opset, of="export")
     if dtype == "int8-static" and data is None:
         must = "given for int8-static, whose ranges come from rows of its train split"

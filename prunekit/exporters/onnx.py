@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunekit import __version__
-from prunekit.arch import SPECS
+from prunekit.arch.config import positions_of
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.passes import Level, optimize
 from prunekit.exporters.tracing import evaluating, traceable
@@ -392,10 +392,5 @@ def sample_space(config: Any, *, pad_id: int | None = None, padding_side: Litera
     padding_side : {"right", "left"}
     """
     pad = max(0, getattr(config, "pad_token_id", None) or 0) if pad_id is None else pad_id
-    # XLNet says -1 where there is no limit.
-    length = max(getattr(config, "max_position_embeddings", None) or 0, 0) or 512
-    spec = SPECS.get(getattr(config, "model_type", ""))
-    if spec is None or spec.pad_positions:
-        # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
-        length -= pad + 1
-    return InputSpace(config.vocab_size, pad, padding_side, max(1, length), max(1, getattr(config, "type_vocab_size", 1) or 1))
+    length = positions_of(config, pad) or 512
+    return InputSpace(config.vocab_size, pad, padding_side, length, max(1, getattr(config, "type_vocab_size", 1) or 1))

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.load import class_names, expected_labels
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
+from prunekit.data.options import Column
 from prunekit.data.order import check_order
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
@@ -100,7 +101,7 @@ class Judge:
         return fidelity(got, want)
 
 
-def judge_of(source: Source, data: str | Path, columns: Mapping[str, str | None], *, seed: int) -> Judge:
+def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | None], *, seed: int) -> Judge:
     """Read a task's data for a model.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from prunekit.arch.config import check_tokenizer_files
 from prunekit.arch.load import agree, load_model, load_tokenizer, quiet
 from prunekit.arch.view import ModelView, Reader
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
@@ -113,7 +114,7 @@ def load_source(
         raise ParameterError("pooling", "export", "left out for a model with a head, which has its own", pooling)
     side: Literal["left", "right"] = "left" if tokenizer.padding_side == "left" else "right"
     space = sample_space(view.config, pad_id=tokenizer.pad_token_id, padding_side=side)
-    longest = min(space.max_length, tokenizer.model_max_length)
+    longest = int(min(space.max_length, tokenizer.model_max_length))
     if max_length is not None and not 1 <= max_length <= space.max_length:
         raise ParameterError("max_length", "export", f"1 to {space.max_length}, the longest row that the model takes", max_length)
     space = replace(space, max_length=max_length or longest)
@@ -147,5 +148,6 @@ def head_of(model: nn.Module) -> Head:
 def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
         raise ModelError(f"The model directory {name!r} has no tokenizer: tokenizer.json must be there.")
+    check_tokenizer_files(folder, f"The model directory {name!r}")
     with quiet():
         return load_tokenizer(name, str(folder), {"local_files_only": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +11,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.data.load import check_columns
+from prunekit.arguments import NotEmpty, Place, Seed, Within, checked
+from prunekit.data.options import Column, check_columns
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.limits import BATCH_TOKENS, POSITIONS, THREADS
+from prunekit.limits import SECONDS as LONGEST
 from prunekit.measure.against import rivals
 from prunekit.measure.backends.base import Runner
 from prunekit.measure.candidates import Candidate, parse, prepare, told_apart
 from prunekit.measure.counts import bytes_of, macs_of, params_of, read_graph, vocabulary_size, weights_of
 from prunekit.measure.gate import CHECKS, Gate
-from prunekit.measure.inputs import Case, check_sizes, data_cases, fixed_case, row_of
+from prunekit.measure.inputs import Case, check_positions, check_sizes, data_cases, fixed_case, row_of, usual_lengths
 from prunekit.measure.latency import compare, narrow, stopwatch, warm_up
 from prunekit.measure.memory import peak_bytes
 from prunekit.measure.records import Comparison, environment
@@ -33,24 +37,25 @@ SECONDS = 60.0
 _ROUNDS = 20  # a bootstrap of fewer is too sure of itself
 
 
+@checked("bench")
 def bench(
-    *models: str | Path,
-    baseline: str | Path | None = None,
-    backends: Sequence[str] | None = None,
+    *models: Place,
+    baseline: Place | None = None,
+    backends: Annotated[Sequence[str], NotEmpty()] | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
-    batch_sizes: Sequence[int] = (1,),
-    lengths: Sequence[int] | Literal["data"] | None = None,
-    data: str | Path | None = None,
-    columns: Mapping[str, str | None] | None = None,
-    max_length: int = 128,
-    threads: int = 1,
+    batch_sizes: Annotated[Sequence[int], NotEmpty()] = (1,),
+    lengths: Annotated[Sequence[int], NotEmpty()] | Literal["data"] | None = None,
+    data: Place | None = None,
+    columns: Mapping[Column, str | None] | None = None,
+    max_length: Annotated[int, Within(4, POSITIONS)] | None = None,
+    threads: Annotated[int, Within(1, THREADS)] = 1,
     max_regression: float | None = None,
     min_speedup: float | None = None,
-    checks: Sequence[str] = CHECKS,
+    checks: Annotated[Sequence[str], NotEmpty()] = CHECKS,
     against: Sequence[str] = (),
-    time_budget: float = SECONDS,
+    time_budget: Annotated[float, Within(1e-6, LONGEST)] = SECONDS,
     memory: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Benchmark:
     """Time models side by side.
 
@@ -73,8 +78,8 @@ def bench(
         As `prunekit.data.load.load_data` reads it; its test split is used.
     columns : mapping, optional
         `load_data`'s parameters that name columns.
-    max_length : int
-        Tokens after which a row of the data is cut.
+    max_length : int, optional
+        Tokens after which a row of the data is cut; default: 128, or as many as the models have positions where that is less.
     threads : int
         Processor threads of each candidate.
     max_regression, min_speedup, checks
@@ -104,15 +109,15 @@ def bench(
     """
     gate = Gate(max_regression, min_speedup, tuple(checks))
     check_sizes("batch", batch_sizes)
-    check_columns(columns or {}, "bench")
-    if threads < 1:
-        raise ParameterError("threads", "bench", "at least 1", threads)
-    if not time_budget > 0:
-        raise ParameterError("time_budget", "bench", "more than 0 seconds", time_budget)
+    check_columns(columns or {}, data, of="bench")
+    if lengths is not None and lengths != "data":
+        check_sizes("length", lengths)
+        _check_lengths(batch_sizes, lengths, data)
     candidates, base = _candidates(models, baseline, backends, device)
     if len(candidates) + len(against) < 2 and (max_regression is not None or min_speedup is not None):
         raise ParameterError("baseline", "bench", "given where one model is gated", "nothing")
-    lengths = lengths or ("data" if data is not None else LENGTHS)
+    if lengths is None and data is not None:
+        lengths = "data"
     if lengths == "data" and data is None:
         raise ParameterError("data", "bench", "given for the data's own lengths", "nothing", "Give --data, or --length 128.")
     with tempfile.TemporaryDirectory(prefix="prunekit-") as scratch:
@@ -123,7 +128,8 @@ def bench(
             assert data is not None
             cases = data_cases(ready, batch_sizes, data, baseline=base, max_length=max_length, seed=seed, columns=columns or {})
         else:
-            check_sizes("length", lengths)
+            lengths = usual_lengths(ready, LENGTHS) if lengths is None else lengths
+            check_positions(ready, lengths)
             cases = [fixed_case(ready, size, length, seed=seed) for size in batch_sizes for length in lengths]
         table = _Table(ready, base, threads, cases[0].batches)
         costs = _costs(ready, table, cases, threads, memory)
@@ -133,6 +139,15 @@ def bench(
     verdicts = gate.verdicts(next(cost for cost in costs if cost.name == base), costs, labels, comparisons)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Benchmark(VERSION, base, now, tuple(costs), labels, tuple(comparisons), verdicts, environment())
+
+
+def _check_lengths(batch_sizes: Sequence[int], lengths: Sequence[int], data: Place | None) -> None:
+    if data is not None:
+        must = "left out where lengths are named: rows of random tokens are timed, not those of the data"
+        raise ParameterError("data", "bench", must, os.fspath(data), "Leave out --length, or say --length data.")
+    if max(batch_sizes) * max(lengths) > BATCH_TOKENS:
+        must = f"such that a batch has at most {BATCH_TOKENS:,} tokens"
+        raise ParameterError("batch", "bench", must, f"{max(batch_sizes):,} rows of {max(lengths):,}")
 
 
 def _candidates(

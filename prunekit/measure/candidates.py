@@ -163,4 +163,5 @@ def _check_inputs(path: Path) -> None:
     stored = {tensor.name for tensor in graph.initializer}
     unknown = [value.name for value in graph.input if value.name not in (*INPUTS, *stored)]
     if unknown:
-        raise ModelError(f"The ONNX file {str(path)!r} takes {', '.join(unknown)}; what can be timed takes some of {', '.join(INPUTS)}.")
+        shown = ", ".join(ascii(name[:40])[1:-1] for name in unknown[:3])
+        raise ModelError(f"The ONNX file {str(path)!r} takes {shown}; what can be timed takes some of {', '.join(INPUTS)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from prunekit.arch.config import read_config, stored_elements
 from prunekit.errors import ModelError
+from prunekit.limits import ONNX_BYTES, VOCABULARY
 from prunekit.measure.backends.base import Source
 from prunekit.measure.profile import NodeRun, profile
+from prunekit.reading import ReadError, check_regular
 
 Shape = tuple[int, ...]
 
@@ -38,11 +40,15 @@ def read_graph(path: Path) -> onnx.ModelProto:
         A file that is none.
     """
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (OSError, DecodeError) as error:
+        check_regular(path, ONNX_BYTES)
+        # By its name alone onnx would read a .json or a .txt as another format.
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except (ReadError, OSError, DecodeError) as error:
         raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     if not model.graph.node:
         raise ModelError(f"The file {str(path)!r} is no ONNX model: it has no nodes.")
+    if any(size < 0 for tensor in model.graph.initializer for size in tensor.dims):
+        raise ModelError(f"The file {str(path)!r} is no ONNX model: a weight has a negative size.")
     return model
 
 
@@ -61,14 +67,7 @@ def bytes_of(path: Path, model: onnx.ModelProto) -> int:
 
 def weights_of(folder: Path) -> tuple[int, int]:
     """(parameters, bytes) of a checkpoint's safetensors, from their headers."""
-    from safetensors import safe_open
-
-    params = size = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        size += file.stat().st_size
-        with safe_open(str(file), framework="np") as tensors:
-            params += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return params, size
+    return stored_elements(folder)
 
 
 def vocabulary_size(source: Source) -> int:
@@ -80,11 +79,8 @@ def vocabulary_size(source: Source) -> int:
         Where neither says so.
     """
     if source.folder is not None:
-        try:
-            fields = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"The model {str(source.path)!r} has a config.json that cannot be read: {error}") from None
-        if isinstance(fields, dict) and isinstance(fields.get("vocab_size"), int):
+        fields = read_config(source.folder / "config.json", f"The model {str(source.path)!r} has a config.json that")
+        if isinstance(fields.get("vocab_size"), int) and 1 <= fields["vocab_size"] <= VOCABULARY:
             return int(fields["vocab_size"])
     if source.onnx is not None:
         graph = read_graph(source.onnx).graph

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunekit.arch.config import check_config, check_tokenizer_files, positions_of, read_config, row_length
+from prunekit.data.options import Column
 from prunekit.errors import ModelError, ParameterError
+from prunekit.limits import BATCH, POSITIONS
 from prunekit.measure.backends.base import Batch
 from prunekit.measure.candidates import Candidate
 from prunekit.measure.counts import vocabulary_size
@@ -74,9 +77,9 @@ def data_cases(
     data: str | Path,
     *,
     baseline: str,
-    max_length: int,
+    max_length: int | None,
     seed: int,
-    columns: Mapping[str, str | None],
+    columns: Mapping[Column, str | None],
 ) -> list[Case]:
     """Rows of the data's test split, each candidate's tokenised by its own tokenizer.
 
@@ -90,8 +93,8 @@ def data_cases(
         As `prunekit.data.load.load_data` reads it.
     baseline : str
         The candidate whose lengths decide which rows make a batch.
-    max_length : int
-        Tokens after which a row is cut.
+    max_length : int or None
+        Tokens after which a row is cut; None: 128, or as many as the candidates have positions where that is less.
     seed : int
     columns : mapping
         `load_data`'s parameters that name columns.
@@ -119,7 +122,7 @@ def data_cases(
 
 
 def encode_for(
-    candidates: Sequence[Candidate], data: str | Path, *, max_length: int, columns: Mapping[str, str | None], split: str = "test"
+    candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[Column, str | None], split: str = "test"
 ) -> dict[str, Encoded]:
     """The rows of a split as each candidate's tokenizer makes them."""
     from prunekit.data.batches import encode
@@ -129,11 +132,12 @@ def encode_for(
     lender = next((folder for folder in folders.values() if folder is not None), None)
     if lender is None:
         raise ModelError(f"No candidate has a tokenizer beside it ({', '.join(_TOKENIZERS)}): give a directory, or --length 128.")
+    longest = row_length(positions_of_all(candidates), max_length, of="bench")
     given: Any = dict(columns)
     found = load_data(str(data), **given)
     rows = found.splits[split]
     made = {
-        folder: encode(rows, _tokenizer(folder), max_length=max_length, per_token=bool(rows.tokens))
+        folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))
         for folder in {own or lender for own in folders.values()}
     }
     return {name: made[folder or lender] for name, folder in folders.items()}
@@ -145,15 +149,40 @@ def _tokenizer_folder(candidate: Candidate) -> Path | None:
 
 
 def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+    from prunekit.arch.load import load_tokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The tokenizer of {str(folder)!r} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
+    check_tokenizer_files(folder, f"The model {str(folder)!r}")
+    return load_tokenizer(str(folder), str(folder), {"local_files_only": True})
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
-    """Refuse sizes below 1, and none at all."""
-    if not values or min(values) < 1:
-        raise ParameterError(name, "bench", "numbers of at least 1", ", ".join(map(str, values)) or "nothing")
+    """Refuse sizes below 1 or above any bound, and none at all."""
+    most = BATCH if name == "batch" else POSITIONS
+    if not values or min(values) < 1 or max(values) > most:
+        shown = ", ".join(map(str, values)) or "nothing"
+        raise ParameterError(name, "bench", f"numbers of at least 1 and at most {most:,}", shown)
+
+
+def positions_of_all(candidates: Sequence[Candidate]) -> int | None:
+    """Tokens of the longest row that every candidate takes, as their configs say; None where none says."""
+    found = []
+    for folder in {candidate.source.folder for candidate in candidates} - {None}:
+        assert folder is not None
+        fields = read_config(folder / "config.json", f"The model {str(folder)!r} has a config.json that")
+        check_config(fields, f"The model {str(folder)!r} has a config.json that", whole=False)
+        found.append(positions_of(fields, max(0, fields.get("pad_token_id") or 0)))
+    return min((most for most in found if most is not None), default=None)
+
+
+def usual_lengths(candidates: Sequence[Candidate], lengths: Sequence[int]) -> list[int]:
+    """Some lengths, none of them longer than every candidate takes."""
+    most = positions_of_all(candidates)
+    return list(dict.fromkeys(length if most is None else min(length, most) for length in lengths))
+
+
+def check_positions(candidates: Sequence[Candidate], lengths: Sequence[int]) -> None:
+    """Refuse rows that are longer than a candidate takes; raises ParameterError."""
+    most = positions_of_all(candidates)
+    if most is not None and max(lengths) > most:
+        must = f"at most {most}, the longest row that every model takes"
+        raise ParameterError("length", "bench", must, max(lengths))

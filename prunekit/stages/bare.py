@@ -96,7 +96,7 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
     with stage("slice"):
         slim = apply(loaded.model, plan)
         tokenizer = loaded.tokenizer if plan.vocabulary is None else shrink_tokenizer(loaded.tokenizer, plan.vocabulary)
-    longest = min(recipe.max_length, space_of(loaded.config, loaded.tokenizer).max_length)
+    longest = loaded.row_length(recipe.max_length, of="apply")
     lengths = np.array(sorted({min(length, longest) for length in LENGTHS}), dtype=np.int64)
     counts = {"dense": count(view, lengths), "slim": count(slim, lengths)}
     return Bare(loaded, view.inputs, slim, plan, tokenizer, counts, lengths)

@@ -47,6 +47,7 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
     with stage("load"):
         loaded = load_dense(recipe)
         view = ModelView.of(loaded.model)
+        longest = loaded.row_length(recipe.max_length)
         names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
         data = load_data(
             rows if rows is not None else recipe.data,
@@ -74,19 +75,18 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
             _name_classes(loaded, task.labels)
         pooling = _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = {
-            name: encode(split, loaded.tokenizer, max_length=recipe.max_length, per_token=task.per_token)
-            for name, split in data.splits.items()
+            name: encode(split, loaded.tokenizer, max_length=longest, per_token=task.per_token) for name, split in data.splits.items()
         }
         cut = sum(split.truncated for split in encoded.values())
         if cut:
-            notes.append(f"{cut} rows were cut at {recipe.max_length} tokens")
+            notes.append(f"{cut} rows were cut at {longest} tokens")
         lost = sum(split.dropped for split in encoded.values())
         if lost:
             notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
     if own_head and task.labels:
         with stage("check labels"):
             notes.append(_check_order(view, encoded, task, recipe.seed))
-    return Inputs(loaded, view, data, encoded, pooling, own_head, tuple(notes))
+    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
 
 
 def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:

@@ -123,16 +123,22 @@ def _check_stored(recipe: Recipe, inputs: Inputs, statistics: Statistics) -> Non
             f"The statistics are of another model, {known.get('model')!r}: its weights are not those of {inputs.loaded.name!r}. "
             "Run prunekit analyze on this one."
         )
-    data = inputs.data.provenance
-    if known["data"]["sha256"] != data["sha256"]:
+    data, then = inputs.data.provenance, known.get("data")
+    then = then if isinstance(then, Mapping) else {}
+    if then.get("sha256") != data["sha256"]:
         raise StatisticsError(
-            f"The statistics are of other data, {known['data']['source']!r}: its rows, labels or splits are not those of "
+            f"The statistics are of other data, {then.get('source')!r}: its rows, labels or splits are not those of "
             f"{data['source']!r} (seed {recipe.seed}). Run prunekit analyze on these, with the same columns and seed."
         )
-    asked = {"pooling": (statistics.pooling, inputs.pooling), "max_length": (known["max_length"], recipe.max_length)}
+    asked = {"pooling": (statistics.pooling, inputs.pooling), "max_length": (known.get("max_length"), inputs.max_length)}
     for name, (then, now) in asked.items():
         if then != now:
             raise StatisticsError(f"The statistics are of other options: {name} was {then!r}, and is {now!r} here. Give the same.")
+    outputs = inputs.data.task.outputs
+    for part in (statistics.train, statistics.validation):
+        ids = part is not None and part.labels.dtype.kind == "i"
+        if statistics.outputs != outputs or (part is not None and ids and not ((part.labels >= 0) & (part.labels < outputs)).all()):
+            raise StatisticsError(f"The statistics have labels outside the task's {outputs} outputs. Run prunekit analyze on these data.")
     if statistics.validation is None:
         raise StatisticsError(
             "The statistics hold no rows of validation, on which neurons are chosen. Run prunekit analyze with 'neurons' among --analyzers."

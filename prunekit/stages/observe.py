@@ -48,12 +48,13 @@ def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Ba
     """Load a second model, and encode the same rows for it."""
     with stage("load base"):
         loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
-        return Base(loaded.name, ModelView.of(loaded.model), _encoded(recipe, inputs, inputs.data.splits, loaded.tokenizer))
+        longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze"))
+        return Base(loaded.name, ModelView.of(loaded.model), _encoded(longest, inputs, inputs.data.splits, loaded.tokenizer))
 
 
-def _encoded(recipe: Recipe, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
+def _encoded(longest: int, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
     per_token = inputs.data.task.per_token
-    return {name: encode(rows, tokenizer, max_length=recipe.max_length, per_token=per_token) for name, rows in splits.items()}
+    return {name: encode(rows, tokenizer, max_length=longest, per_token=per_token) for name, rows in splits.items()}
 
 
 def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
@@ -103,7 +104,7 @@ def observe(
     strange = None
     if outside is not None and base is not None and Need.TOKENS in needs:
         tokenizer = inputs.loaded.tokenizer
-        text = encode(outside, tokenizer, max_length=recipe.max_length, per_token=False)
+        text = encode(outside, tokenizer, max_length=inputs.max_length, per_token=False)
         strange = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
     units, ablations = None, None
     if Need.UNITS in needs:

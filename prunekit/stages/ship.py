@@ -61,7 +61,7 @@ def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, fol
             inputs.data.train,
             text.encoded["validation"],
             text.tokenizer,
-            max_length=recipe.max_length,
+            max_length=inputs.max_length,
             per_token=inputs.data.task.per_token,
             seed=recipe.seed,
         )

@@ -29,7 +29,7 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
     tokenizer = shrink_tokenizer(inputs.loaded.tokenizer, plan.vocabulary)
     splits = {"validation": inputs.data.validation, "test": inputs.data.test}
     per_token = inputs.data.task.per_token
-    encoded = {name: encode(rows, tokenizer, max_length=recipe.max_length, per_token=per_token) for name, rows in splits.items()}
+    encoded = {name: encode(rows, tokenizer, max_length=inputs.max_length, per_token=per_token) for name, rows in splits.items()}
     kept = np.array(plan.vocabulary)
     other = {name: _differing(inputs.encoded[name], found, kept) for name, found in encoded.items()}
     notes = (

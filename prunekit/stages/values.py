@@ -45,6 +45,8 @@ class Inputs:
     ----------
     own_head : bool
         Whether the model came with a head for this task, which is then the dense model's.
+    max_length : int
+        Tokens after which a row is cut.
     """
 
     loaded: LoadedModel
@@ -53,6 +55,7 @@ class Inputs:
     encoded: Mapping[str, Encoded]
     pooling: Pooling
     own_head: bool
+    max_length: int
     notes: tuple[str, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from prunekit.arguments import Place, checked
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
+from prunekit.reading import ReadError, check_regular
 from prunekit.stats.collected import Collected, Pooling
+from prunekit.stats.header import KEY, VERSION, Header
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
-
-VERSION = 2
-_KEY = "prunekit.statistics"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,27 +142,31 @@ class Statistics:
                 f"{name}.labels": np.ascontiguousarray(part.labels),
             }
         try:
-            save_file(tensors, str(path), metadata={_KEY: json.dumps(meta, sort_keys=True)})
+            save_file(tensors, str(path), metadata={KEY: json.dumps(meta, sort_keys=True)})
         except (OSError, SafetensorError) as error:
             raise OutputError(f"The statistics cannot be written to {str(path)!r}: {error}") from None
 
     @classmethod
-    def load(cls, path: str | Path) -> Statistics:
+    @checked("Statistics.load")
+    def load(cls, path: Place) -> Statistics:
         """Read a file of `save`; raises StatisticsError for anything else, a newer version included."""
+        place = os.fspath(path)
         try:
-            with safe_open(str(path), framework="numpy") as file:
-                text = (file.metadata() or {}).get(_KEY)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (OSError, SafetensorError) as error:
-            raise StatisticsError(f"The statistics {str(path)!r} cannot be read: {error}") from None
-        if text is None:
-            raise StatisticsError(f"{str(path)!r} holds no statistics of prunekit.")
-        meta = json.loads(text)
-        if meta["version"] != VERSION:
-            raise StatisticsError(f"{str(path)!r} has version {meta['version']}; this prunekit reads version {VERSION}. Collect again.")
+            check_regular(place)
+            with safe_open(place, framework="numpy") as file:
+                header = Header.of(file.metadata(), {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
+                tensors = {name: file.get_tensor(name) for name in header.tensors}
+        except (OSError, SafetensorError, ReadError) as error:
+            raise StatisticsError(f"The statistics {place!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise StatisticsError(f"The statistics {place!r} cannot be read: {name} holds NaN or infinity.")
         parts = {
-            name: Labelled(Sample(kept["size"], kept["seed"], tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
-            for name, kept in meta["samples"].items()
+            name: Labelled(Sample(kept.size, kept.seed, tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
+            for name, kept in header.samples.items()
         }
-        moments, source = Moments(meta["count"], tensors["mean"], tensors["comoment"]), Source(**meta["source"])
-        return cls(moments, parts["train"], source, meta["outputs"], meta["pooling"], meta["provenance"], parts.get("validation"))
+        for name, part in parts.items():
+            if not (np.diff(part.sample.ids) > 0).all():
+                raise StatisticsError(f"The statistics {place!r} cannot be read: the row numbers of {name} do not increase.")
+        moments = Moments(header.count, tensors["mean"], tensors["comoment"])
+        return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, parts.get("validation"))

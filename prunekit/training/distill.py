@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import torch
@@ -24,12 +24,15 @@ from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
 from transformers.utils import logging
 
+from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView
+from prunekit.arguments import Place, Seed, Within, checked
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
 from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError
+from prunekit.limits import POSITIONS
 from prunekit.plan import Plan
 from prunekit.plan_ops import kept_blocks
 from prunekit.tasks import Task
@@ -97,6 +100,7 @@ _KINDS: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(Rec
 _OUTCOME: type[BaseModel] = create_model("_Outcome", __config__=ConfigDict(strict=True, extra="forbid"), **_KINDS)
 
 
+@checked("recover")
 def recover(
     slim: nn.Module,
     teacher: nn.Module | None,
@@ -107,12 +111,12 @@ def recover(
     validation: Encoded | None = None,
     task: Task | None = None,
     tokenizer: Any | None = None,
-    max_length: int = 128,
+    max_length: Annotated[int, Within(4, POSITIONS)] | None = None,
     freeze: str | None = None,
     learning_rate: float = 2e-4,
-    seed: int = 0,
-    checkpoints: str | Path | None = None,
-    memory: int = 2**31,
+    seed: Seed = 0,
+    checkpoints: Place | None = None,
+    memory: Annotated[int, Within(0, 2**62)] = 2**31,
     progress: Progress | None = None,
 ) -> Recovered:
     """Train a slim model to say what the dense one says.
@@ -136,8 +140,8 @@ def recover(
         Scores validation, and adds the labels of `data` to the loss.
     tokenizer : PreTrainedTokenizerBase, optional
         Needed for texts.
-    max_length : int
-        Tokens after which a text is cut.
+    max_length : int, optional
+        Tokens after which a text is cut; default: 128, or as many as the model has positions where that is less.
     freeze : str, optional
         ``"layers:0-3"``: blocks, in the teacher's numbering, that are not trained; with the lowest one the embeddings are not either.
     learning_rate : float
@@ -164,10 +168,11 @@ def recover(
     DependencyError
         If accelerate is not installed.
     """
-    effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover")
-    _check_kinds(slim, teacher, plan=plan, task=task, validation=validation, checkpoints=checkpoints)
-    _check_numbers(learning_rate, seed, memory)
-    rows, held = _rows_of(data, validation, tokenizer, max_length, seed)
+    effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
+    if not 0 < learning_rate < 1:
+        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
+    positions = positions_of(ModelView.of(slim).config, int(getattr(tokenizer, "pad_token_id", None) or 0))
+    rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
     model = copy.deepcopy(slim).eval()
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
     _check(view, dense, task)
@@ -264,31 +269,6 @@ def _rows_of(
 
 def _pool(data: Encoded, seed: int) -> Encoded:
     return data if len(data) <= POOL else data.draw(POOL, seed)
-
-
-def _check_kinds(slim: object, teacher: object, **rest: object) -> None:
-    if not isinstance(slim, nn.Module):
-        raise ParameterError("slim", "recover", "a model", type(slim).__name__)
-    if not isinstance(teacher, nn.Module | None):
-        raise ParameterError("teacher", "recover", "a model, or None", type(teacher).__name__)
-    kinds: dict[str, tuple[Any, str]] = {
-        "plan": (Plan, "a Plan"),
-        "task": (Task, "a Task"),
-        "validation": (Encoded, "tokenised rows, at least one"),
-        "checkpoints": ((str, Path), "a path"),
-    }
-    for name, value in rest.items():
-        kind, must = kinds[name]
-        if value is not None and (not isinstance(value, kind) or (isinstance(value, Encoded) and not len(value))):
-            raise ParameterError(name, "recover", f"{must}, or left out", value if isinstance(value, str) else type(value).__name__)
-
-
-def _check_numbers(learning_rate: float, seed: int, memory: int) -> None:
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < 1:
-        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
-    for name, value in (("seed", seed), ("memory", memory)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ParameterError(name, "recover", "a whole number, at least 0", value)
 
 
 def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:

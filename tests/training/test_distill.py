@@ -375,7 +375,7 @@ def test_mistakes_are_one_line() -> None:
         again_with(lines.dense("tokens"))
     with pytest.raises(ParameterError, match="The 'teacher' parameter of recover must be given where there is no task"):
         again_with(None)
-    with pytest.raises(ParameterError, match="The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"):
+    with pytest.raises(ParameterError, match="The 'effort' parameter of recover must be 'auto', or a time or a number of epochs above 0"):
         again(effort="0min")
     with pytest.raises(ParameterError, match="The 'freeze' parameter of recover must be blocks of the model"):
         again(freeze="layers:")

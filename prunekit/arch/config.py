@@ -1,0 +1,250 @@
+"""What a model says of itself, as checked values, before a library builds anything from it.
+
+transformers believes a config: a number of layers is a loop, a number of classes a table of names. Here the sizes are held
+against the bounds of `prunekit.limits` and against what the weights' own headers hold. No torch, no transformers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from prunekit.arch import SPECS
+from prunekit.errors import ModelError, ParameterError
+from prunekit.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
+from prunekit.reading import ReadError, check_regular, read_json
+
+#: Tokens after which a row is cut where nobody says, and the model has as many positions.
+LENGTH = 128
+_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+
+_Layers = Annotated[int, Field(ge=0, le=LAYERS)] | None
+_Heads = Annotated[int, Field(ge=0, le=HEADS)] | None
+_Inner = Annotated[int, Field(ge=0, le=WIDTH)] | None
+_Width = Annotated[int, Field(ge=1, le=WIDTH)] | None
+_Positions = Annotated[int, Field(ge=-1, le=POSITIONS)] | None
+_Id = Annotated[int, Field(ge=-1, lt=VOCABULARY)] | None
+_Name = Annotated[str, Field(max_length=200)]
+
+
+class _Fields(BaseModel):
+    """The fields that sizes follow from, by the names that the families have for them; everything else is left to the family."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model_type: Annotated[str, Field(min_length=1, max_length=60)]
+    architectures: Annotated[list[_Name], Field(max_length=16)] | None = None
+    num_hidden_layers: _Layers = None
+    n_layers: _Layers = None
+    n_layer: _Layers = None
+    num_attention_heads: _Heads = None
+    num_key_value_heads: _Heads = None
+    n_heads: _Heads = None
+    n_head: _Heads = None
+    intermediate_size: _Inner = None
+    hidden_dim: _Inner = None
+    n_inner: _Inner = None
+    d_inner: _Inner = None
+    hidden_size: _Width = None
+    embedding_size: _Width = None
+    head_dim: _Width = None
+    dim: _Width = None
+    d_model: _Width = None
+    n_embd: _Width = None
+    vocab_size: Annotated[int, Field(ge=1, le=VOCABULARY)] | None = None
+    type_vocab_size: Annotated[int, Field(ge=0, le=WIDTH)] | None = None
+    max_position_embeddings: _Positions = None
+    n_positions: _Positions = None
+    num_labels: Annotated[int, Field(ge=0, le=CLASSES)] | None = None
+    id2label: Annotated[dict[str, str | int], Field(max_length=CLASSES)] | None = None
+    label2id: Annotated[dict[str, int | str], Field(max_length=CLASSES)] | None = None
+    pad_token_id: _Id = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    dtype: _Name | None = None
+    torch_dtype: _Name | None = None
+
+    def size(self, *names: str) -> int | None:
+        """The first of some fields that is there."""
+        return next((value for name in names if (value := getattr(self, name)) is not None), None)
+
+
+_LAYER_NAMES = ("num_hidden_layers", "n_layers", "n_layer")
+_HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
+_INNER_NAMES = ("intermediate_size", "hidden_dim", "n_inner", "d_inner")
+_WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
+
+
+#: Fields that say how large a model is.
+SIZES = (
+    *_LAYER_NAMES,
+    *_HEAD_NAMES,
+    *_INNER_NAMES,
+    *_WIDTH_NAMES,
+    "embedding_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "n_positions",
+)
+
+
+def check_config(fields: object, where: str, *, whole: bool = True) -> None:
+    """Refuse a config whose sizes are not numbers, or out of bounds.
+
+    Parameters
+    ----------
+    fields : object
+        What config.json holds.
+    where : str
+        What errors call it.
+    whole : bool
+        Whether it is a model's with all its parts; a slim one may have no layers, heads or FFN neurons left.
+
+    Raises
+    ------
+    ModelError
+    """
+    if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+        raise ModelError(f"{where} must hold a JSON object.")
+    if not isinstance(fields.get("model_type"), str):
+        raise ModelError(f"{where} has no model_type.")
+    try:
+        found = _Fields.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part)[:60] for part in first["loc"][:2])
+        raise ModelError(f"{where} cannot be used: {name}: {first['msg']}.") from None
+    if found.id2label is not None and sorted(found.id2label) != sorted(map(str, range(len(found.id2label)))):
+        raise ModelError(f"{where} cannot be used: the keys of id2label are not the numbers from 0 on.")
+    for names in (_LAYER_NAMES, _HEAD_NAMES, _INNER_NAMES) if whole else ():
+        for name in names:
+            if getattr(found, name) == 0:
+                raise ModelError(f"{where} cannot be used: {name} is 0.")
+
+
+def read_config(path: Path, where: str) -> dict[str, Any]:
+    """The object in a config.json, not yet checked; raises ModelError."""
+    try:
+        fields = read_json(path, CONFIG_BYTES)
+    except ReadError as error:
+        raise ModelError(f"{where} cannot be read: {error}.") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{where} must hold a JSON object.")
+    return fields
+
+
+def check_tokenizer_files(folder: Path, where: str) -> None:
+    """Refuse files of a tokenizer that are no JSON objects, or larger than any vocabulary; raises ModelError."""
+    for name in _TOKENIZER:
+        if (folder / name).exists():
+            read_config(folder / name, f"{where} has a tokenizer that cannot be used: {name}")
+    for name in _VOCABULARIES:
+        if (folder / name).exists():
+            try:
+                check_regular(folder / name, VOCABULARY_BYTES)
+            except ReadError as error:
+                raise ModelError(f"{where} has a tokenizer that cannot be used: {name}: {error}.") from None
+
+
+def stored_elements(folder: Path) -> tuple[int, int]:
+    """(numbers, bytes) in a directory's safetensors, from their headers; raises ModelError."""
+    elements = size = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            check_regular(file)
+            with safe_open(str(file), framework="np") as tensors:
+                elements += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except (ReadError, OSError, SafetensorError) as error:
+            raise ModelError(
+                f"The weights {str(file)!r} cannot be loaded from safetensors: {' '.join(str(error).split())[:200]}."
+            ) from None
+        size += file.stat().st_size
+    return elements, size
+
+
+def check_memory(fields: Mapping[str, Any], elements: int, where: str) -> None:
+    """Refuse a model whose config describes more than its weights hold, or whose weights do not fit into memory.
+
+    Parameters
+    ----------
+    fields : mapping
+        What config.json holds, checked.
+    elements : int
+        Numbers in the weights.
+    where : str
+        What errors call the model.
+
+    Raises
+    ------
+    ModelError
+    """
+    config = _Fields.model_validate(dict(fields))
+    layers, hidden = config.size(*_LAYER_NAMES) or 0, config.size(*_WIDTH_NAMES) or 0
+    spec = SPECS.get(config.model_type)
+    stored = 1 if spec is not None and spec.shared_blocks else layers
+    # What every family has: two matrices between hidden and FFN in each block, and a row for each token.
+    least = 2 * stored * hidden * (config.size(*_INNER_NAMES) or 0)
+    least += (config.vocab_size or 0) * min(config.embedding_size or hidden, hidden)
+    if least > elements:
+        raise ModelError(
+            f"The model {where!r} is not complete: its config.json describes at least {least:,} parameters, "
+            f"its safetensors hold {elements:,}."
+        )
+    room = memory()
+    if 4 * elements > room:
+        raise ModelError(
+            f"The model {where!r} takes at least {4 * elements / 1e9:,.1f} GB in float32, this machine has {room / 1e9:,.1f} GB."
+        )
+
+
+def memory() -> int:
+    """Bytes that this process may have: the machine's, or less where a limit is set."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)
+
+
+def positions_of(config: Any, pad: int) -> int | None:
+    """Tokens of the longest row that a model takes, special tokens counted; None where there is no limit.
+
+    Parameters
+    ----------
+    config : PretrainedConfig, or the mapping in a config.json
+    pad : int
+        Id of the padding.
+    """
+
+    def field(name: str) -> Any:
+        return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+    # XLNet says -1 where there is no limit, and GPT-2's JSON has a name of its own.
+    length = field("max_position_embeddings") or field("n_positions") or 0
+    if not isinstance(length, int) or length <= 0:
+        return None
+    spec = SPECS.get(field("model_type") or "")
+    if spec is None or spec.pad_positions:
+        # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
+        length -= pad + 1
+    return max(1, length)
+
+
+def row_length(positions: int | None, asked: int | None, *, of: str) -> int:
+    """Tokens after which a row is cut: as asked, or `LENGTH`, or as many as there are positions where that is less.
+
+    Raises
+    ------
+    ParameterError
+        More than the model has positions.
+    """
+    if asked is None:
+        return LENGTH if positions is None else min(LENGTH, positions)
+    if positions is not None and asked > positions:
+        raise ParameterError("max_length", of, f"at most {positions}, the longest row that the model takes", asked)
+    return asked

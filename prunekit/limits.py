@@ -1,0 +1,31 @@
+"""How large what comes from outside may be. docs/limits.md lists these bounds, and says why each is where it is."""
+
+from __future__ import annotations
+
+# Files, in bytes.
+PLAN_BYTES = 64 * 2**20
+RECIPE_BYTES = 2**16
+CONFIG_BYTES = 8 * 2**20
+VOCABULARY_BYTES = 2**28
+METADATA_BYTES = 16 * 2**20
+ONNX_BYTES = 2**31
+
+#: Brackets inside brackets of a JSON or YAML file.
+DEPTH = 64
+
+# Sizes of a model.
+LAYERS = 1024
+WIDTH = 2**20
+HEADS = 2**12
+VOCABULARY = 2**22
+POSITIONS = 2**20
+CLASSES = 2**16
+
+# Options.
+THREADS = 1024
+BATCH = 2**12
+#: Tokens in one batch of `prunekit bench`, padding counted.
+BATCH_TOKENS = 2**18
+SECONDS = 7 * 24 * 3600
+ROWS = 10**9
+SEEDS = 2**32

@@ -1,0 +1,116 @@
+"""What a file of statistics says of itself, checked before its tensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prunekit.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
+from prunekit.plan import Source
+from prunekit.reading import ReadError, parse_json
+from prunekit.stats.collected import Pooling
+
+VERSION = 2
+KEY = "prunekit.statistics"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Drawn(_Strict):
+    """How a split's rows were drawn: at most `size` of them."""
+
+    size: Annotated[int, Field(ge=1, le=ROWS)]
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)]
+
+
+class Header(_Strict):
+    """The metadata of a file of statistics.
+
+    Attributes
+    ----------
+    version : 2
+    count : int
+        Rows in the moments.
+    source : Source
+        Shape of the model.
+    outputs : int
+        Label columns at the end of the moments.
+    pooling : str
+    samples : mapping
+        {split: how its rows were drawn}; "train" is always there.
+    provenance : mapping
+    """
+
+    version: Literal[2]
+    count: Annotated[int, Field(ge=1, le=ROWS)]
+    source: Source
+    outputs: Annotated[int, Field(ge=1, le=CLASSES)]
+    pooling: Pooling
+    samples: dict[Literal["train", "validation"], Drawn]
+    provenance: dict[str, Any]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that the file must hold."""
+        return ("mean", "comoment", *(f"{split}.{name}" for split in self.samples for name in ("ids", "rows", "labels")))
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str] | None, slices: Mapping[str, Any]) -> Header:
+        """Read and check the header of a safetensors file.
+
+        Parameters
+        ----------
+        metadata : mapping or None
+            Of the file.
+        slices : mapping
+            {name: what `safe_open(...).get_slice` gives} of every tensor in it.
+
+        Raises
+        ------
+        ReadError
+            Metadata that are none of prunekit's, or tensors of other shapes or types than they say.
+        """
+        text = (metadata or {}).get(KEY)
+        if text is None:
+            raise ReadError("it holds no statistics of prunekit")
+        if len(text) > METADATA_BYTES:
+            raise ReadError(f"its metadata have more than {METADATA_BYTES:,} characters")
+        fields = parse_json(text)
+        if not isinstance(fields, dict):
+            raise ReadError("its metadata must be a JSON object")
+        version = fields.get("version")
+        if version != VERSION:
+            raise ReadError(f"it has version {str(version)[:20]}; this prunekit reads version {VERSION}. Collect again")
+        try:
+            found = cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ReadError(f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}") from None
+        found._check(slices)
+        return found
+
+    def _check(self, slices: Mapping[str, Any]) -> None:
+        if "train" not in self.samples:
+            raise ReadError("it holds no rows of train")
+        neurons = (self.source.layers + 1) * self.source.hidden
+        width = neurons + self.outputs
+        wanted: dict[str, tuple[list[int], tuple[str, ...]]] = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}
+        for split in self.samples:
+            rows = slices[f"{split}.ids"].get_shape()[:1] if f"{split}.ids" in slices else []
+            wanted |= {
+                f"{split}.ids": (rows, ("I64",)),
+                f"{split}.rows": ([*rows, neurons], ("F32",)),
+                f"{split}.labels": (rows, ("I64", "F64")),
+            }
+        for name, (shape, kinds) in wanted.items():
+            if name not in slices:
+                raise ReadError(f"the tensor {name} is not there")
+            if slices[name].get_shape() != shape or slices[name].get_dtype() not in kinds or not shape or not shape[0]:
+                raise ReadError(
+                    f"the tensor {name} must be {' or '.join(kinds)} of shape {shape}, "
+                    f"not {slices[name].get_dtype()} of {str(slices[name].get_shape())[:40]}"
+                )
