@@ -122,6 +122,7 @@ def encode_for(
     candidates: Sequence[Candidate], data: str | Path, *, max_length: int, columns: Mapping[str, str | None], split: str = "test"
 ) -> dict[str, Encoded]:
     """The rows of a split as each candidate's tokenizer makes them."""
+    from prunekit.arch.load import load_tokenizer
     from prunekit.data.batches import encode
     from prunekit.data.load import load_data
 
@@ -133,7 +134,7 @@ def encode_for(
     found = load_data(str(data), **given)
     rows = found.splits[split]
     made = {
-        folder: encode(rows, _tokenizer(folder), max_length=max_length, per_token=bool(rows.tokens))
+        folder: encode(rows, load_tokenizer(folder), max_length=max_length, per_token=bool(rows.tokens))
         for folder in {own or lender for own in folders.values()}
     }
     return {name: made[folder or lender] for name, folder in folders.items()}
@@ -142,15 +143,6 @@ def encode_for(
 def _tokenizer_folder(candidate: Candidate) -> Path | None:
     folder = candidate.source.folder
     return folder if folder is not None and any((folder / name).is_file() for name in _TOKENIZERS) else None
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The tokenizer of {str(folder)!r} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
