@@ -80,7 +80,9 @@ def check_attention(name: str, fields: dict[str, Any]) -> None:
     """Refuse an attention that would be fetched: transformers takes the name of a repository with compiled code, too."""
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if fields.get(key) not in ATTENTION:
-            raise ModelError(f"The config of {name!r} asks for the attention {fields[key]!r}; 'eager' and 'sdpa' are allowed. Remove {key!r}.")
+            raise ModelError(
+                f"The config of {name!r} asks for the attention {fields[key]!r}; 'eager' and 'sdpa' are allowed. Remove {key!r}."
+            )
 
 
 def model_class(config: Any) -> type[PreTrainedModel]:

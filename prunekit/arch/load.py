@@ -25,7 +25,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
 from prunekit.errors import ModelError, UnsupportedError

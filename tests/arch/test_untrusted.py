@@ -178,7 +178,9 @@ def test_an_adapter_is_refused(tmp_path: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["pipeline", "Trainer", "set_seed", "AutoModel", "BertTokenizer", "GPT2Model", "os", "__init__", 5, "", None])
+@pytest.mark.parametrize(
+    "name", ["pipeline", "Trainer", "set_seed", "AutoModel", "BertTokenizer", "GPT2Model", "os", "__init__", 5, "", None]
+)
 @pytest.mark.parametrize("case", ["sequence", "uniform"])
 def test_architectures_are_names_of_our_own_list(case: str, name: Any, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(line(case).path, tmp_path / "slim"))
