@@ -25,9 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
-from prunekit.arch import SPECS
 from prunekit.arch.config import check_config, check_memory, check_tokenizer_files, positions_of, read_config, row_length, stored_elements
+from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
 from prunekit.errors import ModelError, UnsupportedError
 from prunekit.limits import VOCABULARY
 from prunekit.reading import place_fault
@@ -35,7 +36,11 @@ from prunekit.reading import place_fault
 _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
 #: Heads that no task of prunekit trains, which are exported all the same.
 _DEPLOYED = {name: AutoModelForQuestionAnswering for name in ("ForQuestionAnswering", "ForQuestionAnsweringSimple")}
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("model.safetensors", _INDEX)
+#: Of a model that is loaded as another one and changed; the other one may be anywhere.
+_ADAPTER = "adapter_config.json"
+_TOKENIZER = "tokenizer_config.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 # What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
@@ -153,9 +158,10 @@ def load_model(
     at = str(folder) if local else name
     with quiet():
         config = _load_config(name, at, place)
+        _check_weights(name, at, place)
         head = _head_of(config, any_head)
         model = _load_weights(name, at, place, config, head)
-        tokenizer = load_tokenizer(name, at, place)
+        tokenizer = _load_tokenizer(name, at, place)
     agree(name, tokenizer, model.config, task_labels, head is not None)
     return LoadedModel(model, tokenizer, model.config, head is not None, head == "ForTokenClassification", name)
 
@@ -170,8 +176,9 @@ def _check_folder(folder: Path) -> None:
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{where} has a config.json without a model_type.")
     check_config(config, f"{where} has a config.json that")
-    _check_type(str(folder), config["model_type"])
+    check_type(str(folder), config["model_type"])
     check_tokenizer_files(folder, where)
+    _check_readable(folder)
     if not any((folder / file).is_file() for file in _WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
             cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
@@ -182,7 +189,40 @@ def _check_folder(folder: Path) -> None:
     check_memory(config, stored_elements(folder)[0], str(folder))
 
 
+def _check_readable(folder: Path) -> None:
+    """Name the file that the user may not read, which the libraries call missing."""
+    for path in (path for name in (*_WEIGHTS, "tokenizer.json", _TOKENIZER) if (path := folder / name).is_file()):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ModelError(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
+
+
+def _fields_of(name: str, at: str, place: dict[str, Any], file: str) -> dict[str, Any] | None:
+    """What a JSON file of a checkpoint holds, from its directory or the hub; None where there is none."""
+    try:
+        quietly = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
+        found = cached_file(at, file, **{key: value for key, value in place.items() if key != "trust_remote_code"}, **quietly)
+    except _BROKEN as error:
+        raise ModelError(f"The {file} of the model {name!r} cannot be read: {_one_line(error)}.") from None
+    return None if found is None else read_config(Path(found), f"The {file} of the model {name!r}")
+
+
+def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
+    """Refuse what would make transformers read other weights than the checkpoint's safetensors: a pickle, or another model."""
+    index = _fields_of(name, at, place, _INDEX)
+    files = {} if index is None else index.get("weight_map")
+    if not isinstance(files, dict):
+        raise ModelError(f"The {_INDEX} of the model {name!r} has no weight_map.")
+    for file in files.values():
+        if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
+            raise ModelError(f"The {_INDEX} of the model {name!r} names {file!r}; only safetensors beside it are read, never a pickle.")
+    if _fields_of(name, at, place, _ADAPTER) is not None:
+        raise ModelError(f"The model {name!r} is an adapter ({_ADAPTER}). Merge it into its base model and save that.")
+
+
 def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
+    check_attention(name, _fields_of(name, at, place, "config.json") or {})
     try:
         # What is in the file, before anything is built from it.
         fields, _ = PretrainedConfig.get_config_dict(at, **place)
@@ -192,14 +232,8 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
         raise
     except _BROKEN as error:
         raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
-    _check_type(name, config.model_type)
+    check_type(name, config.model_type)
     return config
-
-
-def _check_type(name: str, model_type: str) -> None:
-    if model_type not in SPECS:
-        known = ", ".join(sorted(SPECS))
-        raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
 
 
 def _head_of(config: PretrainedConfig, any_head: bool) -> str | None:
@@ -231,8 +265,31 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     return loaded
 
 
-def load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer `at` a place, with arguments for the hub, of a model that the user calls `name`."""
+def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory, without what transformers would say meanwhile.
+
+    Parameters
+    ----------
+    folder : path
+    name : str, optional
+        What the user calls it; default: the directory.
+    trust_remote_code : bool
+        Whether code that comes with it may run.
+
+    Raises
+    ------
+    ModelError
+        None that can be loaded.
+    """
+    at = str(Path(folder).expanduser())
+    with quiet():
+        return _load_tokenizer(name or at, at, {"trust_remote_code": trust_remote_code, "local_files_only": True})
+
+
+def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
+    if not place["trust_remote_code"]:
+        for file in (_TOKENIZER, "config.json"):
+            check_tokenizer_class(name, (_fields_of(name, at, place, file) or {}).get("tokenizer_class"))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(at, **place)
     except Exception as error:

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from prunekit.arch import SPECS
 from prunekit.arch.config import SIZES, check_config, read_config
+from prunekit.arch.known import check_type, config_of, model_class
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.arguments import Place, checked
-from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError, UnsupportedError
+from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.plan import Plan
 from prunekit.plan_ops import slim_source
 from prunekit.reading import ReadError, check_regular
@@ -46,32 +45,16 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 def _build(config: Any) -> Any:
     """The stock model of a config, without weights."""
-    name = (config.architectures or [""])[0]
-    model_class = getattr(transformers, name, None)
-    if model_class is None or config.model_type not in SPECS:
-        raise ModelError(
-            f"The config's 'architectures' must name a class of transformers for a supported model type. Got {name!r} instead."
-        )
+    made = model_class(config)
     with torch.random.fork_rng(devices=[]), _ParametersOnMeta():
-        return model_class(config)
+        return made(config)
 
 
 def _plain_config(config: Any) -> Any:
     """The config without what only prunekit reads."""
     fields = config.to_dict()
     fields.pop(DENSE, None)
-    return _config_of(fields)
-
-
-def _config_of(fields: dict[str, Any]) -> Any:
-    fields = dict(fields)
-    model_type = fields.pop("model_type", None)
-    if model_type not in SPECS:
-        raise UnsupportedError(f"Models of type {model_type!r} are not supported. Supported types: {', '.join(sorted(SPECS))}.")
-    architectures = fields.pop("architectures", None)
-    config: Any = transformers.AutoConfig.for_model(model_type, **fields)
-    config.architectures = architectures
-    return config
+    return config_of(fields)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
@@ -208,6 +191,8 @@ def load(path: Place) -> nn.Module:
     fields = read_config(directory / CONFIG, shown)
     dense = fields.pop(DENSE, None)
     check_config(fields, shown, whole=False)
+    if "model_type" in fields:
+        check_type(str(directory), fields["model_type"])
     if weights.name != STOCK and dense is None:
         raise ModelError(f"{shown} has no {DENSE!r}, from which {PRUNED} is rebuilt.")
     if weights.name != STOCK:
@@ -230,14 +215,14 @@ def load(path: Place) -> nn.Module:
 def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, state: dict[str, torch.Tensor]) -> nn.Module:
     """The model without its weights; `dense` is None where the stock class expresses it."""
     if dense is None:
-        model: nn.Module = _build(_config_of(fields))
+        model: nn.Module = _build(config_of(fields))
         _drop_pooler(model, state)
         found, wanted = ModelView.of(model).source, slim_source(plan)
         for name, ours in found:
             if ours != getattr(wanted, name):
                 raise PlanError(f"The plan leaves {name} = {getattr(wanted, name)}; the config beside it has {name} = {ours}.")
         return model
-    whole = _build(_config_of(dense))
+    whole = _build(config_of(dense))
     if plan.readout is None:
         _drop_pooler(whole, state)
     model = apply(whole, plan)
@@ -256,12 +241,14 @@ def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, s
 def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
     try:
         check_regular(weights)
+        weights.open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(weights, framework="pt") as file:
             digest = (file.metadata() or {}).get("plan")
         # Copies, for a mapped file is not aligned as memory is, and some kernels then round differently.
         state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
     except (SafetensorError, OSError, ReadError) as error:
-        raise ModelError(f"{str(weights)!r} cannot be read: {error}") from None
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ModelError(f"{str(weights)!r} cannot be read: {said}") from None
     if digest != plan.digest:
         raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")
     return state

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import check_tokenizer_files
-from prunekit.arch.load import agree, load_model, load_tokenizer, quiet
+from prunekit.arch.load import agree, load_model, load_tokenizer
 from prunekit.arch.view import ModelView, Reader
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.exporters.checkpoint import PLAN, load
@@ -101,7 +101,7 @@ def load_source(
     folder = Path(name).expanduser()
     plan = None
     if (folder / PLAN).is_file():
-        plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder)
+        plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder, trust_remote_code)
         agree(str(name), tokenizer, ModelView.of(model).config, None, True)
     else:
         loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code, any_head=True)
@@ -145,9 +145,8 @@ def head_of(model: nn.Module) -> Head:
     raise UnsupportedError(f"The head of {name} cannot be exported; a bare encoder and {', '.join(_HEADS)} can.")
 
 
-def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
         raise ModelError(f"The model directory {name!r} has no tokenizer: tokenizer.json must be there.")
     check_tokenizer_files(folder, f"The model directory {name!r}")
-    with quiet():
-        return load_tokenizer(name, str(folder), {"local_files_only": True})
+    return load_tokenizer(folder, name=name, trust_remote_code=trust_remote_code)

@@ -152,7 +152,7 @@ def _tokenizer(folder: Path) -> Any:
     from prunekit.arch.load import load_tokenizer
 
     check_tokenizer_files(folder, f"The model {str(folder)!r}")
-    return load_tokenizer(str(folder), str(folder), {"local_files_only": True})
+    return load_tokenizer(folder)
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:

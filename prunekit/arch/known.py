@@ -1,0 +1,112 @@
+"""The classes of transformers that a checkpoint may name: those of the supported families, and nothing else.
+
+A config names its classes by strings. Looked up in transformers without a list, they reach everything that the package exports;
+a tokenizer class may load other files of the checkpoint, pickles among them, or code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto as auto
+
+from prunekit.arch import SPECS
+from prunekit.errors import ModelError, UnsupportedError
+
+_TABLES = (
+    auto.MODEL_MAPPING_NAMES,
+    auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+    auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
+    auto.MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES,
+)
+#: In none of transformers' tables.
+_MORE = {"xlnet": ("XLNetForQuestionAnswering",), "gpt2": ("GPT2DoubleHeadsModel",)}
+#: Tokenizers that the supported families are published with; each exists as NameTokenizer, and often as NameTokenizerFast.
+_TOKENIZERS = (
+    *("Albert", "Bart", "Barthez", "Bert", "BertJapanese", "Bertweet", "BigBird", "Blenderbot", "Camembert", "CodeLlama", "Cohere"),
+    *("ConvBert", "Deberta", "DebertaV2", "DistilBert", "Electra", "Funnel", "GPT2", "GPTNeoX", "GPTSw3", "Gemma", "Herbert"),
+    *("LayoutLM", "Llama", "MBart", "MPNet", "MobileBert", "Perceiver", "Phobert", "Qwen2", "RemBert"),
+    *("RoFormer", "Roberta", "Splinter", "SqueezeBert", "T5", "XLM", "XLMRoberta", "XLNet"),
+)
+_GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "SentencePieceBackend")
+TOKENIZERS = frozenset((*_GENERAL, *(f"{name}Tokenizer{kind}" for name in _TOKENIZERS for kind in ("", "Fast"))))
+ATTENTION = (None, "eager", "sdpa")
+
+
+def class_names_of(model_type: str) -> frozenset[str]:
+    """The classes of a supported model type that an `architectures` may name."""
+    found = {*_MORE.get(model_type, ())}
+    for table in _TABLES:
+        names = table.get(model_type, ())
+        found.update((names,) if isinstance(names, str) else names)
+    return frozenset(found)
+
+
+def check_type(name: str, model_type: object) -> str:
+    """The model type, if prunekit knows it; raises UnsupportedError."""
+    if not isinstance(model_type, str) or model_type not in SPECS:
+        known = ", ".join(sorted(SPECS))
+        raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
+    return model_type
+
+
+def config_of(fields: dict[str, Any]) -> Any:
+    """A config of transformers from its fields, as config.json holds them.
+
+    Raises
+    ------
+    UnsupportedError
+        A model type that is not supported.
+    ModelError
+        An attention that comes from outside transformers.
+    """
+    fields = dict(fields)
+    model_type = check_type("to be built", fields.pop("model_type", None))
+    architectures = fields.pop("architectures", None)
+    check_attention(model_type, fields)
+    config: Any = AutoConfig.for_model(model_type, **fields)
+    config.architectures = architectures
+    return config
+
+
+def check_attention(name: str, fields: dict[str, Any]) -> None:
+    """Refuse an attention that would be fetched: transformers takes the name of a repository with compiled code, too."""
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if fields.get(key) not in ATTENTION:
+            raise ModelError(
+                f"The config of {name!r} asks for the attention {fields[key]!r}; 'eager' and 'sdpa' are allowed. Remove {key!r}."
+            )
+
+
+def model_class(config: Any) -> type[PreTrainedModel]:
+    """The class that a config's `architectures` names first.
+
+    Raises
+    ------
+    ModelError
+        If it is none of the config's own family.
+    """
+    named = config.architectures
+    name = named[0] if isinstance(named, (list, tuple)) and named else ""
+    if not isinstance(name, str) or config.model_type not in SPECS or name not in class_names_of(config.model_type):
+        raise ModelError(
+            f"The config's 'architectures' must name a class of transformers for a supported model type. Got {name!r} instead."
+        )
+    found: type[PreTrainedModel] = getattr(transformers, name)
+    return found
+
+
+def check_tokenizer_class(name: str, tokenizer_class: object) -> None:
+    """Refuse a tokenizer class that is not on the list; raises ModelError."""
+    if tokenizer_class is not None and not (isinstance(tokenizer_class, str) and tokenizer_class in TOKENIZERS):
+        raise ModelError(
+            f"The tokenizer of {name!r} is of the class {tokenizer_class!r}, which prunekit does not know. "
+            "Save it as a PreTrainedTokenizerFast, with a tokenizer.json."
+        )
