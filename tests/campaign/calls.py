@@ -229,7 +229,7 @@ def _right(value: Any, places: dict[str, str]) -> Any:
     if value == "@@":
         return _model(places)
     if value == "@plan":
-        from prunekit import Plan
+        from prunekit.plan import Plan
 
         return Plan.load(places["plan"])
     if isinstance(value, str) and value.startswith("@"):
