@@ -23,8 +23,8 @@ from prunekit.exporters.embedding import Embedding, EmbeddingModel
 from prunekit.exporters.onnx import sample_space
 from prunekit.exporters.routes import export_by_route, routes_of
 from prunekit.exporters.source import OUTPUTS, head_of
-from prunekit.measure.records import environment
 from prunekit.plan import Plan
+from prunekit.runtime.records import environment
 from prunekit.transforms.apply import apply
 from tests.models import build
 

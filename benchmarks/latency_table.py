@@ -20,12 +20,12 @@ from prunekit.arch.load import load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
-from prunekit.measure.latency import latency_of_files
-from prunekit.measure.records import environment
-from prunekit.measure.table import Timed, latency_table
+from prunekit.pipeline.latency_table import Timed, latency_table
+from prunekit.pipeline.records import space_of
 from prunekit.plan import Plan
-from prunekit.select.latency import Widths
-from prunekit.stages.values import space_of
+from prunekit.pruning.latency_model import Widths
+from prunekit.runtime.records import environment
+from prunekit.runtime.timing import latency_of_files
 from prunekit.transforms.apply import apply
 
 

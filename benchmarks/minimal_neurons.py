@@ -21,19 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from prunekit.analyzers.elimination import elimination_order
-from prunekit.analyzers.lasso import lasso_path
-from prunekit.analyzers.objective import decision
-from prunekit.analyzers.probe import Fit, Problem
-from prunekit.analyzers.probing import ALPHAS, Split, best, fit_and_score, path, sizes_to, smallest
-from prunekit.analyzers.ranking import ranking
-from prunekit.analyzers.rankings import descending, mutual_information, probe_gradient_activation, probeless
 from prunekit.arch.load import load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
+from prunekit.data.demo import demo_model
 from prunekit.data.load import load_data
 from prunekit.data.rows import Rows
-from prunekit.docstrings import demo_model
+from prunekit.probes.elastic_net import Fit, Problem
+from prunekit.probes.elimination import elimination_order
+from prunekit.probes.lasso import lasso_path
+from prunekit.probes.objective import decision
+from prunekit.probes.rankings import descending, mutual_information, probe_gradient_activation, probeless, ranking
+from prunekit.probes.selection import ALPHAS, Split, best, fit_and_score, path, sizes_to, smallest
 from prunekit.stats.collect import collect
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task

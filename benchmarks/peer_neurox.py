@@ -61,9 +61,9 @@ def initial(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(path: Path, thresholds: list[float]) -> dict[str, object]:
-    from prunekit.analyzers.dalvi import DalviProbe
-    from prunekit.analyzers.ranking import ranking
     from prunekit.analyzers.screening import clusters_of_rows
+    from prunekit.probes.dalvi_probe import DalviProbe
+    from prunekit.probes.rankings import ranking
     from prunekit.stats.rows import RowStore
 
     seconds: dict[str, float] = {}
@@ -124,7 +124,7 @@ class Clock:
 def compare(first: Path, second: Path) -> None:
     from sklearn.metrics import adjusted_rand_score
 
-    from prunekit.analyzers.ranking import ranking
+    from prunekit.probes.rankings import ranking
 
     a, b = np.load(first, allow_pickle=False), np.load(second, allow_pickle=False)
     total = [sum(json.loads(str(each["seconds"])).values()) for each in (a, b)]

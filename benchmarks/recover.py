@@ -21,9 +21,9 @@ from structure import Bench
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget
 from prunekit.exporters.onnx import export_onnx
-from prunekit.shrinking import shrink
-from prunekit.stages.inputs import calibration
-from prunekit.stages.values import space_of
+from prunekit.pipeline.inputs import calibration
+from prunekit.pipeline.records import space_of
+from prunekit.pruning.shrink import shrink
 from prunekit.training.distill import recover
 
 

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from prunekit.exporters.onnx import export_onnx
-from prunekit.measure.latency import latency_of_files
-from prunekit.measure.metric import outputs_of_file
+from prunekit.pipeline.decide import decide
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.records import Inputs, space_of
+from prunekit.pruning.costs import Params
 from prunekit.recipe import Recipe
 from prunekit.report.progress import stages
-from prunekit.stages import decide, load_inputs
-from prunekit.stages.values import Inputs, space_of
-from prunekit.transforms.price import Params
+from prunekit.runtime.scores import outputs_of_file
+from prunekit.runtime.timing import latency_of_files
 
 
 def interval(inputs: Inputs, dense: Any, slim: Any, split: str) -> tuple[float, float, float]:

@@ -24,10 +24,10 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
+from prunekit.pipeline.apply import apply
+from prunekit.pipeline.inputs import calibration
 from prunekit.plan import Plan
-from prunekit.shrinking import shrink
-from prunekit.solve import apply
-from prunekit.stages.inputs import calibration
+from prunekit.pruning.shrink import shrink
 
 
 class Bench:

@@ -19,8 +19,8 @@ import numpy as np
 import onnxruntime
 
 import prunekit
-from prunekit.measure.candidates import parse
-from prunekit.measure.inputs import data_cases
+from prunekit.benchmark.batches import data_cases
+from prunekit.benchmark.candidates import parse
 
 
 def serve(pipe: Any, file: str, batches: list[Any]) -> None:

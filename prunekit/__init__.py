@@ -11,22 +11,22 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Analysis": "prunekit.analysis",
+    "Analysis": "prunekit.pipeline.analyze",
     "Budget": "prunekit.budget",
     "Plan": "prunekit.plan",
     "PruneCallback": "prunekit.training.callback",
     "PrunekitError": "prunekit.errors",
     "Recipe": "prunekit.recipe",
-    "Result": "prunekit.pipeline",
-    "analyze": "prunekit.analysis",
-    "apply": "prunekit.solve",
-    "bench": "prunekit.measure.bench",
-    "compress": "prunekit.pipeline",
+    "Result": "prunekit.pipeline.compress",
+    "analyze": "prunekit.pipeline.analyze",
+    "apply": "prunekit.pipeline.apply",
+    "bench": "prunekit.benchmark.bench",
+    "compress": "prunekit.pipeline.compress",
     "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",
-    "make_plan": "prunekit.pipeline",
+    "make_plan": "prunekit.pipeline.compress",
     "recover": "prunekit.training.distill",
-    "shrink": "prunekit.shrinking",
+    "shrink": "prunekit.pruning.shrink",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from prunekit.arguments import Place, checked
-from prunekit.budget import Budget, Unit, parse_budgets
-from prunekit.effort import Effort
+from prunekit.budget import Budget, Effort, Unit, parse_budgets
 from prunekit.errors import ParameterError
-from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
+from prunekit.metrics import Metric
 from prunekit.plan import format_indices, parse_indices
-from prunekit.reading import ReadError, parse_yaml, place_fault, read_text
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.tasks import Task, TaskKind
+from prunekit.validation.arguments import Place, checked
+from prunekit.validation.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
+from prunekit.validation.reading import ReadError, parse_yaml, place_fault, read_text
 
 VERSION = 2
 #: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.

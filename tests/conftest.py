@@ -39,7 +39,7 @@ settings.load_profile("prunekit")
 
 
 def _no_compiler() -> bool:
-    from prunekit.measure.backends.pytorch import compiler
+    from prunekit.benchmark.backends.pytorch import compiler
 
     return shutil.which(compiler()) is None
 

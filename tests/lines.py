@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from prunekit.measure.latency import compare, latency_of_files
-from prunekit.pipeline import Result, compress
+from prunekit.pipeline.compress import Result, compress
+from prunekit.runtime.timing import compare, latency_of_files
 
 WORDS = tuple(a + b for b in ("nal", "pos", "rik", "tef") for a in ("ba", "du", "mo", "re"))
 #: Words of the train split, half of them of either topic; the others are seen in test alone, where a test asks for it.
@@ -203,8 +203,8 @@ def quick() -> Iterator[None]:
     of_files = functools.partial(latency_of_files, min_rounds=2, max_seconds=0.0)
     of_random = functools.partial(compare, min_rounds=2, max_seconds=0.0)
     with (
-        patch("prunekit.stages.ship.latency_of_files", of_files),
-        patch("prunekit.stages.frontier.latency_of_files", of_files),
-        patch("prunekit.stages.bare.compare", of_random),
+        patch("prunekit.pipeline.evaluate.latency_of_files", of_files),
+        patch("prunekit.pipeline.frontier.latency_of_files", of_files),
+        patch("prunekit.pipeline.data_free.compare", of_random),
     ):
         yield

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from prunekit.errors import DataError
-from prunekit.pipeline import Result, compress, run
+from prunekit.metrics import Metric
+from prunekit.pipeline.compress import Result, compress, run
 from prunekit.recipe import Recipe
-from prunekit.tasks import Metric
 from tests import lines
 
 

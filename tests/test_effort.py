@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prunekit.effort import Effort
+from prunekit.budget import Effort
 from prunekit.errors import ParameterError
 
 

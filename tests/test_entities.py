@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from prunekit.data import Rows, encode
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.measure.metric import judged
-from prunekit.metrics import count_entities, scheme_of
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.metrics import Metric, count_entities, scheme_of
+from prunekit.runtime.scores import judged
+from prunekit.tasks import Task, TaskKind
 from tests.lines import tokenizer_of
 
 TAGS = {

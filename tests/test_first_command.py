@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from prunekit.budget import Unit
-from prunekit.pipeline import Result, compress
+from prunekit.pipeline import neurons
+from prunekit.pipeline.compress import Result, compress
+from prunekit.pipeline.recovery import effort_of
 from prunekit.recipe import Recipe
-from prunekit.stages import neurons
-from prunekit.stages.recovery import effort_of
 from tests import lines
 from tests.lines import checkpoint, data, save
 
@@ -59,7 +59,7 @@ def test_a_readout_takes_the_place_of_a_head_that_is_worse(tmp_path: Path) -> No
 
 
 def test_train_is_read_once_where_the_slim_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunekit.stages.build.CHOICE_ROWS", 50)
+    monkeypatch.setattr("prunekit.pipeline.models.CHOICE_ROWS", 50)
     read, collected = [], neurons.collected
 
     def counted(inputs: Any, view: Any, split: str, *rest: Any) -> Any:

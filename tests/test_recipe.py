@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prunekit.budget import Budget, Unit
-from prunekit.effort import Effort
+from prunekit.budget import Budget, Effort, Unit
 from prunekit.errors import ParameterError
+from prunekit.metrics import Metric
 from prunekit.recipe import Recipe
-from prunekit.tasks import Metric, TaskKind
+from prunekit.tasks import TaskKind
 
 
 def written(folder: Path, text: str) -> Path:

@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn import metrics
 
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.metrics import Metric
+from prunekit.tasks import Task, TaskKind
 
 CLASSES = ("a", "b", "c", "d")
 

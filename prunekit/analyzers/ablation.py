@@ -8,10 +8,11 @@ import numpy as np
 
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
-from prunekit.analyzers.probe import Problem
-from prunekit.analyzers.probing import ALPHAS, Split, best, smallest
+from prunekit.metrics import Metric
+from prunekit.probes.elastic_net import Problem
+from prunekit.probes.selection import ALPHAS, Split, best, smallest
 from prunekit.stats.collected import Collected, Outputs
-from prunekit.tasks import Metric, Task
+from prunekit.tasks import Task
 
 #: Relative loss of the metric that still counts as none.
 DELTA = 0.01

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.analyzers.figures import Figure
-from prunekit.analyzers.trees import Sentence
 from prunekit.plan import Source
+from prunekit.probes.selection import Split
+from prunekit.probes.trees import Sentence
 from prunekit.stats.collected import Ablations, Collected, UnitScores
 from prunekit.stats.cross import column_mean, column_squares
 from prunekit.stats.moments import alive
@@ -197,3 +198,13 @@ def plain(value: object) -> Any:
 def layer_names(count: int) -> tuple[str, ...]:
     """Names of a model's layers: "emb", "1", ..., `count` of them."""
     return ("emb", *(str(layer) for layer in range(1, count)))
+
+
+def splits_of(subject: Subject) -> tuple[Split, Split]:
+    """Train and validation of a model whose analyzer needs both."""
+    assert subject.validation is not None
+    return _split_of(subject.train), _split_of(subject.validation)
+
+
+def _split_of(found: Collected) -> Split:
+    return Split(found.rows, found.labels, found.moments)

@@ -7,22 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, layer_names
-from prunekit.analyzers.elimination import elimination_order
+from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, layer_names, splits_of
 from prunekit.analyzers.figures import Bars, Curves, Figure, Heatmap, Series, Table
-from prunekit.analyzers.lasso import lasso_path
-from prunekit.analyzers.probe import Fit, Problem
-from prunekit.analyzers.probing import ALPHAS, Split, best, path, sizes_to, smallest, splits_of
-from prunekit.analyzers.ranking import ranking
-from prunekit.analyzers.rankings import (
+from prunekit.metrics import Metric
+from prunekit.probes.elastic_net import Fit, Problem
+from prunekit.probes.elimination import elimination_order
+from prunekit.probes.lasso import lasso_path
+from prunekit.probes.rankings import (
     Agreement,
     compare_rankings,
     descending,
     mutual_information,
     probe_gradient_activation,
     probeless,
+    ranking,
 )
-from prunekit.tasks import Metric, Task
+from prunekit.probes.selection import ALPHAS, Split, best, path, sizes_to, smallest
+from prunekit.tasks import Task
 
 Ids = NDArray[np.int64]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunekit.analyzers import ablation, cka, clusters, importance, knowledge, neurons, rsa, syntax, vectors
+from prunekit.analyzers import ablation, cka, clusters, dimensionality, importance, layer_probes, neurons, rsa, syntax
 from prunekit.analyzers.base import Analyzer
 from prunekit.errors import ParameterError
 
 ANALYZERS = (
     cka.ANALYZER,
     rsa.ANALYZER,
-    knowledge.ANALYZER,
+    layer_probes.ANALYZER,
     neurons.ANALYZER,
-    vectors.ANALYZER,
+    dimensionality.ANALYZER,
     syntax.ANALYZER,
     clusters.ANALYZER,
     ablation.ANALYZER,

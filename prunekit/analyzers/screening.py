@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from prunekit.analyzers.objective import RowSource
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.probes.objective import RowSource
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

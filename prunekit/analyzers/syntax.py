@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
-from prunekit.analyzers.edges import edge_pairs, edge_rows, label_space
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
-from prunekit.analyzers.probe import Problem
-from prunekit.analyzers.probing import Split, best
-from prunekit.analyzers.structural import fit_structural, score_structural
-from prunekit.analyzers.trees import Sentence
 from prunekit.errors import StatisticsError
+from prunekit.metrics import Metric
+from prunekit.probes.edges import edge_pairs, edge_rows, label_space
+from prunekit.probes.elastic_net import Problem
+from prunekit.probes.selection import Split, best
+from prunekit.probes.structural import fit_structural, score_structural
+from prunekit.probes.trees import Sentence
 from prunekit.stats.rows import RowStore
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.tasks import Task, TaskKind
 
 SENTENCES = (500, 200)
 """Most sentences of train and of validation that are probed."""

@@ -1,7 +1,7 @@
 """What a model says of itself, as checked values, before a library builds anything from it.
 
 transformers believes a config: a number of layers is a loop, a number of classes a table of names. Here the sizes are held
-against the bounds of `prunekit.limits` and against what the weights' own headers hold. No torch, no transformers.
+against the bounds of `prunekit.validation.limits` and against what the weights' own headers hold. No torch, no transformers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from prunekit.arch import SPECS
 from prunekit.errors import ModelError, ParameterError
-from prunekit.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
-from prunekit.reading import ReadError, check_regular, read_json
+from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
+from prunekit.validation.reading import ReadError, check_regular, read_json
 
 #: Tokens after which a row is cut where nobody says, and the model has as many positions.
 LENGTH = 128

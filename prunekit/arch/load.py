@@ -30,8 +30,8 @@ from transformers.utils.hub import cached_file
 from prunekit.arch.config import check_config, check_memory, check_tokenizer_files, positions_of, read_config, row_length, stored_elements
 from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
 from prunekit.errors import ModelError, UnsupportedError
-from prunekit.limits import VOCABULARY
-from prunekit.reading import place_fault
+from prunekit.validation.limits import VOCABULARY
+from prunekit.validation.reading import place_fault
 
 _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
 #: Heads that no task of prunekit trains, which are exported all the same.

@@ -74,8 +74,8 @@ def analyze(
     """Measure what is redundant in MODEL for the task of --data, and write it down with a page to look at; nothing is removed."""
     given = {name: value for name, value in context.params.items() if name not in _OWN and value is not None}
     names = None if analyzers is None else tuple(filter(None, (name.strip() for name in analyzers.split(","))))
-    from prunekit.analysis import ROWS
-    from prunekit.analysis import analyze as run
+    from prunekit.pipeline.analyze import ROWS
+    from prunekit.pipeline.analyze import analyze as run
 
     found = run(
         model,

@@ -12,10 +12,10 @@ from typer import Argument, Option
 from prunekit.cli.base import app
 from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens, number, whole
 from prunekit.errors import OutputError, ParameterError
-from prunekit.reading import place_fault
+from prunekit.validation.reading import place_fault
 
 if TYPE_CHECKING:
-    from prunekit.measure.results import Benchmark
+    from prunekit.benchmark.results import Benchmark
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -95,7 +95,7 @@ def bench(
     given: dict[str, Any] = {} if gate is None else {"checks": _names("gate", gate)}
     allowed = None if max_regression is None else _percent(max_regression)
 
-    from prunekit.measure.bench import bench as run
+    from prunekit.benchmark.bench import bench as run
 
     found = run(
         *models,
@@ -183,7 +183,7 @@ def _check_file(name: str, path: Path | None, models: list[str]) -> None:
 
 
 def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
-    from prunekit.measure.formats import FORMATS, to_markdown
+    from prunekit.benchmark.formats import FORMATS, to_markdown
 
     texts = {path: FORMATS[name](found) for name, path in files.items() if path is not None}
     for path, text in texts.items():
@@ -203,7 +203,7 @@ def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
 
 
 def _print(found: Benchmark, quiet: bool) -> None:
-    from prunekit.measure.formats import conditions, cost_table, time_table, verdict_lines
+    from prunekit.benchmark.formats import conditions, cost_table, time_table, verdict_lines
 
     if not quiet:
         for table in (time_table(found), cost_table(found)):

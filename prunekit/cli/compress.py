@@ -147,7 +147,7 @@ def plan(
 ) -> None:
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     asked = _recipe(recipe, context.params)
-    from prunekit.pipeline import run_plan
+    from prunekit.pipeline.compress import run_plan
 
     found = run_plan(asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet)
     if quiet:
@@ -195,7 +195,7 @@ def apply(
 
 
 def _run(asked: Recipe, out: Path, overwrite: bool, quiet: bool) -> None:
-    from prunekit.pipeline import run
+    from prunekit.pipeline.compress import run
 
     result = run(asked, out=out, overwrite=overwrite, progress=not quiet)
     if quiet:

@@ -12,7 +12,7 @@ _WIDEST = 60  # characters of a list of indices that are printed
 
 def describe_plan(plan: Plan) -> None:
     """The plan as a table; what is not named is kept whole."""
-    from prunekit.plan_ops import describe
+    from prunekit.plan import describe
 
     print(f"plan {plan.digest[:12]} for {', '.join(f'{name} {value}' for name, value in plan.source)}")
     rows = describe(plan)

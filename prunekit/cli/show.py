@@ -17,8 +17,7 @@ def show(
     other: Annotated[Path | None, Argument(metavar="OTHER", help="Another one, to compare with.")] = None,
 ) -> None:
     """Print what a plan keeps, unit by unit, or what two plans keep differently, the first one's first."""
-    from prunekit.plan import Plan
-    from prunekit.plan_ops import diff
+    from prunekit.plan import Plan, diff
 
     first = Plan.load(plan)
     if other is None:

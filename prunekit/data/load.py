@@ -16,8 +16,8 @@ from prunekit.data.files import CELL, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
-from prunekit.metrics import scheme_of
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.metrics import Metric, scheme_of
+from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,7 +54,7 @@ def load_data(
     source : str, Path, data in memory or None
         A CSV, TSV, JSON, JSONL or Parquet file; a directory with train, validation (dev, valid) and test files; a hub
         data set id; a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of lists by column, a pair (texts, labels)
-        of lists, or a dict of these by split; None for the embedded data (see `prunekit.docstrings`).
+        of lists, or a dict of these by split; None for the embedded data (see `prunekit.data.demo`).
     text, text_pair, label : str, optional
         Columns of a task on texts or pairs; by convention where not named.
     tokens, tags : str, optional
@@ -148,7 +148,7 @@ def _member(of: type[E], value: str, parameter: str) -> E:
 
 
 def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | None, labels: Sequence[str] | None, seed: int) -> TaskData:
-    from prunekit.docstrings import load_docstrings
+    from prunekit.data.demo import load_docstrings
 
     for parameter, value in given.items():
         raise ParameterError(parameter, "load_data", "given with a source only, the embedded data has columns of its own", value)

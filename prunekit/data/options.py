@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from prunekit.errors import ParameterError
-from prunekit.tasks import Metric
+from prunekit.metrics import Metric
 
 Column = Literal["text", "text_pair", "label", "tokens", "tags", "config", "metric"]
 

@@ -16,14 +16,13 @@ from torch.overrides import TorchFunctionMode
 from prunekit.arch.config import SIZES, check_config, read_config
 from prunekit.arch.known import check_type, config_of, model_class
 from prunekit.arch.view import ModelView, Reader, find
-from prunekit.arguments import Place, checked
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
-from prunekit.plan import Plan
-from prunekit.plan_ops import slim_source
-from prunekit.reading import ReadError, check_regular
+from prunekit.plan import Plan, slim_source
 from prunekit.transforms.apply import DENSE, apply
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
+from prunekit.validation.arguments import Place, checked
+from prunekit.validation.reading import ReadError, check_regular
 
 PLAN, CONFIG, STOCK, PRUNED = "plan.json", "config.json", "model.safetensors", "pruned.safetensors"
 # What transformers' constructors raise on a config that they were not made for.

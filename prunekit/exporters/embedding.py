@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from prunekit.arch import SPECS
 from prunekit.arch.view import ModelView, cls_positions, last_positions
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
-from prunekit.limits import CONFIG_BYTES
-from prunekit.reading import ReadError, read_json
+from prunekit.validation.limits import CONFIG_BYTES
+from prunekit.validation.reading import ReadError, read_json
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from prunekit import __version__
-from prunekit.arguments import Place, Seed, checked
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
@@ -25,8 +24,9 @@ from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
-from prunekit.measure.records import Environment, Fidelity, Parity, Score, WeightError, environment
-from prunekit.measure.session import OnnxSession, provider_of
+from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
+from prunekit.runtime.session import OnnxSession, provider_of
+from prunekit.validation.arguments import Place, Seed, checked
 
 Dtype = Literal["fp32", "fp16", "int8", "int8-static"]
 Device = Literal["cpu", "cuda"]

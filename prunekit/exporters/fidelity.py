@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
-from prunekit.measure.records import Fidelity
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.records import Fidelity
+from prunekit.runtime.session import OnnxSession
 
 Feeds = Mapping[str, NDArray[np.int64]]
 

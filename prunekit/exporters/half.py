@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from prunekit.errors import ExportError
-from prunekit.measure.session import runtime
+from prunekit.runtime.session import runtime
 
 
 def halve(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,8 +14,8 @@ from torch import nn
 from prunekit.errors import ParityError
 from prunekit.exporters.onnx import InputSpace
 from prunekit.exporters.tracing import evaluating
-from prunekit.measure.records import Parity, ShapeParity
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.records import Parity, ShapeParity
+from prunekit.runtime.session import OnnxSession
 
 SHAPES = ((1, 1), (1, 5), (2, 9), (4, 1), (3, 32))
 LONGEST = 1024  # tokens: beyond them the attention of a long-context model would fill the memory

@@ -17,8 +17,8 @@ from prunekit.exporters.fidelity import Feeds, Replies, fidelity, replies
 from prunekit.exporters.half import halve
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
 from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
-from prunekit.measure.records import Fidelity, WeightError
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.records import Fidelity, WeightError
+from prunekit.runtime.session import OnnxSession
 
 Low = Literal["fp16", "int8", "int8-static"]
 #: By what loaders call them.

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from prunekit.errors import ExportError
-from prunekit.measure.counts import SIX_BITS
+
+#: End of the name of a table in six bits, four numbers in three bytes.
+SIX_BITS = "_6bit"
 
 #: Matrices with fewer rows or columns stay: a head of few classes or two token types save nothing, and much hangs on them.
 NARROW = 8

@@ -13,7 +13,7 @@ from prunekit.errors import ExportError, ModelError
 from prunekit.exporters.onnx import OPSET, InputSpace, OnnxFile, Route, data_path, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.passes import Level
-from prunekit.measure.records import Parity
+from prunekit.runtime.records import Parity
 
 #: TorchScript works for every family, takes a tenth of the time, and its graphs quantise better.
 ROUTES: tuple[Route, ...] = ("torchscript", "dynamo")

@@ -21,9 +21,9 @@ from prunekit.exporters.fidelity import Feeds, fidelity, replies
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.source import Source
-from prunekit.measure.metric import outputs_of_file, score_of
-from prunekit.measure.records import Fidelity, Score
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.records import Fidelity, Score
+from prunekit.runtime.scores import outputs_of_file, score_of
+from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import Task
 
 #: Rows on which int8 is tried and calibrated.

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prunekit.budget import Unit
 from prunekit.errors import DataError
-from prunekit.measure.records import Comparison, Environment, Parity, WeightError
-from prunekit.tasks import Metric, TaskKind
+from prunekit.metrics import Metric
+from prunekit.runtime.records import Comparison, Environment, Parity, WeightError
+from prunekit.tasks import TaskKind
 
 VERSION = 1
 

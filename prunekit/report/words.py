@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
-from prunekit.measure.records import Comparison, Environment
 from prunekit.report.model import Reference, Report, Row, RowName
+from prunekit.runtime.records import Comparison, Environment
 
 NAMES: dict[RowName, str] = {
     "dense": "dense, own head",

@@ -247,3 +247,14 @@ def run_until(call: Call, block: nn.Module, hidden: Tensor, wanted: Sequence[Tap
         finally:
             handle.remove()
     return {tap: values[0] for tap, values in found.items() if values}
+
+
+def reader_paths(view: ModelView) -> list[str]:
+    """Linear layers outside the blocks that read the last hidden state."""
+    found = []
+    for name, axes in view.roles(blocks=False).items():
+        reads = len(axes) == 2 and axes[0] is None and axes[1] is not None and axes[1].role == "hidden"
+        path = name.removesuffix(".weight")
+        if reads and Linear.at(view.model, path) is not None:
+            found.append(path)
+    return found

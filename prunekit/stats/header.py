@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from prunekit.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
 from prunekit.plan import Source
-from prunekit.reading import ReadError, parse_json
 from prunekit.stats.collected import Pooling
+from prunekit.validation.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
+from prunekit.validation.reading import ReadError, parse_json
 
 VERSION = 2
 KEY = "prunekit.statistics"

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from prunekit.arguments import Place, checked
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
-from prunekit.reading import ReadError, check_regular
 from prunekit.stats.collected import Collected, Pooling
 from prunekit.stats.header import KEY, VERSION, Header
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
+from prunekit.validation.arguments import Place, checked
+from prunekit.validation.reading import ReadError, check_regular
 
 
 @dataclass(frozen=True, eq=False)

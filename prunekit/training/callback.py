@@ -23,8 +23,8 @@ from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.plan import Plan, parse_indices
-from prunekit.shrinker import Shrinker, plan_of
-from prunekit.shrinking import goal_of
+from prunekit.pruning.iterative import Shrinker, plan_of
+from prunekit.pruning.shrink import goal_of
 from prunekit.stats.blocks import Site
 from prunekit.training.freeze import freeze_blocks, parse_freeze
 from prunekit.training.live import Live, Masks, narrow, rewrap
@@ -44,7 +44,7 @@ class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
     At each step the cheapest units go, by what their removal costs the model as it is then, and what stays is solved anew
-    (`prunekit.shrinking`). Optimizer state and an averaged copy follow by the indices that are kept; the scheduler goes on.
+    (`prunekit.pruning.shrink`). Optimizer state and an averaged copy follow by the indices that are kept; the scheduler goes on.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters

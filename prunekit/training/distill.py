@@ -1,7 +1,7 @@
 """Wins back by training what a cut has cost: `recover(slim, teacher, data)`.
 
 The slim model learns what the dense one says (its softened class probabilities, Hinton et al. 2015) and how it gets there:
-the output of each of its blocks is drawn to the dense block that the refit says it stands for (`transforms.refit.matches`),
+the output of each of its blocks is drawn to the dense block that the refit says it stands for (`refit.refit.matches`),
 or, where the depth has changed, to the one that it is found to be like (CoFi, Xia et al., ACL 2022, section 3.3).
 The loop is the Trainer of transformers.
 """
@@ -27,21 +27,20 @@ from transformers.utils import logging
 from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView
-from prunekit.arguments import Place, Seed, Within, checked
+from prunekit.budget import Effort
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
-from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError
-from prunekit.limits import POSITIONS
-from prunekit.plan import Plan
-from prunekit.plan_ops import kept_blocks
+from prunekit.plan import Plan, kept_blocks
+from prunekit.refit.refit import matches
 from prunekit.tasks import Task
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, answers_by_place, outputs_of
-from prunekit.transforms.refit import matches
+from prunekit.validation.arguments import Place, Seed, Within, checked
+from prunekit.validation.limits import POSITIONS
 
 Progress = Callable[[int, int, str], None]
 

@@ -17,8 +17,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from transformers.trainer_callback import ExportableState
 
 from prunekit.arch.view import ModelView
+from prunekit.budget import Effort
 from prunekit.data.batches import Batch, Encoded
-from prunekit.effort import Effort
 from prunekit.errors import DependencyError, StatisticsError
 from prunekit.tasks import Task, TaskKind
 from prunekit.training.checkpoints import load_model, load_optimizer, save_model, save_optimizer

@@ -16,7 +16,7 @@ from prunekit.transforms.ffn import DropFFN
 from prunekit.transforms.heads import DropHeads
 from prunekit.transforms.hidden import DropHidden
 from prunekit.transforms.layers import DropLayers
-from prunekit.transforms.readout import Readout
+from prunekit.transforms.readout_head import Readout
 from prunekit.transforms.units import record
 from prunekit.transforms.vocabulary import DropVocabulary
 
@@ -60,7 +60,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     """
     dense = ModelView.of(model)
     if getattr(dense.config, DENSE, None) is not None:
-        raise PlanError("The model is pruned already; compose the plans (prunekit.plan_ops.compose) and apply them to the dense model.")
+        raise PlanError("The model is pruned already; compose the plans (prunekit.plan.compose) and apply them to the dense model.")
     check_fit(dense, plan)
     view = ModelView.of(copy.deepcopy(model))
     _remember(view)

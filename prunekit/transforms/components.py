@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import PlanError, StatisticsError, UnsupportedError
 from prunekit.plan import Plan
-from prunekit.stats.blocks import Tap, taps
+from prunekit.stats.blocks import Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum
 from prunekit.transforms.base import Transform
-from prunekit.transforms.readers import reader_paths
 from prunekit.transforms.stubs import ReadsComponents
 from prunekit.transforms.surgery import put
 

@@ -9,8 +9,7 @@ from torch import nn
 from prunekit.arch.spec import SubBlock
 from prunekit.arch.view import ModelView
 from prunekit.errors import UnsupportedError
-from prunekit.plan import Indices, Plan
-from prunekit.plan_ops import ffn_units, kept_blocks
+from prunekit.plan import Indices, Plan, ffn_units, kept_blocks
 from prunekit.transforms.surgery import remove, replace
 from prunekit.transforms.units import BlockUnits, record
 

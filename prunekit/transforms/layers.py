@@ -6,8 +6,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import UnsupportedError
-from prunekit.plan import Plan
-from prunekit.plan_ops import kept_blocks
+from prunekit.plan import Plan, kept_blocks
 from prunekit.transforms.base import Transform
 from prunekit.transforms.stubs import PassAttention
 from prunekit.transforms.surgery import put

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Inputs, Subject
+from prunekit.metrics import Metric
 from prunekit.plan import Source
 from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.tasks import Task, TaskKind
 
 TASK = Task(TaskKind.CLASSIFICATION, Metric.ACCURACY, ("no", "yes"))
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunekit.analyzers.correlation import CorrelationClusters
-from prunekit.analyzers.objective import ArrayRows
 from prunekit.analyzers.screening import clusters_of_rows
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.probes.objective import ArrayRows
 from prunekit.stats.rows import RowStore
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from prunekit.analyzers import syntax
 from prunekit.analyzers.base import Inputs, Subject
-from prunekit.analyzers.trees import Sentence, sentences
 from prunekit.errors import StatisticsError
+from prunekit.metrics import Metric
 from prunekit.plan import Source
+from prunekit.probes.trees import Sentence, sentences
 from prunekit.report.plots import draw
 from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.tasks import Task, TaskKind
 
 HIDDEN = 10
 TASK = Task(TaskKind.TOKENS, Metric.ACCURACY, ("x", "y"))

@@ -8,21 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prunekit.analyzers import knowledge, neurons, vectors
+from prunekit.analyzers import dimensionality, layer_probes, neurons
 from prunekit.analyzers.ablation import _enough
 from prunekit.analyzers.base import Analyzer, Inputs, Subject
 from prunekit.analyzers.figures import Curves, Heatmap, Table
 from prunekit.errors import StatisticsError
+from prunekit.metrics import Metric
 from prunekit.plan import Source
 from prunekit.report.plots import draw
 from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
-from prunekit.tasks import Metric, Task, TaskKind
+from prunekit.tasks import Task, TaskKind
 
 LAYERS, HIDDEN = 2, 12
 CLASSES = Task(TaskKind.CLASSIFICATION, Metric.ACCURACY, ("a", "b", "c"))
 VALUES = Task(TaskKind.REGRESSION, Metric.PEARSON)
-ALL = (knowledge.ANALYZER, neurons.ANALYZER, vectors.ANALYZER)
+ALL = (layer_probes.ANALYZER, neurons.ANALYZER, dimensionality.ANALYZER)
 
 
 def collected(task: Task, n: int, seed: int) -> Collected:
@@ -59,7 +60,7 @@ def test_results_can_be_told_drawn_and_written(analyzer: Analyzer, task: Task) -
 
 
 def test_layers_know_what_was_put_into_them() -> None:
-    found = knowledge.run(inputs(CLASSES))
+    found = layer_probes.run(inputs(CLASSES))
     assert found.model.alone[0] == found.model.chance
     assert found.model.alone[2] > found.model.alone[1] > found.model.chance + 0.2
     assert found.enough[0.03] == 2
@@ -67,7 +68,7 @@ def test_layers_know_what_was_put_into_them() -> None:
     assert found.types == "rows"
     assert found.model.selectivity is not None
     assert min(found.model.selectivity[1:]) > 0.2
-    words = knowledge.run(inputs(CLASSES, types=True))
+    words = layer_probes.run(inputs(CLASSES, types=True))
     assert words.types == "words"
     assert words.model.alone == found.model.alone
     assert words.model.control != found.model.control
@@ -96,7 +97,7 @@ def test_few_neurons_are_enough_and_the_dead_are_not_among_them() -> None:
 
 
 def test_the_vector_is_the_last_layer() -> None:
-    found = vectors.run(inputs(CLASSES))
+    found = dimensionality.run(inputs(CLASSES))
     assert len(found.model.single) == HIDDEN
     assert found.model.order[0] in (1, 8)
     assert 7 not in found.model.order

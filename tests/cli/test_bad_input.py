@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from prunekit import cli, pipeline
+from prunekit import cli
 from prunekit.exporters import artefact
+from prunekit.pipeline import compress
 from prunekit.plan import Plan
 from tests import lines
 from tests.lines import checkpoint, data, line
@@ -259,7 +260,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
         seen.extend(path.name for path in tmp_path.iterdir())
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(pipeline, "deploy", interrupted)
+    monkeypatch.setattr(compress, "deploy", interrupted)
     assert cli.main([*ours(), "-o", str(tmp_path / "slim"), "--quiet"]) == 130
     assert capsys.readouterr().err == "interrupted, nothing was written\n"
     assert [name.startswith(".slim.tmp-") for name in seen] == [True]
@@ -268,7 +269,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 _KILLED = """
 import os, signal, sys
-from prunekit import cli, pipeline
+from prunekit import cli; from prunekit.pipeline import compress as pipeline
 pipeline.deploy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 cli.main(sys.argv[1:])
 """

@@ -28,7 +28,7 @@ def prunekit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 class Runs:
-    """Stands where prunekit.pipeline stands, and remembers what it was asked."""
+    """Stands where prunekit.pipeline.compress stands, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Recipe, dict[str, Any]]] = []
@@ -48,7 +48,7 @@ class Runs:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     found = Runs()
-    for name, value in (("prunekit.pipeline", ("run", found.run)), ("prunekit.report.tables", ("render_terminal", print))):
+    for name, value in (("prunekit.pipeline.compress", ("run", found.run)), ("prunekit.report.tables", ("render_terminal", print))):
         module = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)
         setattr(module, *value)
@@ -187,7 +187,7 @@ def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.Monk
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(sys.modules["prunekit.pipeline"], "run", run)
+    monkeypatch.setattr(sys.modules["prunekit.pipeline.compress"], "run", run)
     assert cli.main(["compress"]) == 130
     assert capsys.readouterr().err == "interrupted, nothing was written\n"
     assert cleaned
@@ -202,7 +202,7 @@ def test_an_interrupt_says_how_to_go_on(runs: Runs, monkeypatch: pytest.MonkeyPa
             stopped.add_note("the same command again goes on")
             raise
 
-    monkeypatch.setattr(sys.modules["prunekit.pipeline"], "run", run)
+    monkeypatch.setattr(sys.modules["prunekit.pipeline.compress"], "run", run)
     assert cli.main(["compress"]) == 130
     assert capsys.readouterr().err == "interrupted, nothing was written; the same command again goes on\n"
 

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import prunekit
-from prunekit import cli, limits
+from prunekit import cli
 from prunekit.arch.config import positions_of
 from prunekit.errors import ParameterError, PrunekitError
 from prunekit.recipe import Recipe
+from prunekit.validation import limits
 from tests import lines
 from tests.campaign import binary, files
 from tests.campaign.case import listing

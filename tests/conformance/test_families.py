@@ -18,7 +18,7 @@ from prunekit.errors import UnsupportedError
 from prunekit.exporters.checkpoint import load, save_checkpoint
 from prunekit.plan import Plan
 from prunekit.transforms.apply import apply
-from prunekit.transforms.readout import ReadoutModel, set_readout
+from prunekit.transforms.readout_head import ReadoutModel, set_readout
 from tests.models import CASES, HIDDEN, LAYERS, LENGTH, batch_of, build
 from tests.plans import random_plan, random_readout
 

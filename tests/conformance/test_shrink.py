@@ -14,9 +14,9 @@ from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.exporters.checkpoint import load, save_checkpoint
+from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan
-from prunekit.shrinking import Shrunk, shrink
-from prunekit.solve import apply
+from prunekit.pruning.shrink import Shrunk, shrink
 from prunekit.stats.blocks import sites
 from prunekit.transforms.cut import cut, prunable, unit_price
 from tests.models import CASES, FFN, LAYERS, batch_of, build

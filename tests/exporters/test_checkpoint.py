@@ -15,7 +15,7 @@ from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.checkpoint import is_stock, load, save_checkpoint
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.transforms.apply import apply
-from prunekit.transforms.readout import set_readout
+from prunekit.transforms.readout_head import set_readout
 from tests.models import batch_of, build
 from tests.plans import UNITS, random_plan
 

@@ -21,8 +21,8 @@ from prunekit.exporters.embedding import Embedding, EmbeddingModel, embedding_of
 from prunekit.exporters.export import export
 from prunekit.exporters.onnx import export_onnx
 from prunekit.exporters.source import load_source
-from prunekit.measure.session import OnnxSession
 from prunekit.plan import Plan
+from prunekit.runtime.session import OnnxSession
 from prunekit.transforms.apply import apply
 from tests import lines
 from tests.models import batch_of, build

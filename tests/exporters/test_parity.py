@@ -15,7 +15,7 @@ from prunekit.errors import ModelError, ParityError
 from prunekit.exporters.artefact import ArtefactWriter
 from prunekit.exporters.onnx import export_onnx, sample_space
 from prunekit.exporters.parity import SHAPES, check_parity
-from prunekit.measure.records import Parity
+from prunekit.runtime.records import Parity
 from tests.models import batch_of, build
 
 pytestmark = pytest.mark.needs("onnxruntime")

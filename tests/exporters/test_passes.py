@@ -17,10 +17,10 @@ from prunekit.exporters.onnx import InputSpace, export_onnx, sample_space
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.passes import optimize
 from prunekit.exporters.passes.base import GraphPass, Traced
-from prunekit.measure.session import OnnxSession
 from prunekit.plan import Plan, ReadoutPlan
+from prunekit.runtime.session import OnnxSession
 from prunekit.transforms.apply import apply
-from prunekit.transforms.readout import set_readout
+from prunekit.transforms.readout_head import set_readout
 from tests.models import build
 
 pytestmark = pytest.mark.needs("onnxruntime")

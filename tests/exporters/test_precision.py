@@ -13,7 +13,7 @@ from prunekit.exporters.fidelity import Replies, fidelity
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
 from prunekit.exporters.precision import lower, ranges_of
 from prunekit.exporters.quantize import quantizable
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.session import OnnxSession
 from tests.models import build
 
 pytestmark = pytest.mark.needs("onnxruntime")

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from prunekit.arch.view import ModelView
+from prunekit.benchmark.counts import params_of
 from prunekit.errors import ExportError
 from prunekit.exporters import quantize as quantizing
 from prunekit.exporters.half import halve
@@ -27,8 +28,7 @@ from prunekit.exporters.quantize import (
     quantize,
     rounded_columns,
 )
-from prunekit.measure.counts import params_of
-from prunekit.measure.session import OnnxSession
+from prunekit.runtime.session import OnnxSession
 from tests.models import build
 
 WIDTH = 16

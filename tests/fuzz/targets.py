@@ -19,16 +19,15 @@ from onnx import TensorProto, helper
 
 from prunekit import cli
 from prunekit.arch.config import check_config, check_memory, positions_of, stored_elements
-from prunekit.arguments import check
-from prunekit.budget import Budget
-from prunekit.effort import Effort
+from prunekit.benchmark.counts import params_of, read_graph
+from prunekit.budget import Budget, Effort
 from prunekit.errors import ModelError, ParameterError, PlanError
-from prunekit.limits import VOCABULARY
-from prunekit.measure.counts import params_of, read_graph
 from prunekit.plan import Plan, format_indices, parse_indices
-from prunekit.reading import ReadError, parse_json, parse_yaml
 from prunekit.recipe import Recipe
 from prunekit.stats.header import KEY, Header
+from prunekit.validation.arguments import check
+from prunekit.validation.limits import VOCABULARY
+from prunekit.validation.reading import ReadError, parse_json, parse_yaml
 from tests.fuzz import strategies as fuzz
 
 _LONGEST = 1000

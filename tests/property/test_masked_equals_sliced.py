@@ -11,12 +11,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from prunekit.arch.view import ModelView
-from prunekit.plan import Plan
-from prunekit.plan_ops import kept_blocks
+from prunekit.plan import Plan, kept_blocks
 from prunekit.transforms.apply import apply
-from prunekit.transforms.masking import masked
-from prunekit.transforms.readout import set_readout
+from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.stubs import Affine, ReadsComponents
+from tests.masking import masked
 from tests.models import CASES, batch_of, build
 from tests.plans import FILLED, UNITS, random_plan, random_readout
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from prunekit.budget import Unit
-from prunekit.measure.latency import compare
-from prunekit.measure.records import Comparison, Environment, Parity, ShapeParity
+from prunekit.metrics import Metric
 from prunekit.report.model import BudgetResult, Point, Report, Row, Sizes
-from prunekit.tasks import Metric, TaskKind
+from prunekit.runtime.records import Comparison, Environment, Parity, ShapeParity
+from prunekit.runtime.timing import compare
+from prunekit.tasks import TaskKind
 
 ENVIRONMENT = Environment("3.11.9", "Linux 6.1", {"onnxruntime": "1.31.1", "torch": "2.13.0"}, "AMD EPYC", ("AVX2", "AVX512_VNNI"), 8, 2)
 

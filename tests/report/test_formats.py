@@ -11,11 +11,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from prunekit.budget import Unit
+from prunekit.metrics import Metric
 from prunekit.report import figures, words
 from prunekit.report.html import to_html
 from prunekit.report.model import BudgetResult, Point, Report, Row
 from prunekit.report.tables import render_terminal, results_markdown, to_markdown
-from prunekit.tasks import Metric, TaskKind
+from prunekit.tasks import TaskKind
 from tests.report.samples import comparison, report
 
 #: The sample's figures as a reader expects them, computed from the sample by hand.

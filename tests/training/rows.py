@@ -12,8 +12,8 @@ from prunekit.budget import parse_budgets
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
-from prunekit.shrinker import Shrunk
-from prunekit.shrinking import shrink
+from prunekit.pruning.iterative import Shrunk
+from prunekit.pruning.shrink import shrink
 from prunekit.transforms.apply import apply
 from tests import lines
 

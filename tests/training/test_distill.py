@@ -19,8 +19,8 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers import TrainingArguments
 
 from prunekit.arch.view import ModelView
+from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
-from prunekit.effort import Effort
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.training.checkpoints import complete_checkpoint

@@ -9,10 +9,10 @@ import pytest
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import ParameterError
-from prunekit.pipeline import compress
+from prunekit.pipeline.compress import compress
+from prunekit.pipeline.recovery import checkpoint_place
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
-from prunekit.stages.recovery import checkpoint_place
 from prunekit.training.loop import Distiller
 from tests import lines
 

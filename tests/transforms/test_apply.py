@@ -10,13 +10,12 @@ import torch
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import PlanError
-from prunekit.plan import Plan, ReadoutPlan
-from prunekit.plan_ops import compose
+from prunekit.plan import Plan, ReadoutPlan, compose
 from prunekit.transforms.apply import apply
-from prunekit.transforms.masking import masked
-from prunekit.transforms.readout import ReadoutModel, set_readout
+from prunekit.transforms.readout_head import ReadoutModel, set_readout
 from prunekit.transforms.stubs import Constant
 from prunekit.transforms.surgery import index_of
+from tests.masking import masked
 from tests.models import CASES, batch_of, build
 from tests.plans import UNITS, random_plan
 

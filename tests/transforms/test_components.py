@@ -14,12 +14,11 @@ from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.errors import PlanError, StatisticsError, UnsupportedError
 from prunekit.exporters.checkpoint import load, save_checkpoint
-from prunekit.plan import Plan
-from prunekit.plan_ops import compose, describe, slim_source
-from prunekit.solve import apply
+from prunekit.pipeline.apply import apply
+from prunekit.plan import Plan, compose, describe, slim_source
+from prunekit.stats.blocks import reader_paths
 from prunekit.stats.comoment import ComomentSum
 from prunekit.transforms.components import Principal, fold_components
-from prunekit.transforms.readers import reader_paths
 from prunekit.transforms.stubs import ReadsComponents
 from prunekit.transforms.vocabulary import drop_tokens
 from tests.models import CASES, batch_of, build

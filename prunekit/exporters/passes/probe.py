@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from prunekit.errors import ExportError
-from prunekit.measure.session import one_line, ort_errors, runtime
+from prunekit.runtime.session import one_line, ort_errors, runtime
 
 #: Of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)

@@ -1,0 +1,150 @@
+"""The analyzer `dimensions`: how much of the vector that a classifier reads the task needs (Matton and de Oliveira 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject
+from prunekit.analyzers.figures import Curves, Figure, Series, Table
+from prunekit.metrics import Metric
+from prunekit.probes.rankings import descending
+from prunekit.probes.selection import Split
+from prunekit.probes.subsets import Curve, pca_curve, single_dimensions, subset_curve
+from prunekit.tasks import Task
+
+Floats = NDArray[np.float64]
+
+SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """One model's last layer.
+
+    Attributes
+    ----------
+    full : float
+        Score of the probe on the whole vector.
+    components, subset : ((count, score), ...)
+        Probes on the first principal components, and on the dimensions that are best alone on train.
+    variance : (m,) float64
+        Share of the variance that the first components hold.
+    single : (H,) float64
+        Score of each dimension alone, on validation.
+    order : (m,) int64
+        Dimensions by what they score alone on train.
+    """
+
+    full: float
+    components: Curve
+    subset: Curve
+    variance: Floats
+    single: Floats
+    order: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dimensions(Result):
+    """How far the last layer's vector can be cut.
+
+    Attributes
+    ----------
+    model : Vector
+    base : Vector or None
+    metric : Metric
+    pooling : str
+        How the vector of a text is made.
+    """
+
+    model: Vector
+    base: Vector | None
+    metric: Metric
+    pooling: str
+
+    def summary(self) -> tuple[str, ...]:
+        """The best dimension alone, and the components needed; then the same of the base."""
+        lines = [self._said("", self.model)]
+        if self.base is not None:
+            lines.append(self._said("the base: ", self.base))
+        return tuple(lines)
+
+    def _said(self, before: str, found: Vector) -> str:
+        top = int(found.order[0])
+        needed = next(size for size, value in found.components if value >= self._target(found))
+        alone = self.metric.said(float(found.single[top]))
+        few = "1 principal component is" if needed == 1 else f"{needed} principal components are"
+        whole = f"all together {self.metric.said(found.full)}; {few} within 1%"
+        return f"{before}one dimension of {len(found.single)} alone ({top}, chosen on train) scores {alone}, {whole}"
+
+    def _target(self, found: Vector) -> float:
+        return min(found.full - 0.01 * abs(found.full), found.components[-1][1])
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Score over components and dimensions, and the best dimensions alone."""
+        series = [_series("principal components", self.model.components), _series("best dimensions", self.model.subset)]
+        if self.base is not None:
+            series += [
+                _series("principal components, base", self.base.components),
+                _series("best dimensions, base", self.base.subset),
+            ]
+        curves = Curves(
+            f"How much of the last layer's vector is needed ({self.pooling})",
+            tuple(series),
+            "components or dimensions",
+            self.metric.value,
+            "A curve that is flat from the left means that the vector says the same many times.",
+            reference=("whole vector", self.model.full),
+            log_x=True,
+            percent=self.metric.percent,
+        )
+        ranked = [np.sort(each.single)[::-1] for each in (self.model, self.base) if each is not None]
+        alone = Curves(
+            "Every dimension alone",
+            tuple(
+                Series(name, tuple(float(at + 1) for at in range(len(values))), tuple(map(float, values)))
+                for name, values in zip(("this model", "the base"), ranked, strict=False)
+            ),
+            "dimensions, from the best to the worst on validation",
+            self.metric.value,
+            "Each dimension's score by itself. The left end flatters: it is the best of many on the rows that it is scored on.",
+            reference=("whole vector", self.model.full),
+            percent=self.metric.percent,
+        )
+        return curves, alone, self._table()
+
+    def _table(self) -> Table:
+        rows = tuple((str(int(dim)), self.metric.said(float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
+        note = f"One dimension of the last layer read alone; the best scores {rows[0][1]}." if rows else "No dimension varies."
+        return Table("The dimensions that are best alone on train", ("dimension", f"{self.metric.value}, validation"), rows, note=note)
+
+
+def _series(name: str, curve: Curve) -> Series:
+    return Series(name, tuple(float(size) for size, _ in curve), tuple(value for _, value in curve))
+
+
+def run(inputs: Inputs) -> Dimensions:
+    """Cut the last layer's vector of the model, and of the base."""
+    base = None if inputs.base is None else _vector(inputs.base, inputs.task)
+    return Dimensions(_vector(inputs.model, inputs.task), base, inputs.task.metric, inputs.model.train.pooling)
+
+
+def _vector(subject: Subject, task: Task) -> Vector:
+    columns = subject.columns(subject.layers - 1)
+    assert subject.validation is not None
+    # The moments of one layer's neurons are taken by themselves: those of the whole model may not fit into memory.
+    train, validation = (
+        Split.of(found.rows.columns(np.arange(columns.start, columns.stop)), found.labels, task.outputs)
+        for found in (subject.train, subject.validation)
+    )
+    alive = train.moments.alive(train.rows.width)
+    order = descending(single_dimensions(train.moments, train.rows, train.labels, task), alive)
+    components, variance = pca_curve(train, validation, task)
+    subset = subset_curve(train, validation, task, order)
+    single = single_dimensions(train.moments, validation.rows, validation.labels, task)
+    return Vector(subset[-1][1], components, subset, variance, single, order)
+
+
+ANALYZER = Analyzer("dimensions", "How much of the vector is needed", frozenset({Need.ROWS, Need.VALIDATION}), run)

@@ -1,0 +1,167 @@
+"""What is compared: ``NAME=BACKEND:PATH`` as files that a backend can load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prunekit.benchmark.backends import BACKENDS
+from prunekit.benchmark.backends.base import INPUTS, Backend, Source
+from prunekit.benchmark.counts import read_graph
+from prunekit.errors import ModelError, ParameterError
+
+_ONNX = ("onnx/model.onnx", "model.onnx")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pruned.safetensors")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model on one backend.
+
+    Attributes
+    ----------
+    name : str
+        Unlike that of any other candidate.
+    backend : Backend
+    source : Source
+    """
+
+    name: str
+    backend: Backend
+    source: Source
+
+
+def parse(specs: Sequence[str], backends: Sequence[str]) -> tuple[Candidate, ...]:
+    """Read candidates as the command line writes them.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        ``[NAME=][BACKEND:]PATH``: an ONNX file, or a directory with one or with a checkpoint.
+    backends : sequence of str
+        Where a candidate names no backend: one candidate for each of these.
+
+    Returns
+    -------
+    tuple of Candidate
+        In the order given.
+
+    Raises
+    ------
+    ParameterError
+        An unknown backend, or two candidates of one name.
+    ModelError
+        A path that is neither.
+    """
+    for name in backends:
+        _check_backend(name)
+    found: list[Candidate] = []
+    for spec in specs:
+        label, path, named = _split(spec)
+        source = source_of(path)
+        for backend in (named,) if named else tuple(backends):
+            name = label or _label(path)
+            # The name says the backend where it is not the usual one, or where it alone tells two candidates apart.
+            plain = backend == "ort" and len(backends) == 1
+            found.append(
+                Candidate(name if (label and (named or len(backends) == 1)) or plain else f"{name} {backend}", BACKENDS[backend], source)
+            )
+    return told_apart(found)
+
+
+def _check_backend(name: str) -> None:
+    if name not in BACKENDS:
+        raise ParameterError("backend", "bench", f"one of {', '.join(BACKENDS)}", name)
+
+
+def _split(spec: str) -> tuple[str, Path, str]:
+    if Path(spec).exists():
+        return "", Path(spec), ""
+    label, equals, rest = spec.partition("=")
+    if not equals:
+        label, rest = "", spec
+    backend, colon, path = rest.partition(":")
+    if not colon or Path(rest).exists():
+        return label, Path(rest), ""
+    _check_backend(backend)
+    return label, Path(path), backend
+
+
+def _label(path: Path) -> str:
+    """The directory's name, or the file's; of onnx/model.onnx the name of the directory that holds it all."""
+    resolved = path.resolve()
+    if resolved.suffix != ".onnx":
+        return resolved.name
+    holder = resolved.parent.parent if resolved.parent.name == "onnx" else resolved.parent
+    return (
+        holder.name if resolved.stem == "model" else f"{holder.name}/{resolved.stem}" if resolved.parent.name == "onnx" else resolved.stem
+    )
+
+
+def told_apart(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """A model against itself is a fair question: the second is called by its number."""
+    seen: Counter[str] = Counter()
+    named = []
+    for candidate in found:
+        seen[candidate.name] += 1
+        times = seen[candidate.name]
+        named.append(candidate if times == 1 else replace(candidate, name=f"{candidate.name} #{times}"))
+    return tuple(named)
+
+
+def source_of(path: Path) -> Source:
+    """Look at what is there.
+
+    Raises
+    ------
+    ModelError
+        No such path, or nothing in it that can be run.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        folder = next((parent for parent in path.resolve().parents[:2] if (parent / "config.json").is_file()), None)
+        return Source(path, path, folder)
+    if not path.is_dir():
+        raise ModelError(f"The model {str(path)!r} does not exist. Give an ONNX file, or a directory with one or with a checkpoint.")
+    onnx = next((path / name for name in _ONNX if (path / name).is_file()), None)
+    weights = any((path / name).is_file() for name in _WEIGHTS)
+    if onnx is None and not weights:
+        raise ModelError(f"The directory {str(path)!r} has no model: neither {' nor '.join((*_ONNX, _WEIGHTS[0]))} is there.")
+    return Source(path, onnx, path if (path / "config.json").is_file() else None)
+
+
+def prepare(candidate: Candidate, scratch: Path) -> Candidate:
+    """The candidate with the files that its backend reads: a checkpoint that has no ONNX file is exported into `scratch`.
+
+    Raises
+    ------
+    ModelError
+        A backend that reads checkpoints, and a bare ONNX file; an ONNX file that does not take tokens.
+    ExportError
+        A checkpoint that cannot be exported.
+    """
+    source, backend = candidate.source, candidate.backend
+    if backend.reads == "checkpoint":
+        if source.folder is None or not any((source.folder / name).is_file() for name in _WEIGHTS):
+            raise ModelError(f"The backend {backend.name!r} reads a checkpoint; {str(source.path)!r} has none.")
+        return candidate
+    if source.onnx is not None:
+        _check_inputs(source.onnx)
+        return candidate
+    assert source.folder is not None
+    # PyTorch is only needed where a file has to be made.
+    from prunekit.exporters.export import export
+
+    made = export(source.folder, scratch / f"{len(list(scratch.iterdir()))}")
+    return replace(candidate, source=replace(source, onnx=made.path / _ONNX[0]))
+
+
+def _check_inputs(path: Path) -> None:
+    graph = read_graph(path).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    unknown = [value.name for value in graph.input if value.name not in (*INPUTS, *stored)]
+    if unknown:
+        shown = ", ".join(ascii(name[:40])[1:-1] for name in unknown[:3])
+        raise ModelError(f"The ONNX file {str(path)!r} takes {shown}; what can be timed takes some of {', '.join(INPUTS)}.")

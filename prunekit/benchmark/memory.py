@@ -1,0 +1,77 @@
+"""How much memory a candidate takes: that of a process of its own, because one process cannot tell its models apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from prunekit.benchmark.backends import BACKENDS
+from prunekit.benchmark.backends.base import Batch, Source
+from prunekit.benchmark.candidates import Candidate
+from prunekit.errors import ModelError
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_bytes(candidate: Candidate, batches: Sequence[Batch], *, threads: int) -> int | None:
+    """Most resident memory of a process that loads a candidate and runs every batch once, the interpreter and the runtime included.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    batches : sequence of mapping
+    threads : int
+
+    Returns
+    -------
+    int or None
+        Bytes of host memory; None where the system does not say (it is read from /proc).
+
+    Raises
+    ------
+    ModelError
+        If the process fails.
+    """
+    if not _STATUS.is_file():
+        return None
+    with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
+        arrays = {f"{at} {name}": array for at, batch in enumerate(batches) for name, array in batch.items()}
+        file = Path(folder) / "batches.npz"
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
+        source = {name: None if path is None else str(path) for name, path in asdict(candidate.source).items()}
+        asked = json.dumps({"backend": candidate.backend.name, "source": source, "threads": threads, "batches": str(file)})
+        done = subprocess.run([sys.executable, "-m", __name__, asked], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(f"The memory of {candidate.name!r} cannot be measured: its process failed with {last}")
+    return int(done.stdout.split()[-1])
+
+
+def main(asked: str) -> None:
+    """Load, run, and print the most memory that was taken, bytes."""
+    fields = json.loads(asked)
+    paths = {name: None if path is None else Path(path) for name, path in fields["source"].items()}
+    source = Source(Path(fields["source"]["path"]), paths["onnx"], paths["folder"])
+    arrays = np.load(fields["batches"])
+    batches: dict[str, dict[str, np.ndarray]] = {}
+    for key in arrays.files:
+        at, _, name = key.partition(" ")
+        batches.setdefault(at, {})[name] = arrays[key]
+    given = list(batches.values())
+    runner = BACKENDS[fields["backend"]].load(source, threads=fields["threads"], calibration=given)
+    for batch in given:
+        runner.run(runner.feeds(batch))
+    # Not getrusage's maximum, which a process inherits from the one that started it.
+    peak = next(line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+    print(1024 * int(peak.split()[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

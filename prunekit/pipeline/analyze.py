@@ -1,0 +1,265 @@
+"""An analysis, from a model and data to a directory with numbers, statistics and a page: it reads like the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from prunekit import __version__
+from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
+from prunekit.analyzers.registry import ANALYZERS, find
+from prunekit.data.texts import load_texts
+from prunekit.errors import OutputError, ParameterError, StatisticsError
+from prunekit.exporters.artefact import ArtefactWriter, check_output
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.observe import Base, load_base, observe, unmet
+from prunekit.pipeline.records import Inputs
+from prunekit.recipe import Recipe
+from prunekit.report.analysis import Page, Section, analysis_html
+from prunekit.report.progress import Stages, stages
+from prunekit.report.words import machine
+from prunekit.runtime.records import environment
+from prunekit.stats.record import Labelled, Statistics
+from prunekit.stats.rows import LIMIT
+from prunekit.validation.arguments import NotEmpty, Place, Within, checked
+from prunekit.validation.limits import ROWS as MOST_ROWS
+
+VERSION = 1
+#: Rows of each split that are read.
+ROWS = 2000
+#: Bytes of the rows of each split that are kept in the statistics.
+KEPT = 2**28
+_PARAMETERS = (
+    "revision",
+    "trust_remote_code",
+    "data_config",
+    "text",
+    "text_pair",
+    "label",
+    "tokens",
+    "tags",
+    "group",
+    "task",
+    "metric",
+    "pooling",
+    "max_length",
+    "seed",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What an analysis found.
+
+    Attributes
+    ----------
+    path : Path
+        The directory with `analysis.json`, `analysis.html` and `statistics.safetensors`.
+    results : {name: Result}
+        One of each analyzer that ran.
+    skipped : {name: why}
+        Analyzers that could not run on what was given.
+    statistics : Statistics or None
+        Moments over [neurons | labels] of the rows of train, and rows of train and validation; None where the moments take more
+        than 2 GiB.
+    page : Page
+        What `analysis.html` shows.
+    """
+
+    path: Path
+    results: Mapping[str, Result]
+    skipped: Mapping[str, str]
+    statistics: Statistics | None
+    page: Page
+
+
+@checked("analyze")
+def analyze(
+    model: Place | None = None,
+    data: object = None,
+    *,
+    compare: Place | None = None,
+    out_of_domain: object = None,
+    analyzers: Annotated[Sequence[str], NotEmpty()] | None = None,
+    rows: Annotated[int, Within(1, MOST_ROWS)] = ROWS,
+    out: Place = "prunekit-analysis",
+    overwrite: bool = False,
+    progress: bool = False,
+    **parameters: Any,
+) -> Analysis:
+    """Measure what is redundant in a transformer encoder, and write it down; nothing is removed.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    compare : path or str, optional
+        A second model on the same rows: the one before fine-tuning, or another seed.
+    out_of_domain : path or str, or rows that are in memory already, optional
+        Text from elsewhere, on which the two models are compared too; no labels are read.
+    analyzers : sequence of str, optional
+        Names of `prunekit.analyzers.registry.ANALYZERS`; default: all that can run on what is given.
+    rows : int
+        Rows of train, and of validation, that are drawn.
+    out : path
+        The directory to write; it appears complete, or not at all.
+    overwrite : bool
+        Replace an earlier analysis at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        Fields of `prunekit.Recipe` that say how the data is read: columns, ``pooling="mean"``, ``max_length=64``, ``seed=1``, ...
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+    unknown = sorted(parameters.keys() - set(_PARAMETERS))
+    if unknown:
+        raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
+    if out_of_domain is not None and compare is None:
+        raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
+    check_output(out, overwrite, of="analyze")
+    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
+    recipe = Recipe(model=model, data=named, **parameters)
+    chosen = ANALYZERS if analyzers is None else find(analyzers)
+    with (
+        ArtefactWriter(out, overwrite) as folder,
+        stages(progress) as stage,
+        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
+    ):
+        inputs = load_inputs(recipe, data if named is None else None, None, stage, most=rows)
+        base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
+        absent = unmet(inputs, base)
+        missing = {analyzer.name: absent[need] for analyzer in chosen for need in Need if need in analyzer.needs & absent.keys()}
+        if analyzers is not None and missing:
+            name, why = next(iter(missing.items()))
+            raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
+        running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
+        needs = frozenset().union(*(analyzer.needs for analyzer in running))
+        notes = _check_labels(inputs, needs)
+        outside = None if out_of_domain is None else load_texts(out_of_domain, rows, seed=recipe.seed)
+        memory = _memory(inputs, base, needs, clusters=any(analyzer.name == "clusters" for analyzer in running))
+        stage.say(memory)
+        observed = observe(recipe, inputs, base, outside, needs, Path(scratch), stage)
+        results: dict[str, Result] = {}
+        for analyzer in running:
+            with stage(analyzer.name):
+                results[analyzer.name] = analyzer.run(observed)
+        provenance = {
+            "prunekit": __version__,
+            "model": inputs.loaded.name,
+            "weights": inputs.view.digest(),
+            "data": inputs.data.provenance,
+            "rows": len(inputs.data.train),
+            "seed": recipe.seed,
+            "max_length": inputs.max_length,
+        }
+        statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
+        shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
+        about = {
+            "version": VERSION,
+            **provenance,
+            "task": plain(inputs.data.task),
+            "source": inputs.view.source.model_dump(),
+            "pooling": inputs.pooling,
+            "compare": None if compare is None else str(compare),
+            "out_of_domain": str(out_of_domain)
+            if isinstance(out_of_domain, (str, Path))
+            else out_of_domain and type(out_of_domain).__name__,
+            "skipped": missing,
+            "notes": list(shown.notes),
+            "seconds": stage.seconds,
+        }
+        _write(folder, shown, results, about, statistics)
+    return Analysis(Path(out), results, missing, statistics, shown)
+
+
+def _statistics(inputs: Inputs, model: Subject, seed: int, provenance: Mapping[str, Any]) -> Statistics:
+    size = max(1, KEPT // (4 * model.train.rows.width))
+    train, held = (None if split is None else Labelled.of(split, size, seed) for split in (model.train, model.validation))
+    assert train is not None
+    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, provenance, held)
+
+
+def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
+    """Raise StatisticsError where labels are read and a split drawn shows one only; say which classes train does not show."""
+    if not needs & {Need.VALIDATION, Need.ABLATIONS}:
+        return ()
+    names = inputs.data.task.labels
+    for split in ("train", "validation") if Need.VALIDATION in needs else ("validation",):
+        labels = inputs.encoded[split].labels
+        if len(np.unique(labels)) < 2:
+            shown = "no label" if not len(labels) else f"one label only, {names[int(labels[0])] if names else float(labels[0])!r}"
+            raise StatisticsError(
+                f"The {len(inputs.data.splits[split])} rows of {split} show {shown}: nothing can be told apart on them. "
+                "Draw more (--rows), or name analyzers that read no labels (--analyzers cka,rsa,clusters,importance)."
+            )
+    known = set(inputs.encoded["train"].labels.tolist()) if names else set()
+    missing = [name for at, name in enumerate(names) if at not in known]
+    return (f"no row of train that was drawn shows {', '.join(missing)}: no probe can tell what it never saw",) if missing else ()
+
+
+def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bool) -> str:
+    """What the statistics will take, said before they are collected."""
+    source = inputs.view.source
+    width = (source.layers + 1) * source.hidden
+    whole = 8 * width**2
+    vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
+    made = "made in parts" if clusters else "not made"
+    how = "" if whole <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
+    tree = f"; {whole / 2e6:,.0f} MB for the tree of clusters" if clusters else ""
+    probes = f"; up to {PROBES * whole / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
+    return (
+        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}{tree}{probes}; "
+        f"{vectors / 1e6:,.0f} MB for rows, in a file where they exceed {LIMIT / 1e6:,.0f} MB"
+    )
+
+
+def _page(
+    inputs: Inputs,
+    notes: tuple[str, ...],
+    compare: str | Path | None,
+    running: Sequence[Analyzer],
+    results: Mapping[str, Result],
+    missing: Mapping[str, str],
+    seed: int,
+    stage: Stages,
+) -> Page:
+    task, source = inputs.data.task, inputs.view.source
+    against = "" if compare is None else f", against {Path(compare).name}"
+    title = f"{Path(inputs.loaded.name).name} on {Path(str(inputs.data.provenance['source'])).name}{against}"
+    about = (
+        f"{task.kind.value.replace('-', ' ')}{f', {len(task.labels)} classes' if task.labels else ''} · "
+        f"{len(inputs.data.train):,} rows of train, {len(inputs.data.validation):,} of validation · "
+        f"{source.layers} layers of {source.hidden} neurons and the embeddings, {(source.layers + 1) * source.hidden:,} in all · "
+        f"read at: {inputs.pooling} · seed {seed}"
+    )
+    sections = tuple(Section(analyzer.name, analyzer.title, results[analyzer.name]) for analyzer in running)
+    seconds = ", ".join(f"{name} {spent:.1f} s" for name, spent in stage.seconds.items())
+    return Page(title, about, sections, dict(missing), notes, f"{machine(environment())}. Time: {seconds}.")
+
+
+def _write(folder: Path, shown: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics | None) -> None:
+    found = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
+    try:
+        (folder / "analysis.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "analysis.html").write_text(analysis_html(shown), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"The analysis cannot be written: {error.strerror}.") from None
+    if statistics is not None:
+        statistics.save(folder / "statistics.safetensors")

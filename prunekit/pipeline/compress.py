@@ -1,0 +1,293 @@
+"""The whole line, from a recipe to an artefact directory: it reads like the README, the work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunekit.data.files import MEMORY
+from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError, PrunekitError
+from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_output
+from prunekit.exporters.checkpoint import save_checkpoint
+from prunekit.exporters.layout import write_card
+from prunekit.pipeline.data_free import bare_model, deploy_bare
+from prunekit.pipeline.decide import decide, given
+from prunekit.pipeline.evaluate import deploy, measure
+from prunekit.pipeline.frontier import draw_frontier
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.models import build_models
+from prunekit.pipeline.recovery import checkpoint_place
+from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.model import Report
+from prunekit.report.progress import Stages, stages
+from prunekit.stats.record import Statistics
+from prunekit.validation.arguments import Place, checked
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a compression made.
+
+    Attributes
+    ----------
+    path : Path
+        The artefact directory.
+    plan : Plan
+        What was kept.
+    report : Report
+        What was measured.
+    model : nn.Module
+        The slim PyTorch model, in eval mode; `prunekit.load(path)` gives the same.
+    """
+
+    path: Path
+    plan: Plan
+    report: Report
+    model: nn.Module
+
+
+@checked("compress")
+def compress(
+    model: Place | None = None,
+    data: object = None,
+    *,
+    out: Place = "prunekit-out",
+    overwrite: bool = False,
+    progress: bool = False,
+    **parameters: Any,
+) -> Result:
+    """Compress a transformer encoder for a task and write an artefact directory.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    out : path
+        The directory to write.
+    overwrite : bool
+        Replace an earlier artefact at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        The other fields of `prunekit.Recipe`: ``keep="10%"``, ``vocabulary="data"``, ``plan="plan.json"``, ``seed=1``, ...
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+    recipe, rows = _recipe_of(model, data, parameters)
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
+
+
+@checked("plan")
+def make_plan(
+    model: Place | None = None,
+    data: object = None,
+    *,
+    statistics: Place | None = None,
+    progress: bool = False,
+    **parameters: Any,
+) -> Plan:
+    """Decide what to keep, and write nothing.
+
+    Parameters
+    ----------
+    model, data, progress, **parameters
+        As in `compress`, but for what can only be checked on a deployed file: ``max_drop``.
+    statistics : path, optional
+        The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
+        that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the
+        plan has the digest of the one without, unless so many neurons say the same that the order of the rows decides between them.
+
+    Returns
+    -------
+    Plan
+        `compress(model, data, plan=...)` carries it out, and so does `prunekit.apply` without any fitting.
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change.
+    """
+    recipe, rows = _recipe_of(model, data, parameters)
+    return run_plan(recipe, statistics=statistics, progress=progress, rows=rows)
+
+
+def _recipe_of(model: Place | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
+    """The recipe of a call, and the rows that are in memory already."""
+    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
+    return Recipe(model=model, data=named, **parameters), data if named is None else None
+
+
+@checked("compress")
+def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool = False, rows: object = None) -> Result:
+    """Carry out a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    out : path
+        The directory to write; it appears complete, or not at all.
+    overwrite, progress : bool
+        As in `compress`.
+    rows : object, optional
+        Data that is in memory already, in the place of `recipe.data`.
+    """
+    of = "compress" if recipe.plan is None else "apply"
+    check_output(out, overwrite, of=of)
+    plan = None if recipe.plan is None else Plan.load(recipe.plan)
+    name = Path(out).resolve().name
+    with (
+        ArtefactWriter(out, overwrite) as folder,
+        stages(progress) as stage,
+        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
+    ):
+        if plan is not None and recipe.data is None and rows is None:
+            made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
+        else:
+            made, report, model = _make(recipe, rows, plan, Path(out), folder, Path(scratch), stage)
+    if recipe.effort is not None:
+        # The artefact has its name now; what it could have been resumed from has done its part.
+        shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
+    return Result(Path(out), made, report, model)
+
+
+def _make(
+    recipe: Recipe, rows: object, plan: Plan | None, out: Path, folder: Path, scratch: Path, stage: Stages
+) -> tuple[Plan, Report, nn.Module]:
+    inputs = load_inputs(recipe, rows, plan, stage)
+    decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
+    models = build_models(recipe, inputs, decided, out, scratch, stage)
+    files = deploy(recipe, inputs, models, folder, scratch, stage)
+    measured = measure(recipe, inputs, decided.neurons, models, files, stage)
+    points, said = draw_frontier(recipe, inputs, decided, folder, scratch, stage) if recipe.frontier else ((), ())
+    report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
+    report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *said)})
+    try:
+        check_constraints(report, recipe, measured)
+    except BudgetError:
+        # Nothing is left behind, and nothing to go on from: the training came to its end.
+        shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
+        raise
+    save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
+    # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
+    named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{inputs.data.provenance['sha256']}"})
+    named.save(folder / RECIPE)
+    write_reports(report, folder)
+    write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
+    return models.plan, report, models.slim.eval()
+
+
+def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stages, *, name: str) -> tuple[Plan, Report, nn.Module]:
+    """Carry out a plan without data."""
+    if recipe.max_drop is not None:
+        raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
+    if recipe.effort is not None and recipe.recover != "auto":
+        raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
+    bare = bare_model(recipe, plan, stage)
+    files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
+    report = bare_report(recipe, bare, files, latency, stage.seconds)
+    save_checkpoint(bare.slim, bare.tokenizer, plan, folder)
+    recipe.save(folder / RECIPE)
+    write_reports(report, folder)
+    write_card(folder, bare_card(recipe, bare, files, report, name))
+    return plan, report, bare.slim.eval()
+
+
+@checked("plan")
+def run_plan(
+    recipe: Recipe,
+    *,
+    out: Place | None = None,
+    statistics: Place | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    rows: object = None,
+) -> Plan:
+    """Decide what a recipe keeps.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Without a plan and `max_drop`.
+    out : path, optional
+        A file for the plan; it appears complete, or not at all.
+    statistics : path, optional
+        As in `make_plan`.
+    overwrite : bool
+        Replace a plan at `out`.
+    progress, rows
+        As in `run`.
+    """
+    _check_decidable(recipe)
+    if statistics is not None and (recipe.layers is not None or recipe.drop):
+        must = "left out with layers or drop, which change what neurons say"
+        raise ParameterError("statistics", "plan", must, str(statistics))
+    stored = None if statistics is None else Statistics.load(statistics)
+    path = None if out is None else _check_file(Path(out), overwrite)
+    place = None if path is None else path.parent
+    with _of_the_disk(out, place), stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
+        inputs = load_inputs(recipe, rows, None, stage)
+        plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
+        if path is not None:
+            plan.save(Path(scratch) / path.name)
+            os.replace(Path(scratch) / path.name, path)
+    return plan
+
+
+@contextmanager
+def _of_the_disk(out: Place | None, place: Path | None) -> Iterator[None]:
+    """Say of the plan what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
+    try:
+        yield
+    except OSError as error:
+        ours = error.errno in FULL or (place is not None and str(error.filename or "").startswith(str(place / ".prunekit-")))
+        if isinstance(error, PrunekitError) or not ours:
+            raise
+        what = "A plan" if out is None else f"The plan {os.fspath(out)!r}"
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}.") from None
+
+
+def _check_decidable(recipe: Recipe) -> None:
+    if recipe.plan is not None:
+        raise ParameterError("plan", "plan", "left out, where one is to be made", recipe.plan)
+    if recipe.max_drop is not None:
+        must = "left out: it is measured on the file that compress or apply writes"
+        raise ParameterError("max_drop", "plan", must, f"{recipe.max_drop:.2%}")
+
+
+def _check_file(path: Path, overwrite: bool) -> Path:
+    """Where the plan goes; checked before any work is done."""
+    path = path.expanduser()
+    if path.is_dir():
+        raise ParameterError("out", "plan", "a file", str(path), "It is a directory.")
+    if path.exists() and not overwrite:
+        raise ParameterError("out", "plan", "a new file", str(path), "Add --overwrite to replace it.")
+    if path.exists():
+        try:
+            Plan.load(path)
+        except PlanError:
+            hint = "prunekit did not write what is there, and does not replace it."
+            raise ParameterError("out", "plan", "a new file, or a plan", str(path), hint) from None
+    if not path.resolve().parent.is_dir():
+        raise ParameterError("out", "plan", "a file in a directory that exists", str(path))
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The plan {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
+    return path.resolve()

@@ -1,0 +1,150 @@
+"""A plan carried out without data: the weights are sliced, nothing is fitted, and no metric is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.arch.count import Counts, count
+from prunekit.arch.load import LoadedModel
+from prunekit.arch.view import ModelView
+from prunekit.errors import ParameterError
+from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
+from prunekit.exporters.parity import check_parity
+from prunekit.exporters.precision import FILES, lower
+from prunekit.metrics import Metric
+from prunekit.pipeline.evaluate import export_slim
+from prunekit.pipeline.inputs import load_dense
+from prunekit.pipeline.records import Files, space_of
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.runtime.records import Comparison
+from prunekit.runtime.session import OnnxSession
+from prunekit.runtime.timing import compare, stopwatch
+from prunekit.tasks import TaskKind
+from prunekit.transforms.apply import apply, check_fit
+from prunekit.transforms.tokenizer import shrink_tokenizer
+
+#: Tokens of the random rows on which latency is measured.
+LENGTHS = (8, 16, 32, 64, 128)
+_BATCHES = (1, 32)
+
+
+@dataclass(frozen=True, eq=False)
+class Bare:
+    """The dense and the slim model, where nothing is known of a task but the model's own head.
+
+    Attributes
+    ----------
+    lengths : ndarray of int64
+        Of the random rows, for MACs and latency.
+    """
+
+    loaded: LoadedModel
+    inputs: tuple[str, ...]
+    slim: nn.Module
+    plan: Plan
+    tokenizer: PreTrainedTokenizerBase
+    counts: Mapping[str, Counts]
+    lengths: NDArray[np.int64]
+
+    @property
+    def kind(self) -> TaskKind:
+        """What the head is for."""
+        if self.loaded.per_token:
+            return TaskKind.TOKENS
+        return TaskKind.REGRESSION if self.loaded.config.num_labels == 1 else TaskKind.CLASSIFICATION
+
+    @property
+    def metric(self) -> Metric:
+        """The usual metric of that kind."""
+        return Metric.PEARSON if self.kind is TaskKind.REGRESSION else Metric.ACCURACY
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names; none of a regression."""
+        return () if self.kind is TaskKind.REGRESSION else self.loaded.labels or ()
+
+    @property
+    def spaces(self) -> dict[str, InputSpace]:
+        """What may be drawn for the dense and the slim file."""
+        return {"dense": space_of(self.loaded.config, self.loaded.tokenizer), "slim": space_of(self.slim.config, self.tokenizer)}
+
+
+def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
+    """Load the model and slice it."""
+    if recipe.dtype == "int8-static":
+        raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
+    if plan.readout is not None:
+        raise ParameterError("data", "apply", "given for a plan with a readout, whose classifier is fitted on it", recipe.data)
+    if plan.components is not None:
+        must = "given for a plan that reads principal components, which are those of the data"
+        raise ParameterError("data", "apply", must, recipe.data)
+    with stage("load"):
+        loaded = load_dense(recipe)
+    if not loaded.fine_tuned:
+        raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
+    view = ModelView.of(loaded.model)
+    check_fit(view, plan)
+    with stage("slice"):
+        slim = apply(loaded.model, plan)
+        tokenizer = loaded.tokenizer if plan.vocabulary is None else shrink_tokenizer(loaded.tokenizer, plan.vocabulary)
+    longest = loaded.row_length(recipe.max_length, of="apply")
+    lengths = np.array(sorted({min(length, longest) for length in LENGTHS}), dtype=np.int64)
+    counts = {"dense": count(view, lengths), "slim": count(slim, lengths)}
+    return Bare(loaded, view.inputs, slim, plan, tokenizer, counts, lengths)
+
+
+def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: Stages) -> tuple[Files, tuple[Comparison, ...]]:
+    """Export both models, each checked against PyTorch, and time them on random rows."""
+    names, spaces = bare.inputs, bare.spaces
+    with stage("export"):
+        slim = export_slim(bare.slim, bare.plan, folder, names, spaces["slim"])
+        parity = check_parity(slim.path, bare.slim, inputs=names, space=spaces["slim"])
+        dense = export_onnx(bare.loaded.model, scratch / "dense.onnx", inputs=names, space=spaces["dense"])
+        check_parity(dense.path, bare.loaded.model, inputs=names, space=spaces["dense"])
+    low = None
+    if recipe.dtype != "fp32":
+        with stage(recipe.dtype):
+            low = lower(slim, folder / FILES[recipe.dtype], recipe.dtype)
+    with stage("latency"):
+        files = {"dense": dense, "slim": slim, **({} if low is None else {f"slim {recipe.dtype}": low.file})}
+        latency = tuple(_timed(files, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)
+    return Files(slim, dense, {}, parity, low), latency
+
+
+def _timed(
+    files: Mapping[str, OnnxFile],
+    spaces: Mapping[str, InputSpace],
+    names: tuple[str, ...],
+    rows: int,
+    lengths: NDArray[np.int64],
+    recipe: Recipe,
+) -> Comparison:
+    sessions = {name: OnnxSession(file.path, threads=recipe.threads) for name, file in files.items()}
+    feeds = {
+        name: [session.feeds(spaces[name.partition(" ")[0]].batch(rows, int(length), seed=recipe.seed, names=names)) for length in lengths]
+        for name, session in sessions.items()
+    }
+    return compare(
+        {name: partial(_run, session, feeds[name]) for name, session in sessions.items()},
+        range(len(lengths)),
+        baseline="dense",
+        shapes=[(rows, int(length)) for length in lengths],
+        warmup=1,
+        seed=recipe.seed,
+        threads=recipe.threads,
+        lap=stopwatch(recipe.threads),
+    )
+
+
+def _run(session: OnnxSession, feeds: list[dict[str, NDArray[np.int64]]], at: int) -> None:
+    session.run(feeds[at])

@@ -1,0 +1,168 @@
+"""Loading: model, data, and the rows as the model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prunekit.arch.load import LoadedModel, expected_labels, load_model
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded, encode
+from prunekit.data.demo import demo_model
+from prunekit.data.files import MEMORY
+from prunekit.data.load import load_data
+from prunekit.data.order import CHECKED, check_order
+from prunekit.data.rows import TaskData
+from prunekit.errors import DataError, ParameterError
+from prunekit.pipeline.records import Inputs
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.stats.collect import collect
+from prunekit.stats.collected import Collected, Pooling
+from prunekit.tasks import Task
+from prunekit.training.teacher import answer
+
+#: Rows of train on which heads and FFN neurons are chosen and re-solved.
+CALIBRATION = 2048
+
+
+def load_dense(recipe: Recipe) -> LoadedModel:
+    """The model that a recipe names."""
+    return load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+
+
+def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None) -> Inputs:
+    """Load model and data, check that they fit, and tokenise.
+
+    `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
+    (by default all, as they come).
+    """
+    with stage("load"):
+        loaded = load_dense(recipe)
+        view = ModelView.of(loaded.model)
+        longest = loaded.row_length(recipe.max_length)
+        names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
+        data = load_data(
+            rows if rows is not None else recipe.data,
+            **names,
+            labels=expected_labels(loaded.labels, per_token=loaded.per_token, tags=recipe.tags),
+            config=recipe.data_config,
+            fine_tuned=loaded.fine_tuned,
+            seed=recipe.seed,
+            trust_remote_code=recipe.trust_remote_code,
+        )
+        _same_memory(recipe, data, rows)
+        task, notes = data.task, list(data.notes)
+        notes.append(
+            f"rows: {len(data.train):,} of train are fitted on, {len(data.validation):,} of validation choose, "
+            f"{len(data.test):,} of test are measured alone"
+        )
+        if most is not None:
+            data = _drawn(data, most, recipe.seed)
+            notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
+        own_head = loaded.fine_tuned and loaded.per_token == task.per_token and loaded.config.num_labels == task.outputs
+        assert isinstance(loaded.config.num_labels, int)
+        if loaded.fine_tuned and not own_head:
+            notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
+        if not own_head:
+            _name_classes(loaded, task.labels)
+        pooling = _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
+        encoded = {
+            name: encode(split, loaded.tokenizer, max_length=longest, per_token=task.per_token) for name, split in data.splits.items()
+        }
+        cut = sum(split.truncated for split in encoded.values())
+        if cut:
+            notes.append(f"{cut} rows were cut at {longest} tokens")
+        lost = sum(split.dropped for split in encoded.values())
+        if lost:
+            notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
+    if own_head and task.labels:
+        with stage("check labels"):
+            notes.append(_check_order(view, encoded, task, recipe.seed))
+    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
+
+
+def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
+    """Raise DataError where a recipe was made on other rows in memory than those that are given."""
+    if rows is None or recipe.data is None or not recipe.data.startswith(MEMORY):
+        return
+    if recipe.data != f"{MEMORY}{data.provenance['sha256']}":
+        was, now = recipe.data.removeprefix(MEMORY)[:12], data.provenance["sha256"][:12]
+        raise DataError(f"The recipe was made on other rows in memory (sha256 {was}) than those that are given (sha256 {now}).")
+
+
+def _check_order(view: ModelView, encoded: Mapping[str, Encoded], task: Task, seed: int) -> str:
+    """Whether the model's classes stand in the order of the labels, by what it answers on held-out rows, then on those of train."""
+    answers: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
+    sizes: list[NDArray[np.int64]] = []
+    left = CHECKED
+    for name in ("validation", "train"):
+        if not left:
+            break
+        drawn = encoded[name].sample(left, seed)
+        answers.append(outputs_of_model(view, drawn, task.outputs))
+        labels.append(drawn.labels)
+        sizes.append(np.diff(drawn.word_starts) if task.per_token else np.ones(len(drawn), dtype=np.int64))
+        left -= len(drawn)
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+    return check_order(np.concatenate(answers), np.concatenate(labels), task.labels, starts=starts, seed=seed)
+
+
+def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
+    generator = np.random.default_rng(seed)
+    drawn = {name: rows.take(generator.permutation(len(rows))[:most]) for name, rows in data.splits.items()}
+    return replace(data, train=drawn["train"], validation=drawn["validation"], test=drawn["test"])
+
+
+def _name_classes(loaded: LoadedModel, labels: Sequence[str]) -> None:
+    config: Any = loaded.config
+    names = labels or ["LABEL_0"]
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+
+
+def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: bool) -> Pooling:
+    if per_token and recipe.pooling is not None:
+        raise ParameterError("pooling", "compress", "left out for a token task, which reads every word", recipe.pooling)
+    if plan is not None and plan.readout is not None:
+        planned = plan.readout.pooling
+        if (planned == "token") != per_token:
+            what = "words" if planned == "token" else f"a text as a whole ({planned})"
+            raise ParameterError("plan", "apply", "for the data's task", f"a plan whose readout reads {what}")
+        if recipe.pooling not in (None, planned):
+            raise ParameterError("pooling", "apply", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
+        return planned
+    return "token" if per_token else recipe.pooling or ("cls" if fine_tuned else "mean")
+
+
+def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage: Stages) -> Collected:
+    """The neurons of every row of a split."""
+    with stage(f"read {split}"):
+        return collect(
+            view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
+        )
+
+
+def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:
+    """The logits (n, outputs) of a model with a head, for every row, or every word of a token task."""
+    found = np.empty((len(encoded.labels), outputs), dtype=np.float32)
+    with torch.inference_mode():
+        for batch in encoded.batches():
+            first = None if batch.first is None else torch.from_numpy(batch.first)
+            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            found[batch.targets] = answer(view, tensors, first, states=False).logits.numpy()
+    return found
+
+
+def calibration(encoded: Encoded, seed: int) -> list[dict[str, torch.Tensor]]:
+    """A seeded sample of rows, long ones more often, as batches of tensors."""
+    drawn = encoded.draw(CALIBRATION, seed)
+    return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in drawn.batches()]

@@ -1,0 +1,186 @@
+"""What the analyzers read: every model runs once over the rows, whatever number of analyzers is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject
+from prunekit.analyzers.base import Inputs as Observed
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded, encode
+from prunekit.data.rows import Rows
+from prunekit.pipeline.ablate import ablate
+from prunekit.pipeline.inputs import load_dense
+from prunekit.pipeline.records import Inputs
+from prunekit.probes.trees import Sentence, sentences
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.stats.collect import collect
+from prunekit.stats.collected import Collected
+from prunekit.stats.sample import Sample
+from prunekit.stats.units import unit_scores
+
+#: Single tokens that are sampled.
+TOKENS = 2000
+
+
+#: Rows on which units are scored, forward and backward, and every token counts.
+UNIT_ROWS = 512
+#: Rows of validation on which parts of the model are left out one by one.
+ABLATION_ROWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The model to compare with, and the task's rows as it reads them."""
+
+    name: str
+    view: ModelView
+    encoded: Mapping[str, Encoded]
+
+
+def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Base:
+    """Load a second model, and encode the same rows for it."""
+    with stage("load base"):
+        loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
+        longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze"))
+        return Base(loaded.name, ModelView.of(loaded.model), _encoded(longest, inputs, inputs.data.splits, loaded.tokenizer))
+
+
+def _encoded(longest: int, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
+    per_token = inputs.data.task.per_token
+    return {name: encode(rows, tokenizer, max_length=longest, per_token=per_token) for name, rows in splits.items()}
+
+
+def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
+    """What cannot be met with what is given, and why."""
+    found: dict[Need, str] = {}
+    if base is None:
+        found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
+    elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
+        found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+    source = inputs.view.source
+    whole = 8 * ((source.layers + 1) * source.hidden) ** 2
+    if whole > MEMORY:
+        found[Need.MOMENTS] = (
+            f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
+            f"{MEMORY / 1e9:.1f} GB is the most that is taken for one: dimensions, cka and clusters do without (--analyzers)"
+        )
+    if inputs.data.train.trees is None:
+        found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
+    if not inputs.own_head:
+        found[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
+    return found
+
+
+def observe(
+    recipe: Recipe, inputs: Inputs, base: Base | None, outside: Rows | None, needs: Set[Need], scratch: Path, stage: Stages
+) -> Observed:
+    """Collect what some analyzers need together.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How the data is read, and the seed.
+    inputs : Inputs
+        The model and the rows.
+    base : Base or None
+        The model to compare with.
+    outside : Rows or None
+        Text from elsewhere.
+    needs : set of Need
+        The union of what the analyzers need.
+    scratch : Path
+        Where rows go that do not fit into memory.
+    """
+    reader = _Reader(recipe, inputs, needs, scratch, stage)
+    model = reader.read(inputs.loaded.name, inputs.view, inputs.encoded)
+    other = None if base is None else reader.read(base.name, base.view, base.encoded)
+    strange = None
+    if outside is not None and base is not None and Need.TOKENS in needs:
+        tokenizer = inputs.loaded.tokenizer
+        text = encode(outside, tokenizer, max_length=inputs.max_length, per_token=False)
+        strange = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
+    units, ablations = None, None
+    if Need.UNITS in needs:
+        with stage("score units"):
+            rows = _first(inputs.encoded["train"], UNIT_ROWS)
+            units = unit_scores(inputs.view, rows, labelled=inputs.own_head, seed=recipe.seed, progress=stage.step)
+    if Need.ABLATIONS in needs:
+        with stage("ablate"):
+            rows = _first(inputs.encoded["validation"], ABLATION_ROWS)
+            ablations = ablate(inputs.view, rows, inputs.data.task.outputs, progress=stage.step)
+    types = None
+    if inputs.data.task.per_token:
+        types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
+    return Observed(inputs.data.task.by_word, model, other, strange, units=units, ablations=ablations, seed=recipe.seed, types=types)
+
+
+def _first(encoded: Encoded, rows: int) -> Encoded:
+    """As many rows at most; they are in random order already."""
+    return encoded if len(encoded) <= rows else encoded.take(np.arange(rows))
+
+
+class _Reader:
+    """Reads models on the task's rows, all in the same way."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, needs: Set[Need], scratch: Path, stage: Stages) -> None:
+        self._inputs, self._needs, self._scratch, self._stage, self._seed = inputs, needs, scratch, stage, recipe.seed
+
+    def read(self, name: str, view: ModelView, encoded: Mapping[str, Encoded]) -> Subject:
+        """One model."""
+        train = self._split(view, encoded["train"], TOKENS if Need.TOKENS in self._needs else 0)
+        validation = self._split(view, encoded["validation"], 0) if Need.VALIDATION in self._needs else None
+        return Subject(name, view.source, train, validation, self._trees(encoded))
+
+    def _trees(self, encoded: Mapping[str, Encoded]) -> tuple[tuple[Sentence, ...], tuple[Sentence, ...]] | None:
+        if Need.TREES not in self._needs:
+            return None
+        train, validation = (_sentences(self._inputs.data.splits[name], encoded[name]) for name in ("train", "validation"))
+        return train, validation
+
+    def tokens(self, view: ModelView, encoded: Encoded) -> Sample:
+        """Single tokens of text that has no labels."""
+        with self._stage("read other text"):
+            found = collect(
+                view,
+                encoded,
+                pooling="mean",
+                outputs=2,
+                directory=self._scratch,
+                moments=False,
+                tokens=TOKENS,
+                seed=self._seed,
+                progress=self._stage.step,
+            )
+        found.rows.close()
+        assert found.tokens is not None
+        return found.tokens
+
+    def _split(self, view: ModelView, encoded: Encoded, tokens: int) -> Collected:
+        with self._stage("read"):
+            return collect(
+                view,
+                encoded,
+                pooling=self._inputs.pooling,
+                outputs=self._inputs.data.task.outputs,
+                directory=self._scratch,
+                moments=8 * (view.num_layers + 1) ** 2 * view.hidden_size**2 <= MEMORY,
+                tokens=tokens,
+                seed=self._seed,
+                progress=self._stage.step,
+            )
+
+
+def _sentences(rows: Rows, encoded: Encoded) -> tuple[Sentence, ...]:
+    """Trees of the rows whose every word has a token."""
+    assert rows.trees is not None
+    starts = encoded.word_starts
+    whole = np.flatnonzero(np.diff(starts) == [len(row) for row in rows.tokens])
+    found = [rows.trees[at] for at in whole]
+    return sentences([heads for heads, _ in found], [names for _, names in found], starts[whole].tolist())

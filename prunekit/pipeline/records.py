@@ -1,0 +1,208 @@
+"""What the stages hand to each other: frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.arch.count import Counts
+from prunekit.arch.load import LoadedModel
+from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded
+from prunekit.data.rows import TaskData
+from prunekit.exporters.onnx import InputSpace, OnnxFile, sample_space
+from prunekit.exporters.precision import LowFile
+from prunekit.plan import Plan
+from prunekit.pruning.costs import Goal
+from prunekit.pruning.iterative import Shrinker
+from prunekit.readout.select import ReadoutChoice
+from prunekit.refit.solution import Solution
+from prunekit.runtime.records import Comparison, Parity
+from prunekit.stats.collected import Pooling
+
+Outputs = NDArray[Any]
+Probe = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""A classifier: coef (outputs, k), intercept (outputs,)."""
+
+
+def space_of(config: object, tokenizer: PreTrainedTokenizerBase) -> InputSpace:
+    """What may be drawn to try an exported file."""
+    side = "left" if tokenizer.padding_side == "left" else "right"
+    return sample_space(config, pad_id=tokenizer.pad_token_id, padding_side=side)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The model and the data, as the line reads them.
+
+    Attributes
+    ----------
+    own_head : bool
+        Whether the model came with a head for this task, which is then the dense model's.
+    max_length : int
+        Tokens after which a row is cut.
+    """
+
+    loaded: LoadedModel
+    view: ModelView
+    data: TaskData
+    encoded: Mapping[str, Encoded]
+    pooling: Pooling
+    own_head: bool
+    max_length: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The model that the choice of neurons, heads and FFN neurons starts from.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The dense one, or what is left of it where blocks were named.
+    plan : Plan or None
+        What is left, in the dense model's numbering; None: everything.
+    solutions : tuple of Solution
+        Of the least-squares refit.
+    """
+
+    model: nn.Module
+    plan: Plan | None = None
+    solutions: tuple[Solution, ...] = ()
+
+    def dense_layer(self, layer: int) -> int:
+        """The dense model's number of a layer (0 the embedding output) of the cut one."""
+        return layer if layer == 0 or self.plan is None else self.plan.kept_layers[layer - 1] + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """Which neurons are read, and what the probes answer.
+
+    Attributes
+    ----------
+    neurons : {layer: dimensions}
+        In the dense model's numbering.
+    probe : (coef, intercept)
+        The classifier on them.
+    oracle : (coef, intercept)
+        The probe on all neurons of the dense model.
+    choice : ReadoutChoice or None
+        How they were found; None where all are read because no budget counts them, or a plan names them.
+    test : {name: outputs on the test split}
+        Of the oracle and of a random and a magnitude readout of the same size.
+    oracle_validation : float
+        The oracle's score on the validation split.
+    """
+
+    neurons: Mapping[int, tuple[int, ...]]
+    probe: Probe
+    oracle: Probe
+    choice: ReadoutChoice | None
+    test: Mapping[str, Outputs]
+    oracle_validation: float
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What is kept, and the slim model as far as deciding made it.
+
+    Attributes
+    ----------
+    plan : Plan
+    model : nn.Module
+        Slim, but for the vocabulary.
+    reader : nn.Module
+        The same before heads and FFN neurons were removed.
+    before : Plan
+        What `reader` was made by.
+    neurons : Neurons or None
+        None where the model keeps its own head.
+    stale : bool
+        Whether what the classifier reads has changed since it was fitted.
+    solutions : tuple of Solution
+        Of the least-squares refits.
+    goals : tuple of Goal
+        What heads and FFN neurons were chosen for; none where they were not.
+    notes : tuple of str
+        How the search went.
+    start : Shrinker or None
+        At `reader`, for others that start there; None where no heads and FFN neurons were chosen.
+    """
+
+    plan: Plan
+    model: nn.Module
+    reader: nn.Module
+    before: Plan
+    neurons: Neurons | None
+    stale: bool
+    solutions: tuple[Solution, ...]
+    goals: tuple[Goal, ...] = ()
+    notes: tuple[str, ...] = ()
+    start: Shrinker | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """How the slim file is fed: its tokenizer, and the validation and test rows as it encodes them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    encoded: Mapping[str, Encoded]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was solved and trained."""
+
+    dense: nn.Module
+    slim: nn.Module
+    plan: Plan
+    baselines: Mapping[str, nn.Module]
+    counts: Mapping[str, Counts]
+    text: Text
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """What was exported; the dense file and the baselines are measured and not kept.
+
+    Attributes
+    ----------
+    low : LowFile or None
+        The slim file in lower precision, where the recipe asks for one.
+    """
+
+    slim: OnnxFile
+    dense: OnnxFile
+    baselines: Mapping[str, OnnxFile]
+    parity: Parity
+    low: LowFile | None = None
+
+
+class Answers(NamedTuple):
+    """Outputs (n, C), the labels (n,) that they answer, and where those of each row begin (rows + 1,) if a row has several.
+
+    For a token task n counts all words, the same for every model: those that a model does not read are answered by minus infinity.
+    """
+
+    outputs: Outputs
+    labels: NDArray[Any]
+    starts: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Answers on the test split by name, scores on the validation split, and latency."""
+
+    test: Mapping[str, Answers]
+    validation: Mapping[str, float]
+    latency: tuple[Comparison, ...]

@@ -1,0 +1,257 @@
+"""Puts what the stages found into the report, checks the constraints, and writes what people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prunekit.arch.count import Counts
+from prunekit.budget import Budget, Unit
+from prunekit.data.files import IN_MEMORY
+from prunekit.errors import BudgetError
+from prunekit.exporters.layout import ONNX, Card, short_name
+from prunekit.exporters.onnx import OnnxFile
+from prunekit.exporters.precision import FILES
+from prunekit.pipeline.data_free import Bare
+from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.html import to_html
+from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
+from prunekit.report.tables import to_markdown
+from prunekit.runtime.records import Comparison, environment
+from prunekit.runtime.scores import score_of
+
+_EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
+_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "random", "magnitude")
+
+
+def build_report(
+    recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, measured: Measured, seconds: dict[str, float]
+) -> Report:
+    """All that a run found, as one value."""
+    task = inputs.data.task
+    read = models.counts["slim"].neurons
+    rows = []
+    for name in (name for name in _ORDER if name in measured.test):
+        outputs, labels, starts = measured.test[name]
+        value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
+        words = None if task == task.by_word else task.by_word.score(outputs, labels)
+        size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
+        rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
+    dense = _sizes(models.dense, models.counts["dense"], files.dense)
+    slim = _sizes(models.slim, models.counts["slim"], files.slim)
+    trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
+    return Report(
+        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
+        data=_data_name(recipe, inputs),
+        kind=task.kind,
+        metric=task.metric,
+        classes=len(task.labels),
+        rows=tuple(rows),
+        dense=dense,
+        slim=slim,
+        files=_files(recipe, inputs, files, measured),
+        mean_length=float(inputs.encoded["train"].lengths.mean()),
+        latency=measured.latency,
+        parity=files.parity,
+        plan_digest=models.plan.digest,
+        budgets=tuple(_reached(budget, dense, slim, models.plan, files, recipe, measured) for budget in recipe.budgets),
+        max_drop=recipe.max_drop,
+        trace=tuple(Point(neurons=size, value=value) for size, value in trace),
+        notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
+        stages=dict(seconds),
+        seed=recipe.seed,
+        environment=environment(),
+    )
+
+
+def _data_name(recipe: Recipe, inputs: Inputs) -> str:
+    known = inputs.data.provenance
+    if known["source"] == IN_MEMORY:
+        return f"{IN_MEMORY} (sha256 {known['sha256'][:12]})"
+    return "docstrings (embedded)" if recipe.data is None else short_name(recipe.data)
+
+
+def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comparison], seconds: dict[str, float]) -> Report:
+    """What is known of a plan that was carried out without data."""
+    lengths = ", ".join(str(length) for length in bare.lengths)
+    return Report(
+        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
+        data="no data",
+        kind=bare.kind,
+        metric=bare.metric,
+        classes=len(bare.labels),
+        rows=(),
+        dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
+        slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
+        files=_bare_files(files),
+        mean_length=float(bare.lengths.mean()),
+        latency=tuple(latency),
+        parity=files.parity,
+        plan_digest=bare.plan.digest,
+        notes=(
+            "no data was given: the weights were cut and not solved anew, and no metric was measured",
+            f"MACs and latency are those of random rows of {lengths} tokens",
+        ),
+        stages=dict(seconds),
+        seed=recipe.seed,
+        environment=environment(),
+    )
+
+
+def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:
+    return Sizes(
+        neurons=counts.neurons,
+        layers=int(getattr(model, "config").num_hidden_layers),  # noqa: B009 - nn.Module types attributes as tensors
+        params=counts.params,
+        params_layers=counts.params_layers,
+        macs=counts.macs,
+        bytes=file.bytes,
+    )
+
+
+def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
+    """The slim model's files, without what only data can tell."""
+    found = [DeployedFile(path=ONNX, dtype="fp32", bytes=files.slim.bytes)]
+    if files.low is not None:
+        low = files.low
+        error = None if low.fidelity is None else low.fidelity.error
+        found.append(DeployedFile(path=FILES[low.dtype], dtype=low.dtype, bytes=low.file.bytes, error=error, weights=low.weights))
+    return tuple(found)
+
+
+def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> tuple[DeployedFile, ...]:
+    """The same, with what each answers on the test split."""
+    task, reference = inputs.data.task, measured.test["slim"].outputs
+    found = []
+    for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
+        outputs, labels, starts = measured.test[name]
+        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, starts=starts, seed=recipe.seed))))
+    return tuple(found)
+
+
+def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, files: Files, recipe: Recipe, measured: Measured) -> BudgetResult:
+    # What was asked for is deployed: the file in lower precision, where there is one.
+    name = "slim" if files.low is None else f"slim {recipe.dtype}"
+    neurons, params = slim.neurons / dense.neurons, slim.params_layers / dense.params_layers
+    shares = {
+        Unit.MODEL: params if plan.readout is None else max(params, neurons),
+        Unit.NEURONS: neurons,
+        Unit.PARAMS: params,
+        Unit.MACS: slim.macs / dense.macs,
+        Unit.BYTES: float(slim.bytes if files.low is None else files.low.file.bytes),
+        # At every batch size that was named the interval's lower end must hold.
+        Unit.LATENCY: max(1 / found.ratio(name).low for found in measured.latency[: len(recipe.batches)]),
+    }
+    return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
+
+
+def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Measured) -> list[str]:
+    notes = []
+    choice = None if neurons is None else neurons.choice
+    if choice is not None:
+        notes.append(
+            f"readout by {choice.method}: layers 0..{choice.layer}, {choice.candidates} neurons in {choice.clusters} clusters, "
+            f"{choice.size} read; validation: oracle {choice.scores.oracle:.4f}, chosen {choice.scores.chosen:.4f}"
+        )
+        if not choice.target_met:
+            notes.append(
+                f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
+            )
+    units = {budget.unit for budget in recipe.budgets} & {Unit.LATENCY, Unit.BYTES}
+    if recipe.dtype != "fp32" and units:
+        notes.append(
+            f"heads and FFN neurons were chosen by what they cost in float32; the budget was held against the file in {recipe.dtype}"
+        )
+    if recipe.effort is not None and recipe.searches:
+        notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
+    if recipe.plan is not None:
+        notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
+    for name in ("dense", "oracle"):
+        if name in measured.validation and measured.validation[name] > 0:
+            notes.append(f"validation: slim {measured.validation['slim']:.4f}, {name} {measured.validation[name]:.4f}")
+    return notes
+
+
+def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> None:
+    """Raise BudgetError, saying what was reached, if a budget or the largest drop does not hold."""
+    for asked, budget in zip(recipe.budgets, report.budgets, strict=True):
+        if not budget.met:
+            raise BudgetError(
+                f"{asked.option} was not met: {_tell(budget)} was reached. Keep less of another unit, or allow more of this one."
+            )
+    if recipe.max_drop is None:
+        return
+    against = "dense" if "dense" in measured.validation else "oracle"
+    reference = measured.validation[against]
+    at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
+    binding = max(zip(recipe.budgets, report.budgets, strict=True), key=lambda pair: pair[1].reached / pair[1].limit, default=None)
+    contrary = "" if binding is None else f"The budget that binds is {binding[0].option}, which contradicts it here. "
+    for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
+        got = measured.validation.get(name, reference)
+        drop = (reference - got) / abs(reference) if reference else 0.0
+        if drop > recipe.max_drop:
+            raise BudgetError(
+                f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop:.2%} "
+                f"({reference:.4f} to {got:.4f}){at}. {contrary}Keep more, or allow a larger drop."
+            )
+
+
+def _tell(budget: BudgetResult) -> str:
+    """What was reached, in words."""
+    if budget.unit is Unit.BYTES:
+        return f"{budget.reached / 1e6:.2f} MB"
+    speed = f" ({1 / budget.reached:.2f}x as fast at the lower end of the interval)" if budget.unit is Unit.LATENCY else ""
+    return f"{budget.reached:.1%} {budget.unit.value}{speed}"
+
+
+def write_reports(report: Report, folder: Path) -> None:
+    """report.json, report.md, report.html."""
+    for name, text in (("json", report.to_json()), ("md", to_markdown(report)), ("html", to_html(report))):
+        (folder / f"report.{name}").write_text(text, encoding="utf-8")
+
+
+def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
+    """What the model card says that the directory does not show."""
+    labels, pair = inputs.data.task.labels, inputs.data.train.pairs is not None
+    return _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
+
+
+def bare_card(recipe: Recipe, bare: Bare, files: Files, report: Report, name: str) -> Card:
+    """The same of a plan that was carried out without data."""
+    longest = bare.loaded.row_length(recipe.max_length, of="apply")
+    return _card(recipe, bare.tokenizer, bare.labels, files, report, name, longest, pair=False)
+
+
+def _card(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    files: Files,
+    report: Report,
+    name: str,
+    max_length: int,
+    *,
+    pair: bool,
+) -> Card:
+    return Card(
+        name=name,
+        base=recipe.model or "sentence-transformers/all-MiniLM-L6-v2",
+        kind=report.kind,
+        labels=labels,
+        inputs=files.slim.inputs,
+        outputs=files.slim.outputs,
+        pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
+        pad_token=str(tokenizer.pad_token),
+        max_length=max_length,
+        plan_digest=report.plan_digest,
+        results=to_markdown(report).partition("\n\n")[2],
+        pad_type_id=tokenizer.pad_token_type_id,
+        padding_side="left" if tokenizer.padding_side == "left" else "right",
+        pair=pair,
+    )

@@ -1,0 +1,50 @@
+"""Which tokens are kept, and how the slim model's rows are encoded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.data.batches import Encoded, encode
+from prunekit.pipeline.records import Inputs, Text
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.transforms.tokenizer import needed_tokens, shrink_tokenizer
+
+
+def seen_tokens(inputs: Inputs) -> tuple[int, ...]:
+    """Token ids that train's rows use, with what the tokenizer and the model cannot do without."""
+    used = set(np.unique(inputs.encoded["train"].ids).tolist())
+    pad = inputs.view.config.pad_token_id
+    if pad is not None and pad >= 0:
+        # Some families count positions from the padding's id, and need every id below it.
+        used.update(range(pad + 1) if inputs.view.spec.pad_positions else [pad])
+    return needed_tokens(inputs.loaded.tokenizer, used)
+
+
+def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
+    """The tokenizer that a plan leaves, and the rows to be measured as it encodes them."""
+    if plan.vocabulary is None:
+        return Text(inputs.loaded.tokenizer, inputs.encoded)
+    tokenizer = shrink_tokenizer(inputs.loaded.tokenizer, plan.vocabulary)
+    splits = {"validation": inputs.data.validation, "test": inputs.data.test}
+    per_token = inputs.data.task.per_token
+    encoded = {name: encode(rows, tokenizer, max_length=inputs.max_length, per_token=per_token) for name, rows in splits.items()}
+    kept = np.array(plan.vocabulary)
+    other = {name: _differing(inputs.encoded[name], found, kept) for name, found in encoded.items()}
+    notes = (
+        f"vocabulary: {len(kept):,} of {plan.source.vocabulary:,} tokens kept, those that train uses and those that spell the rest",
+        f"what slim answers is measured with its own tokenizer, which spells {other['test']} of {len(encoded['test'])} test rows and "
+        f"{other['validation']} of {len(encoded['validation'])} validation rows in other tokens than the dense one",
+    )
+    return Text(tokenizer, encoded, notes)
+
+
+def _differing(dense: Encoded, slim: Encoded, kept: NDArray[np.int64]) -> int:
+    """Rows that the two tokenizers split differently."""
+    rows = zip(_rows(dense), _rows(slim), strict=True)
+    return sum(not np.array_equal(ours, kept[theirs]) for ours, theirs in rows)
+
+
+def _rows(encoded: Encoded) -> list[NDArray[np.int32]]:
+    return np.split(encoded.ids, encoded.offsets[1:-1])

@@ -1,0 +1,72 @@
+"""Edge probing (Tenney et al. 2019, as Merchant et al. 2020 use it): the relation of two words from their vectors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import StatisticsError
+from prunekit.probes.trees import Sentence
+
+Ids = NDArray[np.int64]
+
+
+def label_space(train: Sequence[Sentence]) -> tuple[str, ...]:
+    """Relations that the edges of the training sentences have, without subtypes, by name."""
+    return tuple(sorted({relation(label) for sentence in train for label, _, _ in _pairs(sentence)}))
+
+
+def relation(label: str) -> str:
+    """A relation without its subtype: nmod of nmod:poss."""
+    return label.partition(":")[0]
+
+
+def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Ids, Ids, int]:
+    """All edges of the sentences as pairs of spans of one word.
+
+    Parameters
+    ----------
+    found : sequence of Sentence
+    labels : sequence of str
+        `label_space` of train.
+
+    Returns
+    -------
+    pairs : (m, 2) int64
+        Rows of the dependent and of its head, among the words of the split.
+    targets : (m,) int64
+        Index of the relation.
+    unknown : int
+        Edges left out because train does not have their relation.
+
+    Raises
+    ------
+    StatisticsError
+        No edge, or all of one relation.
+    """
+    numbers = {name: index for index, name in enumerate(labels)}
+    edges = [
+        (sentence.start + word, sentence.start + head, relation(label)) for sentence in found for label, word, head in _pairs(sentence)
+    ]
+    known = [(word, head, numbers[name]) for word, head, name in edges if name in numbers]
+    if not known:
+        raise StatisticsError("The sentences have no edges whose relation occurs in the training sentences.")
+    array = np.array(known, dtype=np.int64)
+    return array[:, :2], array[:, 2], len(edges) - len(known)
+
+
+def edge_rows(words: NDArray[Any], pairs: Ids) -> NDArray[np.float32]:
+    """What the probe reads of each pair, (m, 3H): the dependent, the head, and their product element by element.
+
+    Without the product a linear probe could only add up what each word says by itself.
+    """
+    dependents, heads = np.asarray(words[pairs[:, 0]], dtype=np.float32), np.asarray(words[pairs[:, 1]], dtype=np.float32)
+    return np.hstack([dependents, heads, dependents * heads])
+
+
+def _pairs(sentence: Sentence) -> list[tuple[str, int, int]]:
+    """(relation, dependent, head) of each word that is not the root."""
+    return [(label, word, int(head) - 1) for word, (label, head) in enumerate(zip(sentence.labels, sentence.heads, strict=True)) if head]

@@ -1,0 +1,113 @@
+"""What each layer knows of a task (Dalvi et al. 2020, section 6.1): probes on each layer alone and on layers 0..i."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import ParameterError, StatisticsError
+from prunekit.probes.elastic_net import Problem
+from prunekit.probes.selection import ALPHAS, Split, best, fit_and_score
+from prunekit.tasks import Task
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Validation scores of the probes, layer by layer, from the embedding output up.
+
+    Attributes
+    ----------
+    alone : tuple of float
+        The probe on one layer; for a layer without a neuron that varies, `chance`.
+    upto : tuple of float
+        The probe on layers 0..i; the last is the oracle.
+    chance : float
+        The score without any neuron: the largest class, or the mean.
+    control : tuple of float or None
+        The probe on one layer, trained on the control task and scored on it.
+    """
+
+    alone: tuple[float, ...]
+    upto: tuple[float, ...]
+    chance: float
+    control: tuple[float, ...] | None = None
+
+    @property
+    def oracle(self) -> float:
+        """The probe on all layers."""
+        return self.upto[-1]
+
+    @property
+    def selectivity(self) -> tuple[float, ...] | None:
+        """Score less the score on the control task (Hewitt and Liang 2019), layer by layer."""
+        return None if self.control is None else tuple(a - b for a, b in zip(self.alone, self.control, strict=True))
+
+    def minimal(self, delta: float) -> int:
+        """The lowest layer i whose probe on layers 0..i scores above (1 - delta) of the oracle; the last, if none does.
+
+        The comparison is strict and relative, as in the paper; for a negative oracle, lower is worse all the same.
+        """
+        if not 0 <= delta < 1:
+            raise ParameterError("delta", "LayerScores.minimal", "in [0, 1)", delta)
+        floor = self.oracle - delta * abs(self.oracle)
+        return next((i for i, value in enumerate(self.upto) if value > floor), len(self.upto) - 1)
+
+
+def layer_scores(
+    train: Split, validation: Split, task: Task, hidden: int, *, control: tuple[NDArray[Any], NDArray[Any]] | None = None
+) -> LayerScores:
+    """Probe each layer alone and together with those below it.
+
+    Parameters
+    ----------
+    train, validation : Split
+        (n, (L + 1) * hidden) neurons. Probes are fitted on train; penalties are chosen, and scores taken, on validation.
+    task : Task
+    hidden : int
+        Width of a layer.
+    control : (labels of train, labels of validation), optional
+        The control task; see `prunekit.probes.control`.
+
+    Raises
+    ------
+    StatisticsError
+        One class only, or rows that are not whole layers.
+    """
+    width = train.rows.width
+    if hidden < 1 or width % hidden:
+        raise StatisticsError(f"{width} neurons are no whole number of layers of {hidden}.")
+    outputs = task.outputs
+    if not train.moments.varies[width:].any():
+        raise StatisticsError("All training labels are equal: there is nothing to probe for.")
+    layers = [np.arange(start, start + hidden) for start in range(0, width, hidden)]
+    alive = train.moments.alive(width)
+    chance = _chance(train, validation, task)
+    alone, controls = [], []
+    for ids in layers:
+        if not alive[ids].any():
+            alone.append(chance)
+            controls.append(chance)
+            continue
+        part, held = train.columns(ids), validation.columns(ids)
+        problems = [Problem(hidden, alpha) for alpha in ALPHAS]
+        alone.append(best(part, held, task, problems)[2])
+        if control is not None:
+            parts = Split.of(part.rows, control[0], outputs), Split(held.rows, control[1], held.moments)
+            controls.append(best(*parts, task, problems)[2])
+    alpha, _, oracle = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
+    # A prefix without a neuron that varies is a probe on nothing.
+    prefixes = [(i + 1) * hidden for i in range(len(layers) - 1)]
+    usable = [size for size in prefixes if alive[:size].any()]
+    _, found = fit_and_score(train, validation, task, [Problem(size, alpha) for size in usable]) if usable else ([], [])
+    upto = (*([chance] * (len(prefixes) - len(usable))), *found, oracle)
+    return LayerScores(tuple(alone), upto, chance, None if control is None else tuple(controls))
+
+
+def _chance(train: Split, validation: Split, task: Task) -> float:
+    if task.metric.of_values:
+        return 0.0
+    decisions = np.tile(train.moments.mean[train.rows.width :], (len(validation.labels), 1))
+    return task.score(decisions, validation.labels)

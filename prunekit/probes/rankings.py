@@ -1,0 +1,265 @@
+"""Rankings of neurons for a task, by what neurons say one at a time or together; all from moments, but for two that need rows.
+
+Scores are (D,), higher is better; `descending` makes an order of them. A dead neuron (`Moments.alive`) is in no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import kendalltau
+
+from prunekit.errors import ParameterError, StatisticsError
+from prunekit.probes.objective import RowSource
+from prunekit.stats.moments import Moments
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+BINS = 16
+"""Quantile bins of a neuron, for the mutual information."""
+_COLUMNS = 64  # neurons that are binned at once
+
+
+def descending(scores: Floats, alive: NDArray[np.bool_]) -> Ids:
+    """Ids of the neurons that are alive by falling score; equals by id."""
+    if not np.isfinite(scores[alive]).all():
+        raise StatisticsError("A ranking's scores hold NaN or infinity: its inputs are broken.")
+    ids = np.flatnonzero(alive)
+    return np.asarray(ids[np.argsort(-scores[ids], kind="stable")])
+
+
+def probeless(moments: Moments, outputs: int) -> Floats:
+    """Probeless (Antverg and Belinkov 2022): the sum over pairs of classes of |mean activation of one - of the other|.
+
+    Parameters
+    ----------
+    moments : Moments
+        Over [D neurons | one-hot labels]; they hold the means of the classes.
+    outputs : int
+        Classes, at least 2.
+
+    Returns
+    -------
+    (D,) float64
+        On raw neurons, as in the paper: it depends on their scale.
+
+    Raises
+    ------
+    StatisticsError
+        Fewer than two classes occur.
+    """
+    means = class_means(moments, outputs)
+    ordered = np.sort(means, axis=1)
+    # Sum over pairs of differences, from the sorted values: each counts once for every smaller, and against every larger one.
+    rank = 2.0 * np.arange(1, ordered.shape[1] + 1) - ordered.shape[1] - 1.0
+    return np.asarray(ordered @ rank)
+
+
+def class_means(moments: Moments, outputs: int) -> Floats:
+    """Mean of each neuron in each class that occurs, less its mean over all, (D, classes)."""
+    if outputs < 2:
+        raise StatisticsError("Class means need classes; the task is a regression.")
+    width = moments.width - outputs
+    counts = moments.count * moments.mean[width:]
+    occurs = counts > 0.5
+    if occurs.sum() < 2:
+        raise StatisticsError("All labels are equal: a ranking needs at least two classes.")
+    return np.asarray(moments.comoment[:width, width:][:, occurs] / counts[occurs])
+
+
+def correlation_with_labels(moments: Moments, outputs: int) -> Floats:
+    """Largest |correlation| of each neuron with a label column, (D,)."""
+    width = moments.width - outputs
+    deviation = np.sqrt(moments.variance)
+    varies = moments.varies
+    scale = np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0)
+    cross = moments.comoment[:width, width:] / moments.count
+    return np.asarray(np.abs(cross * scale[:width, None] * scale[width:]).max(axis=1))
+
+
+def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = BINS) -> Floats:
+    """Mutual information of each neuron with the label, in nats, by counting.
+
+    A neuron is cut at its quantiles, a regression's target too (at 8); the plug-in estimate is biased upwards by about
+    (bins - 1)(classes - 1) / 2n, alike for all neurons.
+
+    Parameters
+    ----------
+    rows : (n, D)
+    labels : (n,) int64 class ids, or float64 targets
+    bins : int
+
+    Returns
+    -------
+    (D,) float64
+        0 for a neuron that does not vary.
+    """
+    if bins < 2:
+        raise ParameterError("bins", "mutual_information", "at least 2", bins)
+    n, width = rows.shape
+    if not n:
+        raise StatisticsError("There are no rows to rank neurons by.")
+    if labels.dtype.kind == "f":
+        targets = _bin(np.asarray(labels, dtype=np.float64)[:, None], 8)[:, 0]
+    else:
+        targets = np.unique(labels, return_inverse=True)[1]
+    classes = int(targets.max()) + 1
+    of_label = np.bincount(targets, minlength=classes) / n
+    found = np.empty(width)
+    for start in range(0, width, _COLUMNS):
+        codes = _bin(np.asarray(rows[:, start : start + _COLUMNS]), bins)
+        columns = codes.shape[1]
+        flat = (codes * classes + targets[:, None]) + np.arange(columns) * (bins * classes)
+        joint = np.bincount(flat.ravel(), minlength=columns * bins * classes).reshape(columns, bins, classes) / n
+        independent = joint.sum(axis=2, keepdims=True) * of_label
+        ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
+        found[start : start + columns] = (joint * np.log(ratio)).sum(axis=(1, 2))
+    return np.maximum(found, 0.0)
+
+
+def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
+    """Quantile bin of each value, (n, m); equal values share one."""
+    edges = np.quantile(values, np.arange(1, bins) / bins, axis=0)
+    codes = np.zeros(values.shape, dtype=np.int64)
+    for edge in edges:
+        codes += values > edge
+    return codes
+
+
+def gradient_activation(rows: RowSource, gradients: RowSource) -> Floats:
+    """Mean over the rows of |gradient x activation| of each neuron, (D,).
+
+    Parameters
+    ----------
+    rows : RowSource
+        (n, D) activations.
+    gradients : RowSource
+        (n, D) gradients of the loss at the labels with respect to them: of the fine-tuned model, or `probe_gradients`.
+    """
+    if rows.shape != gradients.shape:
+        raise StatisticsError(f"Activations of shape {rows.shape} and gradients of shape {gradients.shape} do not fit.")
+    total = np.zeros(rows.shape[1])
+    size = max(1, 2**22 // max(1, rows.shape[1]))
+    for (_, x), (_, g) in zip(rows.chunks(size), gradients.chunks(size), strict=True):
+        total += np.abs(x * g).sum(axis=0, dtype=np.float64)
+    return total / rows.shape[0]
+
+
+def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Floats, intercept: Floats) -> Floats:
+    """`gradient_activation` where the loss is that of a linear probe: its cross-entropy, or half its squared error.
+
+    Parameters
+    ----------
+    rows : RowSource
+        (n, D) neurons.
+    labels : (n,) int64 class ids, or float64 targets
+    coef, intercept : (K, D), (K,)
+        The probe in raw coordinates; one row for a regression.
+
+    Returns
+    -------
+    (D,) float64
+    """
+    total = np.zeros(rows.shape[1])
+    for start, chunk in rows.chunks(max(1, 2**22 // max(1, rows.shape[1]))):
+        scores = chunk @ coef.T + intercept
+        target = labels[start : start + len(chunk)]
+        if len(coef) == 1:
+            residual = scores - target[:, None]
+        else:
+            residual = np.exp(scores - scores.max(axis=1, keepdims=True))
+            residual /= residual.sum(axis=1, keepdims=True)
+            residual[np.arange(len(chunk)), target] -= 1.0
+        total += np.abs((residual @ coef) * chunk).sum(axis=0, dtype=np.float64)
+    return total / rows.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How far rankings agree, pair by pair.
+
+    Attributes
+    ----------
+    names : tuple of str
+    sizes : tuple of int
+        k of the overlaps.
+    overlap : (len(sizes), m, m) float64
+        Share of the first k neurons of one ranking that are among the first k of the other.
+    tau : (m, m) float64
+        Kendall's tau-b of the places.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    overlap: Floats
+    tau: Floats
+
+
+def compare_rankings(orders: Mapping[str, Ids], sizes: Sequence[int]) -> Agreement:
+    """Compare rankings of the same neurons; raises StatisticsError where they rank different ones."""
+    names, found = tuple(orders), list(orders.values())
+    if not names:
+        raise StatisticsError("There are no rankings to compare.")
+    members = np.sort(found[0])
+    for name, order in orders.items():
+        if not np.array_equal(np.sort(order), members):
+            raise StatisticsError(f"The rankings {names[0]!r} and {name!r} order different neurons and cannot be compared.")
+    for size in sizes:
+        if not 1 <= size <= len(members):
+            raise ParameterError("sizes", "compare_rankings", f"in 1..{len(members)}, the neurons ranked", size)
+    overlap = np.array([[[len(np.intersect1d(a[:k], b[:k])) / k for b in found] for a in found] for k in sizes])
+    places = [np.argsort(order) for order in found]
+    tau = np.eye(len(names))
+    for i in range(len(names)):
+        for j in range(i):
+            # Of a single neuron every ranking is the same.
+            tau[i, j] = tau[j, i] = kendalltau(places[i], places[j]).statistic if len(members) > 1 else 1.0
+    return Agreement(names, tuple(sizes), overlap.reshape(len(sizes), len(names), len(names)), tau)
+
+
+def ranking(weights: ArrayLike, *, steps: int = 1000) -> Ids:
+    """Order neurons by linguistic correlation analysis, most important first.
+
+    For p = 0, 1/steps, ..., 1 and for each class, the shortest (not empty) prefix of its neurons by falling |weight| that
+    holds a share p of the class's weight; the union over the classes is appended to the order as far as it is new.
+
+    Parameters
+    ----------
+    weights : (K, D)
+        Weights of the probe, one row a class; one row for a regression.
+    steps : int
+        S of the papers.
+
+    Returns
+    -------
+    (m,) int64
+        Neurons with a weight in some class; a neuron whose weights are all zero is in no prefix, unless all are.
+
+    Notes
+    -----
+    The order of the neurons that enter at one p is arbitrary in the authors' code (a Python set). Here they are ordered by
+    their largest |weight| over the classes, and neurons equal in that by their id.
+    """
+    given = np.atleast_2d(np.asarray(weights))
+    # Which neuron completes a share is decided by rounding at times: float32 weights are summed in float32, as the authors do.
+    matrix = np.abs(given if given.dtype == np.float32 else given.astype(np.float64))
+    if steps < 1:
+        raise ParameterError("steps", "ranking", "at least 1", steps)
+    width = matrix.shape[1]
+    shares = (np.arange(steps + 1) / steps).astype(matrix.dtype)
+    entry = np.full(width, steps + 1, dtype=np.int64)
+    for row in matrix:
+        order = np.argsort(-row, kind="stable")
+        total = np.cumsum(row[order])
+        # Length of the shortest prefix that reaches each share; the whole row where rounding lets none do.
+        lengths = np.minimum(np.searchsorted(total, shares * row.sum(), side="left") + 1, width)
+        first = np.searchsorted(lengths, np.arange(width) + 1, side="left")
+        entry[order] = np.minimum(entry[order], first)
+    order = np.lexsort((np.arange(width), -matrix.max(axis=0), entry))
+    # The last of a row can be lost to rounding, where the sum of its prefix reaches the whole without them.
+    return np.asarray(order[(entry[order] <= steps) | (matrix.max(axis=0)[order] > 0)])

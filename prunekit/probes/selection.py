@@ -1,0 +1,118 @@
+"""Probes that are compared: penalties chosen on a validation split, prefixes of the columns fitted side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from prunekit.probes.elastic_net import Fit, Problem, fit_probes
+from prunekit.probes.objective import decisions
+from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
+from prunekit.stats.rows import RowStore
+from prunekit.tasks import Task
+
+Ids = NDArray[np.int64]
+
+ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Penalties tried for every probe; the ends are far from the best on all data seen."""
+STEP = 2 ** (-1 / 3)
+"""Ratio of one size to the next larger one."""
+SEARCH_ROWS = 50_000
+"""Most rows that layers, penalties and sizes are compared on; what is returned is fitted on all rows."""
+SEARCH_TOL, FINAL_TOL = 1e-4, 1e-5
+"""Accuracy of the fits that are compared and of those that are returned, in units of the loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Columns of a split that can be probed: rows, labels and moments over [neurons | labels]."""
+
+    rows: RowStore
+    labels: NDArray[Any]
+    moments: Moments
+
+    @classmethod
+    def of(cls, rows: RowStore, labels: NDArray[Any], outputs: int) -> Split:
+        """Take the moments of rows with labels; raises StatisticsError for NaN or no rows."""
+        accumulator = MomentsAccumulator(rows.width + outputs)
+        for start, chunk in rows.chunks():
+            accumulator.update(np.hstack([chunk, one_hot(labels[start : start + len(chunk)], outputs)]))
+        return cls(rows, labels, accumulator.finish())
+
+    @property
+    def outputs(self) -> int:
+        """Label columns of the moments."""
+        return self.moments.width - self.rows.width
+
+    def columns(self, ids: Ids) -> Split:
+        """Some of the neurons."""
+        moments = self.moments.take(np.concatenate([ids, self.rows.width + np.arange(self.outputs)]))
+        return Split(self.rows.columns(ids), self.labels, moments)
+
+    def sample(self, seed: int) -> Split:
+        """At most SEARCH_ROWS of the rows, drawn at random; the moments stay those of all rows."""
+        if len(self.rows) <= SEARCH_ROWS:
+            return self
+        picked = np.sort(np.random.default_rng(seed).choice(len(self.rows), SEARCH_ROWS, replace=False))
+        return Split(self.rows.take(picked), self.labels[picked], self.moments)
+
+
+def fit_and_score(
+    train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None, tol: float = SEARCH_TOL
+) -> tuple[list[Fit], list[float]]:
+    """Fit several probes in shared passes, and score each on validation."""
+    fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts, tol=tol)
+    found = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
+    return fits, [task.score(values, validation.labels) for values in found]
+
+
+def refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit) -> tuple[Fit, float]:
+    """Continue a fit to its optimum on all rows; more rows may need less penalty."""
+    problems = [Problem(start.coef.shape[1], alpha) for alpha in alphas]
+    _, fit, value = best(train, validation, task, problems, [start] * len(problems))
+    return fit, value
+
+
+def best(
+    train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None
+) -> tuple[float, Fit, float]:
+    """The problem that scores best on validation; of equals, the one with the strongest penalty."""
+    tol = SEARCH_TOL if starts is None else FINAL_TOL
+    fits, scores = fit_and_score(train, validation, task, problems, starts, tol)
+    at = max(range(len(problems)), key=lambda i: (scores[i], problems[i].alpha))
+    return problems[at].alpha, fits[at], scores[at]
+
+
+def path(train: Split, validation: Split, task: Task, sizes: Sequence[int]) -> tuple[list[Fit], list[tuple[int, float]]]:
+    """A probe on the first columns for each (ascending) size, with the penalty that suits the largest."""
+    alpha, widest, value = best(train, validation, task, [Problem(sizes[-1], alpha) for alpha in ALPHAS])
+    if len(sizes) == 1:
+        return [widest], [(sizes[-1], value)]
+    fits, scores = fit_and_score(train, validation, task, [Problem(size, alpha) for size in sizes[:-1]])
+    return [*fits, widest], list(zip(sizes, [*scores, value], strict=True))
+
+
+def sizes_to(most: int) -> list[int]:
+    """Sizes from 1 to `most`, about a quarter apart, ascending."""
+    sizes, size = [], float(most)
+    while round(size) >= 1:
+        sizes.append(round(size))
+        size *= STEP
+    return sorted(set(sizes))
+
+
+def smallest(sizes: list[int], scores: list[float], target: float) -> int | None:
+    """Index of the smallest size that reaches the target, and on the smoothed path reaches it, too; None if none does.
+
+    The first size above a target on a finite validation split is too often there by luck. More neurons help on average, so
+    the scores are smoothed by isotonic regression, and both must hold.
+    """
+    order = np.argsort(sizes)
+    smooth = np.empty(len(sizes))
+    smooth[order] = IsotonicRegression().fit_transform(np.array(sizes, dtype=np.float64)[order], np.array(scores)[order])
+    return next((int(i) for i in order if scores[i] >= target and smooth[i] >= target), None)

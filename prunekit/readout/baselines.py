@@ -1,0 +1,53 @@
+"""The two baselines that every report shows: random neurons, and neurons of large weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prunekit.errors import ParameterError
+from prunekit.readout.choice import ReadoutChoice
+from prunekit.stats.collected import Collected
+
+Ids = NDArray[np.int64]
+
+
+def random_neurons(available: ArrayLike, count: int, *, seed: int = 0) -> Ids:
+    """`count` of the available flat neuron ids, drawn without replacement, ascending."""
+    pool = _pool(available, count, "random_neurons")
+    return np.sort(np.random.default_rng(seed).choice(pool, count, replace=False))
+
+
+def magnitude_neurons(weights: ArrayLike, available: ArrayLike, count: int) -> Ids:
+    """The `count` available neurons with the largest weights, ascending.
+
+    Magnitude is what the field means by it: the Euclidean norm over the classes of the weights of a probe on raw (not
+    standardised) activations, so it depends on the scale of the neuron. Ties go to the lower id.
+
+    Parameters
+    ----------
+    weights : (K, D)
+        Raw weights of a probe on all neurons.
+    available : (m,)
+        Flat ids that may be chosen.
+    """
+    pool = _pool(available, count, "magnitude_neurons")
+    norms = np.linalg.norm(np.atleast_2d(np.asarray(weights, dtype=np.float64)), axis=0)[pool]
+    return np.sort(pool[np.argsort(-norms, kind="stable")[:count]])
+
+
+def _pool(available: ArrayLike, count: int, of: str) -> Ids:
+    pool = np.unique(np.asarray(available, dtype=np.int64))
+    if not 1 <= count <= len(pool):
+        raise ParameterError("count", of, f"in 1..{len(pool)}, the neurons available", count)
+    return pool
+
+
+def baseline_neurons(choice: ReadoutChoice, train: Collected, *, seed: int) -> dict[str, Ids]:
+    """Random neurons and neurons of large oracle weight, as many as were chosen, of all layers that vary."""
+    width = choice.oracle_coef.shape[1]
+    available = np.flatnonzero(train.moments.alive(width))
+    return {
+        "random": random_neurons(available, choice.size, seed=seed),
+        "magnitude": magnitude_neurons(choice.oracle_coef, available, choice.size),
+    }

@@ -1,0 +1,84 @@
+"""Efficient transfer learning of Dalvi et al. (2020, section 7): layer selector, correlation clusters, neuron ranking.
+
+As the released code does it: probes by Adam on raw neurons, one random representative a cluster, the first size of a coarse
+grid whose retrained probe beats the target on the development split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prunekit.analyzers.correlation import CorrelationClusters
+from prunekit.probes.dalvi_probe import DalviProbe
+from prunekit.probes.objective import decision, decisions
+from prunekit.probes.rankings import ranking
+from prunekit.readout.choice import Floats, Ids, ReadoutChoice, ReadoutScores, Request
+from prunekit.readout.progress import Stages
+
+PERCENTS = (*(i / 10 for i in range(1, 6)), *range(1, 11), *range(15, 51, 5), *range(60, 91, 10))
+"""Sizes tried, in percent of all neurons of the model."""
+STEPS = 1000
+
+
+def search(request: Request) -> ReadoutChoice:
+    """Select a readout; see the module."""
+    assert request.threshold is not None
+    stages = Stages(request.progress)
+    probe = DalviProbe(request.task.outputs, seed=request.seed)
+    train, validation = request.train, request.validation
+
+    # The oracle is the last of the prefixes: one training serves both.
+    with stages("oracle"):
+        widths = [(i + 1) * request.hidden for i in range(request.layers + 1)]
+        prefixes = probe.fit(train.rows, train.labels, widths)
+        layers = [request.task.score(values, validation.labels) for values in decisions(validation.rows, prefixes)]
+    with stages("layers"):
+        floor = request.below(layers[-1], request.layer_delta)
+        layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
+    with stages("clusters"):
+        moments = train.moments.take(np.arange((layer + 1) * request.hidden))
+        clusters = CorrelationClusters.from_moments(moments, request.threshold, "random", request.seed)
+        kept = clusters.representatives_
+        with train.rows.columns(kept) as rows:
+            [(coef, intercept)] = probe.fit(rows, train.labels)
+        base = _score(request, kept, coef, intercept)
+    with stages("ranking"):
+        # A constant neuron acts as a bias; here it has no place among the neurons.
+        order = ranking(coef, steps=STEPS)
+        order = kept[order[np.isin(kept[order], request.varying)]]
+    with stages("sizes"):
+        target = request.below(base, request.neuron_delta)
+        sizes = grid(request.width, min(len(order), request.keep))
+        trace: list[tuple[int, float]] = []
+        for size in sizes:
+            with train.rows.columns(order[:size]) as rows:
+                [(coef, intercept)] = probe.fit(rows, train.labels)
+            trace.append((size, _score(request, order[:size], coef, intercept)))
+            if trace[-1][1] > target:
+                break
+    return request.choice(
+        "dalvi2020",
+        order[: trace[-1][0]],
+        (coef, intercept),
+        prefixes[-1],
+        scores=ReadoutScores(layers[-1], tuple(layers), base, trace[-1][1]),
+        layer=layer,
+        clusters=len(kept),
+        trace=trace,
+        target=target,
+        target_met=trace[-1][1] > target,
+        parameters={"l1": probe.l1, "l2": probe.l2, "lr": probe.lr, "epochs": probe.epochs, "batch": probe.batch, "steps": STEPS},
+        seconds=stages.seconds,
+    )
+
+
+def grid(width: int, most: int) -> list[int]:
+    """Sizes of the paper's coarse grid for a model of `width` neurons, up to `most`; `most` itself if all are larger."""
+    sizes = sorted({max(1, int(percent * width / 100)) for percent in PERCENTS})
+    return [size for size in sizes if size <= most] or [most]
+
+
+def _score(request: Request, ids: Ids, coef: Floats, intercept: Floats) -> float:
+    validation = request.validation
+    with validation.rows.columns(ids) as rows:
+        return request.task.score(decision(rows, coef, intercept), validation.labels)

@@ -1,0 +1,132 @@
+"""Solves anew what stands outside the blocks: norms, and what reads the last state (pooler or head)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.arch.spec import HIDDEN
+from prunekit.arch.view import ModelView, find
+from prunekit.refit.solution import Solution
+from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
+from prunekit.stats.comoment import Comoment, ComomentSum, widened
+
+Batches = Sequence[Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Which dimensions of the dense residual stream the slim one has.
+
+    Attributes
+    ----------
+    kept : Tensor or None
+        (h,) int64; None: all.
+    wide : ModelView or None
+        The slim model as it would be with all dimensions: what its layers read of those that are gone.
+    """
+
+    kept: Tensor | None = None
+    wide: ModelView | None = None
+
+    def narrow(self, states: Tensor) -> Tensor:
+        """The slim dimensions of dense states, (..., h) of (..., H)."""
+        return states if self.kept is None else states[..., self.kept]
+
+    def widen(self, states: Tensor, width: int) -> Tensor:
+        """Slim states with zeros where dimensions are gone, (..., H) of (..., h)."""
+        if self.kept is None:
+            return states
+        found = states.new_zeros(*states.shape[:-1], width)
+        found[..., self.kept] = states
+        return found
+
+
+def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, damping: float, stream: Stream | None = None) -> list[Solution]:
+    """Fold the best affine map from the slim to the dense last state into what reads it: the pooler, or the head.
+
+    Raises
+    ------
+    UnsupportedError
+        If the record does not describe the head.
+    StatisticsError
+        If the calibration rows are degenerate.
+    """
+    stream = stream or Stream()
+    paths = reader_paths(slim)
+    totals: dict[Tap, ComomentSum] = {("in", path): ComomentSum() for path in paths}
+    with torch.no_grad():
+        for batch in batches:
+            tensors = {name: batch[name] for name in slim.inputs if name in batch}
+            with taps(slim.model, totals) as ours, taps(dense.model, totals) as theirs:
+                slim.model(**tensors)
+                dense.model(**tensors)
+            for tap, total in totals.items():
+                ((x,), (y,)) = ours[tap], theirs[tap]
+                x, y = widened(_rows(x, batch)), widened(_rows(y, batch))
+                total.add(x, y - stream.widen(x, y.shape[-1]), torch.ones(len(x)))
+        found = []
+        for path, total in zip(paths, totals.values(), strict=True):
+            reader, whole = Linear.at(slim.model, path), Linear.at(dense.model, path)
+            assert reader is not None
+            assert whole is not None
+            moment = total.finish()
+            fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else whole.weight)
+            found.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
+    return found
+
+
+def _rows(states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    return states[batch["attention_mask"].bool()] if states.ndim == 3 else states
+
+
+def outer_norms(view: ModelView) -> list[str]:
+    """Norms of the residual stream below the blocks, by path in the body."""
+    names = (name.removesuffix(".weight") for name, axes in view.spec.outer.items() if axes == (HIDDEN,) and name.endswith(".weight"))
+    return [name for name in names if name != view.spec.final_norm and find(view.body, f"{name}.weight") is not None]
+
+
+def solve_norms(
+    slim: ModelView, dense: ModelView, batches: Batches, paths: Iterable[str], *, damping: float, stream: Stream
+) -> list[Solution]:
+    """Solve scale and shift of norms outside the blocks, so that they give what the dense model's give."""
+    found = []
+    totals: dict[Tap, ComomentSum] = {("out", path): ComomentSum() for path in paths if find(slim.body, f"{path}.weight") is not None}
+    with torch.no_grad():
+        for batch in batches if totals else ():
+            mask = batch["attention_mask"].bool()
+            with taps(slim.body, totals) as ours, taps(dense.body, totals) as theirs:
+                slim.hidden_states(batch)
+                dense.hidden_states(batch)
+            for tap, total in totals.items():
+                x, y = widened(ours[tap][0][mask]), widened(stream.narrow(theirs[tap][0])[mask])
+                total.add(x, y - x, torch.ones(len(x)))
+        for (_, path), total in totals.items():
+            found.append(scale(find(slim.body, path), total.finish(), damping, where=path))
+    return found
+
+
+def scale(norm: nn.Module, moment: Comoment, damping: float, *, where: str) -> Solution:
+    """Correct scale and shift of a norm by what is missing of its output, dimension by dimension."""
+    parameters = dict(norm.named_parameters())
+    weight, bias = parameters["weight"], parameters.get("bias")
+    turn, shift = moment.solve_diagonal(damping, bias=bias is not None)
+    # The output w z + b becomes (1 + turn)(w z + b) + shift.
+    weight.mul_((1 + turn).to(weight))
+    if bias is not None:
+        bias.mul_((1 + turn).to(bias)).add_(shift.to(bias))
+    return Solution(where, moment.rows, 1, damping, True)
+
+
+def fold(layer: Linear, turn: Tensor, shift: Tensor, through: Tensor | None = None) -> None:
+    """Make a linear layer read ``x + turn @ x + shift`` where it read x; without a bias, the shift must be zero.
+
+    Where `turn` and `shift` give more dimensions than x has, `through` is the weight (out, H) with which all of them are read.
+    """
+    old = (layer.weight if through is None else through).double()
+    layer.weight.add_((old @ turn).to(layer.weight))
+    if layer.bias is not None:
+        layer.bias.add_((old @ shift).to(layer.bias))

@@ -1,0 +1,81 @@
+"""What each node of an ONNX file did in one run: which provider ran it, and the shapes it saw."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.runtime.session import OnnxSession
+
+_SUFFIX = "_kernel_time"
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """One node's run.
+
+    Attributes
+    ----------
+    name, op, provider : str
+    inputs, outputs : tuple of (str, tuple of int)
+        Element type and shape of each; onnxruntime leaves out weights that it has packed.
+    """
+
+    name: str
+    op: str
+    provider: str
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    outputs: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def profile(
+    path: Path, feeds: Mapping[str, NDArray[np.int64]], *, threads: int = 1, device: str = "cpu", optimise: bool = True
+) -> tuple[NodeRun, ...]:
+    """Run an ONNX file once under onnxruntime's profiler, in a session of its own.
+
+    Parameters
+    ----------
+    path : Path
+    feeds : mapping
+        One batch, as `OnnxSession.feeds` returns it.
+    threads, device
+        As in `OnnxSession`.
+    optimise : bool
+        Let onnxruntime fuse nodes as it does by default; without, the nodes are those of the file.
+
+    Returns
+    -------
+    tuple of NodeRun
+        In the order of execution.
+    """
+    with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
+        session = OnnxSession(path, threads=threads, device=device, trace=Path(folder) / "trace", optimise=optimise)
+        session.run(dict(feeds))
+        events = json.loads(session.end_trace().read_text(encoding="utf-8"))
+    return parse(events)
+
+
+def parse(events: list[dict[str, Any]]) -> tuple[NodeRun, ...]:
+    """The node runs among the events of a trace."""
+    return tuple(
+        NodeRun(
+            name=event["name"].removesuffix(_SUFFIX),
+            op=event["args"]["op_name"],
+            provider=event["args"]["provider"],
+            inputs=_shapes(event["args"]["input_type_shape"]),
+            outputs=_shapes(event["args"]["output_type_shape"]),
+        )
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX)
+    )
+
+
+def _shapes(listed: list[dict[str, list[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((kind, tuple(shape)) for each in listed for kind, shape in each.items())

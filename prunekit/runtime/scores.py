@@ -1,0 +1,96 @@
+"""What the deployed file answers on a split: the file that ships is judged, not the model it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import StatisticsError
+from prunekit.runtime.records import Score
+from prunekit.runtime.session import OnnxSession
+from prunekit.tasks import Task
+
+if TYPE_CHECKING:
+    from prunekit.data.batches import Encoded
+
+
+def outputs_of_file(
+    path: str | Path | OnnxSession, encoded: Encoded, *, output: str = "logits", threads: int = 1, device: str = "cpu"
+) -> NDArray[Any]:
+    """Run an ONNX file over a split with onnxruntime alone.
+
+    Parameters
+    ----------
+    path : path or OnnxSession
+    encoded : Encoded
+        n rows; of a token task, n words over all rows.
+    output : str
+        Which output.
+    threads, device
+        As in `OnnxSession`.
+
+    Returns
+    -------
+    ndarray of shape (n, C), float32
+        In the order of `encoded.labels`.
+
+    Raises
+    ------
+    StatisticsError
+        If an output is not finite.
+    ModelError, DependencyError
+        As in `OnnxSession`.
+    """
+    session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
+    found: NDArray[Any] | None = None
+    for batch in encoded.batches():
+        values = session(batch.inputs)[output]
+        if batch.first is not None:
+            values = values[batch.first[:, 0], batch.first[:, 1]]
+        if not np.isfinite(values).all():
+            row = int(batch.targets[np.flatnonzero(~np.isfinite(values).all(axis=-1))[0]])
+            raise StatisticsError(f"The ONNX file {str(session.path)!r} gives NaN or infinity for row {row + 1} (the first row is 1).")
+        if found is None:
+            found = np.empty((len(encoded.labels), values.shape[-1]), dtype=values.dtype)
+        found[batch.targets] = values
+    assert found is not None
+    return found
+
+
+def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:
+    """The metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
+    return task.score(encoded.every(outputs), encoded.every_label, encoded.every_start)
+
+
+def score_of(
+    task: Task,
+    outputs: NDArray[Any],
+    labels: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    starts: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Score:
+    """What a file's answers are worth, and how far they are from those of another.
+
+    Parameters
+    ----------
+    task : Task
+    outputs, reference : ndarray of shape (n, C), float
+        Of the file, and of the file in float32. A row of minus infinity is no answer.
+    labels : ndarray of shape (n,)
+    starts : ndarray of int64, optional
+        Where the labels of each row begin, as in `Task.judged`.
+    seed : int
+        Of the interval.
+    """
+    value, low, high = task.interval(outputs, labels, starts, seed=seed)
+    answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
+    outputs, reference = outputs[answered], reference[answered]
+    same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    spread = float(reference.var())
+    error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
+    return Score(value, low, high, same, error)

@@ -1,0 +1,393 @@
+"""Which of several candidates is faster, and by how much.
+
+A processor's clock, its caches and its other tenants make absolute times wander by a quarter within minutes. So the
+candidates take turns on the same batch, in an order that rotates, and what is reported is the ratio of two times
+measured one right after the other. Percentiles in milliseconds are reported beside it, for orientation.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import ParameterError, StatisticsError
+from prunekit.runtime.bootstrap import bootstrap_sittings
+from prunekit.runtime.records import Clock, Comparison, Ratio, Timing, environment
+from prunekit.runtime.session import OnnxSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prunekit.data.batches import Encoded
+
+B = TypeVar("B")
+
+HALF_WIDTH = 0.02
+_SINGLES, _BUCKETS = 32, 8  # batches of one row, and of several
+_RESOLUTION = 1e-6  # seconds
+# At least, and as many as the time is divided into: what is drawn for one sitting varies more than passes within it do.
+_SITTINGS = (4, 20)
+_CLOCKS: dict[Callable[[], float], Clock] = {time.thread_time: "thread", time.process_time: "process"}
+_OTHERS = 0.02  # share of the processor time that other threads may take before one thread's time is not the whole
+
+
+def compare(
+    candidates: Mapping[str, Callable[[B], object]],
+    batches: Sequence[B],
+    *,
+    baseline: str,
+    shapes: Sequence[tuple[int, int]],
+    min_rounds: int = 30,
+    max_seconds: float = 30.0,
+    warmup: int = 3,
+    seed: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+    lap: Callable[[], float] | None = None,
+    reopen: Callable[[int], Mapping[str, Callable[[B], object]]] | None = None,
+    enough: Callable[[Sequence[Ratio]], bool] | None = None,
+) -> Comparison:
+    """Time candidates against a baseline, taking turns.
+
+    A round times every candidate once on one batch. Before that the candidate runs on the batch before, untimed, because the
+    others took the processor's caches from it: in service nothing but its own last request goes before. The order of the
+    candidates rotates from batch to batch, and from one pass over the batches to the next, so that none always comes first, on
+    any batch. It stops after the first pass at which it knows enough, or after the first round at which the time is up.
+
+    With `reopen` there are sittings, of a twentieth of the time each and four at least: each loads the candidates anew, because
+    where a model comes to lie in memory is drawn once for each load.
+
+    Parameters
+    ----------
+    candidates : mapping
+        {name: function of a batch}.
+    batches : sequence
+    baseline : str
+        The name of the candidate that the others are compared with.
+    shapes : sequence of (int, int)
+        Rows and padded length of each batch.
+    min_rounds : int
+        Rounds in any case.
+    max_seconds : float
+        Time after which no further round begins; the first warm-up is not counted.
+    warmup : int
+        Passes over the batches before the first that counts, in each sitting.
+    seed : int
+        Of the bootstrap.
+    threads, device
+        What the candidates use, for the record.
+    clock : callable
+        Seconds; only differences count.
+    lap : callable, optional
+        What a turn of a candidate is timed by; default: `clock`.
+    reopen : callable, optional
+        The candidates of the sitting of that number, loaded anew.
+    enough : callable, optional
+        Whether the ratios say enough; by default that each interval has a half-width of at most 2% of its ratio.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ParameterError
+        No candidates, no batches, an unknown baseline or a limit below 1.
+    StatisticsError
+        A clock that did not move.
+    """
+    _check(candidates, batches, baseline, shapes, min_rounds, warmup)
+    names, lap = list(candidates), lap or clock
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    order: list[int] = []
+    sittings = [0]
+    stopped: Literal["narrow", "time"] = "time"
+    next_check = min_rounds
+    warm_up(candidates, batches, warmup)
+    with _no_garbage():
+        begin = sat_down = clock()
+        while True:
+            cycle, at = divmod(len(order) - sittings[-1], len(batches))
+            if at == 0 and len(order) >= next_check and (reopen is None or len(sittings) >= _SITTINGS[0]):
+                ratios = _ratios(taken, sittings, baseline, seed)
+                if (enough or narrow)(ratios):
+                    stopped = "narrow"
+                    break
+                # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
+                next_check = len(order) * 11 // 10
+            if len(order) >= min_rounds and clock() - begin >= max_seconds:
+                break
+            if reopen is not None and cycle and at == 0 and clock() - sat_down >= max_seconds / _SITTINGS[1]:
+                candidates = reopen(len(sittings))
+                warm_up(candidates, batches, warmup)
+                sittings.append(len(order))
+                gc.collect()
+                sat_down, cycle = clock(), 0
+            first = (at + cycle + len(sittings) - 1) % len(names)
+            for name in (*names[first:], *names[:first]):
+                run = candidates[name]
+                run(batches[at - 1])
+                start = lap()
+                run(batches[at])
+                taken[name].append(lap() - start)
+            order.append(at)
+        seconds = clock() - begin
+    rows = sum(shapes[at][0] for at in order)
+    return Comparison(
+        baseline=baseline,
+        device=device,
+        threads=threads,
+        batch_size=max(rows for rows, _ in shapes),
+        shapes=tuple((int(rows), int(length)) for rows, length in shapes),
+        order=tuple(order),
+        sittings=tuple(sittings),
+        warmup=warmup * len(batches),
+        stopped=stopped,
+        seconds=seconds,
+        seed=seed,
+        timings=tuple(_timing(name, taken[name], rows) for name in names),
+        ratios=_ratios(taken, sittings, baseline, seed),
+        environment=environment(),
+        clock=_CLOCKS.get(lap, "wall"),
+    )
+
+
+def warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int = 1) -> None:
+    """Run every candidate on every batch, so many times over."""
+    for turn in range(passes * len(batches)):
+        for run in candidates.values():
+            run(batches[turn % len(batches)])
+
+
+def _check(
+    candidates: Mapping[str, object], batches: Sequence[object], baseline: str, shapes: Sequence[object], min_rounds: int, warmup: int
+) -> None:
+    if baseline not in candidates:
+        raise ParameterError("baseline", "compare", f"one of {', '.join(candidates)}", baseline)
+    if not batches:
+        raise ParameterError("batches", "compare", "at least one", "nothing")
+    if len(shapes) != len(batches):
+        raise ParameterError("shapes", "compare", f"one for each of the {len(batches)} batches", len(shapes))
+    if min_rounds < 1:
+        raise ParameterError("min_rounds", "compare", "at least 1", min_rounds)
+    if warmup < 0:
+        raise ParameterError("warmup", "compare", "at least 0", warmup)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """A collection that falls into one candidate's turn would be counted as its time."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], baseline: str, seed: int) -> tuple[Ratio, ...]:
+    found = []
+    base = np.asarray(taken[baseline], dtype=np.float64)
+    for name, times in taken.items():
+        if name == baseline:
+            continue
+        own = np.asarray(times, dtype=np.float64)
+        if base.min() <= 0 or own.min() <= 0:
+            raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
+        paired = np.split(np.log(base / own), sittings[1:])
+        value, low, high = (math.exp(each) for each in bootstrap_sittings([part for part in paired if len(part)], seed=seed))
+        found.append(Ratio(name, value, low, high))
+    return tuple(found)
+
+
+def narrow(ratios: Sequence[Ratio]) -> bool:
+    """Whether each interval has a half-width of at most 2% of its ratio."""
+    return all((ratio.high - ratio.low) / 2 <= HALF_WIDTH * ratio.value for ratio in ratios)
+
+
+def _timing(name: str, seconds: Sequence[float], rows: int) -> Timing:
+    # A clock's own resolution is far above 10 ns, so nothing is lost by rounding to that.
+    raw = tuple(round(1000 * value, 5) for value in seconds)
+    p50, p90, p99 = (float(value) for value in np.percentile(raw, [50, 90, 99]))
+    return Timing(name, raw, p50, p90, p99, rows / sum(seconds))
+
+
+def single_rows(lengths: NDArray[np.int64], count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
+    """Choose batches of one row, with the lengths of the whole and in the order of the data, as requests come.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n,), int64
+        Tokens in each row.
+    count : int
+        Batches, at most.
+    seed : int
+
+    Returns
+    -------
+    tuple of int64 ndarray of shape (1,)
+        One row of each `count`-th of the rows by length.
+    """
+    order = np.argsort(lengths, kind="stable")
+    edges = np.linspace(0, len(order), min(count, len(order)) + 1).astype(np.int64)
+    rows = order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
+    return tuple(np.sort(rows)[:, None])
+
+
+def bucketed_rows(lengths: NDArray[np.int64], batch_size: int, count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
+    """Choose batches of rows of about one length, as a server that sorts its queue makes them.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n,), int64
+        Tokens in each row.
+    batch_size : int
+        Rows in a batch; all there are, if there are fewer.
+    count : int
+        Batches, at most.
+    seed : int
+
+    Returns
+    -------
+    tuple of int64 ndarray of shape (min(batch_size, n),)
+        From short to long, one batch of each `count`-th of all full batches.
+    """
+    size = min(batch_size, len(lengths))
+    order = np.argsort(lengths, kind="stable")
+    full = len(order) // size
+    edges = np.linspace(0, full, min(count, full) + 1).astype(np.int64)
+    chosen = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    # The rows that do not fill a batch are spread over the ends, so that the longest are not always left out.
+    start = (len(order) - full * size) // 2
+    return tuple(order[start + size * at : start + size * (at + 1)] for at in chosen)
+
+
+def stopwatch(threads: int, device: str = "cpu", work: Callable[[], object] | None = None) -> Callable[[], float]:
+    """What one thread on the processor is timed by: the time that it was at work, where there is a clock for that; else the wall's.
+
+    Other work on the machine interrupts a long run more often than a short one, so that by the clock on the wall a slim
+    model seems faster the busier the machine is: by 2, where two cores served eight programs. On a quiet machine both agree.
+
+    Parameters
+    ----------
+    threads : int
+        Of each candidate.
+    device : str
+    work : callable, optional
+        What is to be timed: where other threads than the caller's do some of it, the clock is the processor time of the whole
+        process. It is run twice, the first time to warm up. By default it is taken for granted that they do not, as of onnxruntime.
+    """
+    fine = all(time.get_clock_info(name).resolution <= _RESOLUTION for name in ("thread_time", "process_time"))
+    if threads != 1 or device != "cpu" or not fine:
+        return time.perf_counter
+    return time.thread_time if work is None or _is_here(work) else time.process_time
+
+
+def _is_here(work: Callable[[], object]) -> bool:
+    """Whether the calling thread does all of it."""
+    work()  # what is compiled or allocated at first is no part of it
+    whole, own = time.process_time(), time.thread_time()
+    work()
+    own, whole = time.thread_time() - own, time.process_time() - whole
+    return own >= (1 - _OTHERS) * whole
+
+
+def latency_of_files(
+    files: Mapping[str, str | Path],
+    encoded: Encoded,
+    *,
+    baseline: str = "dense",
+    own: Mapping[str, Encoded] | None = None,
+    batch_sizes: Sequence[int] = (1, 32),
+    threads: int = 1,
+    device: str = "cpu",
+    min_rounds: int = 10,
+    max_seconds: float = 20.0,
+    seed: int = 0,
+) -> tuple[Comparison, ...]:
+    """Compare ONNX files on the data's real lengths.
+
+    Files are loaded anew for each sitting of `compare`, four times at least unless the time is up before: where a model comes to lie in
+    memory moves the ratio by more than rounds within one load do.
+
+    Parameters
+    ----------
+    files : mapping
+        {name: ONNX file}, at least two.
+    encoded : Encoded
+        Rows to take batches from.
+    baseline : str
+        The name of the file that the others are compared with.
+    own : mapping, optional
+        {name: the same rows as that file's own tokenizer encodes them}, for files whose vocabulary is not that of `encoded`.
+    batch_sizes : sequence of int
+        One comparison for each. Single rows come in the order of the data, larger batches hold rows of about one length.
+    threads : int
+        Processor threads of each session.
+    device : {"cpu", "cuda"}
+    min_rounds, max_seconds, seed
+        As in `compare`, for each comparison.
+
+    Returns
+    -------
+    tuple of Comparison
+        In the order of `batch_sizes`.
+
+    Raises
+    ------
+    ParameterError
+        A batch size below 1, rows in `own` that are not as many, or as in `compare`.
+    ModelError, DependencyError
+        As in `OnnxSession`.
+    """
+    encodings = {name: (own or {}).get(name, encoded) for name in files}
+    for name, found in encodings.items():
+        if len(found) != len(encoded):
+            raise ParameterError("own", "latency_of_files", f"of the {len(encoded)} rows", f"{len(found)} rows for {name!r}")
+    comparisons = []
+    for size in batch_sizes:
+        if size < 1:
+            raise ParameterError("batch_sizes", "latency_of_files", "at least 1", size)
+        rows = single_rows(encoded.lengths, _SINGLES, seed=seed) if size == 1 else bucketed_rows(encoded.lengths, size, _BUCKETS, seed=seed)
+        inputs = {name: [encodings[name].batch(chosen).inputs for chosen in rows] for name in files}
+        comparisons.append(
+            compare(
+                _loaded(files, inputs, threads, device),
+                range(len(rows)),
+                baseline=baseline,
+                shapes=[(len(chosen), int(encoded.lengths[chosen].max())) for chosen in rows],
+                min_rounds=min_rounds,
+                max_seconds=max_seconds,
+                warmup=1,
+                seed=seed,
+                threads=threads,
+                device=device,
+                lap=stopwatch(threads, device),
+                reopen=lambda _, inputs=inputs: _loaded(files, inputs, threads, device),  # type: ignore[misc]
+            )
+        )
+    return tuple(comparisons)
+
+
+def _loaded(
+    files: Mapping[str, str | Path], inputs: Mapping[str, Sequence[Mapping[str, NDArray[np.int64]]]], threads: int, device: str
+) -> dict[str, Callable[[int], None]]:
+    """Load every file; each runs the batch of a number."""
+    sessions = {name: OnnxSession(path, threads=threads, device=device) for name, path in files.items()}
+    return {name: partial(_run, session, [session.feeds(batch) for batch in inputs[name]]) for name, session in sessions.items()}
+
+
+def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at: int) -> None:
+    session.run(feeds[at])

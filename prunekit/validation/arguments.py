@@ -1,0 +1,215 @@
+"""What public functions are given, held against their signatures before anything is done.
+
+::
+
+    @checked("bench")
+    def bench(*models: Place, threads: Annotated[int, Within(1, THREADS)] = 1) -> Benchmark: ...
+
+A value that does not fit is a `ParameterError` whose words come from the annotation. Nothing is converted: True is no number, 0.9 is
+no index, "no" is no bool, and a text is no sequence of texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from prunekit.errors import ParameterError
+from prunekit.validation.reading import place_fault
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Rule(Protocol):
+    """What a value of the right type must keep to besides, as metadata of `Annotated`."""
+
+    def fault(self, value: Any) -> str | None:
+        """Why a value does not keep to it ("" where `must` says it all); None where it does."""
+
+    def must(self, kind: str) -> str:
+        """What a value must be; `kind` says the type."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A finite number in [low, high]."""
+
+    low: float
+    high: float
+
+    def fault(self, value: Any) -> str | None:
+        """None for a number within."""
+        return None if self.low <= value <= self.high else ""
+
+    def must(self, kind: str) -> str:
+        """In words."""
+        return f"{kind} from {self.low:,} to {self.high:,}"
+
+
+@dataclass(frozen=True)
+class NotEmpty:
+    """A sequence with something in it."""
+
+    def fault(self, value: Any) -> str | None:
+        """None for one with an entry."""
+        return None if len(value) else ""
+
+    def must(self, kind: str) -> str:
+        """In words."""
+        return f"{kind}, at least one"
+
+
+@dataclass(frozen=True)
+class Exists:
+    """A path at which something can be."""
+
+    def fault(self, value: Any) -> str | None:
+        """As in `prunekit.validation.reading.place_fault`."""
+        return place_fault(value)
+
+    def must(self, kind: str) -> str:
+        """In words."""
+        return f"{kind} that can exist"
+
+
+Place = Annotated[str | Path, Exists()]
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+
+
+def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Hold the arguments of each call against the annotations; `of` is how errors call the function."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        known = signature.parameters
+        open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+
+        @functools.cache
+        def hints() -> dict[str, Any]:
+            # On the first call, when everything that annotations name has been imported.
+            return get_type_hints(function, include_extras=True)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            unknown = next((name for name in kwargs if name not in known), None)
+            if unknown is not None and not open_ended:
+                names = ", ".join(name for name in known if name not in ("self", "cls"))
+                raise ParameterError(unknown, of, "one that exists", kwargs[unknown], f"The parameters are {names}.")
+            for name, value in signature.bind(*args, **kwargs).arguments.items():
+                if name in hints():
+                    several = known[name].kind is inspect.Parameter.VAR_POSITIONAL
+                    for each in value if several else (value,):
+                        if known[name].kind is not inspect.Parameter.VAR_KEYWORD:
+                            check(name, of, each, hints()[name])
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def check(name: str, of: str, value: object, hint: Any) -> None:
+    """Raise ParameterError where a value does not fit a type, with the rules of its `Annotated`."""
+    broken = _broken(value, hint)
+    if broken is None:
+        return
+    hinted = f"({broken})" if broken else ""
+    shown = value if isinstance(value, str | bytes | int | float | Path | type(None)) else _shown(value)
+    raise ParameterError(name, of, describe(hint), str(shown) if isinstance(shown, Path) else shown, hinted)
+
+
+class _Shown:
+    """A value by its type, where its repr could be as long as a model."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, Sequence | Set | Mapping) and len(value) <= 8 and all(isinstance(item, str | int | float) for item in value):
+        return value
+    return _Shown(f"a {type(value).__name__}")
+
+
+def _broken(value: Any, hint: Any) -> str | None:
+    """Why a value does not fit; "" where the description of the type says it all, None where it fits."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        base, *rules = args
+        broken = _broken(value, base)
+        if broken is not None:
+            return broken
+        return next((fault for rule in rules if (fault := rule.fault(value)) is not None), None)
+    if origin in (Union, types.UnionType):
+        found = [_broken(value, each) for each in args]
+        return None if None in found else max((each for each in found if each is not None), key=len)
+    return None if _fits(value, hint, origin, args) else ""
+
+
+def _fits(value: Any, hint: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    if hint in (Any, object):
+        return True
+    if hint in (None, type(None)):
+        return value is None
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in args)
+    if hint is bool:
+        return type(value) is bool
+    if hint is int:
+        return not isinstance(value, bool) and isinstance(value, Integral)
+    if hint is float:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    if isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]  # an abstract class
+        return callable(value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _broken(key, args[0]) is None and _broken(item, args[1]) is None for key, item in value.items()
+        )
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        # A text is a sequence of texts, which is never what is meant.
+        return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(_broken(item, args[0]) is None for item in value)
+    kind = origin or hint
+    return isinstance(value, kind)
+
+
+_WORDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    type(None): "None",
+    Path: "a path",
+}
+
+
+def describe(hint: Any) -> str:
+    """A type in the words of an error."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        base, *rules = args
+        return functools.reduce(lambda said, rule: str(rule.must(said)), rules, describe(base))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(each) for each in args))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    kind = origin or hint
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return f"a mapping from {describe(args[0])} to {describe(args[1])}" if args else "a mapping"
+    if isinstance(kind, type) and issubclass(kind, Sequence):
+        return f"a sequence of {describe(args[0])}" if args else "a sequence"
+    if isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]  # an abstract class
+        return "a function"
+    return f"a {kind.__module__.partition('.')[0]} {kind.__qualname__}" if isinstance(kind, type) else str(kind)

@@ -1,0 +1,212 @@
+"""Files from outside as checked values: regular files of bounded size, JSON and YAML of bounded depth, paths that can exist.
+
+Each function raises `ReadError` with a few words that say why; whoever calls it knows what the file is for, and says that.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from prunekit.validation.limits import DEPTH
+
+_CHUNK = 2**20
+# A string as a whole, so that brackets inside it do not count.
+_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
+_NO_PLACE = {
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its symbolic links lead in a circle",
+    errno.EACCES: "a directory on the way is closed to this user",
+}
+
+
+class ReadError(ValueError):
+    """Why something cannot be read, in a few words."""
+
+
+def place_fault(path: str | os.PathLike[str]) -> str | None:
+    """Why nothing can be at a path, whatever is there now; None where something can.
+
+    Asked before a path is used, since pathlib answers each of these with an error of another kind.
+    """
+    text = os.fspath(path)
+    if not text:
+        return "it is empty"
+    try:
+        place = Path(text).expanduser()
+        if not place.is_absolute():
+            os.getcwd()
+    except RuntimeError:
+        return "it names the home directory of a user who does not exist"
+    except OSError:
+        return "the working directory no longer exists"
+    try:
+        os.stat(place)
+    except OSError as error:
+        return _NO_PLACE.get(error.errno or 0)
+    except ValueError:
+        return "it holds a character that no path can hold"
+    return None
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """A regular file of at most `most` bytes; never waits for a pipe, never reads a device."""
+    fault = place_fault(path)
+    if fault is not None:
+        raise ReadError(fault)
+    try:
+        # Opening a pipe for reading waits for a writer unless it is told not to.
+        descriptor = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ReadError("it is not a regular file")
+            parts, size = [], 0
+            while part := file.read(min(_CHUNK, most + 1 - size)):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise ReadError(f"it has more than {most:,} bytes")
+    except OSError as error:
+        raise ReadError(error.strerror or str(error)) from None
+    return b"".join(parts)
+
+
+def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """Refuse what is no regular file, or has more than `most` bytes, before a library opens it."""
+    fault = place_fault(path)
+    if fault is not None:
+        raise ReadError(fault)
+    try:
+        found = Path(path).expanduser().stat()
+    except OSError as error:
+        raise ReadError(error.strerror or str(error)) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ReadError("it is not a regular file")
+    if most is not None and found.st_size > most:
+        raise ReadError(f"it has more than {most:,} bytes")
+
+
+def read_text(path: str | os.PathLike[str], most: int) -> str:
+    """`read_bytes` as UTF-8, with or without a byte order mark."""
+    try:
+        return read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ReadError("it is not UTF-8 text") from None
+
+
+def parse_json(text: str, *, unique: bool = False) -> Any:
+    """JSON whose brackets nest at most `DEPTH` deep and whose numbers are finite; with `unique` no key may come twice."""
+    _check_depth(text)
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins if unique else None)
+    except json.JSONDecodeError as error:
+        raise ReadError(f"it is not JSON: {error}") from None
+    except ReadError:
+        raise
+    except ValueError:
+        raise ReadError("it is not JSON: a number has too many digits") from None
+
+
+def read_json(path: str | os.PathLike[str], most: int, *, unique: bool = False) -> Any:
+    """`parse_json` of a file."""
+    return parse_json(read_text(path, most), unique=unique)
+
+
+def _check_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= DEPTH:
+        return
+    depth = 0
+    for match in _STRUCTURE.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth > DEPTH:
+                raise ReadError(f"its brackets nest more than {DEPTH} deep")
+        elif mark in "]}":
+            depth -= 1
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ReadError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ReadError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise ReadError(f"the key {twin[:40]!r} comes twice")
+    return found
+
+
+class _Plain(yaml.SafeLoader):
+    """The core schema of YAML 1.2: null, true and false, whole numbers, numbers; anything else is text.
+
+    YAML 1.1 would read ``no`` as false, ``1_0`` as 10, ``1:30`` as 90 and ``2001-01-01`` as a date.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - filled below, as PyYAML asks
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twin = next((name for name in names if names.count(name) > 1), None)
+        if twin is not None:
+            raise ReadError(f"the key {twin[:40]!r} comes twice")
+        return super().construct_mapping(node, deep)
+
+
+_CORE = {
+    "null": (r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
+    "bool": (r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
+    "int": (r"[-+]?[0-9]+", list("-+0123456789")),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+}
+for _name, (_pattern, _first) in _CORE.items():
+    _Plain.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"{_pattern}\Z", re.ASCII), _first)
+
+
+def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return _finite(node.value)
+
+
+_Plain.add_constructor("tag:yaml.org,2002:int", _whole)
+_Plain.add_constructor("tag:yaml.org,2002:float", _number)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML of the core schema, nested at most `DEPTH` deep, without anchors, which can make a small file large."""
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Plain):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ReadError("anchors and aliases (& and *) are not read")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise ReadError(f"its values nest more than {DEPTH} deep")
+        return yaml.load(text, Loader=_Plain)
+    except yaml.YAMLError as error:
+        raise ReadError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
+    except ReadError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # What PyYAML's constructors raise on the value of an explicit tag, `!!int abc`.
+        raise ReadError(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None

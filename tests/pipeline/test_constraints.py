@@ -1,0 +1,108 @@
+"""Constraints through the whole line, on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import prunekit
+from prunekit.budget import Unit
+from prunekit.errors import BudgetError, StatisticsError
+from prunekit.pipeline import targets
+from prunekit.pipeline.compress import compress
+from prunekit.pipeline.drop import Drop
+from prunekit.pipeline.latency_table import CACHE
+from prunekit.pipeline.max_drop import Judge
+from prunekit.plan import Plan
+from prunekit.pruning.latency_model import LatencyTable, Prices
+from tests import lines
+from tests.lines import checkpoint, data
+
+_PRICES = Prices(0.03, 0.04, 0.03, 0.003)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    # What is chosen does not hang on how busy the machine is.
+    monkeypatch.setattr(targets, "latency_table", lambda timed, batch, **_: LatencyTable(batch, 0.05, _PRICES, _PRICES))
+
+
+def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
+    dense = lines.line("sequence").report.dense
+    wanted = dense.bytes - 4 * dense.params_layers // 2
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), keep=f"{wanted} B", recover="none", out=tmp_path / "slim")
+    size = (tmp_path / "slim" / "onnx" / "model.onnx").stat().st_size
+    # Half of the layers' weights go, and no more than the file needs.
+    assert wanted - 12_000 <= size <= wanted
+    assert 0.3 < found.report.slim.params_layers / dense.params_layers <= 0.5
+    (budget,) = found.report.budgets
+    assert (budget.unit, budget.met) == (Unit.BYTES, True)
+    assert {"random", "magnitude"} <= {row.name for row in found.report.rows}
+
+
+def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path: Path) -> None:
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, recover="none", out=tmp_path / "slim")
+    assert found.plan.heads or found.plan.ffn
+    assert any(note.startswith("search: ") for note in found.report.notes)
+    report = found.report
+    assert report.slim.params_layers < 0.9 * report.dense.params_layers
+    assert report.frontier[0].name == "dense"
+    for point in report.frontier[1:]:
+        plan = Plan.load(tmp_path / "slim" / "frontier" / f"{point.name}.json")
+        assert plan.heads or plan.ffn
+        assert point.low <= point.speed <= point.high
+    assert [point.params for point in report.frontier] == sorted((point.params for point in report.frontier), reverse=True)
+    if len(report.frontier) > 1:
+        assert "Frontier, validation split" in (tmp_path / "slim" / "report.md").read_text()
+        assert "What else could be had" in (tmp_path / "slim" / "report.html").read_text()
+    assert prunekit.load(tmp_path / "slim") is not None
+
+
+def test_what_cannot_be_met_says_how_near_one_can_come(tmp_path: Path) -> None:
+    with (
+        lines.quick(),
+        pytest.raises(BudgetError, match=r"--speedup 900x cannot be met by removing .*: with as few as may be, .*x as fast"),
+    ):
+        compress(checkpoint("sequence"), data("text"), speedup="900x", max_drop="0%", recover="none", out=tmp_path / "slim")
+    assert not (tmp_path / "slim").exists()
+
+
+def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: Path) -> None:
+    with (
+        lines.quick(),
+        pytest.raises(BudgetError, match=r"--max-drop 0.00% was not met: .* binds is --keep '10% params', which contradicts it here"),
+    ):
+        compress(
+            checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", recover="none", out=tmp_path / "slim"
+        )
+    assert not (tmp_path / "slim").exists()
+
+
+def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_path: Path) -> None:
+    with lines.quick():
+        trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", out=tmp_path / "trained")
+        low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", recover="none", out=tmp_path / "low")
+    assert any("judged candidates before any training" in note for note in trained.report.notes)
+    assert any("chosen by what they cost in float32" in note for note in low.report.notes)
+    assert not any("in float32" in note or "any training" in note for note in lines.line("sequence").report.notes)
+
+
+def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop, seen = Judge.drop, list[Path]()
+
+    def some(judge: Judge, path: Path) -> Drop:
+        seen.append(path)
+        if len(seen) > 2:
+            raise StatisticsError("60 of 60 rows of the outputs hold NaN.")
+        return drop(judge, path)
+
+    monkeypatch.setattr(Judge, "drop", some)
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
+    assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
+    assert [path.name for path in (tmp_path / "slim" / "frontier").iterdir()] == ["latency-70.json"]
+    assert any(note.startswith("frontier: latency-50 and what is faster was left out: 60 of 60") for note in found.report.notes)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prunekit.errors import BudgetError, StatisticsError
+from prunekit.pipeline.drop import Drop
+from prunekit.pipeline.max_drop import DESCENT, smallest
+from prunekit.pruning import iterative
+from prunekit.pruning.costs import Goal, Params
+from prunekit.pruning.iterative import Choice, Shrinker
+from tests.models import batch_of, build
+
+
+@pytest.fixture
+def start() -> Shrinker:
+    return Shrinker(build("bert", "ForSequenceClassification"), [batch_of(12, seed=seed) for seed in range(2)])
+
+
+def full(start: Shrinker) -> Goal:
+    return Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
+
+
+def loses(start: Shrinker, at: float, tried: list[float]) -> object:
+    """A model that loses nothing down to a share, and much below it."""
+
+    def lose(candidate: Shrinker) -> Drop:
+        tried.append(Params().of(candidate.view) / start.start.params_layers)
+        value = 0.0 if tried[-1] >= at else 0.5
+        return Drop(0.9, 0.9 * (1 - value), value, value)
+
+    return lose
+
+
+@pytest.mark.parametrize("at", [0.8, 0.5, 0.3])
+def test_it_comes_close_to_the_smallest_from_above(start: Shrinker, at: float) -> None:
+    shares: list[float] = []
+    found, tried = smallest(start, full(start), loses(start, at, shares), 0.01)  # type: ignore[arg-type]
+    reached = Params().of(found.view) / start.start.params_layers
+    assert at <= reached
+    # Two bisections of a step of 0.6: within a factor of 0.6 ** (1/4), and the size of a unit.
+    assert reached * 0.6**0.25 * 0.95 <= at
+    assert len(tried) == len(shares) <= len(DESCENT) + 2
+    # The dense model is where it was.
+    assert Params().of(start.view) == start.start.params_layers
+
+
+def test_where_nothing_holds_the_nearest_is_named(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        share = Params().of(candidate.view) / start.start.params_layers
+        return Drop(0.9, 0.8, 0.3 - 0.2 * share, 0.31 - 0.2 * share)
+
+    with pytest.raises(BudgetError, match=r"--max-drop 1.00% cannot be met by a smaller model; the nearest: 8\d\.\d% of the params loses"):
+        smallest(start, full(start), lose, 0.01)
+
+
+def test_what_cannot_be_solved_or_judged_counts_as_failing(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        if Params().of(candidate.view) < 0.5 * start.start.params_layers:
+            raise StatisticsError("3 of 10 rows of the outputs hold NaN.")
+        return Drop(0.9, 0.9, 0.0, 0.0)
+
+    found, tried = smallest(start, full(start), lose, 0.01)
+    assert 0.5 <= Params().of(found.view) / start.start.params_layers < 0.6
+    broken = [str(one) for one in tried if one.drop is None]
+    assert broken
+    assert "36.0% of the params counts as failing: 3 of 10 rows of the outputs hold NaN." in broken
+
+
+def test_where_nothing_can_be_judged_that_is_the_error(start: Shrinker) -> None:
+    def lose(candidate: Shrinker) -> Drop:
+        raise StatisticsError("10 of 10 rows of the outputs hold NaN.")
+
+    with pytest.raises(StatisticsError, match=r"No candidate of the search for --max-drop 1.00% can be used; the last: .* 10 of 10 rows"):
+        smallest(start, full(start), lose, 0.01)
+
+
+def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None:
+    goal = full(start).at(0.6)
+    one, other = start.fork(), start.fork()
+    one.step([goal])
+    assert Params().of(other.view) == start.start.params_layers
+    other.step([goal])
+    assert one.result().plan == other.result().plan
+    weights = other.result().model.state_dict()
+    assert all(np.array_equal(tensor, weights[name]) for name, tensor in one.result().model.state_dict().items())
+
+
+@pytest.mark.parametrize("choice", ["cost", "random", "magnitude"])
+def test_what_the_task_feels_is_found_once_for_all_that_start_there(
+    start: Shrinker, choice: Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Shrinker(start.dense.model, start.batches, choice=choice)
+    alone.step([full(start).at(0.5)])
+    found, calls = iterative.sensitivity, []
+    monkeypatch.setattr(iterative, "sensitivity", lambda *given, **named: calls.append(named["seed"]) or found(*given, **named))
+    start.fork().step([full(start).at(0.7)])
+    twin = start.fork(choice)
+    twin.step([full(start).at(0.5)])
+    assert calls == [1]
+    assert twin.result().plan == alone.result().plan
+    weights = twin.result().model.state_dict()
+    assert all(np.array_equal(tensor, weights[name]) for name, tensor in alone.result().model.state_dict().items())
+    # Further down it is another model.
+    twin.step([full(start).at(0.4)])
+    assert calls == [1, 2]

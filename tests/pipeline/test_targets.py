@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prunekit.arch.view import ModelView
+from prunekit.pipeline import targets
+from prunekit.pipeline.targets import Verify
+from prunekit.pruning.costs import Goal, Latency, head_width
+from prunekit.pruning.latency_model import LatencyTable, Prices
+from prunekit.recipe import Recipe
+from tests.models import build
+
+TABLE = LatencyTable(1, 0.2, Prices(0.02, 0.01, 0.02, 0.004), Prices(0.02, 0.01, 0.02, 0.004))
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> tuple[Verify, ModelView, float]:
+    """A check whose measurements are given, as shares of a goal that the table says is met exactly, the model, and the goal's limit."""
+    view = ModelView.of(build("bert", "ForSequenceClassification"))
+    cost = Latency(TABLE, head_width(view))
+    full = cost.of(view)
+    given = iter(measured)
+    monkeypatch.setattr(targets, "export_onnx", lambda *_, **__: SimpleNamespace(path=Path("slim.onnx"), bytes=1))
+    monkeypatch.setattr(targets, "space_of", lambda *_: None)
+    monkeypatch.setattr(Verify, "_shares", lambda *_: {1: next(given) * full})
+    inputs: Any = SimpleNamespace(view=view, loaded=SimpleNamespace(config=None, tokenizer=None))
+    return Verify(Recipe(speedup="2x"), inputs, view.model, (Goal(cost, full, 1.0, "--speedup 2x"),), Path(), 0.0), view, full
+
+
+def verified(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> list[float | None]:
+    """The limits that a check asks for, as shares of the goal's; None: it will do."""
+    check, view, full = checked(monkeypatch, measured)
+    found = []
+    for _ in measured:
+        wanted = check(view)
+        found.append(None if wanted is None else wanted[0].limit / full)
+    return found
+
+
+def test_a_time_as_predicted_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, [1.0]) == [None]
+    assert verified(monkeypatch, [0.98]) == [None]
+
+
+def test_a_table_that_is_off_is_corrected_by_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, [1.25, 1.0]) == [pytest.approx(0.8), None]
+    # What was cut too much is given back, once.
+    assert verified(monkeypatch, [0.9, 0.9]) == [pytest.approx(1 / 0.9), None]
+
+
+def test_a_busy_machine_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, high = verified(monkeypatch, [0.2]), verified(monkeypatch, [5.0] * 6)
+    assert low == [pytest.approx(1 / 0.85)]
+    assert high == [pytest.approx(1 / 1.3)] * 4 + [None] * 2
+
+
+class Work:
+    """A model that is cut, and the limits to which."""
+
+    def __init__(self, view: ModelView) -> None:
+        self.view, self.limits = view, list[float]()
+
+    def step(self, wanted: Any) -> None:
+        self.limits.append(wanted[0].limit)
+
+
+@pytest.mark.parametrize(("measured", "limits"), [([1.0], []), ([1.02], []), ([1.1, 1.0], [1 / 1.1]), ([1.1, 1.1, 1.1], [1 / 1.1] * 2)])
+def test_what_a_second_measurement_finds_too_slow_is_cut_further(
+    measured: list[float], limits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, view, full = checked(monkeypatch, measured)
+    work: Any = Work(view)
+    check.settle(work)
+    assert [limit / full for limit in work.limits] == pytest.approx(limits)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prunekit.arch.count import count
+from prunekit.arch.view import ModelView
+from prunekit.budget import Budget, Unit, parse_budgets
+from prunekit.errors import BudgetError, ParameterError, StatisticsError
+from prunekit.pipeline.apply import apply
+from prunekit.plan import Plan, ReadoutPlan
+from prunekit.pruning.shrink import shrink
+from prunekit.transforms.readout_head import ReadoutModel, set_readout
+from tests.models import FFN, HEADS, LAYERS, batch_of, build
+
+HEAD = "ForSequenceClassification"
+
+
+def rows(batches: int = 3, size: int = 10) -> list[dict[str, Tensor]]:
+    return [batch_of(size, seed=seed) for seed in range(batches)]
+
+
+def divergence(model: torch.nn.Module, other: torch.nn.Module, batches: list[dict[str, Tensor]]) -> float:
+    """Mean Kullback-Leibler divergence of the other's predictions."""
+    with torch.no_grad():
+        p, q = (torch.cat([each(**batch).logits for batch in batches]).log_softmax(-1) for each in (model, other))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def test_the_model_given_is_left_as_it_is_and_the_result_is_the_same_again() -> None:
+    model = build("bert", HEAD)
+    before = copy.deepcopy(model.state_dict())
+    config = copy.deepcopy(model.config.to_dict())
+    one, two = (shrink(model, rows(), parse_budgets("40% params"), seed=3) for _ in range(2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.config.to_dict() == config
+    assert one.plan.digest == two.plan.digest
+    assert all(torch.equal(tensor, two.model.state_dict()[name]) for name, tensor in one.model.state_dict().items())
+
+
+def test_choosing_by_cost_and_refitting_beat_their_rivals() -> None:
+    scores: dict[str, list[float]] = {"cost": [], "random": [], "magnitude": [], "no refit": []}
+    for seed in range(2):
+        model, batches = build("bert", HEAD, seed=seed), rows(4, 16)
+        fresh = [batch_of(64, seed=20)]
+        for choice in ("cost", "random", "magnitude"):
+            found = shrink(model, batches, parse_budgets("50% params"), choice=choice, seed=seed)
+            scores[choice].append(divergence(model, found.model, fresh))
+            if choice == "cost":
+                scores["no refit"].append(divergence(model, apply(model, found.plan), fresh))
+    ours = np.mean(scores.pop("cost"))
+    assert all(ours < np.mean(others) for others in scores.values()), (ours, scores)
+
+
+def test_all_budgets_hold_at_once() -> None:
+    model, batches = build("bert", HEAD), rows()
+    found = shrink(model, batches, parse_budgets(["70% params", "50% macs"]))
+    assert found.steps[-1]["params"] <= 0.7
+    assert found.steps[-1]["macs"] <= 0.5
+    only = shrink(model, batches, parse_budgets("70% params"))
+    assert only.steps[-1]["macs"] > 0.5
+    # Shares fall from step to step.
+    assert all(a["params"] >= b["params"] for a, b in zip(found.steps, found.steps[1:], strict=False))
+
+
+def test_a_budget_of_everything_removes_nothing() -> None:
+    model = build("bert", HEAD)
+    found = shrink(model, rows(), parse_budgets("100% params"))
+    assert found.plan == Plan(source=ModelView.of(model).source)
+    assert found.steps == ({"params": 1.0, "macs": 1.0},)
+
+
+def test_next_to_nothing_is_left_and_still_finite() -> None:
+    model = build("bert", HEAD)
+    found = shrink(model, rows(), parse_budgets("8% params"))
+    assert any(not units for units in (*found.plan.heads.values(), *found.plan.ffn.values()))
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in found.model.parameters())
+
+
+def test_fewer_tokens_than_neurons_give_the_damped_solution() -> None:
+    model = build("bert", HEAD, intermediate_size=64)
+    batches = [batch_of(2, length=4)]
+    assert int(batches[0]["attention_mask"].sum()) < 64
+    found = shrink(model, batches, parse_budgets("40% params"))
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in found.model.parameters())
+
+
+def test_progress_is_told_to_its_end() -> None:
+    told: list[tuple[int, int]] = []
+    shrink(build("bert", HEAD), rows(), parse_budgets("10% params"), progress=lambda done, total: told.append((done, total)))
+    assert told == [(step, 3) for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("case", ["bert", "llama"])
+def test_uniform_keeps_equally_many_everywhere(case: str) -> None:
+    model = build(case, HEAD)
+    view = ModelView.of(model)
+    batches = [{name: tensor for name, tensor in batch.items() if name in view.inputs} for batch in rows()]
+    found = shrink(model, batches, [Budget(Unit.PARAMS, 0.86)], uniform=True)
+    widths = {len(found.plan.ffn.get(block, range(FFN))) for block in range(LAYERS)}
+    heads = {len(found.plan.heads.get(block, range(view.source.heads))) for block in range(LAYERS)}
+    assert len(widths) == len(heads) == 1
+    assert 0 not in widths | heads
+    assert found.steps[-1]["params"] <= 0.86
+    assert case == "llama" or heads == {HEADS}
+    assert type(model)(found.model.config).state_dict().keys() == found.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("keep", ["70% params", "100% params"])
+def test_widths_are_multiples(keep: str) -> None:
+    found = shrink(build("bert", HEAD), rows(), parse_budgets(keep), multiple_of=8)
+    widths = [len(found.plan.ffn.get(block, range(FFN))) for block in range(LAYERS)]
+    assert {width % 8 for width in widths} == {0}
+    assert found.steps[-1]["params"] <= float(keep.split("%")[0]) / 100
+
+
+def test_what_cannot_be_reached_says_what_can() -> None:
+    model = build("bert", HEAD)
+    empty = dict.fromkeys(range(LAYERS), ())
+    least = count(apply(model, Plan(source=ModelView.of(model).source, heads=empty, ffn=empty)), np.array([5])).params_layers
+    share = least / count(model, np.array([5])).params_layers
+    with pytest.raises(BudgetError, match=f"heads and FFN neurons: with as few as may be, {share:.1%} of the params is left"):
+        shrink(model, rows(), [Budget(Unit.PARAMS, share * 0.99)])
+    with pytest.raises(BudgetError, match="uniform widths cannot say that there are fewer"):
+        shrink(model, rows(), parse_budgets("30% params"), uniform=True)
+    with pytest.raises(BudgetError, match="one table of relative position biases"):
+        shrink(build("mpnet", HEAD), rows(), parse_budgets("30% params"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"budgets": parse_budgets("10%")}, ParameterError, "shares of params or macs"),
+        ({"budgets": ()}, ParameterError, "at least one"),
+        ({"multiple_of": 0}, ParameterError, "between 1 and the model's FFN width, 20"),
+        ({"multiple_of": 21}, ParameterError, "Got 21"),
+        ({"batches": []}, StatisticsError, "no calibration rows"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        shrink(build("bert", HEAD), **{"batches": rows(1), "budgets": parse_budgets("50% params"), **arguments})
+
+
+def test_broken_models_are_refused() -> None:
+    model = build("bert", HEAD)
+    model.bert.encoder.layer[1].output.dense.weight.data[0, 0] = torch.nan
+    with pytest.raises(StatisticsError, match="not finite"):
+        shrink(model, rows(1), parse_budgets("50% params"))
+
+
+@pytest.mark.parametrize(("case", "top"), [*product(("bert", "deberta-v2", "llama"), (0, 2, LAYERS)), ("albert", 2), ("albert", LAYERS)])
+def test_a_model_that_reads_neurons_can_be_shrunk(case: str, top: int) -> None:
+    model = build(case)
+    view = ModelView.of(model)
+    readout = ReadoutPlan(pooling="mean", neurons={0: (1, 2), top: tuple(range(5))} if top else {0: (1, 2)})
+    reader = apply(model, Plan(source=view.source, readout=readout))
+    assert isinstance(reader, ReadoutModel)
+    generator = torch.Generator().manual_seed(0)
+    set_readout(reader, torch.randn(reader.readout.weight.shape, generator=generator), torch.zeros(reader.readout.out_features))
+    batches = [{name: tensor for name, tensor in batch.items() if name in view.inputs} for batch in rows()]
+    start = count(model, np.array([5]))
+    found = shrink(reader, batches, [Budget(Unit.PARAMS, 0.4)], start=start)
+    whole = Plan(source=view.source, heads=found.plan.heads, ffn=found.plan.ffn, readout=readout)
+    if case == "albert" and 0 < top < LAYERS:
+        # All blocks of the source share what is kept, those above the readout too.
+        whole = whole.model_copy(
+            update={role: {block: getattr(whole, role)[0] for block in range(LAYERS)} for role in ("heads", "ffn") if getattr(whole, role)}
+        )
+    planned = apply(model, whole)
+    assert {name: tensor.shape for name, tensor in planned.state_dict().items()} == {
+        name: tensor.shape for name, tensor in found.model.state_dict().items()
+    }
+    assert count(found.model, np.array([5])).params_layers <= 0.4 * start.params_layers
