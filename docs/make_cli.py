@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _HEAD = """# Command line
 
-This page is made by `python docs/make_cli.py` from the commands themselves; edit the help in `prunekit/cli.py` instead.
+This page is made by `python docs/make_cli.py` from the commands themselves; edit the help in `prunekit/cli/` instead.
 
 Exit codes: 0 done; 1 a constraint that cannot be met; 2 a mistake in what was asked, with one line on stderr;
 130 interrupted, and nothing was written.

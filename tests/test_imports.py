@@ -23,7 +23,9 @@ def test_the_package_itself_loads_nothing_heavy(root: Path) -> None:
     assert not loaded("import prunekit; dir(prunekit); prunekit.__version__", root) & HEAVY
 
 
-@pytest.mark.parametrize("module", ["budget", "errors", "plan", "plan_ops", "recipe", "tasks", "arch.spec", "stats.moments"])
+@pytest.mark.parametrize(
+    "module", ["analyzers.registry", "arch", "budget", "errors", "metrics", "plan", "probes.selection", "recipe", "stats.moments", "tasks"]
+)
 def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
     assert not loaded(f"import prunekit.{module}", root) & {"torch", "transformers"}
 

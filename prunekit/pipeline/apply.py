@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunekit.arch.view import ModelView, Reader
+from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan, kept_blocks
 from prunekit.refit.readers import Stream
@@ -17,6 +17,7 @@ from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import ROLES, Site
 from prunekit.stats.sensitivity import sensitivity
 from prunekit.transforms.apply import apply as cut
+from prunekit.transforms.apply import settled
 from prunekit.transforms.components import ReadComponents, fold_components
 from prunekit.validation.arguments import Seed, checked
 
@@ -109,14 +110,3 @@ def solve(
     if plan.components is not None:
         fold_components(slim, calibration, plan.components)
     return Solved(slim.model if plan.vocabulary is None else settled(model, plan, slim.model), solutions)
-
-
-def settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
-    """The plan applied to the dense model, so that config and sizes are what the plan alone makes them, with solved weights."""
-    if isinstance(model, Reader):
-        return solved
-    made = cut(model, plan)
-    weights = solved.state_dict()
-    own = {name: tensor if tensor.shape != weights[name].shape else weights[name] for name, tensor in made.state_dict().items()}
-    made.load_state_dict(own)
-    return made

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from prunekit.arch.count import Counts, count
 from prunekit.arch.view import ModelView, Reader
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
-from prunekit.pipeline.apply import settled
 from prunekit.plan import Plan
 from prunekit.pruning.allocation import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
 from prunekit.pruning.costs import Cost, Goal
@@ -23,7 +22,7 @@ from prunekit.refit.refit import Damping, refit
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Calls, Site, record_calls, sites
 from prunekit.stats.sensitivity import Sensitivity, sensitivity
-from prunekit.transforms.apply import apply
+from prunekit.transforms.apply import apply, settled
 from prunekit.transforms.cut import cut, prunable
 
 Choice = Literal["cost", "random", "magnitude"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, Reader
 from prunekit.errors import PlanError
 from prunekit.plan import Plan
 from prunekit.transforms.base import Transform
@@ -74,6 +74,17 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     for transform in wanted:
         transform(view, plan)
     return view.model
+
+
+def settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
+    """The plan applied to the dense model, so that config and sizes are what the plan alone makes them, with solved weights."""
+    if isinstance(model, Reader):
+        return solved
+    made = apply(model, plan)
+    weights = solved.state_dict()
+    own = {name: tensor if tensor.shape != weights[name].shape else weights[name] for name, tensor in made.state_dict().items()}
+    made.load_state_dict(own)
+    return made
 
 
 def _remember(view: ModelView) -> None:
