@@ -74,7 +74,7 @@ def test_the_statistics_are_those_of_the_rows(found: Analysis) -> None:
 def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Analysis
 ) -> None:
-    for module in ("analysis", "analyzers.base", "stages.observe"):
+    for module in ("analyzers.base", "pipeline.analyze", "pipeline.observe"):
         monkeypatch.setattr(importlib.import_module(f"prunekit.{module}"), "MEMORY", 1000)
     parts = analyze(pair[0], data("text"), analyzers=["cka", "clusters"], rows=80, out=tmp_path / "a", pooling="mean")
     assert parts.statistics is None
