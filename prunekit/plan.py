@@ -266,7 +266,7 @@ class Plan(_Frozen):
         digest = fields.pop("digest", None)
         version = fields.get("version", VERSION)
         if type(version) is not int or version > VERSION:
-            raise PlanError(f"{name} has version {str(version)[:_SHOWN]}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
+            raise PlanError(f"{name} has version {ascii(version)[:_SHOWN]}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
         if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
             raise PlanError(f"{name} is not a valid plan: digest: must be 64 hexadecimal digits")
         try:

@@ -189,13 +189,15 @@ def load(path: Place) -> nn.Module:
     shown = repr(str(directory / CONFIG))
     fields = read_config(directory / CONFIG, shown)
     dense = fields.pop(DENSE, None)
-    check_config(fields, shown, whole=False)
     if "model_type" in fields:
         check_type(str(directory), fields["model_type"])
-    if weights.name != STOCK and dense is None:
+    if weights.name == STOCK:
+        check_config(fields, shown, whole=False)
+    elif dense is None:
         raise ModelError(f"{shown} has no {DENSE!r}, from which {PRUNED} is rebuilt.")
-    if weights.name != STOCK:
+    else:
         check_config(dense, f"{DENSE!r} in {shown}")
+        check_config({"model_type": dense["model_type"], **fields}, shown, whole=False)
     try:
         model = _rebuilt(plan, fields, None if weights.name == STOCK else dense, state)
     except PrunekitError:

@@ -200,7 +200,8 @@ def describe(hint: Any) -> str:
         base, *rules = args
         return functools.reduce(lambda said, rule: str(rule.must(said)), rules, describe(base))
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(each) for each in args))
+        # None says that a parameter is left out, which nobody has to be told.
+        return " or ".join(dict.fromkeys(describe(each) for each in args if each is not type(None)))
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     kind = origin or hint

@@ -145,7 +145,7 @@ BREAKAGES: dict[str, tuple[Any, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
     "bad config": (broken_config, r"config\.json that cannot be read"),
     "no type": (lambda f: (f / "config.json").write_text("{}"), "without a model_type"),
-    "bad value": (lambda f: edit_config(f, hidden_size="wide"), "cannot be loaded|no configuration that can be read"),
+    "bad value": (lambda f: edit_config(f, hidden_size="wide"), r"config\.json that cannot be used: hidden_size"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights: model\.safetensors is missing"),
     "pickled": (pickled, r"pickled weights only \(pytorch_model\.bin\)\. Convert them to safetensors: .*save_pretrained"),
     "cut": (cut_weights, "cannot be loaded from safetensors"),

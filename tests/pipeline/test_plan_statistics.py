@@ -75,7 +75,7 @@ def copied(folder: Path, seed: int) -> Path:
         ({"data": "text"}, StatisticsError, "are of other data, .*topics.*Run prunekit analyze on these"),
         ({"model": "other"}, StatisticsError, "are of another model, .*base.*its weights are not those of .*other"),
         ({"pooling": "cls"}, StatisticsError, "of other options: pooling was 'mean', and is 'cls' here"),
-        ({"max_length": 8}, StatisticsError, "of other options: max_length was 128, and is 8 here"),
+        ({"max_length": 8}, StatisticsError, "of other options: max_length was 64, and is 8 here"),
         ({"layers": "0-1"}, ParameterError, "'statistics' parameter of plan must be left out with layers or drop"),
         ({"keep": "40% params"}, ParameterError, "'statistics' parameter of plan must be left out where no budget counts neurons"),
         ({"file": "absent"}, StatisticsError, "The statistics '.*absent' cannot be read"),
