@@ -61,7 +61,8 @@ def initial(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(path: Path, thresholds: list[float]) -> dict[str, object]:
-    from prunekit.analyzers.screening import clusters_of_rows
+    from screening import clusters_of_rows
+
     from prunekit.probes.dalvi_probe import DalviProbe
     from prunekit.probes.rankings import ranking
     from prunekit.stats.rows import RowStore
@@ -70,7 +71,7 @@ def ours(path: Path, thresholds: list[float]) -> dict[str, object]:
     clusters = []
     with Clock(seconds, "clusters"):
         rows, labels = RowStore.open(path), np.load(labels_file(path))
-        clusters = [clusters_of_rows(rows, threshold) for threshold in thresholds]
+        clusters = [clusters_of_rows(path, threshold) for threshold in thresholds]
     with Clock(seconds, "probe"):
         probe = DalviProbe(CLASSES, PENALTY, PENALTY, epochs=EPOCHS, batch=BATCH)
         [(weight, _bias)] = probe.fit(rows, labels, start=tuple(initial(rows.shape[1])))

@@ -7,115 +7,123 @@ H^-1 kept exact, is greedy backward elimination without ever refitting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, cholesky, lapack, solve_triangular
 
 from prunekit.errors import StatisticsError
-from prunekit.stats.moments import Moments
+from prunekit.stats.moments import Moments, mirror
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 _CANDIDATES = 128
+_PENDING = 256
 RIDGE = 0.1
 """Ridge of the elimination order, on correlations."""
 
 
-def eliminate(hessians: Sequence[Floats], weights: Floats, keep: int = 1) -> Ids:
+def eliminate(hessian: Floats, linear: Floats, *, overwrite: bool = False) -> Ids:
     """Order features by backward elimination: most important first.
 
     Parameters
     ----------
-    hessians : sequence of (D, D) float64
-        Positive definite Hessians. Either one for all outputs, or one for each output.
-    weights : (D, K) float64
-        Minimiser for each output.
-    keep : int
-        Stop when so many are left; those come first, in the order of their cost at that moment.
+    hessian : (D, D) float64
+        Positive definite; the loss is ``sum_k w_k' H w_k / 2 - b_k' w_k``.
+    linear : (D, K) float64
+        b, one column for each output.
+    overwrite : bool
+        Whether the Hessian's memory may be used; what it holds is lost.
 
     Returns
     -------
     (D,) int64
-        All features; for every N >= keep, the first N are the set that elimination leaves.
+        All features; for every N, the first N are the set that elimination leaves.
+
+    Raises
+    ------
+    StatisticsError
+        If the Hessian is not positive definite.
 
     Notes
     -----
     Features leave in blocks: the cheapest candidates are eliminated one after the other, exactly, on their own small part
-    of the inverses, and what they do to all others is applied in one matrix product. A block ends before its next removal
-    would cost more than the cheapest feature outside it.
+    of the inverse. A block ends before its next removal would cost more than the cheapest feature outside it. What blocks do
+    to the inverse is kept as a product of low rank, and applied when it has `_PENDING` columns, as blocked factorisations do:
+    the work is that of three factorisations, and the memory twice the Hessian.
     """
-    inverses = [_invert(hessian) for hessian in hessians]
-    solution = np.array(weights, dtype=np.float64)
-    shared = len(inverses) == 1
-    alive = np.arange(len(solution))
+    inverse, solution = _solve(hessian, linear, overwrite)
+    diagonal = inverse.diagonal().copy()
+    names = np.arange(len(solution))
+    alive = np.ones(len(names), dtype=bool)
     removed: list[int] = []
-    while len(alive) > keep:
-        cost = _cost(inverses, solution, shared)
-        count = min(len(alive), max(2, min(_CANDIDATES, len(alive) // 8)))
-        candidates = np.argpartition(cost, count - 1)[:count] if count < len(alive) else np.arange(len(alive))
-        outside = np.delete(cost, candidates)
+    # The inverse is that in `inverse` less half @ half'.
+    pending, used = np.empty((len(names), _PENDING + _CANDIDATES // 2), order="F"), 0
+    while len(here := np.flatnonzero(alive)) > 1:
+        cost = np.square(solution[here]).sum(axis=1) / diagonal[here]
+        count = min(len(here), max(2, min(_CANDIDATES, len(here) // 8)))
+        picked = np.argpartition(cost, count - 1)[:count] if count < len(here) else np.arange(len(here))
+        outside = np.delete(cost, picked)
+        candidates, half = here[picked], pending[:, :used]
+        small = inverse[np.ix_(candidates, candidates)] - half[candidates] @ half[candidates].T
         bound = float(outside.min()) if len(outside) else np.inf
-        leaving = _eliminate_block(inverses, solution, shared, candidates, bound, len(alive) - keep)
-        removed.extend(alive[leaving].tolist())
-        staying = np.setdiff1d(np.arange(len(alive)), leaving)
-        for i, inverse in enumerate(inverses):
-            cross = inverse[np.ix_(staying, leaving)]
-            gain = np.linalg.solve(inverse[np.ix_(leaving, leaving)], cross.T)
-            columns = slice(None) if shared else slice(i, i + 1)
-            solution[staying, columns] -= gain.T @ solution[leaving, columns]
-            inverses[i] = inverse[np.ix_(staying, staying)] - cross @ gain
-        solution = solution[staying]
-        alive = alive[staying]
-    last = np.argsort(-_cost(inverses, solution, shared), kind="stable")
-    return np.concatenate([alive[last], np.array(removed[::-1], dtype=np.int64)])
+        leaving = candidates[_eliminate_block(small, solution[candidates], bound, len(here) - 1)]
+        columns = inverse[:, leaving] - half @ half[leaving].T
+        factor = cholesky(columns[leaving], lower=True)
+        gone = solve_triangular(factor, columns.T, lower=True).T
+        solution -= gone @ solve_triangular(factor, solution[leaving], lower=True)
+        diagonal -= np.square(gone).sum(axis=1)
+        pending[:, used : used + len(leaving)] = gone
+        used += len(leaving)
+        alive[leaving] = False
+        removed.extend(names[leaving].tolist())
+        if used >= _PENDING:
+            left = np.flatnonzero(alive)
+            names, solution, diagonal, half = names[left], solution[left], diagonal[left], pending[left, :used]
+            # The transpose of a symmetric matrix in C order is itself in Fortran's.
+            inverse = blas.dsyrk(-1.0, half, beta=1.0, c=inverse[np.ix_(left, left)].T, lower=1, overwrite_c=1)
+            mirror(inverse)
+            pending, used, alive = pending[: len(left)], 0, np.ones(len(left), dtype=bool)
+    return np.concatenate([names[alive], np.array(removed[::-1], dtype=np.int64)])
 
 
 def elimination_order(moments: Moments, width: int) -> Ids:
     """Order of standardised neurons by backward elimination for ridge regression on the label columns, best first."""
     deviation = np.sqrt(moments.variance[:width])
-    gram = moments.comoment[:width, :width] / (moments.count * deviation[:, None] * deviation)
+    gram = moments.count * deviation[:, None] * deviation
+    np.divide(moments.comoment[:width, :width], gram, out=gram)
     gram[np.diag_indices(width)] += RIDGE
-    linear = moments.comoment[:width, width:] / (moments.count * deviation[:, None])
-    return eliminate([gram], np.linalg.solve(gram, linear))
+    return eliminate(gram, moments.comoment[:width, width:] / (moments.count * deviation[:, None]), overwrite=True)
 
 
-def _cost(inverses: Sequence[Floats], solution: Floats, shared: bool) -> Floats:
-    if shared:
-        return np.asarray(np.square(solution).sum(axis=1) / inverses[0].diagonal())
-    return np.asarray(sum(np.square(solution[:, k]) / inverse.diagonal() for k, inverse in enumerate(inverses)))
-
-
-def _eliminate_block(inverses: Sequence[Floats], solution: Floats, shared: bool, candidates: Ids, bound: float, most: int) -> Ids:
-    """Greedy elimination among the candidates; at least one leaves, and at most half of them (or `most`)."""
-    small = [inverse[np.ix_(candidates, candidates)] for inverse in inverses]
-    local = solution[candidates]
-    here = np.ones(len(candidates), dtype=bool)
+def _eliminate_block(small: Floats, local: Floats, bound: float, most: int) -> list[int]:
+    """Greedy elimination among the candidates, whose part of the inverse is changed; one leaves at least, half (or `most`) at most."""
+    here = np.ones(len(small), dtype=bool)
     leaving: list[int] = []
-    limit = min(most, max(1, len(candidates) // 2))
+    limit = min(most, max(1, len(small) // 2))
     while len(leaving) < limit:
-        cost = np.where(here, _cost(small, local, shared), np.inf)
+        cost = np.where(here, np.square(local).sum(axis=1) / small.diagonal(), np.inf)
         j = int(cost.argmin())
         if leaving and cost[j] > bound:
             break
-        for i, part in enumerate(small):
-            columns = slice(None) if shared else slice(i, i + 1)
-            factor = part[:, j] / part[j, j]
-            local[:, columns] -= np.outer(factor, local[j, columns])
-            part -= np.outer(factor, part[j])
-            part[j, j] = 1.0  # gone: keeps the divisions defined, `here` keeps it out
+        factor = small[:, j] / small[j, j]
+        local -= np.outer(factor, local[j])
+        small -= np.outer(factor, small[j])
+        small[j, j] = 1.0  # gone: keeps the divisions defined, `here` keeps it out
         here[j] = False
         leaving.append(j)
-    return np.asarray(candidates[leaving])
+    return leaving
 
 
-def _invert(hessian: Floats) -> Floats:
-    factor, info = lapack.dpotrf(hessian, lower=1, clean=0)
+def _solve(hessian: Floats, linear: Floats, overwrite: bool) -> tuple[Floats, Floats]:
+    """The inverse, (D, D) in Fortran's order, and the minimiser, (D, K)."""
+    # The transpose of a symmetric matrix in C order is itself in Fortran's, so nothing is copied.
+    given = hessian.T if overwrite else np.array(hessian, order="F")
+    factor, info = lapack.dpotrf(given, lower=1, clean=0, overwrite_a=1)
     if info != 0:
         raise StatisticsError("The second moments are not positive definite: raise the ridge.")
+    solution, failed = lapack.dpotrs(factor, linear, lower=1)
     inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    assert info == 0
-    lower = np.tril(inverse)
-    return np.asarray(lower + np.tril(lower, -1).T)
+    assert info == failed == 0
+    mirror(inverse)
+    return inverse, np.ascontiguousarray(solution)

@@ -22,10 +22,6 @@ class RowSource(Protocol):
         """(index of the first row, (k, D) rows) pairs; a chunk must not be kept or written to."""
         ...
 
-    def some(self, rows: NDArray[np.int64]) -> Any:
-        """A copy of a few rows, (k, D), by ascending indices."""
-        ...
-
 
 class ArrayRows:
     """An in-memory matrix as a RowSource; float64 stays float64."""
@@ -39,10 +35,6 @@ class ArrayRows:
         step = size or max(1, 2**25 // max(1, self.matrix.itemsize * self.shape[1]))
         for start in range(0, len(self.matrix), step):
             yield start, self.matrix[start : start + step]
-
-    def some(self, rows: NDArray[np.int64]) -> Array:
-        """A copy of a few rows."""
-        return self.matrix[rows]
 
 
 @dataclass(frozen=True, eq=False)

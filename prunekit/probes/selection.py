@@ -106,7 +106,7 @@ def sizes_to(most: int) -> list[int]:
     return sorted(set(sizes))
 
 
-def smallest(sizes: list[int], scores: list[float], target: float) -> int | None:
+def smallest(sizes: Sequence[int], scores: Sequence[float], target: float) -> int | None:
     """Index of the smallest size that reaches the target, and on the smoothed path reaches it, too; None if none does.
 
     The first size above a target on a finite validation split is too often there by luck. More neurons help on average, so

@@ -36,7 +36,9 @@ def search(request: Request) -> ReadoutChoice:
         _, scores = fit_and_score(few, validation, task, [Problem((i + 1) * hidden, alpha) for i in range(request.layers)])
         layers = (*scores, reference)
         floor = request.below(reference, request.layer_delta)
-        layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
+        # The first layer above the floor may be there by luck, so the smoothed scores must reach it, too.
+        enough = smallest(range(len(layers)), layers, floor)
+        layer = request.layers if enough is None else enough
         # [CLS] of the embedding output is a constant: a readout needs a layer with a neuron that says something.
         layer = max(layer, int(request.varying[0]) // hidden)
         # The layers were compared on the same rows; the oracle that is returned has seen them all.

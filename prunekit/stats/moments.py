@@ -159,7 +159,7 @@ class MomentsAccumulator:
         if not self._count:
             raise StatisticsError("There are no rows to take statistics of.")
         comoment = self._comoment
-        _mirror(comoment)
+        mirror(comoment)
         diagonal = np.einsum("ii->i", comoment)
         diagonal[~_varies(self._count, self._mean, diagonal)] = 0.0
         return Moments(self._count, self._mean, comoment)
@@ -215,7 +215,7 @@ def _varies(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:
     return np.asarray(diagonal > count * np.square(1e-12 * mean) + np.finfo(np.float64).tiny)
 
 
-def _mirror(matrix: Floats) -> None:
+def mirror(matrix: Floats) -> None:
     """Copy the lower triangle to the upper one in place, block by block (no second D x D array)."""
     width = len(matrix)
     for i in range(0, width, _MIRROR):

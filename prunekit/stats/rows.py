@@ -148,15 +148,6 @@ class RowStore:
                     ahead = reader.submit(read, start + step)
                 yield start, chunk
 
-    def some(self, rows: NDArray[np.int64]) -> Rows:
-        """A copy of a few rows, whose indices must ascend, (k, D); nothing else is read."""
-        if self._memory is not None:
-            return self._memory[rows]
-        found = np.empty((len(rows), self.width), dtype=np.float32)
-        for into, row in zip(found, rows.tolist(), strict=True):
-            _read(self._descriptor(), into, self._offset + row * self.width * 4)
-        return found
-
     def matrix(self, columns: slice = slice(None)) -> Rows:
         """A copy of the matrix in memory, or of some neighbouring columns: chunks themselves share one buffer and cannot be gathered."""
         found = np.empty((len(self), len(range(*columns.indices(self.width)))), dtype=np.float32)

@@ -133,6 +133,16 @@ def test_what_is_read_at_one_position_is_computed_there(nodes: list[onnx.NodePro
     assert counts.get("matrix products for the positions read", 0) == narrowed
 
 
+@pytest.mark.parametrize("given", ["y", "z"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_what_the_graph_gives_too_stays_whole(given: str, axis: int, tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["y"]), N("Add", ["y", "b"], ["z"]), N("Gather", ["z", "two"], ["out"], axis=axis)]
+    proto = graph(nodes, {"w": drawn(H, H), "b": drawn(H), "two": np.array([0, 0], dtype=np.int64)})
+    proto.graph.output.append(helper.make_tensor_value_info(given, TensorProto.FLOAT, None))
+    _, counts = optimized(proto, tmp_path)
+    assert not counts.keys() & {"matrix products for the positions read", "matrix products for the neurons read"}
+
+
 def test_the_last_position_is_found_too(tmp_path: Path) -> None:
     nodes = [N("MatMul", ["x", "w"], ["y"]), N("Gather", ["y", "last"], ["out"], axis=1)]
     _, counts = optimized(graph(nodes, {"w": drawn(H, H), "last": np.array(-1)}), tmp_path)

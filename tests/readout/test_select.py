@@ -102,6 +102,32 @@ def test_layer_zero_does_not_suffice_and_the_top_is_not_needed() -> None:
     assert choice.scores.layers[0] < 0.9 * choice.scores.oracle
 
 
+def increasing(scores: list[float]) -> list[float]:
+    """Least-squares increasing fit by its minimax formula."""
+    ends = range(len(scores))
+    return [max(min(float(np.mean(scores[a : b + 1])) for b in ends if b >= i) for a in ends if a <= i) for i in ends]
+
+
+def test_a_layer_above_the_floor_by_luck_is_not_chosen() -> None:
+    """Neurons that say little: the scores of the layers go up and down with the few rows they are validated on."""
+    lucky = 0
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        splits = []
+        for n in (150, 60):
+            labels = generator.integers(2, size=n)
+            rows = generator.normal(size=(n, 7 * 4)) + 0.08 * labels[:, None]
+            splits.append(Collected.of(RowStore.of(rows.astype(np.float32)), labels, 2))
+        choice = select_readout(*splits, task=task(2), layers=6, hidden=4, keep=20, layer_delta=0.05, neuron_delta=0.9)
+        scores = [*choice.scores.layers]
+        floor = scores[-1] - 0.05 * abs(scores[-1])
+        crossed = [i for i, value in enumerate(scores) if value >= floor]
+        expected = [i for i in crossed if increasing(scores)[i] >= floor - 1e-12]
+        assert choice.layer == (expected[0] if expected else 6)
+        lucky += crossed[0] < choice.layer
+    assert lucky > 0
+
+
 def test_elimination_beats_random_neurons_and_the_paper() -> None:
     train, validation = collected(1500, 3), collected(400, 3, 1)
     options = {"task": task(3), "layers": LAYERS, "hidden": HIDDEN, "keep": 6, "layer_delta": 0.5, "neuron_delta": 0.0}

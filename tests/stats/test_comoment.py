@@ -51,6 +51,33 @@ def test_damped_solution_is_ridge_with_a_free_bias(bias: bool) -> None:
         np.testing.assert_allclose(shift, w @ y.numpy() - expected.T @ (w @ x.numpy()), atol=1e-9)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_paired_solution_is_a_ridge_for_each_input_by_itself(bias: bool) -> None:
+    """Inputs of very different scales: each is damped by its own mean square about where its moments are taken."""
+    x, y, weights = rows(o=5)
+    x = x * torch.tensor([1e-3, 0.1, 1.0, 30.0, 1e4], dtype=torch.float64)
+    turn, shift = moment(x, y, weights).solve_diagonal(0.3, bias=bias)
+    w = weights.numpy() / weights.numpy().sum()
+    for place in range(5):
+        design, targets = x[:, place].numpy(), y[:, place].numpy()
+        if bias:
+            design, targets = design - w @ design, targets - w @ targets
+        tall = np.append(design * np.sqrt(w), np.sqrt(0.3 * (w @ np.square(design))))
+        expected = np.linalg.lstsq(tall[:, None], np.append(targets * np.sqrt(w), 0.0), rcond=None)[0][0]
+        np.testing.assert_allclose(turn[place], expected, rtol=1e-7)
+        whole = float(w @ y[:, place].numpy() - expected * (w @ x[:, place].numpy()))
+        np.testing.assert_allclose(shift[place], whole if bias else 0.0, rtol=1e-7, atol=1e-9)
+
+
+def test_a_paired_input_that_never_varies_has_no_weight() -> None:
+    x, y, weights = rows(o=5)
+    x[:, 2] = 4.0
+    turn, shift = moment(x, y, weights).solve_diagonal(0.1)
+    assert float(turn[2]) == 0.0
+    assert bool((turn[[0, 1, 3, 4]] != 0).all())
+    assert float(shift[2]) == pytest.approx(float(weights @ y[:, 2] / weights.sum()))
+
+
 def test_residual_is_orthogonal_to_the_inputs() -> None:
     x, y, weights = rows()
     weight, shift = moment(x, y, weights).solve(0.0)

@@ -101,6 +101,17 @@ def test_the_price_of_the_unknown_stays() -> None:
     assert min(pieces[at][1] for at in kept if at < len(pieces)) == min(score for _, score in pieces)
 
 
+def test_a_lost_price_of_the_unknown_would_split_kept_texts_otherwise() -> None:
+    """The lowest score belongs to a piece that no text uses: with the next lowest, the unknown would be the cheaper way."""
+    scores = {"<unk>": 0.0, "a": -0.1, "abc": -12.0, "de": -12.0, "f": -12.0, "cdef": -0.1, "zz": -50.0}
+    dense = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram([*scores.items()], 0)), unk_token="<unk>")
+    texts = ["abcdef", "cdef", "a"]
+    assert dense.tokenize("abcdef") == ["abc", "de", "f"]
+    slim = shrink_tokenizer(dense, needed_tokens(dense, {token for text in texts for token in dense(text)["input_ids"]}))
+    for text in texts:
+        assert slim.tokenize(text) == dense.tokenize(text)
+
+
 @pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("##", ""), ("", "</w>")], ids=["plain", "prefix", "suffix"])
 def test_merges_are_followed_however_pieces_are_marked(prefix: str, suffix: str) -> None:
     marks = {"continuing_subword_prefix": prefix, "end_of_word_suffix": suffix}
