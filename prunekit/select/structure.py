@@ -86,7 +86,8 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
     while len(alive):
         chosen = _cheapest(inverse, weight, len(alive), width, share)
         columns = (chosen[:, None] * width + np.arange(width)).ravel()
-        block = np.linalg.inv(inverse[np.ix_(columns, columns)])
+        crossing = inverse[columns]
+        block = np.linalg.inv(crossing[:, columns])
         removed = weight[:, columns]
         step = removed @ block
         paid = float((step * removed).sum())
@@ -94,10 +95,18 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
         # Units that go together share the cost evenly; each is as cheap as the next.
         cost.extend(total + paid * (place + 1) / len(chosen) for place in range(len(chosen)))
         total += paid
-        stay = np.setdiff1d(np.arange(len(inverse)), columns)
-        weight = weight[:, stay] - step @ inverse[np.ix_(columns, stay)]
-        inverse = inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, columns)] @ block @ inverse[np.ix_(columns, stay)]
-        alive = np.delete(alive, chosen)
+        # The last units take the places of those that go, so that what is left need not be copied.
+        left = len(alive) - len(chosen)
+        holes, last = chosen[chosen < left], np.setdiff1d(np.arange(left, len(alive)), chosen)
+        alive[holes] = alive[last]
+        alive = alive[:left]
+        into, of = ((places[:, None] * width + np.arange(width)).ravel() for places in (holes, last))
+        inverse[into] = inverse[of]
+        for matrix in (inverse, weight, crossing):
+            matrix[:, into] = matrix[:, of]
+        inverse, weight, crossing = inverse[: left * width, : left * width], weight[:, : left * width], crossing[:, : left * width]
+        weight -= step @ crossing
+        inverse -= crossing.T @ (block @ crossing)
     return Path(tuple(order), tuple(cost))
 
 
