@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -247,7 +248,7 @@ class Shrinker:
         """
         felt = self._feel()
         damping = (self.damping or Damping()).projection
-        for site, units in self._chooser(felt)(goals).items():
+        for site, units in self._chooser(felt, share=8)(goals).items():
             moment, projection = felt.found[site].units, site.projection(self.view)
             assert moment is not None
             assert projection is not None
@@ -260,10 +261,10 @@ class Shrinker:
         self._felt = None
         self._note()
 
-    def _chooser(self, felt: _Felt) -> _Choice:
+    def _chooser(self, felt: _Felt, *, share: int = 32) -> _Choice:
         self._taken += 1
         paths = felt.paths.setdefault(self.choice, {})
-        return _Choice(self._state, felt.found, self.shape, _chooser(self.choice, self.seed + self._taken), paths)
+        return _Choice(self._state, felt.found, self.shape, _chooser(self.choice, self.seed + self._taken, share), paths)
 
     def _feel(self) -> _Felt:
         """What the task feels of the state as it is, which all forks from here share."""
@@ -368,9 +369,9 @@ def _allocate(curves: Mapping[Site, Curve], excess: float, shape: Shape) -> dict
     return gone
 
 
-def _chooser(choice: Choice, seed: int) -> Callable[[Candidates], Path]:
+def _chooser(choice: Choice, seed: int, share: int) -> Callable[[Candidates], Path]:
     if choice == "cost":
-        return elimination
+        return partial(elimination, share=share)
     if choice == "magnitude":
         return by_magnitude
     generator = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
 
@@ -76,7 +77,7 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
             raise StatisticsError("The statistics of a site hold values that are not finite; the model or the calibration rows are broken.")
     width = len(site.covariance) // site.units
     strength = damping * float(np.trace(site.covariance)) / len(site.covariance)
-    inverse: Matrix = np.linalg.inv(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance))).astype(np.float64)
+    inverse = _inverse(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance)))
     # M = R^T R by its eigenvectors, since it may be singular; the cost is that of R W.
     values, vectors = np.linalg.eigh(site.metric)
     weight: Matrix = (np.sqrt(np.maximum(values, 0))[:, None] * vectors.T @ site.projection).astype(np.float64)
@@ -97,7 +98,7 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
         total += paid
         # The last units take the places of those that go, so that what is left need not be copied.
         left = len(alive) - len(chosen)
-        holes, last = chosen[chosen < left], np.setdiff1d(np.arange(left, len(alive)), chosen)
+        holes, last = chosen[chosen < left], np.delete(np.arange(left, len(alive)), chosen[chosen >= left] - left)
         alive[holes] = alive[last]
         alive = alive[:left]
         into, of = ((places[:, None] * width + np.arange(width)).ravel() for places in (holes, last))
@@ -108,6 +109,15 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
         weight -= step @ crossing
         inverse -= crossing.T @ (block @ crossing)
     return Path(tuple(order), tuple(cost))
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """Of a symmetric matrix, by its Cholesky factor where it has one."""
+    factor, failed = lapack.dpotrf(matrix, lower=True)
+    if failed:
+        return np.linalg.inv(matrix).astype(np.float64)
+    lower: Matrix = np.tril(lapack.dpotri(factor, lower=True)[0])
+    return lower + np.tril(lower, -1).T
 
 
 def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: int) -> NDArray[np.int64]:

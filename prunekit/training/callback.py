@@ -38,7 +38,7 @@ _BUFFER = "prunekit_plan"
 _BATCH = 32
 #: Calibration rows are those of so many steps of training, but no fewer than `_LEAST`. A pass over them for the sensitivity costs about
 #: as much a token as training does.
-_STEPS, _LEAST = 8, 64
+_STEPS, _LEAST = 6, 64
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 
@@ -75,7 +75,7 @@ class PruneCallback(TrainerCallback):
     calibration : sequence of dict, optional
         Tokenised rows; default: `rows` rows of the Trainer's train data set.
     rows : int, optional
-        How many; default: as many as 8 steps of training take on one device, at least 64.
+        How many; default: as many as 6 steps of training take on one device, at least 64.
     seed : int
         Of what is drawn.
 
@@ -247,8 +247,8 @@ class PruneCallback(TrainerCallback):
         self._write()
         if self._wrapped is not None:
             rewrap(self._wrapped)
-        cut = _clean(live.model)
-        narrow(cut, live.plan, plan)
+        cut = copy.deepcopy(self._dense.model)
+        narrow(cut, Plan(source=plan.source), plan)
         self.history.append({"step": now, "kept": count(cut, self._lengths).params_layers / self._full.params_layers})
 
     def _choose(self, goals: Sequence[Budget], step: int) -> tuple[ModelView, Plan]:
