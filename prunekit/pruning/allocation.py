@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
 
@@ -76,7 +77,7 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
             raise StatisticsError("The statistics of a site hold values that are not finite; the model or the calibration rows are broken.")
     width = len(site.covariance) // site.units
     strength = damping * float(np.trace(site.covariance)) / len(site.covariance)
-    inverse: Matrix = np.linalg.inv(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance))).astype(np.float64)
+    inverse = _inverse(site.covariance + max(strength, 1e-12) * np.eye(len(site.covariance)))
     # M = R^T R by its eigenvectors, since it may be singular; the cost is that of R W.
     values, vectors = np.linalg.eigh(site.metric)
     weight: Matrix = (np.sqrt(np.maximum(values, 0))[:, None] * vectors.T @ site.projection).astype(np.float64)
@@ -86,7 +87,8 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
     while len(alive):
         chosen = _cheapest(inverse, weight, len(alive), width, share)
         columns = (chosen[:, None] * width + np.arange(width)).ravel()
-        block = np.linalg.inv(inverse[np.ix_(columns, columns)])
+        crossing = inverse[columns]
+        block = np.linalg.inv(crossing[:, columns])
         removed = weight[:, columns]
         step = removed @ block
         paid = float((step * removed).sum())
@@ -94,11 +96,28 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
         # Units that go together share the cost evenly; each is as cheap as the next.
         cost.extend(total + paid * (place + 1) / len(chosen) for place in range(len(chosen)))
         total += paid
-        stay = np.setdiff1d(np.arange(len(inverse)), columns)
-        weight = weight[:, stay] - step @ inverse[np.ix_(columns, stay)]
-        inverse = inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, columns)] @ block @ inverse[np.ix_(columns, stay)]
-        alive = np.delete(alive, chosen)
+        # The last units take the places of those that go, so that what is left need not be copied.
+        left = len(alive) - len(chosen)
+        holes, last = chosen[chosen < left], np.delete(np.arange(left, len(alive)), chosen[chosen >= left] - left)
+        alive[holes] = alive[last]
+        alive = alive[:left]
+        into, of = ((places[:, None] * width + np.arange(width)).ravel() for places in (holes, last))
+        inverse[into] = inverse[of]
+        for matrix in (inverse, weight, crossing):
+            matrix[:, into] = matrix[:, of]
+        inverse, weight, crossing = inverse[: left * width, : left * width], weight[:, : left * width], crossing[:, : left * width]
+        weight -= step @ crossing
+        inverse -= crossing.T @ (block @ crossing)
     return Path(tuple(order), tuple(cost))
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """Of a symmetric matrix, by its Cholesky factor where it has one."""
+    factor, failed = lapack.dpotrf(matrix, lower=True)
+    if failed:
+        return np.linalg.inv(matrix).astype(np.float64)
+    lower: Matrix = np.tril(lapack.dpotri(factor, lower=True)[0])
+    return lower + np.tril(lower, -1).T
 
 
 def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: int) -> NDArray[np.int64]:

@@ -257,19 +257,12 @@ class _Refit:
         return [given * mask for given, mask in zip(self.given[site], self.weigh, strict=True)]
 
     def _solve_projection(self, site: Site, layers: Iterable[tuple[int, list[Targets]]]) -> None:
-        """Correct an output projection by what is missing behind it; of a sub-block that is gone, what is left of its bias."""
-        part, block = site.part(self.slim), self.slim.blocks[site.block]
-        projection = site.projection(self.slim)
-        bias: Tensor | None = getattr(find(block, part.removal[-1].at), "bias", None) if projection is None else projection.bias
-        if projection is None and bias is None:
+        """Correct an output projection by what is missing behind it."""
+        if site.projection(self.slim) is None and _bias_left(self.slim, site) is None:
             return
         moment = self._missing(site, "sum", site.units_tap(self.slim), site.sum_tap(self.slim), layers, self._weights(site))
-        if projection is None:
-            assert bias is not None
-            bias.add_(moment.mean_y.to(bias))
-            return
-        correct(projection, *moment.solve(self.damping.projection, bias=bias is not None))
-        self._note(site, "output", moment, self.damping.projection, not moment.singular)
+        if stand_in(self.slim, site, moment, self.damping.projection):
+            self._note(site, "output", moment, self.damping.projection, not moment.singular)
 
     def _solve_input(self, site: Site, layers: Iterable[tuple[int, list[Targets]]]) -> None:
         """Fold into everything that reads the residual stream the best affine map from the slim to the dense input."""
@@ -304,6 +297,27 @@ class _Refit:
     def _note(self, site: Site, end: str, moment: Comoment, damping: float, determined: bool) -> None:
         name = "attention" if site.role == "heads" else "FFN"
         self.solutions.append(Solution(f"{end} of the {name} of block {site.block}", moment.rows, len(moment.xx), damping, determined))
+
+
+def stand_in(view: ModelView, site: Site, moment: Comoment, damping: float) -> bool:
+    """Add to a site's projection what comes closest to what is missing behind it; to what is left of its bias where the sub-block is gone.
+
+    Returns whether there is a projection that was solved for.
+    """
+    projection = site.projection(view)
+    if projection is None:
+        bias = _bias_left(view, site)
+        if bias is not None:
+            bias.add_(moment.mean_y.to(bias))
+        return False
+    correct(projection, *moment.solve(damping, bias=projection.bias is not None))
+    return True
+
+
+def _bias_left(view: ModelView, site: Site) -> Tensor | None:
+    """What stays of the bias of a sub-block that is gone."""
+    found: Tensor | None = getattr(find(view.blocks[site.block], site.part(view).removal[-1].at), "bias", None)
+    return found
 
 
 def correct(layer: Linear, weight: Tensor, bias: Tensor) -> None:

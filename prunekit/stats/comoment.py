@@ -87,6 +87,30 @@ class Comoment:
         weight = torch.where(varies, yx / torch.where(varies, xx * (1 + damping), torch.ones_like(xx)), torch.zeros_like(xx))
         return weight, self.mean_y - weight * self.mean_x if bias else torch.zeros_like(self.mean_y)
 
+    def lost(self, gone: Tensor, weight: Tensor) -> Comoment:
+        """The co-moment of the inputs that stay with what a layer loses when the others go.
+
+        Parameters
+        ----------
+        gone : Tensor
+            (g,) int64, columns.
+        weight : Tensor
+            (o, k), the layer's.
+        """
+        alive = torch.ones(len(self.xx), dtype=torch.bool)
+        alive[gone] = False
+        through = weight[:, gone].to(self.xx)
+        with_all = through @ self.xx[gone]
+        return Comoment(
+            self.rows,
+            self.weight,
+            self.mean_x[alive],
+            through @ self.mean_x[gone],
+            self.xx[alive][:, alive],
+            with_all[:, alive],
+            float((with_all[:, gone] * through).sum()),
+        )
+
     @property
     def singular(self) -> bool:
         """Whether an input is a linear combination of the others, if only because there are too few rows."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
-from prunekit.stats.comoment import ComomentSum, widened
+from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
 #: Most padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
 TOKENS = 1024
@@ -37,13 +37,18 @@ class Sensitivity:
         (H, H) float64, the mean of g g^T over rows, summed over a row's tokens and, where blocks share their weights, over
         the passes through the site: ``e^T metric e`` is the loss a row pays if all its tokens err by e in every pass, apart
         from interactions between tokens and between passes.
-    covariance : Tensor or None
-        (k, k) float64, weighted covariance of what the site's units give; None if not asked for, or if they are gone.
+    units : Comoment or None
+        Weighted moments of what the site's k units give, without targets; None if not asked for, or if they are gone.
     """
 
     weights: tuple[Tensor, ...]
     metric: Tensor
-    covariance: Tensor | None
+    units: Comoment | None
+
+    @property
+    def covariance(self) -> Tensor | None:
+        """(k, k) float64, of what the units give."""
+        return None if self.units is None else self.units.xx
 
 
 class _Sums:
@@ -85,7 +90,7 @@ class _Sums:
             )
         typical = float(sizes[sizes > 0].square().mean().sqrt())
         weights = tuple(size / typical for size in self.sizes)
-        return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish().xx)
+        return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish())
 
 
 def sensitivity(

@@ -36,6 +36,9 @@ Schedule = Literal["cubic", "linear"]
 #: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
 _BUFFER = "prunekit_plan"
 _BATCH = 32
+#: Calibration rows are those of so many steps of training, but no fewer than `_LEAST`. A pass over them for the sensitivity costs about
+#: as much a token as training does.
+_STEPS, _LEAST = 6, 64
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 
@@ -43,8 +46,9 @@ _OF = "PruneCallback"
 class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
-    At each step the cheapest units go, by what their removal costs the model as it is then, and what stays is solved anew
-    (`prunekit.pruning.shrink`). Optimizer state and an averaged copy follow by the indices that are kept; the scheduler goes on.
+    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay at a site stand in
+    for them (`Shrinker.trim`). By default a cut costs no more than about ten steps of training on a CPU. Optimizer state and an
+    averaged copy follow by the indices that are kept; the scheduler goes on.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters
@@ -58,7 +62,7 @@ class PruneCallback(TrainerCallback):
     steps : int
         How many times units go.
     recover : bool
-        Whether what stays is solved anew after each cut.
+        Whether what stays is solved anew at each cut.
     masks : bool
         Silence units at first, and slice them all at `end`; nothing is solved anew before that.
     layers : str, optional
@@ -71,8 +75,8 @@ class PruneCallback(TrainerCallback):
         A copy of the model that follows it, an `AveragedModel` for example.
     calibration : sequence of dict, optional
         Tokenised rows; default: `rows` rows of the Trainer's train data set.
-    rows : int
-        How many.
+    rows : int, optional
+        How many; default: as many as 6 steps of training take on one device, at least 64.
     seed : int
         Of what is drawn.
 
@@ -104,7 +108,7 @@ class PruneCallback(TrainerCallback):
         freeze: str | None = None,
         average: nn.Module | None = None,
         calibration: Sequence[Mapping[str, Tensor]] | None = None,
-        rows: int = 1024,
+        rows: int | None = None,
         seed: int = 0,
     ) -> None:
         self._budgets = () if keep is None else parse_budgets(keep, of=_OF)
@@ -117,7 +121,7 @@ class PruneCallback(TrainerCallback):
             raise ParameterError("schedule", _OF, "'cubic' or 'linear'", schedule)
         if any(isinstance(share, bool) or not isinstance(share, int | float) for share in (start, end)) or not 0 <= start < end <= 1:
             raise ParameterError("start", _OF, "a share of the training below 'end', both in [0, 1]", (start, end))
-        for name, value, least in (("steps", steps, 1), ("rows", rows, 1), ("seed", seed, 0)):
+        for name, value, least in (("steps", steps, 1), ("rows", 1 if rows is None else rows, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ParameterError(name, _OF, f"a whole number, at least {least}", value)
         for name, flag in (("recover", recover), ("masks", masks)):
@@ -198,7 +202,7 @@ class PruneCallback(TrainerCallback):
         at = [self._start + (self._end - self._start) * (step + 1) / self._steps for step in range(self._steps)]
         self._due = {max(1, round(share * state.max_steps)): step + 1 for step, share in enumerate(at)}
         names = live.view.inputs
-        batches = self._calibration or _draw(train_dataloader, self._rows, self._seed)
+        batches = self._calibration or _draw(train_dataloader, self._rows or _rows_of(args), self._seed)
         self._batches = [{name: batch[name].cpu() for name in names if name in batch} for batch in batches]
         self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
         self._full = count(self._dense, self._lengths)
@@ -244,8 +248,8 @@ class PruneCallback(TrainerCallback):
         self._write()
         if self._wrapped is not None:
             rewrap(self._wrapped)
-        cut = _clean(live.model)
-        narrow(cut, live.plan, plan)
+        cut = copy.deepcopy(self._dense.model)
+        narrow(cut, Plan(source=plan.source), plan)
         self.history.append({"step": now, "kept": count(cut, self._lengths).params_layers / self._full.params_layers})
 
     def _choose(self, goals: Sequence[Budget], step: int) -> tuple[ModelView, Plan]:
@@ -265,7 +269,7 @@ class PruneCallback(TrainerCallback):
         wanted = [goal_of(goal, work.start, work.lengths) for goal in goals]
         work.check_reach(wanted)
         if not all(goal.met(work.view) for goal in wanted):
-            work.step(wanted)
+            work.trim(wanted, recover=self._recover)
         named = plan_of(work.dense, work.kept)
         parts = {role: {blocks[place]: chosen for place, chosen in getattr(named, role).items()} for role in ("heads", "ffn")}
         # A sub-block that is gone has no site any more.
@@ -393,6 +397,10 @@ def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
+def _rows_of(args: Any) -> int:
+    return max(_LEAST, _STEPS * int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps))
+
+
 def _draw(loader: Any, rows: int, seed: int) -> list[Mapping[str, Tensor]]:
     """Rows of the data set behind a loader: the same in every process, however the loader deals them out."""
     data = loader.dataset
@@ -400,10 +408,13 @@ def _draw(loader: Any, rows: int, seed: int) -> list[Mapping[str, Tensor]]:
         total = len(data)
     except TypeError:
         raise ParameterError("calibration", _OF, "given where the train data set has no length", None) from None
-    chosen = np.random.default_rng(seed).permutation(total)[:rows]
+    chosen = [data[int(row)] for row in np.random.default_rng(seed).permutation(total)[:rows]]
+    if all("input_ids" in row for row in chosen):
+        # Rows of one length have no padding to be computed.
+        chosen.sort(key=lambda row: len(row["input_ids"]))
     batches: list[Mapping[str, Tensor]] = []
     for begin in range(0, len(chosen), _BATCH):
-        batch = loader.collate_fn([data[int(row)] for row in chosen[begin : begin + _BATCH]])
+        batch = loader.collate_fn(chosen[begin : begin + _BATCH])
         if "attention_mask" not in batch:
             batch = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
         batches.append(batch)

@@ -100,13 +100,14 @@ class Live:
     def _states(self, optimizer: Optimizer, after: Plan) -> dict[str, dict[str, Tensor]]:
         """{kind of state: {parameter's name after the cut: its part that stays}}: a copy of the model that holds the state is cut."""
         found: dict[str, dict[str, Tensor]] = {}
-        for kind in sorted({kind for state in optimizer.state.values() for kind in state}):
+        # One number for the whole parameter, such as AdamW's count of steps, stays as it is.
+        kinds = {kind for state in optimizer.state.values() for kind, value in state.items() if isinstance(value, Tensor) and value.ndim}
+        for kind in sorted(kinds):
             shadow = copy.deepcopy(self.model)
             names, held = self._names(after), set()
             for (name, ours), theirs in zip(self.model.named_parameters(), shadow.parameters(), strict=True):
                 value = optimizer.state.get(ours, {}).get(kind)
                 if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != ours.shape):
-                    # One number for the whole parameter, such as AdamW's count of steps.
                     continue
                 if value.shape != ours.shape:
                     must = "AdamW, Adam or SGD"
