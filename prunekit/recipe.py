@@ -21,14 +21,13 @@ from prunekit.effort import Effort
 from prunekit.errors import ParameterError
 from prunekit.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.plan import format_indices, parse_indices
-from prunekit.reading import ReadError, parse_yaml, place_fault, read_text
+from prunekit.reading import ReadError, parse_yaml, place_fault, read_text, shown
 from prunekit.tasks import Metric, Task, TaskKind
 
 VERSION = 1
 #: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.
 DEFAULT_KEEP = ("10%",)
 FRONTIER_KEEP = ("50% latency",)
-_SHOWN = 60  # characters of a key that an error repeats
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
@@ -374,7 +373,7 @@ class Recipe(BaseModel):
         if type(version) is not int or version > VERSION:
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
         try:
-            return cls(**{str(key)[:_SHOWN]: value for key, value in values.items()})
+            return cls(**{shown(key): value for key, value in values.items()})
         except ParameterError as error:
             raise ParameterError(error.parameter, name, error.must, error.got, error.hint) from None
 
