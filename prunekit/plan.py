@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from prunekit.errors import PlanError
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.limits import HEADS, LAYERS, PLAN_BYTES, VOCABULARY, WIDTH
-from prunekit.validation.reading import ReadError, parse_json, read_text
+from prunekit.validation.reading import ReadError, parse_json, read_text, shown
 
 VERSION = 1
 #: Indices that all sets of one plan may hold together; a few letters, "0-99999999999", can name more than fit into memory.
@@ -118,7 +118,7 @@ class _Frozen(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part)[:_SHOWN] for part in first["loc"] if part != "[key]") or type(self).__name__.lower()
+            where = ".".join(shown(part) for part in first["loc"] if part != "[key]") or type(self).__name__.lower()
             raise PlanError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 

@@ -22,14 +22,13 @@ from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Task, TaskKind
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
-from prunekit.validation.reading import ReadError, parse_yaml, place_fault, read_text
+from prunekit.validation.reading import ReadError, parse_yaml, place_fault, read_text, shown
 
 VERSION = 2
 #: What may be kept where nothing at all is said of it, and where a frontier is all that is asked for.
 DEFAULT_KEEP = ("10%",)
 FRONTIER_KEEP = ("50% latency",)
 NO_EFFORT = "none"
-_SHOWN = 60  # characters of a key that an error repeats
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
@@ -386,7 +385,7 @@ class Recipe(BaseModel):
         version = values.get("version", VERSION)
         if type(version) is not int or version > VERSION:
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
-        named = {str(key)[:_SHOWN]: value for key, value in values.items()}
+        named = {shown(key): value for key, value in values.items()}
         try:
             return cls(**(_upgraded(named) if version == 1 else named))
         except ParameterError as error:

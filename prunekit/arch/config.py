@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from prunekit.arch import SPECS
 from prunekit.errors import ModelError, ParameterError
 from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
-from prunekit.validation.reading import ReadError, check_regular, read_json
+from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
 #: Tokens after which a row is cut where nobody says, and the model has as many positions.
 LENGTH = 128
@@ -119,7 +119,7 @@ def check_config(fields: object, where: str, *, whole: bool = True) -> None:
         found = _Fields.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part)[:60] for part in first["loc"][:2])
+        name = ".".join(shown(part) for part in first["loc"][:2])
         raise ModelError(f"{where} cannot be used: {name}: {first['msg']}.") from None
     if found.id2label is not None and sorted(found.id2label) != sorted(map(str, range(len(found.id2label)))):
         raise ModelError(f"{where} cannot be used: the keys of id2label are not the numbers from 0 on.")

@@ -48,6 +48,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
         raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     if not model.graph.node:
         raise ModelError(f"The file {str(path)!r} is no ONNX model: it has no nodes.")
+    # protobuf gives a name that is not UTF-8 as bytes.
+    if not all(isinstance(named.name, str) for named in (*model.graph.initializer, *model.graph.node, *model.graph.input)):
+        raise ModelError(f"The file {str(path)!r} is no ONNX model: a name is not UTF-8 text.")
     if any(size < 0 for tensor in model.graph.initializer for size in tensor.dims):
         raise ModelError(f"The file {str(path)!r} is no ONNX model: a weight has a negative size.")
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,16 +127,6 @@ def _usual_metric(space: Space, notes: list[str]) -> Metric:
 
 
 #: Parameters of `load_data` that say which column is which, and how the data is read.
-COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "group", "config", "metric", "task")
-
-
-def check_columns(columns: Mapping[str, object], of: str) -> None:
-    """Raise ParameterError where a mapping names something that is no parameter of `load_data` about columns, or no text."""
-    for name, value in columns.items():
-        if name not in COLUMNS or not isinstance(value, str | None):
-            raise ParameterError("columns", of, f"a mapping of {', '.join(COLUMNS)} to text", {name: value})
-
-
 E = TypeVar("E", TaskKind, Metric)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from prunekit.errors import ParameterError
 from prunekit.metrics import Metric
 
-Column = Literal["text", "text_pair", "label", "tokens", "tags", "config", "metric"]
+Column = Literal["text", "text_pair", "label", "tokens", "tags", "group", "config", "metric"]
 
 
 def check_columns(columns: Mapping[Column, str | None], data: object, *, of: str) -> None:

@@ -120,7 +120,7 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
     """
     named = class_names(source.config) if source.head in _TASKS else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
-    given: dict[str, Any] = dict(columns)
+    given: Any = {**columns}
     found = load_data(str(data), labels=labels, fine_tuned=source.head in _TASKS, seed=seed, **given)
     task = found.task
     if source.head in _TASKS:

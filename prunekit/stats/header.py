@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prunekit.plan import Source
 from prunekit.stats.collected import Pooling
 from prunekit.validation.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
-from prunekit.validation.reading import ReadError, parse_json
+from prunekit.validation.reading import ReadError, parse_json, shown
 
 VERSION = 2
 KEY = "prunekit.statistics"
@@ -89,7 +89,7 @@ class Header(_Strict):
             found = cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise ReadError(f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}") from None
+            raise ReadError(f"{'.'.join(shown(part, 40) for part in first['loc'])}: {first['msg']}") from None
         found._check(slices)
         return found
 
@@ -112,5 +112,5 @@ class Header(_Strict):
             if slices[name].get_shape() != shape or slices[name].get_dtype() not in kinds or not shape or not shape[0]:
                 raise ReadError(
                     f"the tensor {name} must be {' or '.join(kinds)} of shape {shape}, "
-                    f"not {slices[name].get_dtype()} of {str(slices[name].get_shape())[:40]}"
+                    f"not {str(slices[name].get_dtype())[:40]} of {str(slices[name].get_shape())[:40]}"
                 )

@@ -21,6 +21,8 @@ from prunekit.validation.limits import DEPTH
 _CHUNK = 2**20
 # A string as a whole, so that brackets inside it do not count.
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
+# A character that UTF-16 writes in two halves, by its escape.
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 _NO_PLACE = {
     errno.ENAMETOOLONG: "its name is too long",
     errno.ELOOP: "its symbolic links lead in a circle",
@@ -106,13 +108,24 @@ def parse_json(text: str, *, unique: bool = False) -> Any:
     """JSON whose brackets nest at most `DEPTH` deep and whose numbers are finite; with `unique` no key may come twice."""
     _check_depth(text)
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins if unique else None)
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins if unique else None)
+        if not text.isascii() or _HALVES.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except json.JSONDecodeError as error:
         raise ReadError(f"it is not JSON: {error}") from None
     except ReadError:
         raise
+    except UnicodeEncodeError:
+        raise ReadError("it holds half a character (a lone surrogate)") from None
     except ValueError:
         raise ReadError("it is not JSON: a number has too many digits") from None
+
+
+def shown(key: object, most: int = 60) -> str:
+    """A key as an error repeats it: short, and without characters that a terminal obeys."""
+    text = str(key)[:most]
+    return text if text.isprintable() else ascii(text)[1:-1][:most]
 
 
 def read_json(path: str | os.PathLike[str], most: int, *, unique: bool = False) -> Any:

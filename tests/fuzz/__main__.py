@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     given_ = parser.parse_args()
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message="Implicitly cleaning up")  # the places of the targets, at the end
     total = found = 0
     with tempfile.TemporaryDirectory(prefix="prunekit-fuzz-") as place:
         os.chdir(place)
@@ -69,8 +70,8 @@ def _fuzz(target: Any, examples: int, seconds: float, first: int) -> tuple[int, 
 
         try:
             run()
-        except Exception:
-            return ran, f"FAILED on {last!r}: {traceback.format_exc().strip().splitlines()[-1][:300]}"
+        except Exception as error:
+            return ran, f"FAILED on {last!r}: {''.join(traceback.format_exception_only(error)).strip()[-600:]}"
     return ran, ""
 
 
