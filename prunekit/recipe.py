@@ -18,9 +18,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from prunekit.budget import Budget, Effort, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.metrics import Metric
-from prunekit.plan import format_indices, parse_indices
 from prunekit.tasks import Task, TaskKind
 from prunekit.validation.arguments import Place, checked
+from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import BATCH, LAYERS, POSITIONS, RECIPE_BYTES, SEEDS, THREADS
 from prunekit.validation.reading import ReadError, parse_yaml, place_fault, read_text, shown
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prunekit.errors import PlanError
-from prunekit.plan import Plan, ReadoutPlan, Source, format_indices, parse_indices
+from prunekit.plan import Plan, ReadoutPlan, Source
+from prunekit.validation.indices import format_indices, parse_indices
 
 SOURCE = Source(model_type="bert", layers=4, hidden=8, heads=2, ffn=16, vocabulary=30)
 

@@ -22,7 +22,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
-from prunekit.plan import Plan, parse_indices
+from prunekit.plan import Plan
 from prunekit.pruning.iterative import Shrinker, plan_of
 from prunekit.pruning.shrink import goal_of
 from prunekit.stats.blocks import Site
@@ -30,6 +30,7 @@ from prunekit.training.freeze import freeze_blocks, parse_freeze
 from prunekit.training.live import Live, Masks, narrow, rewrap
 from prunekit.transforms.apply import DENSE
 from prunekit.transforms.units import record
+from prunekit.validation.indices import parse_indices
 
 Schedule = Literal["cubic", "linear"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import ParameterError
-from prunekit.plan import parse_indices
+from prunekit.validation.indices import parse_indices
 
 _MUST = "blocks of the model, such as 'layers:0-3'"
 

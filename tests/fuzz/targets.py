@@ -22,10 +22,11 @@ from prunekit.arch.config import check_config, check_memory, positions_of, store
 from prunekit.benchmark.counts import params_of, read_graph
 from prunekit.budget import Budget, Effort
 from prunekit.errors import ModelError, ParameterError, PlanError
-from prunekit.plan import Plan, format_indices, parse_indices
+from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.stats.header import KEY, Header
 from prunekit.validation.arguments import check
+from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import VOCABULARY
 from prunekit.validation.reading import ReadError, parse_json, parse_yaml
 from tests.fuzz import strategies as fuzz
