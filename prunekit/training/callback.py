@@ -193,7 +193,7 @@ class PruneCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, optimizer: Any = None, **_: Any) -> None:
         """Fix when units go, and draw the calibration rows; refuse an optimizer whose state cannot follow."""
-        (live, _), inner = self._state(), getattr(optimizer, "optimizer", optimizer)
+        (live, _target), inner = self._state(), getattr(optimizer, "optimizer", optimizer)
         self._check_held(live.model, inner)
         if not self._budgets:
             return

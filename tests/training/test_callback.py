@@ -304,7 +304,6 @@ def test_reporters_see_each_cut_and_the_losses_that_were_due(when: str, tmp_path
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
-        logging_strategy=logging_strategy,
         dataloader_pin_memory=False,
         **given,
     )
