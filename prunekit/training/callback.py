@@ -28,7 +28,7 @@ from prunekit.shrinker import Shrinker, plan_of
 from prunekit.shrinking import goal_of
 from prunekit.stats.blocks import Site
 from prunekit.training.freeze import freeze_blocks, parse_freeze
-from prunekit.training.live import Live, Masks, lost_units, narrow, rewrap
+from prunekit.training.live import Live, Masks, held_by, lost_units, narrow, rewrap
 from prunekit.transforms.apply import DENSE
 from prunekit.transforms.units import record
 
@@ -46,8 +46,9 @@ _OF = "PruneCallback"
 class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
-    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay at a site stand in
-    for them (`Shrinker.trim`). By default a cut costs no more than about ten steps of training on a CPU. Optimizer state and an averaged copy follow by the indices that are kept; the scheduler goes on.
+    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay stand in for them
+    (`Shrinker.trim`); by default it costs about ten steps of training on a CPU. Optimizer state and an averaged copy follow by the
+    indices that are kept; the scheduler goes on.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters
@@ -84,7 +85,7 @@ class PruneCallback(TrainerCallback):
     plan : Plan
         What is kept of the model that came in.
     history : list of dict
-        {"step", "kept"} of every cut: the Trainer's step, and the share of the parameters of the layers that is left.
+        {"step", "kept"} of every cut: the Trainer's step, and the share of the layers' parameters that is left.
 
     Raises
     ------
@@ -166,7 +167,7 @@ class PruneCallback(TrainerCallback):
         # The user's own optimizer; one that the Trainer makes comes later, and finds the parameters as they are then.
         self._own = optimizer
         self._live.move(self._target, optimizer)
-        self._held = {name for name, parameter in model.named_parameters() if optimizer is not None and id(parameter) in _held(optimizer)}
+        self._held = {name for name, parameter in model.named_parameters() if optimizer is not None and id(parameter) in held_by(optimizer)}
         self._replaced: list[nn.Parameter] = []
         if self._freeze is not None:
             freeze_blocks(self._live.view, self._freeze, self._live.blocks, of=_OF)
@@ -210,7 +211,7 @@ class PruneCallback(TrainerCallback):
 
     def _check_held(self, model: nn.Module, optimizer: Any) -> None:
         """Refuse an optimizer that would train what a checkpoint has replaced, or no more train what it did."""
-        held = _held(optimizer)
+        held = held_by(optimizer)
         lost = [name for name, parameter in model.named_parameters() if name in self._held and id(parameter) not in held]
         if lost or any(id(parameter) in held for parameter in self._replaced):
             must = "one that the Trainer makes, or that is given to it (optimizers=(optimizer, None)), for a run that is resumed"
@@ -416,10 +417,6 @@ def _clean(model: nn.Module) -> nn.Module:
     for module in copied.modules():
         module._forward_pre_hooks.clear()
     return copied.requires_grad_(True)
-
-
-def _held(optimizer: Any) -> set[int]:
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _rank() -> int:

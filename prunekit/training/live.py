@@ -171,6 +171,11 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
                 cut(view, Site(place, role), [had.index(unit) for unit in has], len(had))
 
 
+def held_by(optimizer: Any) -> set[int]:
+    """Ids of the parameters that an optimizer holds."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
 def _rename(optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]) -> None:
     """Put the new parameters in the place of the old ones; those that are not the model's stay.
 
