@@ -153,7 +153,8 @@ def _differentiate(
             seen[number] = stack.enter_context(taps(block, [*here, *(tap for site, tap in entries.items() if site.block == number)]))
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
-        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator)
+        labels = getattr(view.config, "problem_type", None) == "multi_label_classification"
+        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=labels)
         grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
     found = {}
     for site, each in passes.items():
@@ -164,8 +165,11 @@ def _differentiate(
     return found
 
 
-def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """A random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels."""
+def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Generator, *, labels: bool = False) -> Tensor:
+    """A random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
+
+    `labels` says that the logits are those of labels that do not exclude each other, each of which is there or not.
+    """
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
@@ -174,7 +178,11 @@ def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Gene
         total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
     logits = widened(output.logits)
-    return _fisher(logits[mask] if logits.ndim == 3 else logits, temperature, generator)
+    logits = logits[mask] if logits.ndim == 3 else logits
+    if labels:
+        # The softmax of (0, x) is (1 - sigmoid(x), sigmoid(x)).
+        logits = torch.stack([torch.zeros_like(logits), logits], dim=-1)
+    return _fisher(logits, temperature, generator)
 
 
 def _fisher(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from prunekit.arch.count import count
@@ -27,7 +28,7 @@ from prunekit.pruning.iterative import Shrinker, plan_of
 from prunekit.pruning.shrink import goal_of
 from prunekit.stats.blocks import Site
 from prunekit.training.freeze import freeze_blocks, parse_freeze
-from prunekit.training.live import Live, Masks, narrow, rewrap
+from prunekit.training.live import Live, Masks, held_by, lost_units, narrow, rewrap
 from prunekit.transforms.apply import DENSE
 from prunekit.transforms.units import record
 from prunekit.validation.indices import parse_indices
@@ -37,8 +38,7 @@ Schedule = Literal["cubic", "linear"]
 #: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
 _BUFFER = "prunekit_plan"
 _BATCH = 32
-#: Calibration rows are those of so many steps of training, but no fewer than `_LEAST`. A pass over them for the sensitivity costs about
-#: as much a token as training does.
+#: Calibration rows are those of so many steps, `_LEAST` at least; the sensitivity costs about as much a token as training does.
 _STEPS, _LEAST = 6, 64
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
@@ -47,9 +47,9 @@ _OF = "PruneCallback"
 class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
-    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay at a site stand in
-    for them (`Shrinker.trim`). By default a cut costs no more than about ten steps of training on a CPU. Optimizer state and an
-    averaged copy follow by the indices that are kept; the scheduler goes on.
+    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay stand in for them
+    (`Shrinker.trim`); by default it costs about ten steps of training on a CPU. Optimizer state and an averaged copy follow by the
+    indices that are kept; the scheduler goes on.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters
@@ -86,7 +86,7 @@ class PruneCallback(TrainerCallback):
     plan : Plan
         What is kept of the model that came in.
     history : list of dict
-        {"step", "kept"} of every cut: the Trainer's step, and the share of the parameters of the layers that is left.
+        {"step", "kept"} of every cut: the Trainer's step, and the share of the layers' parameters that is left.
 
     Raises
     ------
@@ -168,6 +168,8 @@ class PruneCallback(TrainerCallback):
         # The user's own optimizer; one that the Trainer makes comes later, and finds the parameters as they are then.
         self._own = optimizer
         self._live.move(self._target, optimizer)
+        self._held = {name for name, parameter in model.named_parameters() if optimizer is not None and id(parameter) in held_by(optimizer)}
+        self._replaced: list[nn.Parameter] = []
         if self._freeze is not None:
             freeze_blocks(self._live.view, self._freeze, self._live.blocks, of=_OF)
         self._write()
@@ -193,10 +195,10 @@ class PruneCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, optimizer: Any = None, **_: Any) -> None:
         """Fix when units go, and draw the calibration rows; refuse an optimizer whose state cannot follow."""
-        live, _target = self._state()
+        (live, _target), inner = self._state(), getattr(optimizer, "optimizer", optimizer)
+        self._check_held(live.model, inner)
         if not self._budgets:
             return
-        inner = getattr(optimizer, "optimizer", optimizer)
         if any("Adafactor" in kind.__name__ for kind in type(inner).__mro__):
             must = "one whose state has its parameters' shapes (AdamW, Adam or SGD) with a PruneCallback"
             raise ParameterError("optim", "TrainingArguments", must, type(inner).__name__)
@@ -208,20 +210,36 @@ class PruneCallback(TrainerCallback):
         self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
         self._full = count(self._dense, self._lengths)
 
+    def _check_held(self, model: nn.Module, optimizer: Any) -> None:
+        """Refuse an optimizer that would train what a checkpoint has replaced, or no more train what it did."""
+        held = held_by(optimizer)
+        lost = [name for name, parameter in model.named_parameters() if name in self._held and id(parameter) not in held]
+        if lost or any(id(parameter) in held for parameter in self._replaced):
+            must = "one that the Trainer makes, or that is given to it (optimizers=(optimizer, None)), for a run that is resumed"
+            raise ParameterError("optimizers", "Trainer", must, f"one without {lost[0] if lost else 'the parameters of the checkpoint'}")
+        self._replaced.clear()
+
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Let units go if it is time, and write down in the Trainer's log what is left."""
         if not self._budgets or state.global_step not in self._due:
             return
-        begun = time.perf_counter()
+        begun, (live, before) = time.perf_counter(), self._state()
         self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
-        live, _target = self._state()
         said = {
             "prune/kept": self.history[-1]["kept"],
             "prune/parameters": sum(parameter.numel() for parameter in live.model.parameters()),
             "prune/seconds": time.perf_counter() - begun,
         }
-        state.log_history.append({**said, "step": state.global_step})
-        logger.info("PruneCallback, step %d: %s", state.global_step, json.dumps(said))
+        text = "PruneCallback, step %d: %s; %.1f%% of the layers' parameters left."
+        logger.info(text, state.global_step, lost_units(before, self.plan), 100 * said["prune/kept"])
+        trainer = _trainer()
+        if trainer is None:
+            state.log_history.append({**said, "step": state.global_step})
+            return
+        # The Trainer takes every line of its log for the one that was due.
+        due = control.should_log
+        trainer.log(said)
+        control.should_log = due
 
     def _shrink(self, step: int, optimizer: Any, now: int) -> None:
         live, _target = self._state()
@@ -331,14 +349,22 @@ class PruneCallback(TrainerCallback):
             return
         said = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
         sliced, kept = (Plan.from_json(json.dumps(said[name])) for name in ("sliced", "kept"))
+        before = list(model.parameters())
         live.move(sliced, self._own)
+        self._replaced = [parameter for parameter in before if id(parameter) not in set(map(id, model.parameters()))]
         self._target = kept
         self._silence(kept if kept != sliced else None)
         self._write()
 
 
+def _trainer() -> Trainer | None:
+    """The Trainer that is running: callbacks are not given it, and its log is what reporters (TensorBoard, W&B, MLflow) are shown."""
+    callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
+    return next((caller for caller in callers if isinstance(caller, Trainer)), None)
+
+
 def _reader(callback: PruneCallback) -> Any:
-    # A function, and no method: copies of the model then share it, and do not copy the callback.
+    # No method, so that copies of the model do not copy the callback.
     def read(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
         callback._resume(module, state, prefix)
 

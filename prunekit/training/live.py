@@ -15,9 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Indices, Plan
-from prunekit.stats.blocks import ROLES, Site
+from prunekit.stats.blocks import ROLES, Role, Site
 from prunekit.transforms.cut import cut
 from prunekit.transforms.layers import DropLayers
+
+_NAMES: dict[Role, str] = {"heads": "head", "ffn": "FFN neuron"}
 
 
 class Live:
@@ -54,7 +56,7 @@ class Live:
 
     def kept(self, site: Site) -> Indices:
         """The whole model's numbers of the units that a site has."""
-        return _kept(self.plan, self.blocks[site.block], site.role)
+        return kept_units(self.plan, self.blocks[site.block], site.role)
 
     def move(self, plan: Plan, optimizer: Optimizer | None = None) -> None:
         """Cut down to a plan that keeps no more than the present one.
@@ -135,9 +137,21 @@ def _of(kept: dict[int, Indices], plan: Plan) -> dict[int, Indices]:
     return {block: units for block, units in kept.items() if block in plan.kept_layers}
 
 
-def _kept(plan: Plan, block: int, role: str) -> Indices:
+def kept_units(plan: Plan, block: int, role: str) -> Indices:
+    """The units that a plan keeps of a sub-block, in the whole model's numbering."""
     named: dict[int, Indices] = getattr(plan, role)
     return named.get(block, tuple(range(getattr(plan.source, role))))
+
+
+def lost_units(before: Plan, after: Plan) -> str:
+    """What blocks lose from one plan to the next, in words."""
+    said = []
+    for block in after.kept_layers:
+        numbers = {role: len(kept_units(before, block, role)) - len(kept_units(after, block, role)) for role in ROLES}
+        parts = [f"{number} {name}{'' if number == 1 else 's'}" for role, name in _NAMES.items() if (number := numbers[role])]
+        if parts:
+            said.append(f"block {block} lost {' and '.join(parts)}")
+    return ", ".join(said) or "nothing was lost"
 
 
 def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
@@ -152,9 +166,14 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
     view = ModelView.of(root)
     for place in range(1 if view.spec.shared_blocks else view.num_layers):
         for role in ROLES:
-            had, has = (_kept(plan, after.kept_layers[place], role) for plan in (before, after))
+            had, has = (kept_units(plan, after.kept_layers[place], role) for plan in (before, after))
             if has != had:
                 cut(view, Site(place, role), [had.index(unit) for unit in has], len(had))
+
+
+def held_by(optimizer: Any) -> set[int]:
+    """Ids of the parameters that an optimizer holds."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _rename(optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]) -> None:
@@ -210,7 +229,7 @@ class Masks:
         for place in range(1 if view.spec.shared_blocks else view.num_layers):
             for role in ROLES:
                 site = Site(place, role)
-                had, has = (_kept(plan, blocks[place], role) for plan in (before, after))
+                had, has = (kept_units(plan, blocks[place], role) for plan in (before, after))
                 if has == had:
                     continue
                 module = find(view.blocks[place], site.part(view).output)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunekit.arch.view import ModelView
-from prunekit.training.teacher import answer
+from prunekit.training.teacher import NOWHERE, answer, answers_by_place
 
 #: Norm of the difference between the answers in both formats, relative to the norm of the answers' variation, at most.
 TOLERANCE = 0.05
@@ -34,8 +35,19 @@ def chosen_dtype(view: ModelView, inputs: dict[str, Any], device: str, *, traini
         exact = answer(view, inputs, inputs["first"], states=False).logits
         with torch.autocast("cpu", dtype=dtype):
             rough = answer(view, inputs, inputs["first"], states=False).logits
-    spread = (exact - exact.mean(0)).norm()
-    return dtype if float((rough - exact).norm()) <= TOLERANCE * float(spread) else None
+    if answers_by_place(view):
+        # Each row's distribution is over its own real tokens: a shift of all of them says nothing, nor does what stands at padding.
+        there = exact > NOWHERE
+        exact, rough = (_centred(logits, there) for logits in (exact, rough))
+    else:
+        rough, exact = rough - exact.mean(0), exact - exact.mean(0)
+    return dtype if float((rough - exact).norm()) <= TOLERANCE * float(exact.norm()) else None
+
+
+def _centred(logits: Tensor, there: Tensor) -> Tensor:
+    filled = logits.masked_fill(~there, 0.0)
+    mean = filled.sum(-1, keepdim=True) / there.sum(-1, keepdim=True)
+    return (filled - mean).masked_fill(~there, 0.0)
 
 
 def autocast_dtype(device: str, *, training: bool) -> torch.dtype | None:

@@ -42,6 +42,21 @@ def test_weights_and_metric_are_those_of_the_fisher_matrix(role: str, norm: str)
         torch.testing.assert_close(ours, size / typical, atol=1e-4, rtol=1e-3)
 
 
+def test_labels_that_do_not_exclude_each_other_have_a_fisher_matrix_each() -> None:
+    model = build("bert", "ForSequenceClassification", num_labels=3)
+    model.config.problem_type = "multi_label_classification"
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([-3.0, 0.0, 2.0]))
+    batch = batch_of(4)
+    jacobian, _ = gradients(model, "bert.encoder.layer.1.output.LayerNorm", batch)
+    with torch.no_grad():
+        p = (model(**batch).logits / 2).sigmoid()
+    exact = torch.einsum("roth,ro,rotk->hk", jacobian, p * (1 - p), jacobian) / 4
+    drawn = [sensitivity(ModelView.of(model), [batch], seed=seed)[Site(1, "ffn")].metric.float() for seed in range(60)]
+    # The labels' signs are independent: the mean of the draws comes to the matrix, and no draw sees labels as classes.
+    assert float((torch.stack(drawn).mean(0) - exact).norm()) < 0.2 * float(exact.norm())
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_the_second_moment_of_the_scalars_gradient_is_the_fisher_matrix(classes: int) -> None:
     generator = torch.Generator().manual_seed(0)

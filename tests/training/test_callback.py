@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,65 @@ def test_a_head_of_one_output_is_trained_and_each_cut_is_in_the_log(tmp_path: Pa
     said = [entry for entry in trainer.state.log_history if "prune/kept" in entry]
     assert [(entry["step"], entry["prune/kept"]) for entry in said] == [(cut["step"], cut["kept"]) for cut in callback.history]
     assert said[-1]["prune/parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+class Reporter(TrainerCallback):
+    """Stands for TensorBoard, W&B and MLflow, which a Trainer asks before the user's own callbacks."""
+
+    seen: list[tuple[int, dict[str, Any]]]
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.seen.append((state.global_step, dict(logs)))
+
+
+@pytest.mark.parametrize("when", ["no", "steps"])
+def test_reporters_see_each_cut_and_the_losses_that_were_due(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter, callback, lines = Reporter(), pruner(), []
+    monkeypatch.setattr("prunekit.training.callback.logger.info", lambda text, *given: lines.append(text % given))
+    given: dict[str, Any] = {
+        "max_steps": 10,
+        "per_device_train_batch_size": 8,
+        "save_strategy": "no",
+        "logging_steps": 3,
+        "logging_strategy": when,
+    }
+    made = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **given,
+    )
+    trainer = Trainer(build("bert", HEAD), made, train_dataset=rows(), callbacks=[callback])  # type: ignore[arg-type]
+    trainer.callback_handler.callbacks.insert(0, reporter)
+    trainer.train()
+    said = [(step, logs) for step, logs in reporter.seen if "prune/kept" in logs]
+    assert [(step, logs["prune/kept"]) for step, logs in said] == [(cut["step"], cut["kept"]) for cut in callback.history]
+    assert all({"prune/parameters", "prune/seconds"} <= logs.keys() for _, logs in said)
+    # A cut is no reason to lose the loss of a step, or to log one that was not asked for.
+    losses = [step for step, logs in reporter.seen if "loss" in logs]
+    assert losses == ([3, 6, 9] if when == "steps" else [])
+    assert [line.partition(":")[0] for line in lines] == [f"PruneCallback, step {step}" for step in (3, 6, 9)]
+    # What the lines say adds up to what the plan has lost.
+    for word, role in (("head", "heads"), ("FFN neuron", "ffn")):
+        numbers = [int(number) for line in lines for number in re.findall(rf"(\d+) {word}s?\b", line)]
+        whole, kept = getattr(callback.plan.source, role), getattr(callback.plan, role)
+        assert sum(numbers) == sum(whole - len(units) for units in kept.values())
+
+
+def test_an_optimizer_that_lost_its_parameters_to_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    train(pruner(), tmp_path, max_steps=5)
+    model = build("bert", HEAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    made = TrainingArguments(str(tmp_path), max_steps=10, per_device_train_batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = Trainer(model, made, train_dataset=rows(), callbacks=[pruner()])  # type: ignore[arg-type]
+    # Made before the checkpoint is read, and not known to the callback.
+    trainer.create_optimizer()
+    with pytest.raises(ParameterError, match="The 'optimizers' parameter of Trainer must be one that the Trainer makes"):
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_an_optimizer_of_the_users_own_holds_the_parameters_of_a_resumed_run(tmp_path: Path) -> None:
