@@ -199,7 +199,7 @@ def export(
     level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
     _check(dtype, level, device, opset, data)
     check_columns(columns or {}, data, of="export")
-    check_output(out, overwrite, of="export")
+    check_output(out, overwrite, of="export", inputs=(model, data))
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:
