@@ -37,7 +37,8 @@ HOSTILE = (
 def test_a_terminal_is_shown_no_character_that_it_obeys(text: str) -> None:
     shown = terminal(text)
     assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
-    assert not [char for char in shown if unicodedata.bidirectional(char) in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")]
+    turns = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    assert not [char for char in shown if unicodedata.bidirectional(char) in turns]
 
 
 @given(st.text())

@@ -1,7 +1,8 @@
 """What every command has in common: the program itself, how it ends, and how a mistake is said.
 
 Anything that takes time to import is imported inside a command, so that ``--help`` answers at once.
-Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is not what was written; 2 a mistake in what was asked; 130 interrupted.
+Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is not what was written; 2 a mistake in what was asked;
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typer import Argument, Option
 from prunekit.cli.base import app
 from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens, number, whole
 from prunekit.errors import OutputError, ParameterError
+from prunekit.validation.escape import terminal
 from prunekit.validation.reading import place_fault
 
 if TYPE_CHECKING:

@@ -129,7 +129,8 @@ def _intro(card: Card, files: set[str]) -> str:
         TaskKind.REGRESSION: "Text regression",
         TaskKind.TOKENS: "Token classification",
     }
-    what = f"{words[card.kind]} into {len(card.labels)} classes: {', '.join(map(markdown, card.labels))}." if card.labels else f"{words[card.kind]}."
+    labels = ", ".join(map(markdown, card.labels))
+    what = f"{words[card.kind]} into {len(card.labels)} classes: {labels}." if card.labels else f"{words[card.kind]}."
     base = Path(card.base).name if card.base.startswith("/") else card.base
     return (
         f"{what} Made by prunekit from {code(base)}: "
@@ -237,6 +238,7 @@ _WHAT = {
     "pruned.safetensors": "weights for PyTorch, which prunekit loads",
     "config.json": "the model's config, with the class names",
     "tokenizer.json": "the tokenizer",
+    "probe.safetensors": "a few rows and what each ONNX file answers on them, for `prunekit show --verify`",
     "plan.json": "what was kept of the model, in its own numbering",
     "recipe.yaml": "every choice that was made; running it again gives the same plan",
     "report.json": "everything that was measured, with raw times",

@@ -25,9 +25,9 @@ from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.frontier import draw_frontier
 from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.models import build_models
+from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
 from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
-from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report

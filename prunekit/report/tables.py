@@ -88,7 +88,8 @@ def stages(report: Report) -> Table:
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
     tables = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
-    return "\n\n".join([f"**{markdown(words.headline(report))}.**", *(markdown_table(table) for table in tables if table.rows), markdown(words.parity(report))])
+    said = (markdown_table(table) for table in tables if table.rows)
+    return "\n\n".join([f"**{markdown(words.headline(report))}.**", *said, markdown(words.parity(report))])
 
 
 def markdown_table(table: Table) -> str:
