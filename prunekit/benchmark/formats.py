@@ -14,6 +14,7 @@ import numpy as np
 from prunekit.benchmark.results import COUNTS, Benchmark, Cost, Verdict
 from prunekit.report.words import amount, machine, milliseconds, times
 from prunekit.runtime.records import Comparison, Timing
+from prunekit.validation.escape import markdown
 
 _UNITS = {"params": "parameters", "macs": "MACs", "nodes": "nodes", "bytes": "bytes"}
 
@@ -255,14 +256,14 @@ def to_markdown(found: Benchmark) -> str:
     """Tables for a pull request or a job summary."""
     lines = ["## prunekit bench", ""]
     if found.verdicts:
-        lines += [*(f"- {line}" for line in verdict_lines(found)), ""]
+        lines += [*(f"- {markdown(line)}" for line in verdict_lines(found)), ""]
     for table in (time_table(found), cost_table(found)):
         header, *body = table
-        lines.append(f"| {' | '.join(header)} |")
+        lines.append(f"| {' | '.join(map(markdown, header))} |")
         lines.append(f"|---|{'---:|' * (len(header) - 1)}")
-        lines += [f"| {' | '.join(row)} |" for row in body]
+        lines += [f"| {' | '.join(map(markdown, row))} |" for row in body]
         lines.append("")
-    return "\n".join([*lines, conditions(found)]) + "\n"
+    return "\n".join([*lines, markdown(conditions(found))]) + "\n"
 
 
 FORMATS = {

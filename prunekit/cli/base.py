@@ -1,7 +1,8 @@
 """What every command has in common: the program itself, how it ends, and how a mistake is said.
 
 Anything that takes time to import is imported inside a command, so that ``--help`` answers at once.
-Exit codes: 0 done; 1 a constraint that cannot be met; 2 a mistake in what was asked; 130 interrupted.
+Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is not what was written; 2 a mistake in what was asked;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import typer
 from prunekit import __version__
 from prunekit.cli.options import Version
 from prunekit.errors import PrunekitError
+from prunekit.validation.escape import one_line
 
 # The base of all that can be wrong with a command line; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -33,8 +35,11 @@ _PLAIN: dict[str, Any] = {
 app = typer.Typer(name="prunekit", **_PLAIN)
 
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class _Interrupted(BaseException):
-    """SIGINT or SIGTERM; not a KeyboardInterrupt, which Typer would answer on its own."""
+    """SIGINT, SIGTERM or SIGHUP; not a KeyboardInterrupt, which Typer would answer on its own."""
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
@@ -43,7 +48,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own) and return the exit code; unexpected errors keep their traceback."""
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    if sys.stdout is None:
+        # A file that is opened next would take its place, and whatever is printed would go into that.
+        _complain("The standard output is closed. Send it to /dev/null if nobody is to read it.")
+        return 2
+    # What is ignored stays so: nohup asks for it.
+    numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         code = int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
         sys.stdout.flush()
@@ -62,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"{error.format_message().rstrip('.')}. See '{command} --help'.")
         return 2
     except _Interrupted as stopped:
-        print("; ".join(["interrupted, nothing was written", *getattr(stopped, "__notes__", ())]), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("; ".join(["interrupted, nothing was written", *getattr(stopped, "__notes__", ())]), file=sys.stderr)
         return 130
     finally:
         for number, handler in handlers.items():
@@ -80,7 +92,9 @@ def _system(error: OSError) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    # Where nobody listens any more the exit code has to do.
+    with contextlib.suppress(OSError):
+        print(f"error: {one_line(message)}", file=sys.stderr)
 
 
 def _help_if_alone(context: typer.Context) -> None:

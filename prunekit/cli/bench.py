@@ -12,6 +12,7 @@ from typer import Argument, Option
 from prunekit.cli.base import app
 from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens, number, whole
 from prunekit.errors import OutputError, ParameterError
+from prunekit.validation.escape import terminal
 from prunekit.validation.reading import place_fault
 
 if TYPE_CHECKING:
@@ -210,9 +211,9 @@ def _print(found: Benchmark, quiet: bool) -> None:
             widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
             for row in table:
                 cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-                print("  ".join(cells).rstrip())
+                print(terminal("  ".join(cells).rstrip()))
             print()
-        print(conditions(found))
+        print(terminal(conditions(found)))
     for line, verdict in zip(verdict_lines(found), found.verdicts, strict=True):
         if not quiet or verdict.outcome == "failed":
-            print(line)
+            print(terminal(line))

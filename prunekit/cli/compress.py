@@ -103,7 +103,12 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Compress MODEL for the task of --data and write a directory that is ready to deploy."""
-    _run(_recipe(recipe, context.params), out, overwrite, quiet)
+    asked = _recipe(recipe, context.params)
+    if recipe is not None:
+        from prunekit.exporters.artefact import check_apart
+
+        check_apart(out, (recipe,), of="compress")
+    _run(asked, out, overwrite, quiet)
 
 
 @app.command()

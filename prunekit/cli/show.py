@@ -5,18 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Exit, Option
 
 from prunekit.cli.base import app
 from prunekit.cli.describe import describe_plan
+from prunekit.errors import ParameterError
+from prunekit.validation.escape import terminal
 
 
 @app.command()
 def show(
     plan: Annotated[Path, Argument(metavar="PLAN", help="A plan.json, or a directory that holds one.")],
     other: Annotated[Path | None, Argument(metavar="OTHER", help="Another one, to compare with.")] = None,
+    verify: Annotated[
+        bool,
+        Option("--verify", help="Check that every file of the directory is as it was written, and that its ONNX files answer as they did."),
+    ] = False,
 ) -> None:
     """Print what a plan keeps, unit by unit, or what two plans keep differently, the first one's first."""
+    if verify:
+        _verify(plan, other)
+        return
     from prunekit.plan import Plan, diff
 
     first = Plan.load(plan)
@@ -24,3 +33,20 @@ def show(
         describe_plan(first)
     else:
         print(diff(first, Plan.load(other)) or "the two plans keep the same")
+
+
+def _verify(folder: Path, other: Path | None) -> None:
+    """Say whether a directory is what prunekit wrote; exit code 1 where it is not."""
+    from prunekit.validation.reading import place_fault
+
+    if other is not None:
+        raise ParameterError("verify", "show", "given with one directory", str(other))
+    if place_fault(folder) is not None or not folder.expanduser().is_dir():
+        raise ParameterError("verify", "show", "given with a directory that prunekit wrote", str(folder))
+    from prunekit.exporters.verify import verify
+
+    found = verify(folder.expanduser())
+    if found is not None:
+        print(terminal(f"{folder} is not as it was written: {found.path!r}: {' '.join(found.why.split())}"))
+        raise Exit(1)
+    print(terminal(f"{folder} is as it was written"))

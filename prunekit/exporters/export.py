@@ -24,6 +24,7 @@ from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
+from prunekit.exporters.verify import write_probe
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
 from prunekit.runtime.session import OnnxSession, provider_of
 from prunekit.validation.arguments import Place, Seed, checked
@@ -199,7 +200,7 @@ def export(
     level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
     _check(dtype, level, device, opset, data)
     check_columns(columns or {}, data, of="export")
-    check_output(out, overwrite, of="export")
+    check_output(out, overwrite, of="export", inputs=(model, data))
     source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:
@@ -208,6 +209,8 @@ def export(
         if dtype != "fp32":
             drawn = Samples() if judge is None else judge.samples
             low = lower(routed.file, folder / FILES[dtype], dtype, **drawn._asdict())
+        if device == "cpu":
+            write_probe(folder, source.space, source.inputs, seed=seed)
         if triton:
             write_triton((routed.file if low is None else low.file).path, folder, Path(out).resolve().name)
         _write_model_files(source, folder)

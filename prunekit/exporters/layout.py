@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from prunekit.tasks import TaskKind
+from prunekit.validation.escape import code, front_matter, markdown, python_text
 
 CARD = "README.md"
 ONNX = "onnx/model.onnx"
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _OPTIMUM = {
     TaskKind.CLASSIFICATION: "ORTModelForSequenceClassification",
     TaskKind.REGRESSION: "ORTModelForSequenceClassification",
@@ -88,7 +91,7 @@ def card_text(card: Card, files: set[str]) -> str:
     """The card's Markdown, for a directory that holds `files` (relative paths)."""
     sections = [
         _front_matter(card),
-        f"# {card.name}\n\n{_intro(card, files)}",
+        f"# {markdown(card.name)}\n\n{_intro(card, files)}",
         f"## What was measured\n\n{card.results.strip()}",
         "## How to load it",
     ]
@@ -113,11 +116,11 @@ def card_text(card: Card, files: set[str]) -> str:
 
 def _front_matter(card: Card) -> str:
     kind = TaskKind.CLASSIFICATION if card.kind is TaskKind.REGRESSION else card.kind
-    lines = ["---", "tags: [prunekit, onnx, pruned]", f"pipeline_tag: {kind.value}"]
+    fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": kind.value}
     # A path on somebody's disk is no name of a model.
-    if card.base.count("/") == 1 and not card.base.startswith((".", "/", "~")):
-        lines.append(f"base_model: {card.base}")
-    return "\n".join([*lines, "---"])
+    if _HUB_ID.fullmatch(card.base) and not Path(card.base).exists():
+        fields["base_model"] = card.base
+    return front_matter(fields)
 
 
 def _intro(card: Card, files: set[str]) -> str:
@@ -126,10 +129,11 @@ def _intro(card: Card, files: set[str]) -> str:
         TaskKind.REGRESSION: "Text regression",
         TaskKind.TOKENS: "Token classification",
     }
-    what = f"{words[card.kind]} into {len(card.labels)} classes: {', '.join(card.labels)}." if card.labels else f"{words[card.kind]}."
+    labels = ", ".join(map(markdown, card.labels))
+    what = f"{words[card.kind]} into {len(card.labels)} classes: {labels}." if card.labels else f"{words[card.kind]}."
     base = Path(card.base).name if card.base.startswith("/") else card.base
     return (
-        f"{what} Made by prunekit from `{base}`: "
+        f"{what} Made by prunekit from {code(base)}: "
         "what the task does not need was removed from the model, "
         f"so every runtime loads it as an ordinary, smaller model. Plan `{card.plan_digest[:12]}`"
         f"{', in `plan.json`' if 'plan.json' in files else ''}."
@@ -156,16 +160,16 @@ def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
     lines = ["import numpy as np", "import onnxruntime"]
     lines += ["from tokenizers import Tokenizer" if fast else "from transformers import AutoTokenizer", ""]
     lines += [
-        f"folder = {_quoted(card.name)}",
+        f"folder = {python_text(card.name)}",
         f'session = onnxruntime.InferenceSession(f"{{folder}}/{ONNX}", providers=["CPUExecutionProvider"])',
     ]
     if fast:
-        direction = "" if card.padding_side == "right" else f"direction={_quoted(card.padding_side)}, "
+        direction = "" if card.padding_side == "right" else f"direction={python_text(card.padding_side)}, "
         kind = f", pad_type_id={card.pad_type_id}" if card.pad_type_id else ""
         lines += [
             'tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")',
             f"tokenizer.enable_truncation(max_length={card.max_length})",
-            f"tokenizer.enable_padding({direction}pad_id={card.pad_id}, pad_token={_quoted(card.pad_token)}{kind})",
+            f"tokenizer.enable_padding({direction}pad_id={card.pad_id}, pad_token={python_text(card.pad_token)}{kind})",
         ]
     else:
         lines.append("tokenizer = AutoTokenizer.from_pretrained(folder)")
@@ -191,7 +195,7 @@ def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
 def _reading(card: Card, fast: bool) -> list[str]:
     if card.kind is TaskKind.REGRESSION:
         return ["for text, value in zip(texts, logits[:, 0]):", "    print(text, float(value))"]
-    lines = [f"labels = {json.dumps(list(card.labels), ensure_ascii=False)}"]
+    lines = [f"labels = [{', '.join(map(python_text, card.labels))}]"]
     if card.kind is TaskKind.CLASSIFICATION:
         return [*lines, "for text, scores in zip(texts, logits):", "    print(text, labels[scores.argmax()])"]
     word_ids = "rows[0].word_ids" if fast else "rows.word_ids(0)"
@@ -204,29 +208,25 @@ def _reading(card: Card, fast: bool) -> list[str]:
     ]
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _optimum(card: Card) -> str:
     name = _OPTIMUM[card.kind]
     return (
         f"from optimum.onnxruntime import {name}\n\n"
-        f'model = {name}.from_pretrained({_quoted(card.name)}, subfolder="onnx", file_name="model.onnx")'
+        f'model = {name}.from_pretrained({python_text(card.name)}, subfolder="onnx", file_name="model.onnx")'
     )
 
 
 def _prunekit(card: Card) -> str:
-    return f"import prunekit\n\nmodel = prunekit.load({_quoted(card.name)})"
+    return f"import prunekit\n\nmodel = prunekit.load({python_text(card.name)})"
 
 
 def _transformers(card: Card) -> str:
     name = "AutoModelForTokenClassification" if card.kind is TaskKind.TOKENS else "AutoModelForSequenceClassification"
-    return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({_quoted(card.name)})"
+    return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({python_text(card.name)})"
 
 
 def _sentence_transformers(card: Card) -> str:
-    return f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({_quoted(card.name)}, backend="onnx")'
+    return f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({python_text(card.name)}, backend="onnx")'
 
 
 _WHAT = {
@@ -238,6 +238,7 @@ _WHAT = {
     "pruned.safetensors": "weights for PyTorch, which prunekit loads",
     "config.json": "the model's config, with the class names",
     "tokenizer.json": "the tokenizer",
+    "probe.safetensors": "a few rows and what each ONNX file answers on them, for `prunekit show --verify`",
     "plan.json": "what was kept of the model, in its own numbering",
     "recipe.yaml": "every choice that was made; running it again gives the same plan",
     "report.json": "everything that was measured, with raw times",

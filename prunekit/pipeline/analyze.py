@@ -133,16 +133,18 @@ def analyze(
         raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
     if out_of_domain is not None and compare is None:
         raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
-    check_output(out, overwrite, of="analyze")
+    check_output(out, overwrite, of="analyze", inputs=(model, data, compare, out_of_domain))
     named = data if data is None or isinstance(data, (str, os.PathLike)) else None
     recipe = Recipe(model=model, data=named, **parameters)
     chosen = ANALYZERS if analyzers is None else find(analyzers)
+    writer = ArtefactWriter(out, overwrite)
     with (
-        ArtefactWriter(out, overwrite) as folder,
+        writer as folder,
         stages(progress) as stage,
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
         inputs = load_inputs(recipe, data if named is None else None, None, stage, most=rows)
+        writer.data = inputs.data.provenance["sha256"]
         base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
         absent = unmet(inputs, base)
         missing = {analyzer.name: absent[need] for analyzer in chosen for need in Need if need in analyzer.needs & absent.keys()}

@@ -18,12 +18,14 @@ from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError,
 from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
+from prunekit.exporters.sibling import Sibling, recover
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.frontier import draw_frontier
 from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.models import build_models
+from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
 from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
 from prunekit.plan import Plan
@@ -151,18 +153,23 @@ def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool =
         Data that is in memory already, in the place of `recipe.data`.
     """
     of = "compress" if recipe.plan is None else "apply"
-    check_output(out, overwrite, of=of)
+    check_output(out, overwrite, of=of, inputs=(recipe.model, recipe.data, recipe.plan))
     plan = None if recipe.plan is None else Plan.load(recipe.plan)
     name = Path(out).resolve().name
+    writer = ArtefactWriter(out, overwrite)
     with (
-        ArtefactWriter(out, overwrite) as folder,
+        writer as folder,
         stages(progress) as stage,
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
         if plan is not None and recipe.data is None and rows is None:
             made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
         else:
-            made, report, model = _make(recipe, rows, plan, Path(out), folder, Path(scratch), stage)
+            inputs = load_inputs(recipe, rows, plan, stage)
+            writer.data = inputs.data.provenance["sha256"]
+            # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
+            named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
+            made, report, model = _make(recipe, named, inputs, plan, Path(out), folder, Path(scratch), stage)
     if recipe.effort is not None:
         # The artefact has its name now; what it could have been resumed from has done its part.
         shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
@@ -170,9 +177,8 @@ def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool =
 
 
 def _make(
-    recipe: Recipe, rows: object, plan: Plan | None, out: Path, folder: Path, scratch: Path, stage: Stages
+    recipe: Recipe, named: Recipe, inputs: Inputs, plan: Plan | None, out: Path, folder: Path, scratch: Path, stage: Stages
 ) -> tuple[Plan, Report, nn.Module]:
-    inputs = load_inputs(recipe, rows, plan, stage)
     decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
     models = build_models(recipe, inputs, decided, out, scratch, stage)
     files = deploy(recipe, inputs, models, folder, scratch, stage)
@@ -187,8 +193,6 @@ def _make(
         shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
         raise
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
-    # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
-    named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{inputs.data.provenance['sha256']}"})
     named.save(folder / RECIPE)
     write_reports(report, folder)
     write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
@@ -242,23 +246,35 @@ def run_plan(
         raise ParameterError("statistics", "plan", must, str(statistics))
     stored = None if statistics is None else Statistics.load(statistics)
     path = None if out is None else _check_file(Path(out), overwrite)
-    place = None if path is None else path.parent
-    with _of_the_disk(out, place), stages(progress) as stage, tempfile.TemporaryDirectory(prefix=".prunekit-", dir=place) as scratch:
+    with _of_the_disk(out), stages(progress) as stage, _beside(path) as scratch:
         inputs = load_inputs(recipe, rows, None, stage)
-        plan = decide(recipe, inputs, Path(scratch), stage, stored).plan
+        plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:
-            plan.save(Path(scratch) / path.name)
-            os.replace(Path(scratch) / path.name, path)
+            plan.save(scratch / path.name)
+            _check_file(path, overwrite)
+            os.replace(scratch / path.name, path)
     return plan
 
 
 @contextmanager
-def _of_the_disk(out: Place | None, place: Path | None) -> Iterator[None]:
+def _beside(path: Path | None) -> Iterator[Path]:
+    """A directory to work in, on the disk that the plan goes to."""
+    if path is None:
+        with tempfile.TemporaryDirectory(prefix="prunekit-") as name:
+            yield Path(name)
+    else:
+        with Sibling(path) as sibling:
+            yield sibling.new
+
+
+@contextmanager
+def _of_the_disk(out: Place | None) -> Iterator[None]:
     """Say of the plan what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
     try:
         yield
     except OSError as error:
-        ours = error.errno in FULL or (place is not None and str(error.filename or "").startswith(str(place / ".prunekit-")))
+        beside = None if out is None else Path(out).expanduser().resolve()
+        ours = error.errno in FULL or (beside is not None and f"/.{beside.name}.tmp-" in str(error.filename or ""))
         if isinstance(error, PrunekitError) or not ours:
             raise
         what = "A plan" if out is None else f"The plan {os.fspath(out)!r}"
@@ -290,4 +306,5 @@ def _check_file(path: Path, overwrite: bool) -> Path:
         raise ParameterError("out", "plan", "a file in a directory that exists", str(path))
     if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
         raise OutputError(f"The plan {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
+    recover(path.resolve())
     return path.resolve()

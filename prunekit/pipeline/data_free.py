@@ -19,6 +19,7 @@ from prunekit.errors import ParameterError
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, lower
+from prunekit.exporters.verify import write_probe
 from prunekit.metrics import Metric
 from prunekit.pipeline.evaluate import export_slim
 from prunekit.pipeline.inputs import load_dense
@@ -115,6 +116,7 @@ def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: 
     if recipe.dtype != "fp32":
         with stage(recipe.dtype):
             low = lower(slim, folder / FILES[recipe.dtype], recipe.dtype)
+    write_probe(folder, spaces["slim"], names, seed=recipe.seed)
     with stage("latency"):
         files = {"dense": dense, "slim": slim, **({} if low is None else {f"slim {recipe.dtype}": low.file})}
         latency = tuple(_timed(files, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)

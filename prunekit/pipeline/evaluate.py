@@ -13,6 +13,7 @@ from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import samples
+from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, space_of
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -48,7 +49,9 @@ def deploy(recipe: Recipe, inputs: Inputs, models: Models, folder: Path, scratch
         baselines = {
             name: export_onnx(model, scratch / f"{name}.onnx", inputs=names, space=space) for name, model in models.baselines.items()
         }
-    return Files(slim, dense, baselines, parity, _lowered(recipe, inputs, models, slim, folder, stage))
+    low = _lowered(recipe, inputs, models, slim, folder, stage)
+    write_probe(folder, space, names, seed=recipe.seed)
+    return Files(slim, dense, baselines, parity, low)
 
 
 def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, folder: Path, stage: Stages) -> LowFile | None:

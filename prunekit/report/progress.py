@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import Task as Bar
 from rich.text import Text
 
+from prunekit.validation.escape import terminal
+
 
 class _Rate(TextColumn):
     def __init__(self) -> None:
@@ -58,7 +60,7 @@ class Stages:
         """A line between the stages."""
         console = self._bars.console if self._bars is not None else self._console
         if console is not None:
-            console.print(Text(line))
+            console.print(Text(terminal(line)))
 
     def step(self, done: int, total: int, note: str = "") -> None:
         """So much of the stage is done; `note` stands beside its name."""

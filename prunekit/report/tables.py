@@ -11,6 +11,7 @@ from rich.text import Text
 from prunekit.analyzers.figures import Table
 from prunekit.report import words
 from prunekit.report.model import Report
+from prunekit.validation.escape import markdown, terminal
 
 _ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'"})
 _PIPE_COLUMNS = 100
@@ -51,7 +52,8 @@ def _rich(table: Table, plain: bool) -> RichTable:
 
 def plain_text(text: str, plain: bool, style: str = "") -> Text:
     """Never markup, for a model may be called [anything]; ASCII where the terminal has nothing else."""
-    return Text(text.translate(_ASCII) if plain else text, style)
+    shown = "\n".join(map(terminal, text.split("\n")))
+    return Text(shown.translate(_ASCII) if plain else shown, style)
 
 
 def _tables(report: Report) -> tuple[Table, ...]:
@@ -64,17 +66,17 @@ def to_markdown(report: Report) -> str:
     """The report as GitHub-flavoured Markdown."""
     tables = _tables(report)
     parts = [
-        f"# {report.model} on {report.data}",
-        f"**{words.headline(report)}.**",
+        f"# {markdown(report.model)} on {markdown(report.data)}",
+        f"**{markdown(words.headline(report))}.**",
         *(markdown_table(table) for table in tables if table.rows),
     ]
-    parts.append(f"{words.parity(report)} Plan `{report.plan_digest}`, seed {report.seed}.")
+    parts.append(f"{markdown(words.parity(report))} Plan `{report.plan_digest}`, seed {report.seed}.")
     said = words.method(report)
     if said:
-        parts.append("\n".join(f"- {line}" for line in said))
+        parts.append("\n".join(f"- {markdown(line)}" for line in said))
     if report.stages:
         parts.append(markdown_table(stages(report)))
-    parts.append(words.machine(report.environment))
+    parts.append(markdown(words.machine(report.environment)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,21 +88,23 @@ def stages(report: Report) -> Table:
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
     tables = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
-    return "\n\n".join([f"**{words.headline(report)}.**", *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
+    said = (markdown_table(table) for table in tables if table.rows)
+    return "\n\n".join([f"**{markdown(words.headline(report))}.**", *said, markdown(words.parity(report))])
 
 
 def markdown_table(table: Table) -> str:
     """One table with its title as GitHub-flavoured Markdown."""
     lines = [
-        f"**{table.title}**",
+        f"**{markdown(table.title)}**",
         "",
-        _line(table.header),
+        _line([markdown(name) for name in table.header]),
         "|" + "|".join("---" if at == 0 else "---:" for at in range(len(table.header))) + "|",
     ]
     for at, row in enumerate(table.rows):
-        lines.append(_line([f"**{cell}**" if at == table.strong and cell else cell for cell in row]))
+        cells = [markdown(cell) for cell in row]
+        lines.append(_line([f"**{cell}**" if at == table.strong and cell else cell for cell in cells]))
     return "\n".join(lines)
 
 
-def _line(cells: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

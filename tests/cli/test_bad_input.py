@@ -253,12 +253,15 @@ def test_of_a_plan_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Got 'no/such/plan.json' instead" in complaint(capsys, ["plan", *ours()[1:]], Path("no/such/plan.json"))
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
 
     def interrupted(*_: object) -> None:
         seen.extend(path.name for path in tmp_path.iterdir())
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
 
     monkeypatch.setattr(compress, "deploy", interrupted)
     assert cli.main([*ours(), "-o", str(tmp_path / "slim"), "--quiet"]) == 130

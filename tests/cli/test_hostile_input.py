@@ -171,6 +171,32 @@ def test_of_an_output_that_is_full(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "error: The output cannot be printed: No space left on device.\n")
 
 
+@pytest.mark.needs("linux")
+def test_of_an_output_that_is_closed(tmp_path: Path) -> None:
+    # The shell closes it before Python starts.
+    search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    program = "import sys; from prunekit import cli; sys.exit(cli.main(sys.argv[1:]))"
+    given = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", program, "--version"]
+    done = subprocess.run(given, env={**os.environ, "PYTHONPATH": search}, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: The standard output is closed. Send it to /dev/null if nobody is to read it.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_a_recipe_that_would_be_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "slim"
+    shutil.copytree(line("base").path, out)
+    words = ["compress", "--recipe", str(out / "recipe.yaml"), "--overwrite", "-o", str(out)]
+    assert "must be a directory without what is read" in complaint(capsys, tmp_path, *words)
+    words = ["compress", str(checkpoint("base")), "--data", str(data("topics")), "--overwrite", "-o", str(tmp_path)]
+    assert "prunekit does not replace what is there" in complaint(capsys, tmp_path, *words)
+
+
+def test_of_a_file_that_is_no_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("irreplaceable")
+    words = ["plan", str(checkpoint("base")), "--data", str(data("topics")), "--overwrite", "-o", str(tmp_path / "thesis.txt")]
+    assert "prunekit did not write what is there" in complaint(capsys, tmp_path, *words)
+
+
 def test_of_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     done = _program("compress", "model", "--data", "rows", cwd=tmp_path / "gone", start=f"os.rmdir({str(tmp_path / 'gone')!r})")

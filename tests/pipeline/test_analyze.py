@@ -21,7 +21,7 @@ from prunekit.stats.collect import collect
 from prunekit.stats.record import Statistics
 from tests.lines import checkpoint, data, model_of, sentences, tokenizer_of, write_rows
 
-FILES = {"analysis.json", "analysis.html", "statistics.safetensors"}
+FILES = {"analysis.json", "analysis.html", "statistics.safetensors", "manifest.json"}
 
 
 @pytest.fixture(scope="module")

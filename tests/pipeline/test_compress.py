@@ -27,7 +27,7 @@ from tests.lines import CASES, checkpoint, data, line
 
 FILES = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "onnx", "onnx/model.onnx",
-    "plan.json", "recipe.yaml", "report.json", "report.md", "report.html", "README.md",
+    "plan.json", "recipe.yaml", "report.json", "report.md", "report.html", "README.md", "manifest.json", "probe.safetensors",
 }  # fmt: skip
 #: Written by transformers 4 beside tokenizer.json.
 OLD = {"special_tokens_map.json", "vocab.txt"}
