@@ -140,7 +140,8 @@ def foreign(folder: Path) -> Foreign | None:
     parents = {str(parent) for name in manifest.files for parent in Path(name).parents}
     for name, path, kind in _walk(folder):
         if kind == "directory":
-            if name not in parents:
+            # One that is empty holds nothing that could be lost.
+            if name not in parents and any(path.iterdir()):
                 return Foreign(name, "prunekit did not write it")
         elif name != MANIFEST and (kind != "file" or name not in manifest.files):
             return Foreign(name, "prunekit did not write it")
