@@ -107,3 +107,11 @@ def test_the_changelog_is_not_behind() -> None:
     assert (
         f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8") or len(list((ROOT / "changelog.d").glob("*.*.md"))) > 0
     )
+
+
+def test_guarantees_name_tests_that_there_are() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "soundness.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    for file, test in named:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"

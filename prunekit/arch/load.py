@@ -158,7 +158,8 @@ def load_model(
     at = str(folder) if local else name
     with quiet():
         config = _load_config(name, at, place)
-        _check_weights(name, at, place)
+        if not local:
+            _check_weights(name, at, place)
         head = _head_of(config, any_head)
         model = _load_weights(name, at, place, config, head)
         tokenizer = _load_tokenizer(name, at, place)
@@ -186,6 +187,7 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
+    _check_weights(str(folder), str(folder), {"local_files_only": True})
     check_memory(config, stored_elements(folder)[0], str(folder))
 
 

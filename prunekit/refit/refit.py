@@ -7,6 +7,9 @@ ICLR 2024): the dense residual sum less the slim residual; the inputs of a sub-b
 in the same way. Where blocks are gone, the last one kept below the gap aims at the output of the last one missing. Where
 blocks, sub-blocks or dimensions are gone, norms are given the scale and shift, dimension by dimension, with which they come
 closest to the dense model's.
+
+Of many tokens, nothing is held but the states in which they enter a block, slim and dense: each solution runs the dense block
+again, batch by batch, for the one target that it needs. Of few, the targets of a block are held.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_f
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
 Weights = Mapping[Site, Sequence[Tensor]]
-Targets = dict[tuple[Role, str], Tensor]
+#: Bytes that the targets of one block may take in memory; where they would take more, they are made again for each solution.
+_HELD = 2**29
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def refit(
         # What the model hands to its blocks may depend on which heads, dimensions and blocks there are.
         own = stream.kept is not None or len(pairs) != dense.num_layers or bool(slim.spec.equal_heads)
         work = _Refit(slim, dense, pairs, weights, damping, calls, record_calls(slim, batches) if own else calls, stream)
+        del calls
         if slim.spec.shared_blocks:
             work.shared()
         else:
@@ -157,9 +162,14 @@ class _Refit:
         stream: Stream,
     ) -> None:
         self.slim, self.dense, self.pairs, self.given, self.damping, self.stream = slim, dense, pairs, weights, damping, stream
-        self.dense_calls, self.slim_calls = dense_calls, slim_calls
+        self.dense_calls, self.slim_calls = dense_calls.calls, slim_calls.calls
+        self.entering = slim_calls.hidden, dense_calls.hidden
         self.slim_states: list[Tensor] = []
         self.dense_states: list[Tensor] = []
+        self.dense_block = 0
+        self.targets: list[dict[Tap, Tensor]] | None = None
+        # Of each sub-block the input, the residual sum and what stands behind it.
+        self.hold = 6 * sum(hidden.numel() * hidden.element_size() for hidden in dense_calls.hidden) <= _HELD
         self.weigh = [mask.float() for mask in dense_calls.masks]
         self.solutions: list[Solution] = []
         # In families that normalise what attention reads; the other norms stand behind a residual sum.
@@ -169,12 +179,12 @@ class _Refit:
         self.front = next((name for name in names if name not in sums), "")
 
     def sequential(self) -> None:
-        for layer, targets in self._layers():
+        for layer in self._layers(again=False):
             pair = self.pairs[layer]
             if pair.output != pair.attention:
                 self._take_norm(layer, pair.output)
             for role in ROLES:
-                site, here = Site(layer, role), [(layer, targets)]
+                site, here = Site(layer, role), [layer]
                 # The embeddings are those of the dense model, unless dimensions are gone: there is nothing to correct.
                 if role == "ffn" or pair.attention or layer or self.stream.kept is not None:
                     if role == "heads":
@@ -190,38 +200,56 @@ class _Refit:
             self._solve_projection(Site(0, role), self._layers())
             self._solve_norm(Site(0, role), "behind", self._layers())
 
-    def _layers(self) -> Iterator[tuple[int, list[Targets]]]:
-        """Each layer with what the dense model has there on every batch; states advance as the caller goes on."""
-        self.slim_states, self.dense_states = list(self.slim_calls.hidden), list(self.dense_calls.hidden)
-        start = 0
-        for layer, pair in enumerate(self.pairs):
-            yield layer, [self._dense(batch, start, pair) for batch in range(len(self.weigh))]
-            start = pair.output + 1
+    def _layers(self, *, again: bool = True) -> Iterator[int]:
+        """Each layer from the bottom up, the states being those that enter it; they advance as the caller goes on."""
+        slim, dense = self.entering
+        self.slim_states, self.dense_states, self.dense_block, self.targets = list(slim), list(dense), 0, None
+        del slim, dense
+        if not again:
+            # Else what entered the first block would be held beside what enters the others.
+            self.entering = (), ()
+        for layer in range(len(self.pairs)):
+            yield layer
             block = self.slim.blocks[0 if self.slim.spec.shared_blocks else layer]
-            for batch, calls in enumerate(self.slim_calls.calls):
+            for batch, calls in enumerate(self.slim_calls):
                 self.slim_states[batch] = calls[layer](block, self.slim_states[batch])
 
-    def _dense(self, batch: int, start: int, pair: Match) -> Targets:
-        """Residual sums and sub-block inputs of the dense model on one batch; advances its state from block `start`."""
-        view, targets = self.dense, Targets()
-        for number in range(start, pair.output + 1):
-            stored = 0 if view.spec.shared_blocks else number
-            wanted: dict[tuple[Role, str], Tap] = {}
-            if number == pair.attention:
-                wanted["heads", "sum"] = Site(stored, "heads").sum_tap(view)
-                wanted["heads", "front"] = ("out", self.front)
-                wanted["heads", "behind"] = ("out", view.spec.attention.sum)
-                for role in ROLES:
-                    reads = Site(stored, role).part(view).reads
-                    if reads:
-                        wanted[role, "read"] = ("in", reads[0])
-            if number == pair.output:
-                wanted["ffn", "sum"] = Site(stored, "ffn").sum_tap(view)
-                wanted["ffn", "behind"] = ("out", view.spec.ffn.sum)
-            with taps(view.blocks[stored], wanted.values()) as found:
-                self.dense_states[batch] = self.dense_calls.calls[batch][number](view.blocks[stored], self.dense_states[batch])
-            targets.update({what: batch_first(view, found[tap][0]) for what, tap in wanted.items() if tap in found})
-        return targets
+    def _aim(self, layer: int, role: Role, what: str) -> Tap:
+        """Where the dense model has a target; its states advance to the block that has it."""
+        pair = self.pairs[layer]
+        number = pair.output if role == "ffn" and what in ("sum", "behind") else pair.attention
+        for below in range(self.dense_block, number):
+            for batch in range(len(self.dense_states)):
+                self.dense_states[batch] = self._dense(batch, ("out", ""))
+            self.dense_block, self.targets = below + 1, None
+        return self._places()[role, what]
+
+    def _places(self) -> dict[tuple[Role, str], Tap]:
+        """All targets in the dense model's present block."""
+        view, found = self.dense, dict[tuple[Role, str], Tap]()
+        for role in ROLES:
+            site = Site(0 if view.spec.shared_blocks else self.dense_block, role)
+            total, reads = site.sum_tap(view), site.part(view).reads
+            found |= {(role, "sum"): total, (role, "behind"): ("out", total[1])}
+            if reads:
+                found[role, "read"] = "in", reads[0]
+        if self.front:
+            found["heads", "front"] = "out", self.front
+        return found
+
+    def _dense(self, batch: int, tap: Tap) -> Tensor:
+        """What the dense model has at a place of its present block on one batch, as the block lays it out."""
+        block = self.dense.blocks[0 if self.dense.spec.shared_blocks else self.dense_block]
+        call, state = self.dense_calls[batch][self.dense_block], self.dense_states[batch]
+        if not self.hold:
+            return run_until(call, block, state, [tap])[tap]
+        if self.targets is None:
+            self.targets = [{} for _ in self.dense_states]
+        if not self.targets[batch]:
+            with taps(block, [*self._places().values(), ("out", "")]) as found:
+                call(block, state)
+            self.targets[batch] = {place: values[0] for place, values in found.items() if values}
+        return self.targets[batch][tap]
 
     def _take_norm(self, layer: int, dense_layer: int) -> None:
         """Where a layer stands for a gap, its output passes the norm of the block whose output it should give."""
@@ -231,18 +259,17 @@ class _Refit:
             kept = {name: self.stream.narrow(value) for name, value in norm.state_dict().items()}
             find(self.slim.blocks[layer], path).load_state_dict(kept)
 
-    def _missing(
-        self, site: Site, what: str, entering: Tap, aimed: Tap, layers: Iterable[tuple[int, list[Targets]]], weights: Sequence[Tensor]
-    ) -> Comoment:
+    def _missing(self, site: Site, what: str, entering: Tap, aimed: Tap, layers: Iterable[int], weights: Sequence[Tensor]) -> Comoment:
         """Co-moment of what enters at one tap of the slim block with what is missing at another."""
         total = ComomentSum()
         block = self.slim.blocks[site.block]
-        for layer, targets in layers:
-            for batch, target in enumerate(targets):
-                found = run_until(self.slim_calls.calls[batch][layer], block, self.slim_states[batch], [entering, aimed])
-                chosen = weights[batch] > 0
+        for layer in layers:
+            tap = self._aim(layer, site.role, what)
+            for batch, chosen in enumerate(weight > 0 for weight in weights):
+                target = self._dense(batch, tap)
+                found = run_until(self.slim_calls[batch][layer], block, self.slim_states[batch], [entering, aimed])
                 # A small difference of two large numbers.
-                aim, reached = widened(target[site.role, what]), widened(batch_first(self.slim, found[aimed]))
+                aim, reached = widened(batch_first(self.dense, target)), widened(batch_first(self.slim, found[aimed]))
                 if what == "read":
                     missing = (aim - self.stream.widen(reached, aim.shape[-1]))[chosen]
                 else:
@@ -256,7 +283,7 @@ class _Refit:
             return self.weigh
         return [given * mask for given, mask in zip(self.given[site], self.weigh, strict=True)]
 
-    def _solve_projection(self, site: Site, layers: Iterable[tuple[int, list[Targets]]]) -> None:
+    def _solve_projection(self, site: Site, layers: Iterable[int]) -> None:
         """Correct an output projection by what is missing behind it."""
         if site.projection(self.slim) is None and _bias_left(self.slim, site) is None:
             return
@@ -264,7 +291,7 @@ class _Refit:
         if stand_in(self.slim, site, moment, self.damping.projection):
             self._note(site, "output", moment, self.damping.projection, not moment.singular)
 
-    def _solve_input(self, site: Site, layers: Iterable[tuple[int, list[Targets]]]) -> None:
+    def _solve_input(self, site: Site, layers: Iterable[int]) -> None:
         """Fold into everything that reads the residual stream the best affine map from the slim to the dense input."""
         reads = site.part(self.slim).reads
         readers = [reader for path in reads if (reader := Linear.at(self.slim.blocks[site.block], path)) is not None]
@@ -282,7 +309,7 @@ class _Refit:
         # What a norm gives has one direction without variance, always.
         self._note(site, "input", moment, self.damping.input, moment.rows > len(moment.xx))
 
-    def _solve_norm(self, site: Site, which: str, layers: Iterable[tuple[int, list[Targets]]]) -> None:
+    def _solve_norm(self, site: Site, which: str, layers: Iterable[int]) -> None:
         """Give the norm in front of attention, or behind a residual sum, the scale and shift of the dense model's output."""
         block = self.slim.blocks[site.block]
         path = self.front if which == "front" else site.sum_tap(self.slim)[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError, UnsupportedError
+from prunekit.pipeline.apply import apply as solved
 from prunekit.plan import Plan
 from prunekit.refit.readers import fold, solve_readers
 from prunekit.refit.refit import Damping, Match, correct, matches, refit
 from prunekit.stats.blocks import Linear, Site, record_calls, run_until
+from prunekit.stats.comoment import ComomentSum
 from prunekit.transforms.apply import apply
 from tests.models import LAYERS, batch_of, build
 
@@ -82,6 +85,45 @@ def test_every_block_kept_about_an_inner_gap_aims_at_the_dense_model_s_own_state
                 units = units - units.mean(0)
                 np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=1e-5)
             assert (missing.T @ units).abs().max() / (target.norm() * units.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["bert", "albert", "gpt2", "xlnet"])
+def test_targets_that_are_not_held_are_made_again(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(case, "ForSequenceClassification")
+    source = ModelView.of(model).source
+    widths = dict.fromkeys(range(LAYERS), tuple(range(9)))
+    batches = [
+        {name: tensor for name, tensor in batch.items() if name in (*ModelView.of(model).inputs, "attention_mask")} for batch in rows()
+    ]
+    for plan in (Plan(source=source, layers=(0, 3), ffn=widths), Plan(source=source, ffn=widths, hidden=tuple(range(0, 24, 2)))):
+        found = []
+        for limit in (2**29, 0):
+            monkeypatch.setattr("prunekit.transforms.refit._HELD", limit)
+            found.append(solved(model, plan, batches).state_dict())
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_of_many_rows_only_the_states_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches there are, a few more activations are alive than the two states of each."""
+    monkeypatch.setattr("prunekit.transforms.refit._HELD", 0)
+    model, batches = build("bert", num_hidden_layers=5), rows(30)
+    dense = ModelView.of(model)
+    kept = (0, 3, 4)
+    slim = ModelView.of(apply(model, Plan(source=dense.source, layers=kept, ffn={3: (0, 1, 2)})))
+    alive: list[int] = []
+
+    def counting(self: ComomentSum, *given: Tensor) -> None:
+        if self._rows == 0:
+            tensors = [each for each in gc.get_objects() if type(each) is Tensor and each.shape == (12, 9, 24)]
+            alive.append(len({each.data_ptr() for each in tensors}))
+        add(self, *given)
+
+    add = ComomentSum.add
+    monkeypatch.setattr(ComomentSum, "add", counting)
+    refit(slim, dense, batches, matched=matches(kept, 5))
+    assert len(alive) > 12
+    assert 60 <= max(alive) <= 60 + 15
 
 
 def test_one_solution_is_that_of_lstsq() -> None:
