@@ -136,7 +136,7 @@ def test_resamples_draw_as_many_rows_with_replacement() -> None:
 
 
 def test_units() -> None:
-    assert [metric.said(0.9128) for metric in Metric] == ["91.3%", "91.3%", "0.913", "0.913", "0.913"]
+    assert [metric.said(0.9128) for metric in Metric] == ["91.3%", "91.3%", "0.913", "0.913", "0.913", "91.3%"]
     assert all(metric.higher_is_better for metric in Metric)
 
 

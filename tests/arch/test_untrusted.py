@@ -188,7 +188,10 @@ def test_architectures_are_names_of_our_own_list(case: str, name: Any, tmp_path:
     for each in (fields, *(value for value in fields.values() if isinstance(value, dict) and "architectures" in value)):
         each["architectures"] = [name]
     (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
-    with pytest.raises(ModelError, match="'architectures' must name a class of transformers for a supported model type"):
+    with pytest.raises(
+        ModelError,
+        match=r"'architectures' must name a class of transformers for a supported model type|architectures\.0: Input should be a valid string",
+    ):
         prunekit.load(folder)
 
 

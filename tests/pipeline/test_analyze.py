@@ -145,7 +145,7 @@ def test_what_needs_a_second_model_is_skipped_and_said(pair: tuple[Path, Path], 
     ("given", "match"),
     [
         ({"analyzers": ["ckka"]}, "'analyzers' parameter of analyze must be of cka"),
-        ({"rows": 0}, "'rows' parameter of analyze must be at least 1"),
+        ({"rows": 0}, "'rows' parameter of analyze must be a whole number from 1 to"),
         ({"keep": "10%"}, "'keep' parameter of analyze"),
         ({"out_of_domain": {"text": ["a"]}}, "'out_of_domain' parameter of analyze"),
     ],

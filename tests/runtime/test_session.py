@@ -64,10 +64,11 @@ def encoded(rows: list[list[int]], left: bool = False, words: list[list[int]] | 
     kept, labels = None, np.zeros(len(rows), dtype=np.int64)
     if words is not None:
         starts = np.concatenate([[0], np.cumsum([len(row) for row in words])]).astype(np.int64)
-        kept, labels = (
-            _Words(np.concatenate([np.array(row, dtype=np.int32) for row in words]), starts),
-            np.zeros(starts[-1], dtype=np.int64),
+        labels = np.zeros(starts[-1], dtype=np.int64)
+        places, order = (
+            np.concatenate([np.array(each, dtype=np.int32) for each in found]) for found in (words, map(range, map(len, words)))
         )
+        kept = _Words(places, starts, order, labels, starts)
     return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, labels, 0, 0, _Padding(9, 0, left), kept)
 
 

@@ -387,32 +387,33 @@ def test_mistakes_are_one_line() -> None:
         recover(slim().model, teacher, ["a text"], plan=slim().plan)
     with pytest.raises(DataError, match="5% of 3 rows are none"):
         recover(slim().model, teacher, encoded("train").take(np.arange(3)), plan=slim().plan)
-    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model with a head or a readout"):
+    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a torch Module with a head or a readout"):
         recover(lines.dense("base"), teacher, encoded("train"))
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"effort": 5}, "The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"),
-        ({"effort": None}, "The 'recover' parameter of recover must be 'auto', or a time or a number of epochs above 0"),
+        ({"effort": 5}, "The 'effort' parameter of recover must be text or a prunekit Effort"),
+        ({"effort": None}, "The 'effort' parameter of recover must be text or a prunekit Effort"),
         ({"freeze": "evil"}, "The 'freeze' parameter of recover must be blocks of the model"),
-        ({"freeze": 5}, "The 'freeze' parameter of recover must be blocks of the model"),
-        ({"learning_rate": "fast"}, "The 'learning_rate' parameter of recover must be between 0 and 1"),
-        ({"learning_rate": True}, "The 'learning_rate' parameter of recover must be between 0 and 1"),
-        ({"seed": 1.5}, "The 'seed' parameter of recover must be a whole number, at least 0"),
-        ({"seed": -1}, "The 'seed' parameter of recover must be a whole number, at least 0"),
-        ({"memory": "2 GiB"}, "The 'memory' parameter of recover must be a whole number, at least 0"),
-        ({"plan": "plan.json"}, "The 'plan' parameter of recover must be a Plan, or left out"),
-        ({"task": "sst2"}, "The 'task' parameter of recover must be a Task, or left out"),
-        ({"validation": [1]}, "The 'validation' parameter of recover must be tokenised rows, at least one, or left out"),
-        ({"checkpoints": 5}, "The 'checkpoints' parameter of recover must be a path, or left out"),
+        ({"freeze": 5}, "The 'freeze' parameter of recover must be text"),
+        ({"learning_rate": "fast"}, "The 'learning_rate' parameter of recover must be a finite number"),
+        ({"learning_rate": True}, "The 'learning_rate' parameter of recover must be a finite number"),
+        ({"learning_rate": 1.5}, "The 'learning_rate' parameter of recover must be between 0 and 1"),
+        ({"seed": 1.5}, "The 'seed' parameter of recover must be a whole number from 0 to"),
+        ({"seed": -1}, "The 'seed' parameter of recover must be a whole number from 0 to"),
+        ({"memory": "2 GiB"}, "The 'memory' parameter of recover must be a whole number from 0 to"),
+        ({"plan": "plan.json"}, "The 'plan' parameter of recover must be a prunekit Plan"),
+        ({"task": "sst2"}, "The 'task' parameter of recover must be a prunekit Task"),
+        ({"validation": [1]}, "The 'validation' parameter of recover must be a prunekit Encoded"),
+        ({"checkpoints": 5}, "The 'checkpoints' parameter of recover must be text or a path that can exist"),
     ],
 )
 def test_parameters_of_another_kind_are_refused_by_name(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         again(**given)
-    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model"):
+    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a torch Module"):
         recover("slim", dense(), encoded("train"))  # type: ignore[arg-type]
 
 
