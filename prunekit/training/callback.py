@@ -425,7 +425,9 @@ def _rank() -> int:
 
 
 def _rows_of(args: Any) -> int:
-    return max(_LEAST, _STEPS * int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps))
+    """As many as a few steps of all processes take, so that several processes draw what one does."""
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return max(_LEAST, _STEPS * int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps) * processes)
 
 
 def _draw(loader: Any, rows: int, seed: int) -> list[Mapping[str, Tensor]]:

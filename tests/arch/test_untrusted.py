@@ -188,10 +188,8 @@ def test_architectures_are_names_of_our_own_list(case: str, name: Any, tmp_path:
     for each in (fields, *(value for value in fields.values() if isinstance(value, dict) and "architectures" in value)):
         each["architectures"] = [name]
     (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
-    with pytest.raises(
-        ModelError,
-        match=r"'architectures' must name a class of transformers for a supported model type|architectures\.0: Input should be a valid string",
-    ):
+    said = r"'architectures' must name a class of transformers for a supported model type|architectures\.0: Input should be a valid string"
+    with pytest.raises(ModelError, match=said):
         prunekit.load(folder)
 
 

@@ -98,7 +98,7 @@ def test_targets_that_are_not_held_are_made_again(case: str, monkeypatch: pytest
     for plan in (Plan(source=source, layers=(0, 3), ffn=widths), Plan(source=source, ffn=widths, hidden=tuple(range(0, 24, 2)))):
         found = []
         for limit in (2**29, 0):
-            monkeypatch.setattr("prunekit.transforms.refit._HELD", limit)
+            monkeypatch.setattr("prunekit.refit.refit._HELD", limit)
             found.append(solved(model, plan, batches).state_dict())
         for name, tensor in found[0].items():
             torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-5)
@@ -106,7 +106,7 @@ def test_targets_that_are_not_held_are_made_again(case: str, monkeypatch: pytest
 
 def test_of_many_rows_only_the_states_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches there are, a few more activations are alive than the two states of each."""
-    monkeypatch.setattr("prunekit.transforms.refit._HELD", 0)
+    monkeypatch.setattr("prunekit.refit.refit._HELD", 0)
     model, batches = build("bert", num_hidden_layers=5), rows(30)
     dense = ModelView.of(model)
     kept = (0, 3, 4)

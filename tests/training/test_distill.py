@@ -387,7 +387,7 @@ def test_mistakes_are_one_line() -> None:
         recover(slim().model, teacher, ["a text"], plan=slim().plan)
     with pytest.raises(DataError, match="5% of 3 rows are none"):
         recover(slim().model, teacher, encoded("train").take(np.arange(3)), plan=slim().plan)
-    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a torch Module with a head or a readout"):
+    with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model with a head or a readout"):
         recover(lines.dense("base"), teacher, encoded("train"))
 
 
