@@ -18,8 +18,11 @@ from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "slim", "random", "magnitude"]
+RowName = Literal["dense", "oracle", "slim", "untrained", "random", "magnitude"]
 Reference = Literal["dense", "oracle"]
+Baseline = Literal["random", "magnitude"]
+REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
+BASELINES: tuple[Baseline, ...] = ("random", "magnitude")
 
 
 class _Frozen(BaseModel):
@@ -31,9 +34,9 @@ class Row(_Frozen):
 
     Attributes
     ----------
-    name : {"dense", "oracle", "slim", "random", "magnitude"}
-        The dense model with its own head; a probe on all its neurons; what ships; and a probe on as many neurons as that reads,
-        drawn at random or largest in magnitude.
+    name : {"dense", "oracle", "slim", "untrained", "random", "magnitude"}
+        The dense model with its own head; a probe on all its neurons; what ships; the same before it was trained, where it was; and
+        as many neurons, or heads and FFN neurons under the same budgets, drawn at random or largest in magnitude, never trained.
     value : float
         The report's metric.
     low, high : float
@@ -53,6 +56,33 @@ class Row(_Frozen):
     n: int
     neurons: int
     words: float | None = None
+
+
+class Paired(_Frozen):
+    """How two classifiers compare on the same rows of the test split.
+
+    Attributes
+    ----------
+    name, against : str
+        Rows of the report.
+    by : {"share", "difference"}
+        The metric of `name` divided by that of `against`, or less it.
+    value, low, high : float
+        With the paired 95% confidence interval over the draw of the rows.
+    """
+
+    name: RowName
+    against: RowName
+    by: Literal["share", "difference"]
+    value: float
+    low: float
+    high: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out that both are the same."""
+        same = 1.0 if self.by == "share" else 0.0
+        return self.low > same or self.high < same
 
 
 class Sizes(_Frozen):
@@ -194,6 +224,8 @@ class Report(_Frozen):
         0 for a regression.
     rows : tuple of Row
         "slim" is always there; "dense" where the model came fine-tuned.
+    paired : tuple of Paired
+        Rows compared with each other.
     dense, slim : Sizes
     files : tuple of DeployedFile
         The slim model's ONNX files, that in fp32 first.
@@ -226,6 +258,7 @@ class Report(_Frozen):
     metric: Metric
     classes: int
     rows: tuple[Row, ...]
+    paired: tuple[Paired, ...] = ()
     dense: Sizes
     slim: Sizes
     files: tuple[DeployedFile, ...] = ()
@@ -245,6 +278,10 @@ class Report(_Frozen):
     def row(self, name: RowName) -> Row | None:
         """The row of that name, if it was measured."""
         return next((row for row in self.rows if row.name == name), None)
+
+    def pair(self, name: RowName, against: RowName) -> Paired | None:
+        """How two rows compare, if they were compared."""
+        return next((pair for pair in self.paired if (pair.name, pair.against) == (name, against)), None)
 
     def retained(self, name: RowName, of: Reference) -> float | None:
         """A row's metric as a share of the dense model's, or of the oracle's.

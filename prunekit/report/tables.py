@@ -56,7 +56,7 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
 
 def _tables(report: Report) -> tuple[Table, ...]:
     """All tables, some of which may be empty."""
-    first = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
+    first = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
     return (*first, words.budgets(report), words.frontier(report))
 
 
@@ -85,7 +85,7 @@ def stages(report: Report) -> Table:
 
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
-    tables = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
+    tables = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
     return "\n\n".join([f"**{words.headline(report)}.**", *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
 
 
