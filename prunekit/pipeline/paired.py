@@ -11,7 +11,7 @@ from prunekit.tasks import Task
 
 
 def paired(task: Task, test: Mapping[str, Answers], *, seed: int) -> tuple[Paired, ...]:
-    """Shares of the dense model and of the oracle, and differences from the baselines, each with its paired 95% interval by rows.
+    """Shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
 
     Baselines are never trained, so where the slim model was, they are compared with what it was before. A share of a reference that
     is not above 0 says nothing and is left out.
@@ -45,3 +45,7 @@ def _differences(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
         if against in judged:
             found = compare(judged[ours], judged[against], by="difference", seed=seed)
             yield Paired(name=ours, against=against, by="difference", **found._asdict())
+    if "bag" in judged:
+        # What ships is held against what costs nothing.
+        found = compare(judged["slim"], judged["bag"], by="difference", seed=seed)
+        yield Paired(name="slim", against="bag", by="difference", **found._asdict())

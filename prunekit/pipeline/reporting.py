@@ -28,7 +28,7 @@ from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import score_of
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
-_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "untrained", "random", "magnitude")
+_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "untrained", "random", "magnitude", "bag")
 
 
 def build_report(
@@ -42,7 +42,7 @@ def build_report(
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
         words = None if task == task.by_word else task.by_word.score(outputs, labels)
-        size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
+        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle") else read
         rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)

@@ -50,6 +50,7 @@ def _head(report: Report, title: str) -> str:
     return (
         f'<header><p class="eyebrow">prunekit report</p><h1>{escape(title)}</h1>'
         f'<p class="muted">{escape(what)} · plan <code>{escape(report.plan_digest[:12])}</code> · seed {report.seed}</p></header>\n'
+        f"<p><strong>{escape(report.verdict)}</strong></p>"
         f'<div class="tiles">{tiles}</div>'
     )
 

@@ -18,7 +18,7 @@ from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "slim", "untrained", "random", "magnitude"]
+RowName = Literal["dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"]
 Reference = Literal["dense", "oracle"]
 Baseline = Literal["random", "magnitude"]
 REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
@@ -34,17 +34,18 @@ class Row(_Frozen):
 
     Attributes
     ----------
-    name : {"dense", "oracle", "slim", "untrained", "random", "magnitude"}
+    name : {"dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"}
         The dense model with its own head; a probe on all its neurons; what ships; the same before it was trained, where it was; and
-        as many neurons, or heads and FFN neurons under the same budgets, drawn at random or largest in magnitude, never trained.
+        as many neurons, or heads and FFN neurons under the same budgets, drawn at random or largest in magnitude, never trained;
+        and logistic regression on the TF-IDF of the words.
     value : float
         The report's metric.
     low, high : float
         95% confidence interval over the draw of the rows.
     n : int
         Rows (words of a token task) that were scored.
-    neurons : int
-        Neurons that the classifier reads.
+    neurons : int or None
+        Neurons that the classifier reads; None for a bag of words.
     words : float or None
         Share of the words that are right, where the metric counts entities.
     """
@@ -54,7 +55,7 @@ class Row(_Frozen):
     low: float
     high: float
     n: int
-    neurons: int
+    neurons: int | None
     words: float | None = None
 
 
@@ -293,15 +294,23 @@ class Report(_Frozen):
             return None
         return row.value / reference.value
 
+    @property
+    def verdict(self) -> str:
+        """What was gained and lost, in one sentence, or why not to ship."""
+        # It is said in the report's words, which are of reports.
+        from prunekit.report.verdict import verdict
+
+        return verdict(self)
+
     def to_json(self) -> str:
-        """Indented JSON; `derived` repeats what follows from the rest, for readers that do not want to compute."""
+        """Indented JSON; `verdict` comes first, and `derived` repeats what follows from the rest, for readers that do not compute."""
         derived = {
             "retained_of_dense": self.retained("slim", "dense"),
             "retained_of_oracle": self.retained("slim", "oracle"),
             "kept": {name: getattr(self.slim, name) / getattr(self.dense, name) for name in Sizes.model_fields},
             "budgets_met": all(budget.met for budget in self.budgets),
         }
-        return json.dumps({**self.model_dump(mode="json"), "derived": derived}, indent=1) + "\n"
+        return json.dumps({"verdict": self.verdict, **self.model_dump(mode="json"), "derived": derived}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "report") -> Report:
@@ -312,7 +321,8 @@ class Report(_Frozen):
             raise DataError(f"{name} is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise DataError(f"{name} must be a JSON object. Got {type(fields).__name__} instead.")
-        fields.pop("derived", None)
+        for name_of_derived in ("derived", "verdict"):
+            fields.pop(name_of_derived, None)
         version = fields.get("version", VERSION)
         if isinstance(version, int) and version > VERSION:
             raise DataError(f"{name} has version {version}; this prunekit reads up to {VERSION}. Upgrade prunekit.")

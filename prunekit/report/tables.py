@@ -30,6 +30,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         # A pipe has no width of its own, and at 80 columns long names would be folded for no reader.
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
+    console.print(plain_text(report.verdict, plain, "bold"))
     console.print(plain_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
     for table in _tables(report):
         if table.rows:
@@ -65,7 +66,8 @@ def to_markdown(report: Report) -> str:
     tables = _tables(report)
     parts = [
         f"# {report.model} on {report.data}",
-        f"**{words.headline(report)}.**",
+        f"**{report.verdict}**",
+        f"{report.model} on {report.data}: {words.headline(report)}.",
         *(markdown_table(table) for table in tables if table.rows),
     ]
     parts.append(f"{words.parity(report)} Plan `{report.plan_digest}`, seed {report.seed}.")
@@ -86,7 +88,8 @@ def stages(report: Report) -> Table:
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
     tables = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
-    return "\n\n".join([f"**{words.headline(report)}.**", *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
+    first = (f"**{report.verdict}**", f"{words.headline(report)}.")
+    return "\n\n".join([*first, *(markdown_table(table) for table in tables if table.rows), words.parity(report)])
 
 
 def markdown_table(table: Table) -> str:

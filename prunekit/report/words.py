@@ -17,6 +17,7 @@ NAMES: dict[RowName, str] = {
     "untrained": "slim, not trained",
     "random": "random choice",
     "magnitude": "largest weights",
+    "bag": "bag of words",
 }
 UNITS = {
     Unit.MODEL: "the model (parameters of the layers, neurons of a readout)",
@@ -86,11 +87,13 @@ def scores(report: Report) -> Table:
     """Each classifier's score with its interval."""
     order = [row for name in NAMES if (row := report.row(name)) is not None]
     words = any(row.words is not None for row in order)
-    header = ("classifier", "neurons", metric_name(report), "95% interval", *(["accuracy, words"] * words))
+    # A column that says the same in each row says nothing.
+    read = len({row.neurons for row in order if row.neurons is not None}) > 1
+    header = ("classifier", *(["neurons"] * read), metric_name(report), "95% interval", *(["accuracy, words"] * words))
     rows = tuple(
         (
             name_of(report, row.name),
-            f"{row.neurons:,}",
+            *(["–" if row.neurons is None else f"{row.neurons:,}"] * read),
             metric_value(report, row.value),
             _interval(report, row),
             *([share(row.words)] * words),
@@ -271,7 +274,9 @@ def between(pair: Paired) -> str:
 def headline(report: Report) -> str:
     """The result in one sentence."""
     slim, kept = report.row("slim"), _kept(report)
-    parts = []
+    asked = [f"at most {budget.asked}" for budget in report.budgets]
+    asked += [] if report.max_drop is None else [f"a loss of at most {share(report.max_drop)}"]
+    parts = [f"asked for {' and '.join(asked)}"] if asked else []
     if slim is not None:
         retained = "" if kept is None else f" ({kept[0]} of {kept[1]})"
         parts.append(f"{report.metric.label} {report.metric.said(slim.value)}{retained}")
