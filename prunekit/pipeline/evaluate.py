@@ -14,6 +14,7 @@ from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import samples
 from prunekit.exporters.verify import write_probe
+from prunekit.pipeline.bag_of_words import bag_of_words
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, space_of
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -85,6 +86,9 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             for name, file in files_of.items():
                 outputs = encoded.every(outputs_of_file(file.path, encoded, threads=threads))
                 test[name] = Answers(outputs, encoded.every_label, encoded.every_start)
+        floor = bag_of_words(inputs.data, seed=recipe.seed)
+        if floor is not None:
+            test["bag"] = Answers(floor, inputs.encoded["test"].every_label, inputs.encoded["test"].every_start)
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         for held, name, file in (
             *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),

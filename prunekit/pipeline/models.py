@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 from torch import nn
@@ -18,13 +19,14 @@ from prunekit.plan import slim_source
 from prunekit.pruning.iterative import Choice
 from prunekit.recipe import Recipe
 from prunekit.refit.solution import summary
+from prunekit.report.model import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens
 
 
 def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, scratch: Path, stage: Stages) -> Models:
-    """The dense model, the slim one, and structure baselines where structure was chosen."""
+    """The dense model, the slim one, as it was before training too, and structure baselines where structure was chosen."""
     plan, neurons = decided.plan, decided.neurons
     effort = effort_of(recipe, plan)
     most = None if effort is None else CHOICE_ROWS
@@ -48,8 +50,12 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
     slim = read(decided.model)
     notes = (*decided.notes, *summary(decided.solutions))
     if effort is not None:
+        before = drop_tokens(copy.deepcopy(slim), plan)
         found = recovered(recipe, effort, inputs, dense, slim, plan, out, stage)
-        slim, notes = found.model, (*notes, str(found), *(("random and magnitude were not trained",) if baselines else ()))
+        slim, notes = found.model, (*notes, str(found))
+        if baselines or (neurons is not None and neurons.test.keys() & set(BASELINES)):
+            notes = (*notes, "random and magnitude were not trained: they are compared with the slim model as it was before training")
+        baselines["untrained"] = before
     slim = drop_tokens(slim, plan)
     lengths = inputs.encoded["train"].lengths
     counts = {"dense": count(inputs.view, lengths), "slim": count(slim, lengths)}

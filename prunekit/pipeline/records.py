@@ -160,7 +160,13 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was solved and trained."""
+    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was solved and trained.
+
+    Attributes
+    ----------
+    baselines : {name: model}
+        What the slim model is compared with: itself before it was trained ("untrained"), and the same goals met by other units.
+    """
 
     dense: nn.Module
     slim: nn.Module

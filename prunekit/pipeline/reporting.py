@@ -17,6 +17,7 @@ from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES
 from prunekit.pipeline.data_free import Bare
+from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -27,7 +28,7 @@ from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import score_of
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
-_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "random", "magnitude")
+_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "untrained", "random", "magnitude", "bag")
 
 
 def build_report(
@@ -41,7 +42,7 @@ def build_report(
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
         words = None if task == task.by_word else task.by_word.score(outputs, labels)
-        size = models.counts["dense"].neurons if name in ("dense", "oracle") else read
+        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle") else read
         rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
@@ -53,6 +54,7 @@ def build_report(
         metric=task.metric,
         classes=len(task.labels),
         rows=tuple(rows),
+        paired=paired(task, measured.test, seed=recipe.seed),
         dense=dense,
         slim=slim,
         files=_files(recipe, inputs, files, measured),

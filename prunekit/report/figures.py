@@ -72,7 +72,7 @@ def scores(report: Report) -> str:
     kinds = {"slim": "slim", "dense": "dense", "oracle": "dense"}
     rows = [
         Whisker(
-            words.NAMES[row.name],
+            words.name_of(report, row.name),
             row.value,
             row.low,
             row.high,

@@ -21,6 +21,8 @@ def to_html(report: Report) -> str:
     sections = [_head(report, title)]
     if report.rows:
         sections.append(_section("What the task needs", words.scores(report), figures.scores(report), _scores_note(report)))
+        if report.paired:
+            sections.append(table(words.paired(report)))
     if len({point.neurons for point in report.trace}) > 1:
         note = "Each point is one step of the search; the number of neurons is on a logarithmic scale."
         sections.append(_section("How many neurons", None, figures.trace(report), note))
@@ -48,6 +50,7 @@ def _head(report: Report, title: str) -> str:
     return (
         f'<header><p class="eyebrow">prunekit report</p><h1>{escape(title)}</h1>'
         f'<p class="muted">{escape(what)} · plan <code>{escape(report.plan_digest[:12])}</code> · seed {report.seed}</p></header>\n'
+        f"<p><strong>{escape(report.verdict)}</strong></p>"
         f'<div class="tiles">{tiles}</div>'
     )
 

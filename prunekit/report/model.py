@@ -18,8 +18,11 @@ from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "slim", "random", "magnitude"]
+RowName = Literal["dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"]
 Reference = Literal["dense", "oracle"]
+Baseline = Literal["random", "magnitude"]
+REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
+BASELINES: tuple[Baseline, ...] = ("random", "magnitude")
 
 
 class _Frozen(BaseModel):
@@ -31,17 +34,18 @@ class Row(_Frozen):
 
     Attributes
     ----------
-    name : {"dense", "oracle", "slim", "random", "magnitude"}
-        The dense model with its own head; a probe on all its neurons; what ships; and a probe on as many neurons as that reads,
-        drawn at random or largest in magnitude.
+    name : {"dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"}
+        The dense model with its own head; a probe on all its neurons; what ships; the same before it was trained, where it was; and
+        as many neurons, or heads and FFN neurons under the same budgets, drawn at random or largest in magnitude, never trained;
+        and logistic regression on the TF-IDF of the words.
     value : float
         The report's metric.
     low, high : float
         95% confidence interval over the draw of the rows.
     n : int
         Rows (words of a token task) that were scored.
-    neurons : int
-        Neurons that the classifier reads.
+    neurons : int or None
+        Neurons that the classifier reads; None for a bag of words.
     words : float or None
         Share of the words that are right, where the metric counts entities.
     """
@@ -51,8 +55,35 @@ class Row(_Frozen):
     low: float
     high: float
     n: int
-    neurons: int
+    neurons: int | None
     words: float | None = None
+
+
+class Paired(_Frozen):
+    """How two classifiers compare on the same rows of the test split.
+
+    Attributes
+    ----------
+    name, against : str
+        Rows of the report.
+    by : {"share", "difference"}
+        The metric of `name` divided by that of `against`, or less it.
+    value, low, high : float
+        With the paired 95% confidence interval over the draw of the rows.
+    """
+
+    name: RowName
+    against: RowName
+    by: Literal["share", "difference"]
+    value: float
+    low: float
+    high: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out that both are the same."""
+        same = 1.0 if self.by == "share" else 0.0
+        return self.low > same or self.high < same
 
 
 class Sizes(_Frozen):
@@ -194,6 +225,8 @@ class Report(_Frozen):
         0 for a regression.
     rows : tuple of Row
         "slim" is always there; "dense" where the model came fine-tuned.
+    paired : tuple of Paired
+        Rows compared with each other.
     dense, slim : Sizes
     files : tuple of DeployedFile
         The slim model's ONNX files, that in fp32 first.
@@ -226,6 +259,7 @@ class Report(_Frozen):
     metric: Metric
     classes: int
     rows: tuple[Row, ...]
+    paired: tuple[Paired, ...] = ()
     dense: Sizes
     slim: Sizes
     files: tuple[DeployedFile, ...] = ()
@@ -246,6 +280,10 @@ class Report(_Frozen):
         """The row of that name, if it was measured."""
         return next((row for row in self.rows if row.name == name), None)
 
+    def pair(self, name: RowName, against: RowName) -> Paired | None:
+        """How two rows compare, if they were compared."""
+        return next((pair for pair in self.paired if (pair.name, pair.against) == (name, against)), None)
+
     def retained(self, name: RowName, of: Reference) -> float | None:
         """A row's metric as a share of the dense model's, or of the oracle's.
 
@@ -256,15 +294,23 @@ class Report(_Frozen):
             return None
         return row.value / reference.value
 
+    @property
+    def verdict(self) -> str:
+        """What was gained and lost, in one sentence, or why not to ship."""
+        # It is said in the report's words, which are of reports.
+        from prunekit.report.verdict import verdict
+
+        return verdict(self)
+
     def to_json(self) -> str:
-        """Indented JSON; `derived` repeats what follows from the rest, for readers that do not want to compute."""
+        """Indented JSON; `verdict` comes first, and `derived` repeats what follows from the rest, for readers that do not compute."""
         derived = {
             "retained_of_dense": self.retained("slim", "dense"),
             "retained_of_oracle": self.retained("slim", "oracle"),
             "kept": {name: getattr(self.slim, name) / getattr(self.dense, name) for name in Sizes.model_fields},
             "budgets_met": all(budget.met for budget in self.budgets),
         }
-        return json.dumps({**self.model_dump(mode="json"), "derived": derived}, indent=1) + "\n"
+        return json.dumps({"verdict": self.verdict, **self.model_dump(mode="json"), "derived": derived}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "report") -> Report:
@@ -275,7 +321,8 @@ class Report(_Frozen):
             raise DataError(f"{name} is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise DataError(f"{name} must be a JSON object. Got {type(fields).__name__} instead.")
-        fields.pop("derived", None)
+        for name_of_derived in ("derived", "verdict"):
+            fields.pop(name_of_derived, None)
         version = fields.get("version", VERSION)
         if isinstance(version, int) and version > VERSION:
             raise DataError(f"{name} has version {version}; this prunekit reads up to {VERSION}. Upgrade prunekit.")

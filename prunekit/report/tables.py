@@ -31,6 +31,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         # A pipe has no width of its own, and at 80 columns long names would be folded for no reader.
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
+    console.print(plain_text(report.verdict, plain, "bold"))
     console.print(plain_text(f"{report.model} on {report.data}: {words.headline(report)}.", plain, "bold"))
     for table in _tables(report):
         if table.rows:
@@ -58,7 +59,7 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
 
 def _tables(report: Report) -> tuple[Table, ...]:
     """All tables, some of which may be empty."""
-    first = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
+    first = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
     return (*first, words.budgets(report), words.frontier(report))
 
 
@@ -67,7 +68,8 @@ def to_markdown(report: Report) -> str:
     tables = _tables(report)
     parts = [
         f"# {markdown(report.model)} on {markdown(report.data)}",
-        f"**{markdown(words.headline(report))}.**",
+        f"**{markdown(report.verdict)}**",
+        f"{markdown(report.model)} on {markdown(report.data)}: {markdown(words.headline(report))}.",
         *(markdown_table(table) for table in tables if table.rows),
     ]
     parts.append(f"{markdown(words.parity(report))} Plan `{report.plan_digest}`, seed {report.seed}.")
@@ -87,9 +89,9 @@ def stages(report: Report) -> Table:
 
 def results_markdown(report: Report) -> str:
     """The tables alone, for a model card."""
-    tables = (words.scores(report), words.sizes(report), words.files(report), words.latency(report))
-    said = (markdown_table(table) for table in tables if table.rows)
-    return "\n\n".join([f"**{markdown(words.headline(report))}.**", *said, markdown(words.parity(report))])
+    tables = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
+    first = (f"**{markdown(report.verdict)}**", f"{markdown(words.headline(report))}.")
+    return "\n\n".join([*first, *(markdown_table(table) for table in tables if table.rows), markdown(words.parity(report))])
 
 
 def markdown_table(table: Table) -> str:

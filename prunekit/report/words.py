@@ -7,15 +7,17 @@ from collections.abc import Iterable
 
 from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
-from prunekit.report.model import Reference, Report, Row, RowName
+from prunekit.report.model import BASELINES, REFERENCES, Paired, Report, Row, RowName
 from prunekit.runtime.records import Comparison, Environment
 
 NAMES: dict[RowName, str] = {
     "dense": "dense, own head",
     "oracle": "oracle, probe on all neurons",
     "slim": "slim",
+    "untrained": "slim, not trained",
     "random": "random choice",
     "magnitude": "largest weights",
+    "bag": "bag of words",
 }
 UNITS = {
     Unit.MODEL: "the model (parameters of the layers, neurons of a readout)",
@@ -25,7 +27,6 @@ UNITS = {
     Unit.LATENCY: "latency",
     Unit.BYTES: "ONNX file size",
 }
-_REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
 NOT_MET = "NOT MET"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -76,19 +77,25 @@ def times(value: float) -> str:
     return f"{value:.2f}×" if value < 10 else f"{value:.1f}×"
 
 
+def name_of(report: Report, name: RowName) -> str:
+    """What a row is called: a baseline that was not trained says so where the slim model was."""
+    untrained = name in BASELINES and report.row("untrained") is not None
+    return f"{NAMES[name]}, not trained" if untrained else NAMES[name]
+
+
 def scores(report: Report) -> Table:
-    """Each classifier's score with its interval, and what of the dense model's or the oracle's it retains."""
-    against = [of for of in _REFERENCES if report.row(of) is not None]
+    """Each classifier's score with its interval."""
     order = [row for name in NAMES if (row := report.row(name)) is not None]
     words = any(row.words is not None for row in order)
-    header = ("classifier", "neurons", metric_name(report), "95% interval", *(f"of {of}" for of in against), *(["accuracy, words"] * words))
+    # A column that says the same in each row says nothing.
+    read = len({row.neurons for row in order if row.neurons is not None}) > 1
+    header = ("classifier", *(["neurons"] * read), metric_name(report), "95% interval", *(["accuracy, words"] * words))
     rows = tuple(
         (
-            NAMES[row.name],
-            f"{row.neurons:,}",
+            name_of(report, row.name),
+            *(["–" if row.neurons is None else f"{row.neurons:,}"] * read),
             metric_value(report, row.value),
             _interval(report, row),
-            *(_retained(report, row, of) for of in against),
             *([share(row.words)] * words),
         )
         for row in order
@@ -102,8 +109,21 @@ def _interval(report: Report, row: Row) -> str:
     return f"{metric_value(report, row.low)} – {metric_value(report, row.high)}"
 
 
-def _retained(report: Report, row: Row, of: Reference) -> str:
-    return share(report.retained(row.name, of))
+def paired(report: Report) -> Table:
+    """How the classifiers compare on the same rows, each ratio and difference with its own interval."""
+    rows = []
+    for pair in report.paired:
+        show = share if pair.by == "share" else lambda value: points(report, value)
+        name = f"{name_of(report, pair.name)}: share of {pair.against}"
+        if pair.by == "difference":
+            name = f"{name_of(report, pair.name)}, against {name_of(report, pair.against)}"
+        rows.append((name, show(pair.value), f"{show(pair.low)} – {show(pair.high)}", "yes" if pair.differs else "no"))
+    return Table("Compared on the same rows", ("", "value", "95% interval", "differs"), tuple(rows))
+
+
+def points(report: Report, value: float) -> str:
+    """A difference of two values of the metric, with its sign."""
+    return f"{100 * value:+.1f} points" if report.metric.percent else f"{value:+.3f}"
 
 
 def sizes(report: Report) -> Table:
@@ -239,17 +259,24 @@ def machine(found: Environment) -> str:
 
 def _kept(report: Report) -> tuple[str, str] | None:
     """("98.7%", "dense"), or None if nothing can be compared."""
-    for of in _REFERENCES:
-        value = report.retained("slim", of)
+    for of in REFERENCES:
+        value, pair = report.retained("slim", of), report.pair("slim", of)
         if value is not None:
-            return share(value), of
+            return share(value), of if pair is None else f"{of}; {between(pair)}"
     return None
+
+
+def between(pair: Paired) -> str:
+    """The interval of a share."""
+    return f"{share(pair.low)} – {share(pair.high)}"
 
 
 def headline(report: Report) -> str:
     """The result in one sentence."""
     slim, kept = report.row("slim"), _kept(report)
-    parts = []
+    asked = [f"at most {budget.asked}" for budget in report.budgets]
+    asked += [] if report.max_drop is None else [f"a loss of at most {share(report.max_drop)}"]
+    parts = [f"asked for {' and '.join(asked)}"] if asked else []
     if slim is not None:
         retained = "" if kept is None else f" ({kept[0]} of {kept[1]})"
         parts.append(f"{report.metric.label} {report.metric.said(slim.value)}{retained}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunekit.budget import Unit
 from prunekit.metrics import Metric
-from prunekit.report.model import BudgetResult, Point, Report, Row, Sizes
+from prunekit.report.model import BudgetResult, Paired, Point, Report, Row, Sizes
 from prunekit.runtime.records import Comparison, Environment, Parity, ShapeParity
 from prunekit.runtime.timing import compare
 from prunekit.tasks import TaskKind
@@ -61,6 +61,16 @@ def report(**changes: Any) -> Report:
             Row(name="slim", value=0.9128, low=0.8922, high=0.9297, n=872, neurons=61),
             Row(name="random", value=0.8341, low=0.8079, high=0.8573, n=872, neurons=61),
             Row(name="magnitude", value=0.8017, low=0.7739, high=0.8268, n=872, neurons=61),
+        ),
+        "paired": (
+            Paired(name="slim", against="dense", by="share", value=0.9128 / 0.9216, low=0.9812, high=0.9994),
+            Paired(name="slim", against="oracle", by="share", value=0.9128 / 0.9186, low=0.9849, high=1.0031),
+            Paired(name="random", against="dense", by="share", value=0.8341 / 0.9216, low=0.8791, high=0.9304),
+            Paired(name="random", against="oracle", by="share", value=0.8341 / 0.9186, low=0.8822, high=0.9341),
+            Paired(name="magnitude", against="dense", by="share", value=0.8017 / 0.9216, low=0.8436, high=0.8951),
+            Paired(name="magnitude", against="oracle", by="share", value=0.8017 / 0.9186, low=0.8471, high=0.8984),
+            Paired(name="slim", against="random", by="difference", value=0.0787, low=0.0551, high=0.1021),
+            Paired(name="slim", against="magnitude", by="difference", value=0.1111, low=0.0853, high=0.1372),
         ),
         "dense": Sizes(neurons=2688, layers=6, params=22_713_986, params_layers=10_646_784, macs=278_400_000.0, bytes=90_900_000),
         "slim": Sizes(neurons=61, layers=4, params=14_020_331, params_layers=2_136_192, macs=61_200_000.0, bytes=56_170_000),

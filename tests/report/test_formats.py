@@ -23,7 +23,8 @@ from tests.report.samples import comparison, report
 FIGURES = [
     *("92.2", "91.9", "91.3", "83.4", "80.2"),
     *("89.2 – 93.0", "77.4 – 82.7"),
-    *("99.0%", "99.4%", "90.5%", "87.3%"),
+    *("99.0%", "99.4%", "90.5%", "87.3%", "98.1% – 99.9%", "98.5% – 100.3%"),
+    *("+7.9 points", "+5.5 points – +10.2 points"),
     *("2,688", "61", "2.3%"),
     *("22.7 M", "14.0 M", "61.7%"),
     *("10.6 M", "2.14 M", "20.1%"),
@@ -151,7 +152,9 @@ def test_a_budget_that_is_not_met_is_loud() -> None:
 
 
 def test_without_a_fine_tuned_model_it_is_compared_with_the_oracle() -> None:
-    found = report(rows=tuple(row for row in report().rows if row.name != "dense"))
+    full = report()
+    rows, pairs = (row for row in full.rows if row.name != "dense"), (pair for pair in full.paired if pair.against != "dense")
+    found = report(rows=tuple(rows), paired=tuple(pairs))
     for shown in (plain(terminal(found)), to_markdown(found), page(found)):
         text = " ".join(shown.split())
         assert "99.4% of oracle" in text
@@ -159,8 +162,21 @@ def test_without_a_fine_tuned_model_it_is_compared_with_the_oracle() -> None:
         assert "of dense" not in text
 
 
+def test_baselines_are_named_not_trained_where_slim_was() -> None:
+    full = report()
+    untrained = full.rows[2].model_copy(update={"name": "untrained"})
+    pairs = tuple(pair.model_copy(update={"name": "untrained"}) if pair.by == "difference" else pair for pair in full.paired)
+    for shown in (
+        to_markdown(report(rows=(*full.rows, untrained), paired=pairs)),
+        page(report(rows=(*full.rows, untrained), paired=pairs)),
+    ):
+        assert "slim, not trained, against random choice, not trained" in shown
+        assert "largest weights, not trained: share of dense" in shown
+    assert "not trained" not in to_markdown(full)
+
+
 def test_what_was_not_measured_is_left_out() -> None:
-    found = report(latency=(), trace=(), budgets=(), stages={}, rows=(report().rows[2],), max_drop=None, notes=())
+    found = report(latency=(), trace=(), budgets=(), stages={}, rows=(report().rows[2],), paired=(), max_drop=None, notes=())
     for text in (plain(terminal(found)), to_markdown(found), page(found)):
         assert "Budgets" not in text
         assert "as fast" not in text
@@ -195,7 +211,7 @@ def test_a_negative_metric_can_be_drawn() -> None:
 
 def test_markdown_tables_are_tables() -> None:
     tables = [block.splitlines() for block in to_markdown(report()).split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for lines in tables:
         assert re.fullmatch(r"\|---(\|---:)+\|", lines[1])
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1

@@ -1,0 +1,51 @@
+"""How the classifiers of a run compare on the same test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prunekit.metrics import Judged, compare
+from prunekit.pipeline.records import Answers
+from prunekit.report.model import BASELINES, REFERENCES, Paired, RowName
+from prunekit.tasks import Task
+
+
+def paired(task: Task, test: Mapping[str, Answers], *, seed: int) -> tuple[Paired, ...]:
+    """Shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
+
+    Baselines are never trained, so where the slim model was, they are compared with what it was before. A share of a reference that
+    is not above 0 says nothing and is left out.
+
+    Parameters
+    ----------
+    task : Task
+    test : {name: Answers}
+        Of the same rows in the same order; "slim" among them.
+    seed : int
+        Of the resamples.
+    """
+    judged = {name: task.judged(*answers) for name, answers in test.items()}
+    return tuple(_shares(judged, seed)) + tuple(_differences(judged, seed))
+
+
+def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
+    names: tuple[RowName, ...] = ("slim", "untrained", *BASELINES)
+    for against in REFERENCES:
+        if against not in judged or judged[against].value <= 0:
+            continue
+        for name in names:
+            if name in judged:
+                found = compare(judged[name], judged[against], seed=seed)
+                yield Paired(name=name, against=against, by="share", **found._asdict())
+
+
+def _differences(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
+    ours: RowName = "untrained" if "untrained" in judged else "slim"
+    for against in BASELINES:
+        if against in judged:
+            found = compare(judged[ours], judged[against], by="difference", seed=seed)
+            yield Paired(name=ours, against=against, by="difference", **found._asdict())
+    if "bag" in judged:
+        # What ships is held against what costs nothing.
+        found = compare(judged["slim"], judged["bag"], by="difference", seed=seed)
+        yield Paired(name="slim", against="bag", by="difference", **found._asdict())

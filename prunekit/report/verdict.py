@@ -1,0 +1,78 @@
+"""The one sentence that comes first: what was gained and lost, or why not to ship."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from prunekit.report import words
+from prunekit.report.model import REFERENCES, Paired, Report, RowName
+
+#: A speed whose interval does not lie above this is none.
+FASTER = 1.05
+#: A bag of words that is this near is enough.
+NEAR = 0.01
+_REFERENCES: dict[RowName, str] = {"dense": "dense", "oracle": "a probe on the frozen dense model"}
+
+
+def verdict(report: Report) -> str:
+    """Say in one sentence what was gained and lost, from paired intervals; with "Do not ship" and the reason first, where there is one.
+
+    It is refused where the interval of the speed lies above 1.05 at no batch size, where as much chosen at random is as good (the
+    paired interval of the difference does not lie above 0), or where a bag of words comes within 0.01 of the metric.
+    """
+    reasons = [reason for reason in (_no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason]
+    found = ", ".join((*_lost(report), *_gained(report), *_above(report)))
+    if reasons:
+        return f"Do not ship: {'; '.join(reasons)}. Slim: {found}."
+    return f"Slim: {found}."
+
+
+def _no_faster(report: Report) -> str:
+    if not report.latency or any(found.ratio("slim").low > FASTER for found in report.latency):
+        return ""
+    return "slim is no faster"
+
+
+def _against(report: Report, name: RowName) -> Paired | None:
+    return next((pair for pair in report.paired if pair.against == name and pair.by == "difference"), None)
+
+
+def _random_as_good(report: Report) -> str:
+    pair = _against(report, "random")
+    return "as much chosen at random is as good" if pair is not None and pair.low <= 0 else ""
+
+
+def _words_are_enough(report: Report) -> str:
+    pair = _against(report, "bag")
+    if pair is None or pair.value > NEAR:
+        return ""
+    return "a bag of words is better" if pair.value < 0 else "a bag of words comes within a point"
+
+
+def _lost(report: Report) -> tuple[str, ...]:
+    for of in REFERENCES:
+        pair = report.pair("slim", of)
+        if pair is not None:
+            return (f"{words.share(pair.value)} ({words.between(pair)}) of the {report.metric.label} of {_REFERENCES[of]}",)
+    slim = report.row("slim")
+    return ("its answers were not measured",) if slim is None else (f"{report.metric.label} {report.metric.said(slim.value)}",)
+
+
+def _gained(report: Report) -> tuple[str, ...]:
+    speeds = []
+    for found in report.latency:
+        ratio = found.ratio("slim")
+        interval = f"{words.times(ratio.low)} – {words.times(ratio.high)}"
+        speeds.append(f"{words.times(ratio.value)} ({interval}) as fast at batch {found.batch_size}")
+    return (*speeds, f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes")
+
+
+def _above(report: Report) -> tuple[str, ...]:
+    said = []
+    names: tuple[tuple[RowName, str], ...] = (("random", "the same budget at random"), ("bag", "a bag of words"))
+    for name, what in names:
+        pair = _against(report, name)
+        if pair is not None:
+            interval = f"{words.points(report, pair.low)} – {words.points(report, pair.high)}"
+            apart = ", both not trained" if pair.name == "untrained" else ""
+            said.append(f"{words.points(report, pair.value)} ({interval}) against {what}{apart}")
+    return tuple(said)

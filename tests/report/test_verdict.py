@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from prunekit.report.html import to_html
+from prunekit.report.model import Paired, Report, Row
+from prunekit.report.tables import to_markdown
+from tests.report.samples import comparison, report
+
+
+def paired(random: tuple[float, float, float], bag: tuple[float, float, float] | None = None, ours: Any = "slim") -> tuple[Paired, ...]:
+    """The shares of the sample, and differences as they are given."""
+    shares = tuple(pair for pair in report().paired if pair.by == "share")
+    found = [Paired(name=ours, against="random", by="difference", value=random[0], low=random[1], high=random[2])]
+    if bag is not None:
+        found.append(Paired(name="slim", against="bag", by="difference", value=bag[0], low=bag[1], high=bag[2]))
+    return (*shares, *found)
+
+
+GOOD = (0.08, 0.06, 0.10)
+FAST, SLOW = (comparison(1, 7.3, slim=3.42),), (comparison(1, 7.3, slim=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({"paired": paired(GOOD, (0.05, 0.03, 0.07)), "latency": FAST}, []),
+        ({"paired": paired(GOOD), "latency": FAST}, []),
+        ({"paired": paired(GOOD), "latency": ()}, []),
+        ({"paired": paired(GOOD), "latency": SLOW}, ["slim is no faster"]),
+        # Fast at one batch size is fast.
+        ({"paired": paired(GOOD), "latency": (*SLOW, comparison(32, 118.0, slim=2.0))}, []),
+        ({"paired": paired((0.01, -0.002, 0.02)), "latency": FAST}, ["as much chosen at random is as good"]),
+        ({"paired": paired((0.01, 0.0, 0.02)), "latency": FAST}, ["as much chosen at random is as good"]),
+        ({"paired": paired(GOOD, (0.008, 0.001, 0.02)), "latency": FAST}, ["a bag of words comes within a point"]),
+        ({"paired": paired(GOOD, (-0.02, -0.04, 0.0)), "latency": FAST}, ["a bag of words is better"]),
+        (
+            {"paired": paired((0.0, -0.1, 0.1), (0.0, -0.1, 0.1)), "latency": SLOW},
+            ["slim is no faster", "as much chosen at random is as good", "a bag of words comes within a point"],
+        ),
+    ],
+)
+def test_it_refuses_for_each_reason_and_for_no_other(changes: dict[str, Any], reasons: list[str]) -> None:
+    text = report(**changes).verdict
+    expected = f"Do not ship: {'; '.join(reasons)}. Slim: " if reasons else "Slim: "
+    assert text.startswith(expected + "99.0% (98.1% – 99.9%) of the accuracy of dense, ")  # noqa: RUF001
+
+
+def test_it_names_what_was_gained_and_what_it_is_against() -> None:
+    text = report(paired=paired(GOOD, (0.05, 0.03, 0.07), ours="untrained"), latency=FAST).verdict
+    speed = FAST[0].ratio("slim")
+    assert f"{speed.value:.2f}× ({speed.low:.2f}× – {speed.high:.2f}×) as fast at batch 1" in text  # noqa: RUF001
+    assert "61.8% of the file's bytes" in text
+    assert "+8.0 points (+6.0 points – +10.0 points) against the same budget at random, both not trained" in text  # noqa: RUF001
+    assert "+5.0 points (+3.0 points – +7.0 points) against a bag of words" in text  # noqa: RUF001
+
+
+def test_without_a_head_of_its_own_the_reference_is_named_for_what_it_is() -> None:
+    found = report(paired=tuple(pair for pair in report().paired if pair.against != "dense"))
+    assert "of the accuracy of a probe on the frozen dense model" in found.verdict
+    bare = report(rows=(), paired=())
+    assert "its answers were not measured" in bare.verdict
+
+
+def test_it_comes_first_in_every_format_and_is_not_read_back() -> None:
+    found = report(latency=SLOW)
+    fields = json.loads(found.to_json())
+    assert next(iter(fields)) == "verdict"
+    assert fields["verdict"] == found.verdict
+    assert Report.from_json(found.to_json()) == found
+    assert to_markdown(found).split("\n\n")[1] == f"**{found.verdict}**"
+    assert "Do not ship: slim is no faster" in to_html(found).partition('class="tiles"')[0]
+
+
+def test_the_headline_names_what_was_asked_and_columns_that_say_nothing_are_left_out() -> None:
+    text = to_markdown(report())
+    assert "asked for at most 10% neurons and at most 60 MB and a loss of at most 1%" in text
+    same = tuple(row.model_copy(update={"neurons": 2688}) for row in report().rows)
+    bag = Row(name="bag", value=0.8, low=0.78, high=0.82, n=872, neurons=None)
+    assert "| classifier | accuracy, % |" in to_markdown(report(rows=(*same, bag)))
+    assert "| bag of words | – | 80.0 |" in to_markdown(report(rows=(*report().rows, bag)))  # noqa: RUF001
