@@ -14,10 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import UnsupportedError
-from prunekit.plan import Indices, Plan
+from prunekit.plan import Plan
 from prunekit.stats.blocks import ROLES, Role, Site
 from prunekit.transforms.cut import cut
 from prunekit.transforms.layers import DropLayers
+from prunekit.validation.indices import Indices
 
 _NAMES: dict[Role, str] = {"heads": "head", "ffn": "FFN neuron"}
 

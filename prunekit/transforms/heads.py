@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from prunekit.arch.spec import SubBlock
 from prunekit.arch.view import ModelView
 from prunekit.errors import UnsupportedError
-from prunekit.plan import Indices, Plan
+from prunekit.plan import Plan
 from prunekit.transforms.surgery import scale_sizes, slice_role
 from prunekit.transforms.units import BlockUnits, record
+from prunekit.validation.indices import Indices
 
 
 class DropHeads(BlockUnits):

@@ -11,10 +11,11 @@ from torch import nn
 from prunekit.arch.spec import SubBlock
 from prunekit.arch.view import ModelView
 from prunekit.errors import UnsupportedError
-from prunekit.plan import Indices, Plan, kept_blocks
+from prunekit.plan import Plan, kept_blocks
 from prunekit.transforms.base import Transform
 from prunekit.transforms.layers import configs
 from prunekit.transforms.surgery import remove, scale_sizes, slice_role
+from prunekit.validation.indices import Indices
 
 
 class BlockUnits(Transform):
