@@ -9,7 +9,7 @@ import unicodedata
 import yaml
 
 #: The longest line that is said of a mistake.
-LINE = 400
+LINE = 600
 # Joiners that scripts and emoji are written with; all other format characters can reorder or hide what a person reads.
 _JOINERS = "\u200c\u200d"
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))

@@ -67,7 +67,7 @@ def test_a_trained_model_is_compared_with_baselines_as_it_was_before(tmp_path: P
     assert (before.value, before.low, before.high) == (alone.value, alone.low, alone.high)
     assert plain.report.row("untrained") is None
     against = {each.against: each.name for each in found.report.paired if each.by == "difference"}
-    assert against == {"random": "untrained", "magnitude": "untrained"}
+    assert against == {"random": "untrained", "magnitude": "untrained", "bag": "slim"}
     assert {each.name for each in plain.report.paired if each.by == "difference"} == {"slim"}
     assert "random choice, not trained" in (tmp_path / "slim" / "report.md").read_text()
     assert any("compared with the slim model as it was before training" in note for note in found.report.notes)
