@@ -15,6 +15,7 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import samples
 from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
+from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, space_of
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -95,6 +96,7 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
         ):
             validation[name] = judged(task, held, outputs_of_file(file.path, held, threads=threads))
+        drops = {} if recipe.max_drop is None else _drops(recipe, inputs, models, files)
     # A budget is held against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):
@@ -107,4 +109,21 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             seed=recipe.seed,
             **longer,
         )
-    return Measured(test, validation, latency)
+    return Measured(test, validation, latency, drops)
+
+
+def _drops(recipe: Recipe, inputs: Inputs, models: Models, files: Files) -> dict[str, Drop]:
+    """What each slim file loses of the dense file's metric on the validation split."""
+    ours, theirs = models.text.encoded["validation"], inputs.encoded["validation"]
+    slim = {"slim": files.slim, **({} if files.low is None else {"low": files.low.file})}
+    reference = theirs.every(outputs_of_file(files.dense.path, theirs, threads=recipe.threads))
+    return {
+        name: relative_drop(
+            inputs.data.task,
+            reference,
+            ours.every(outputs_of_file(file.path, ours, threads=recipe.threads)),
+            theirs.every_label,
+            theirs.every_start,
+        )
+        for name, file in slim.items()
+    }

@@ -1,8 +1,7 @@
-"""The smallest model that keeps to a largest drop: down in steps until one loses too much, then closer from both sides."""
+"""The smallest model that keeps to a largest drop: down a fixed grid of sizes until one is not shown to keep to it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,8 @@ from prunekit.report.progress import Stages
 from prunekit.runtime.scores import outputs_of_file
 from prunekit.transforms.readout_head import set_readout
 
-#: Shares tried one after the other, each from where the one before has come to.
-DESCENT = (0.6, 0.36, 0.22, 0.13, 0.08)
-_BISECTIONS = 2
+#: What each step keeps of the one before.
+_STEP = 0.8
 
 
 class Judge:
@@ -67,9 +65,7 @@ class Judge:
     def drop(self, path: Path) -> Drop:
         """How much a file loses on validation."""
         held = self.inputs.encoded["validation"]
-        return relative_drop(
-            self.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start, seed=self.recipe.seed
-        )
+        return relative_drop(self.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start)
 
 
 @dataclass(frozen=True)
@@ -83,13 +79,27 @@ class Tried:
     def __str__(self) -> str:
         if self.drop is None:
             return f"{self.share:.1%} of the params counts as failing: {self.broken}"
-        return f"{self.share:.1%} of the params loses {self.drop.value:.2%} (up to {self.drop.upper:.2%} within one standard error)"
+        bound = f"up to {self.drop.upper:.2%} with 95% confidence, {self.drop.rows:,} rows"
+        return f"{self.share:.1%} of the params loses {self.drop.value:.2%} ({bound})"
+
+
+def sizes(least: float) -> tuple[float, ...]:
+    """The shares that are tried, each 0.8 of the one before, down to the smallest that can be reached."""
+    found, share = [], _STEP
+    while share > least:
+        found.append(share)
+        share *= _STEP
+    return tuple(found)
 
 
 def smallest(
     start: Shrinker, full: Goal, lose: Callable[[Shrinker], Drop], max_drop: float, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Shrinker, tuple[Tried, ...]]:
-    """The smallest candidate whose loss, with its standard error, is within a bound.
+    """The smallest candidate whose loss, at its one-sided 95% upper bound, is within a largest one.
+
+    Sizes are tested in a fixed order, from mild to severe, each from where the one before has come to, and the first that fails is
+    the last: then one that does not keep to the bound is taken in 5% of the draws of the rows at most, however many are tested
+    (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then Test"). A size that is tried after a failure would void that.
 
     Parameters
     ----------
@@ -112,6 +122,7 @@ def smallest(
         If no candidate can be solved or judged at all.
     """
     tried: list[Tried] = []
+    grid = sizes(start.least(full.cost) / full.full)
 
     def step(source: Shrinker, share: float) -> tuple[Shrinker, bool]:
         candidate = source.fork()
@@ -123,26 +134,15 @@ def smallest(
             found = Tried(share, None, str(error))
         tried.append(found)
         if progress is not None:
-            progress(len(tried), max(len(tried), _BISECTIONS + 2))
+            progress(len(tried), len(grid))
         return candidate, found.drop is not None and found.drop.upper <= max_drop
 
-    good, kept, failed = start, 1.0, 0.0
-    least = start.least(full.cost) / full.full
-    for share in DESCENT:
-        if share <= least:
-            break
+    good = start
+    for share in grid:
         candidate, holds = step(good, share)
         if not holds:
-            failed = share
             break
-        good, kept = candidate, share
-    for _ in range(_BISECTIONS if failed else 0):
-        middle = math.sqrt(kept * failed)
-        candidate, holds = step(good, middle)
-        if holds:
-            good, kept = candidate, middle
-        else:
-            failed = middle
+        good = candidate
     if good is start:
         judged = [(one.drop.upper, str(one)) for one in tried if one.drop is not None]
         if tried and not judged:

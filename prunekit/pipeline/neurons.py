@@ -41,8 +41,7 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
     """Whether a readout takes the head's place, and how that was decided.
 
     A model without a head needs one, and a budget of neurons asks for one. Under a budget of the model, a fine-tuned model keeps
-    its head unless a readout within the budget is better on validation by more than two standard errors: what else goes is the
-    same for both.
+    its head unless a readout within the budget is better on validation with 95% confidence: what else goes is the same for both.
     """
     units = {budget.unit for budget in recipe.budgets}
     if not inputs.own_head or Unit.NEURONS in units:
@@ -58,10 +57,10 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
         head = outputs_of_model(inputs.view, held, task.outputs)
         readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
         starts = held.word_starts if task.per_token else None
-        drop = relative_drop(task, head, readout, held.labels, starts, seed=recipe.seed)
+        drop = relative_drop(task, head, readout, held.labels, starts)
     train.rows.close()
     validation.rows.close()
-    better = drop.value + 2 * (drop.upper - drop.value) < 0
+    better = drop.upper < 0
     which = "the readout takes the head's place" if better else "the model keeps its head"
     return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {which}",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from prunekit.data.batches import Encoded
 from prunekit.data.rows import TaskData
 from prunekit.exporters.onnx import InputSpace, OnnxFile, sample_space
 from prunekit.exporters.precision import LowFile
+from prunekit.pipeline.drop import Drop
 from prunekit.plan import Plan
 from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
@@ -207,8 +208,9 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Answers on the test split by name, scores on the validation split, and latency."""
+    """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency."""
 
     test: Mapping[str, Answers]
     validation: Mapping[str, float]
     latency: tuple[Comparison, ...]
+    drops: Mapping[str, Drop] = field(default_factory=dict)

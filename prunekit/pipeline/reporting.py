@@ -174,6 +174,10 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
+    notes += [
+        f"largest drop: on {drop.rows:,} rows of validation {name} loses {drop.value:.2%}, up to {drop.upper:.2%} with 95% confidence"
+        for name, drop in (("slim" if name == "slim" else f"slim {recipe.dtype}", drop) for name, drop in measured.drops.items())
+    ]
     for name in ("dense", "oracle"):
         if name in measured.validation and measured.validation[name] > 0:
             notes.append(f"validation: slim {measured.validation['slim']:.4f}, {name} {measured.validation[name]:.4f}")
@@ -189,18 +193,16 @@ def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> Non
             )
     if recipe.max_drop is None:
         return
-    against = "dense" if "dense" in measured.validation else "oracle"
-    reference = measured.validation[against]
     at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
     binding = max(zip(recipe.budgets, report.budgets, strict=True), key=lambda pair: pair[1].reached / pair[1].limit, default=None)
     contrary = "" if binding is None else f"The budget that binds is {binding[0].option}, which contradicts it here. "
     for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
-        got = measured.validation.get(name, reference)
-        drop = (reference - got) / abs(reference) if reference else 0.0
-        if drop > recipe.max_drop:
+        drop = measured.drops.get(name)
+        if drop is not None and drop.upper > recipe.max_drop:
             raise BudgetError(
-                f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop:.2%} "
-                f"({reference:.4f} to {got:.4f}){at}. {contrary}Keep more, or allow a larger drop."
+                f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop.value:.2%} ({drop.dense:.4f} to "
+                f"{drop.slim:.4f}), up to {drop.upper:.2%} with 95% confidence ({drop.rows:,} rows){at}. {contrary}"
+                "Keep more, give more rows, or allow a larger drop."
             )
 
 
