@@ -1,7 +1,12 @@
-"""What a task is: its kind, its label space, its metric, and the level at which it is read. Pure data and numpy."""
+"""What a task is: its kind, its label space, its metric, and the level at which it is read. Pure data and numpy.
+
+What differs by the kind of a task is in one record, `Traits`; nothing else asks which kind it is. A new kind is a member of `TaskKind`
+and its record in `TRAITS`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -11,7 +16,11 @@ from numpy.typing import NDArray
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.metrics import LEVEL, Interval, Judged, Metric, count_entities, interval, judged, judged_spans, scheme_of
 
-__all__ = ["Metric", "Task", "TaskKind"]
+__all__ = ["TRAITS", "Metric", "Task", "TaskKind", "Traits"]
+
+Outputs = NDArray[np.floating]
+Labels = NDArray[np.generic]
+Starts = NDArray[np.int64]
 
 
 class TaskKind(StrEnum):
@@ -21,12 +30,44 @@ class TaskKind(StrEnum):
     REGRESSION = "regression"
     TOKENS = "token-classification"
 
+    @property
+    def traits(self) -> Traits:
+        """What is different about this kind."""
+        return TRAITS[self]
 
-_ALLOWED = {
-    TaskKind.CLASSIFICATION: (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS),
-    TaskKind.TOKENS: (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.ENTITY_F1),
-    TaskKind.REGRESSION: (Metric.PEARSON, Metric.SPEARMAN),
-}
+
+@dataclass(frozen=True)
+class Traits:
+    """What differs by the kind of a task.
+
+    Attributes
+    ----------
+    title : str
+        On a model card: "Text classification".
+    pipeline : str
+        The hub's word for it.
+    loader : str
+        What follows AutoModelFor and ORTModelFor in the names of the classes that load such a model.
+    metrics : tuple of Metric
+        Those that are allowed, the usual one first.
+    judge : callable
+        (task, outputs, labels, starts) -> `Judged`, as in `Task.judged`; it checks the shapes.
+    per_token : bool
+        Whether each (first sub-word) token is read rather than one pooled row.
+    values : bool
+        Whether outputs are values and not the logits of classes.
+    words : bool
+        Whether a bag of words could do the task too, and is fitted to see how well.
+    """
+
+    title: str
+    pipeline: str
+    loader: str
+    metrics: tuple[Metric, ...]
+    judge: Callable[[Task, Outputs, Labels, Starts | None], Judged]
+    per_token: bool = False
+    values: bool = False
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +89,7 @@ class Task:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        allowed = _ALLOWED[self.kind]
+        allowed = self.kind.traits.metrics
         if self.metric not in allowed:
             names = ", ".join(metric.value for metric in allowed)
             raise ParameterError("metric", f"a {self.kind.value} task", f"one of {names}", str(self.metric))
@@ -64,7 +105,7 @@ class Task:
     @property
     def per_token(self) -> bool:
         """Whether the classifier reads each (first sub-word) token rather than one pooled row."""
-        return self.kind is TaskKind.TOKENS
+        return self.kind.traits.per_token
 
     @property
     def by_word(self) -> Task:
@@ -93,29 +134,7 @@ class Task:
             No rows, shapes that do not fit the task, outputs that are not finite in a row that answers, or labels that are no class ids.
         """
         outputs, labels = np.asarray(outputs), np.asarray(labels)
-        if labels.ndim != 1 or outputs.shape != (len(labels), self.outputs):
-            raise StatisticsError(
-                f"Outputs must have shape (n, {self.outputs}) and labels (n,). Got {outputs.shape} and {labels.shape} instead."
-            )
-        silent = np.isneginf(outputs).all(axis=1) & (self.kind is TaskKind.TOKENS)
-        broken = ~np.isfinite(outputs).all(axis=1) & ~silent
-        if broken.any():
-            raise StatisticsError(f"{int(broken.sum())} of {len(outputs)} rows of the outputs hold NaN or infinity.")
-        predicted = outputs[:, 0] if self.kind is TaskKind.REGRESSION else outputs.argmax(axis=1)
-        if self.metric is Metric.ENTITY_F1:
-            return self._entities(np.where(silent, -1, predicted), labels, starts)
-        if silent.any():
-            predicted = np.where(silent, (labels + 1) % self.outputs, predicted)
-        return judged(self.metric, predicted, labels, classes=self.outputs, starts=starts)
-
-    def _entities(self, predicted: NDArray[np.int64], actual: NDArray[np.generic], starts: NDArray[np.int64] | None) -> Judged:
-        if starts is None or starts[-1] != len(actual):
-            raise StatisticsError("Entity F1 needs to know where each row of words begins.")
-        ids = actual.astype(np.int64)
-        if not len(ids) or ids.min() < 0 or ids.max() >= self.outputs:
-            raise StatisticsError(f"Labels must be class ids in 0..{self.outputs - 1}, one at least.")
-        hits, ours, theirs = count_entities(predicted, ids, starts, self.labels).astype(np.float64).T
-        return judged_spans(hits, ours, theirs)
+        return self.kind.traits.judge(self, outputs, labels, starts)
 
     def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> float:
         """Score outputs against labels with the task's metric.
@@ -168,3 +187,81 @@ class Task:
             As in `judged`.
         """
         return interval(self.judged(outputs, labels, starts), level=level, seed=seed)
+
+
+def _judge_values(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_shapes(task, outputs, labels)
+    _check_finite(outputs)
+    return judged(task.metric, outputs[:, 0], labels, classes=1, starts=starts)
+
+
+def _judge_classes(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_shapes(task, outputs, labels)
+    _check_finite(outputs)
+    return judged(task.metric, outputs.argmax(axis=1), labels, classes=task.outputs, starts=starts)
+
+
+def _judge_words(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_shapes(task, outputs, labels)
+    silent = np.asarray(np.isneginf(outputs).all(axis=1))
+    _check_finite(outputs, silent)
+    predicted = outputs.argmax(axis=1)
+    if task.metric is Metric.ENTITY_F1:
+        return _judge_entities(task, np.where(silent, -1, predicted), labels, starts)
+    if silent.any():
+        predicted = np.where(silent, (labels + 1) % task.outputs, predicted)
+    return judged(task.metric, predicted, labels, classes=task.outputs, starts=starts)
+
+
+def _judge_entities(task: Task, predicted: NDArray[np.int64], actual: Labels, starts: Starts | None) -> Judged:
+    if starts is None or starts[-1] != len(actual):
+        raise StatisticsError("Entity F1 needs to know where each row of words begins.")
+    ids = actual.astype(np.int64)
+    if not len(ids) or ids.min() < 0 or ids.max() >= task.outputs:
+        raise StatisticsError(f"Labels must be class ids in 0..{task.outputs - 1}, one at least.")
+    hits, ours, theirs = count_entities(predicted, ids, starts, task.labels).astype(np.float64).T
+    return judged_spans(hits, ours, theirs)
+
+
+def _check_shapes(task: Task, outputs: Outputs, labels: Labels) -> None:
+    if labels.ndim != 1 or outputs.shape != (len(labels), task.outputs):
+        raise StatisticsError(
+            f"Outputs must have shape (n, {task.outputs}) and labels (n,). Got {outputs.shape} and {labels.shape} instead."
+        )
+
+
+def _check_finite(outputs: Outputs, silent: NDArray[np.bool_] | None = None) -> None:
+    """Raise StatisticsError for rows with NaN or infinity, but for those that are silent."""
+    broken = np.asarray(~np.isfinite(outputs).all(axis=1))
+    if silent is not None:
+        broken &= ~silent
+    if broken.any():
+        raise StatisticsError(f"{int(broken.sum())} of {len(outputs)} rows of the outputs hold NaN or infinity.")
+
+
+TRAITS = {
+    TaskKind.CLASSIFICATION: Traits(
+        "Text classification",
+        "text-classification",
+        "SequenceClassification",
+        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS),
+        _judge_classes,
+        words=True,
+    ),
+    TaskKind.TOKENS: Traits(
+        "Token classification",
+        "token-classification",
+        "TokenClassification",
+        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.ENTITY_F1),
+        _judge_words,
+        per_token=True,
+    ),
+    TaskKind.REGRESSION: Traits(
+        "Text regression",
+        "text-classification",
+        "SequenceClassification",
+        (Metric.PEARSON, Metric.SPEARMAN),
+        _judge_values,
+        values=True,
+    ),
+}

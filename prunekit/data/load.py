@@ -22,7 +22,6 @@ from prunekit.tasks import Task, TaskKind
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_METRICS = {TaskKind.CLASSIFICATION: Metric.ACCURACY, TaskKind.TOKENS: Metric.ACCURACY, TaskKind.REGRESSION: Metric.PEARSON}
 TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # what trainers write for a word that has no tag
 
@@ -116,9 +115,9 @@ def load_data(
 
 
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
-    scheme = scheme_of(space.labels) if space.kind is TaskKind.TOKENS else None
+    scheme = scheme_of(space.labels) if space.kind.traits.per_token else None
     if scheme is None:
-        return _METRICS[space.kind]
+        return space.kind.traits.metrics[0]
     notes.append(
         f"metric: entity F1 as conlleval counts, the tags are {scheme}, and the share of right words beside it; its interval resamples "
         "sentences (--metric accuracy for words alone)"
@@ -252,7 +251,7 @@ def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> N
 
 
 def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, space: Space, seen: set[Label], split: str) -> Rows:
-    encoded = np.array(labels, dtype=np.float64) if space.kind is TaskKind.REGRESSION else _ids(labels, columns.label, space, seen, split)
+    encoded = np.array(labels, dtype=np.float64) if space.kind.traits.values else _ids(labels, columns.label, space, seen, split)
     if columns.tokens is None:
         assert columns.text is not None
         pairs = None if columns.pair is None else tuple(values[columns.pair])

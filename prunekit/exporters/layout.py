@@ -14,11 +14,6 @@ from prunekit.validation.escape import code, front_matter, markdown, python_text
 CARD = "README.md"
 ONNX = "onnx/model.onnx"
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_OPTIMUM = {
-    TaskKind.CLASSIFICATION: "ORTModelForSequenceClassification",
-    TaskKind.REGRESSION: "ORTModelForSequenceClassification",
-    TaskKind.TOKENS: "ORTModelForTokenClassification",
-}
 
 
 @dataclass(frozen=True)
@@ -115,8 +110,7 @@ def card_text(card: Card, files: set[str]) -> str:
 
 
 def _front_matter(card: Card) -> str:
-    kind = TaskKind.CLASSIFICATION if card.kind is TaskKind.REGRESSION else card.kind
-    fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": kind.value}
+    fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": card.kind.traits.pipeline}
     # A path on somebody's disk is no name of a model.
     if _HUB_ID.fullmatch(card.base) and not Path(card.base).exists():
         fields["base_model"] = card.base
@@ -124,13 +118,8 @@ def _front_matter(card: Card) -> str:
 
 
 def _intro(card: Card, files: set[str]) -> str:
-    words = {
-        TaskKind.CLASSIFICATION: "Text classification",
-        TaskKind.REGRESSION: "Text regression",
-        TaskKind.TOKENS: "Token classification",
-    }
-    labels = ", ".join(map(markdown, card.labels))
-    what = f"{words[card.kind]} into {len(card.labels)} classes: {labels}." if card.labels else f"{words[card.kind]}."
+    labels, title = ", ".join(map(markdown, card.labels)), card.kind.traits.title
+    what = f"{title} into {len(card.labels)} classes: {labels}." if card.labels else f"{title}."
     base = Path(card.base).name if card.base.startswith("/") else card.base
     return (
         f"{what} Made by prunekit from {code(base)}: "
@@ -145,7 +134,7 @@ def _example(title: str, code: str, note: str = "") -> str:
 
 
 def _texts(card: Card) -> str:
-    if card.kind is TaskKind.TOKENS:
+    if card.kind.traits.per_token:
         return '["Ada", "lives", "in", "London"]'
     return (
         '[("A first text.", "A second text."), ("Another one.", "And its pair.")]'
@@ -156,7 +145,7 @@ def _texts(card: Card) -> str:
 
 def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
     """Python that runs the ONNX file beside its directory with onnxruntime and tokenizers; `fast`: there is a tokenizer.json."""
-    tokens = card.kind is TaskKind.TOKENS
+    tokens = card.kind.traits.per_token
     lines = ["import numpy as np", "import onnxruntime"]
     lines += ["from tokenizers import Tokenizer" if fast else "from transformers import AutoTokenizer", ""]
     lines += [
@@ -193,10 +182,10 @@ def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
 
 
 def _reading(card: Card, fast: bool) -> list[str]:
-    if card.kind is TaskKind.REGRESSION:
+    if card.kind.traits.values:
         return ["for text, value in zip(texts, logits[:, 0]):", "    print(text, float(value))"]
     lines = [f"labels = [{', '.join(map(python_text, card.labels))}]"]
-    if card.kind is TaskKind.CLASSIFICATION:
+    if not card.kind.traits.per_token:
         return [*lines, "for text, scores in zip(texts, logits):", "    print(text, labels[scores.argmax()])"]
     word_ids = "rows[0].word_ids" if fast else "rows.word_ids(0)"
     return [
@@ -209,7 +198,7 @@ def _reading(card: Card, fast: bool) -> list[str]:
 
 
 def _optimum(card: Card) -> str:
-    name = _OPTIMUM[card.kind]
+    name = f"ORTModelFor{card.kind.traits.loader}"
     return (
         f"from optimum.onnxruntime import {name}\n\n"
         f'model = {name}.from_pretrained({python_text(card.name)}, subfolder="onnx", file_name="model.onnx")'
@@ -221,7 +210,7 @@ def _prunekit(card: Card) -> str:
 
 
 def _transformers(card: Card) -> str:
-    name = "AutoModelForTokenClassification" if card.kind is TaskKind.TOKENS else "AutoModelForSequenceClassification"
+    name = f"AutoModelFor{card.kind.traits.loader}"
     return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({python_text(card.name)})"
 
 

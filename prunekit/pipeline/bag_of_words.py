@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.rows import Rows, TaskData
-from prunekit.tasks import TaskKind
 
 #: Rows of train, drawn at random beyond, and words, the most frequent ones, that are looked at.
 _ROWS, _WORDS = 20_000, 50_000
@@ -27,7 +26,7 @@ def bag_of_words(data: TaskData, *, seed: int) -> NDArray[np.float64] | None:
         Log-probabilities, minus 1,000 for a class that no row of train has. None where the task is not to classify texts, where no
         text has a word, or where the rows drawn are of one class.
     """
-    if data.task.kind is not TaskKind.CLASSIFICATION:
+    if not data.task.kind.traits.words:
         return None
     # scikit-learn's text modules take a while to import.
     from sklearn.feature_extraction.text import TfidfVectorizer

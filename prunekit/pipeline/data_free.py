@@ -67,12 +67,12 @@ class Bare:
     @property
     def metric(self) -> Metric:
         """The usual metric of that kind."""
-        return Metric.PEARSON if self.kind is TaskKind.REGRESSION else Metric.ACCURACY
+        return self.kind.traits.metrics[0]
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names; none of a regression."""
-        return () if self.kind is TaskKind.REGRESSION else self.loaded.labels or ()
+        return () if self.kind.traits.values else self.loaded.labels or ()
 
     @property
     def spaces(self) -> dict[str, InputSpace]:

@@ -20,7 +20,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import DependencyError, StatisticsError
-from prunekit.tasks import Task, TaskKind
+from prunekit.tasks import Task
 from prunekit.training.checkpoints import load_model, load_optimizer, save_model, save_optimizer
 from prunekit.training.matching import distance, match_layers
 from prunekit.training.teacher import Answer, Outputs, Teacher, answer
@@ -85,7 +85,7 @@ class Objective:
                 total = total + _HIDDEN * torch.stack(missed).mean()
         if self.task is not None:
             weight = _LABELS if theirs is not None else 1.0
-            if self.task.kind is TaskKind.REGRESSION:
+            if self.task.kind.traits.values:
                 total = total + weight * mse_loss(ours.logits[:, 0], labels.float())
             else:
                 total = total + weight * cross_entropy(ours.logits, labels)
