@@ -13,12 +13,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from prunekit import __version__
-from prunekit.cli.options import Version
 from prunekit.errors import PrunekitError
 from prunekit.validation.escape import one_line
 
@@ -103,7 +102,10 @@ def _help_if_alone(context: typer.Context) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(context: typer.Context, version: Version = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", show_default=False)] = False,
+) -> None:
     """Find what a task does not need of a transformer encoder, remove it, and measure what ships."""
     if version:
         print(f"prunekit {__version__}")

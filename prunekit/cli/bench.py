@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
 from prunekit.cli.base import app
-from prunekit.cli.options import Label, Tags, TextColumn, TextPair, Tokens, number, whole
+from prunekit.cli.parameters import Grouped, number, option, whole, with_options
 from prunekit.errors import OutputError, ParameterError
 from prunekit.validation.escape import terminal
 from prunekit.validation.reading import place_fault
@@ -21,64 +21,103 @@ if TYPE_CHECKING:
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-@app.command()
+@app.command(cls=Grouped)
+@with_options("bench")
 def bench(
     models: Annotated[list[str], Argument(metavar="MODEL...", help="[NAME=][BACKEND:]PATH of ONNX files and model directories.")],
     baseline: Annotated[
-        str | None, Option("--baseline", metavar="MODEL", help="What the others are compared with [default: the first model].")
+        str | None,
+        option("--baseline", group="Measuring", metavar="MODEL", help="What the others are compared with [default: the first model]."),
     ] = None,
     backend: Annotated[
-        str | None, Option("--backend", metavar="NAMES", help="Backends of models that name none, with commas [default: ort].")
+        str | None,
+        option("--backend", group="Measuring", metavar="NAMES", help="Backends of models that name none, with commas [default: ort]."),
     ] = None,
-    device: Annotated[str, Option("--device", metavar="NAME", help="'cpu' or 'cuda', for the default backend.")] = "cpu",
-    batch: Annotated[str, Option("--batch", metavar="SIZES", help="Rows in a batch, with commas.")] = "1",
+    device: Annotated[
+        str, option("--device", group="Measuring", metavar="NAME", help="'cpu' or 'cuda', for the default backend [default: cpu].")
+    ] = "cpu",
+    batch: Annotated[str, option("--batch", group="Measuring", metavar="SIZES", help="Rows in a batch, with commas [default: 1].")] = "1",
     length: Annotated[
         str | None,
-        Option("--length", metavar="LENGTHS", help="'data', or tokens in a row with commas [default: data with --data, else 16,128]."),
+        option(
+            "--length",
+            group="Measuring",
+            metavar="LENGTHS",
+            help="'data', or tokens in a row with commas [default: data with --data, else 16,128].",
+        ),
     ] = None,
     data: Annotated[
-        str | None, Option("--data", metavar="NAME", help="File, directory or hub name; its test split gives rows and lengths.")
+        str | None,
+        option("--data", group="Data", metavar="NAME", help="File, directory or hub name; its test split gives rows and lengths."),
     ] = None,
-    text: TextColumn = None,
-    text_pair: TextPair = None,
-    label: Label = None,
-    tokens: Tokens = None,
-    tags: Tags = None,
     max_length: Annotated[
         int | None,
-        Option(
+        option(
             "--max-length",
+            group="Data",
             parser=whole,
             metavar="N",
             help="Tokens after which a row of the data is cut [default: 128, or the models' positions where they are fewer].",
         ),
     ] = None,
-    threads: Annotated[int, Option("--threads", parser=whole, metavar="N", help="Processor threads of each candidate.")] = 1,
+    threads: Annotated[
+        int, option("--threads", group="Measuring", parser=whole, metavar="N", help="Processor threads of each candidate [default: 1].")
+    ] = 1,
     max_regression: Annotated[
-        str | None, Option("--max-regression", metavar="PERCENT", help="Growth against the baseline that is allowed; more is exit code 1.")
+        str | None,
+        option(
+            "--max-regression",
+            group="Measuring",
+            metavar="PERCENT",
+            help="Growth against the baseline that is allowed; more is exit code 1.",
+        ),
     ] = None,
     min_speedup: Annotated[
         float | None,
-        Option("--min-speedup", parser=number, metavar="RATIO", help="Times as fast as the baseline; less, or unsure, is exit code 1."),
+        option(
+            "--min-speedup",
+            group="Measuring",
+            parser=number,
+            metavar="RATIO",
+            help="Times as fast as the baseline; less, or unsure, is exit code 1.",
+        ),
     ] = None,
     gate: Annotated[
         str | None,
-        Option("--gate", metavar="NAMES", help="What --max-regression is about [default: latency,params,macs,nodes,bytes]."),
+        option(
+            "--gate", group="Measuring", metavar="NAMES", help="What --max-regression is about [default: latency,params,macs,nodes,bytes]."
+        ),
     ] = None,
     against: Annotated[
         str | None,
-        Option("--against", metavar="NAMES", help="Also the model that MODEL came from: dense, dense-int8 or a backend, with commas."),
+        option(
+            "--against",
+            group="Measuring",
+            metavar="NAMES",
+            help="Also the model that MODEL came from: dense, dense-int8 or a backend, with commas.",
+        ),
     ] = None,
     time_budget: Annotated[
-        float, Option("--time-budget", parser=number, metavar="SECONDS", help="Time for all comparisons together.")
+        float,
+        option(
+            "--time-budget", group="Measuring", parser=number, metavar="SECONDS", help="Time for all comparisons together [default: 60]."
+        ),
     ] = 60.0,
-    seed: Annotated[int, Option("--seed", parser=whole, metavar="N", help="Seed of the batches and of the bootstrap.")] = 0,
-    json: Annotated[Path | None, Option("--json", metavar="FILE", help="Everything, raw times included.")] = None,
-    csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="A line for each model and comparison.")] = None,
-    markdown: Annotated[Path | None, Option("--markdown", metavar="FILE", help="The tables.")] = None,
-    github: Annotated[Path | None, Option("--github", metavar="FILE", help="For github-action-benchmark, customSmallerIsBetter.")] = None,
-    pytest_benchmark: Annotated[Path | None, Option("--pytest-benchmark", metavar="FILE", help="In pytest-benchmark's format.")] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Print what failed and nothing else.", show_default=False)] = False,
+    seed: Annotated[
+        int,
+        option("--seed", group="Other options", parser=whole, metavar="N", help="Seed of the batches and of the bootstrap [default: 0]."),
+    ] = 0,
+    json: Annotated[Path | None, option("--json", group="Output", metavar="FILE", help="Everything, raw times included.")] = None,
+    csv: Annotated[Path | None, option("--csv", group="Output", metavar="FILE", help="A line for each model and comparison.")] = None,
+    markdown: Annotated[Path | None, option("--markdown", group="Output", metavar="FILE", help="The tables.")] = None,
+    github: Annotated[
+        Path | None, option("--github", group="Output", metavar="FILE", help="For github-action-benchmark, customSmallerIsBetter.")
+    ] = None,
+    pytest_benchmark: Annotated[
+        Path | None, option("--pytest-benchmark", group="Output", metavar="FILE", help="In pytest-benchmark's format.")
+    ] = None,
+    quiet: Annotated[bool, option("--quiet", "-q", group="Other options", help="Print what failed and nothing else.")] = False,
+    **options: Any,
 ) -> None:
     """Time models side by side, and fail where one is slower or larger than allowed.
 
@@ -106,7 +145,7 @@ def bench(
         batch_sizes=sizes,
         lengths=lengths,
         data=data,
-        columns={"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags},
+        columns=options,  # type: ignore[arg-type]  # it is checked there
         max_length=max_length,
         threads=threads,
         max_regression=allowed,

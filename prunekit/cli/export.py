@@ -4,78 +4,78 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
 from prunekit.cli.base import app
-from prunekit.cli.options import (
-    DataConfig,
-    Label,
-    Metric,
-    Out,
-    Overwrite,
-    Quiet,
-    Revision,
-    Tags,
-    TextColumn,
-    TextPair,
-    Tokens,
-    Trust,
-    whole,
-)
+from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole, with_options
+
+#: What `load_data` calls the options about the data.
+_COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "metric")} | {"data_config": "config"}
 
 
-@app.command()
+@app.command(cls=Grouped)
+@with_options("export")
 def export(
     model: Annotated[str, Argument(metavar="MODEL", help="Directory that prunekit wrote, any checkpoint's directory, or hub name.")],
     out: Out = Path("prunekit-out"),
     dtype: Annotated[
-        str,
-        Option("--dtype", metavar="NAME", help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].", show_default=False),
+        str, option("--dtype", group="Output", metavar="NAME", help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].")
     ] = "fp32",
-    opset: Annotated[int | None, Option("--opset", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")] = None,
+    opset: Annotated[
+        int | None, option("--opset", group="Output", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")
+    ] = None,
     optimize: Annotated[
         str | None,
-        Option(
+        option(
             "--optimize",
+            group="Output",
             metavar="LEVEL",
             help="'none'; 'O1', what changes no output; 'O2', also onnxruntime's fused operators [default: O1, on cuda O2].",
         ),
     ] = None,
     device: Annotated[
-        str, Option("--device", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].", show_default=False)
+        str, option("--device", group="Output", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].")
     ] = "cpu",
-    triton: Annotated[bool, Option("--triton", help="Add a model repository of Triton, triton/.", show_default=False)] = False,
+    triton: Annotated[bool, option("--triton", group="Output", help="Add a model repository of Triton, triton/.")] = False,
     data: Annotated[
         str | None,
-        Option("--data", metavar="NAME", help="File, directory or hub name: for int8 to be chosen and calibrated on, and to score files."),
+        option(
+            "--data",
+            group="Data",
+            metavar="NAME",
+            help="File, directory or hub name: for int8 to be chosen and calibrated on, and to score files.",
+        ),
     ] = None,
-    text: TextColumn = None,
-    text_pair: TextPair = None,
-    label: Label = None,
-    tokens: Tokens = None,
-    tags: Tags = None,
-    data_config: DataConfig = None,
-    metric: Metric = None,
-    seed: Annotated[int, Option("--seed", parser=whole, metavar="N", help="Seed of the rows that are drawn.")] = 0,
     max_length: Annotated[
         int | None,
-        Option("--max-length", parser=whole, metavar="N", help="Longest row that the file must take, in tokens [default: the model's]."),
+        option(
+            "--max-length",
+            group="Data",
+            parser=whole,
+            metavar="N",
+            help="Longest row that the file must take, in tokens [default: the model's].",
+        ),
     ] = None,
     pooling: Annotated[
         str | None,
-        Option("--pooling", metavar="NAME", help="How a model without a head embeds a text: 'mean', 'cls' or 'last' [default: its own]."),
+        option(
+            "--pooling",
+            group="Data",
+            metavar="NAME",
+            help="How a model without a head embeds a text: 'mean', 'cls' or 'last' [default: its own].",
+        ),
     ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Export MODEL, dense or slim, to a directory with an ONNX file that is ready to deploy and computes what the model computes."""
     from prunekit.exporters.export import export as run
     from prunekit.exporters.onnx import OPSET
 
+    columns = {of: options.pop(name) for name, of in _COLUMNS.items() if name in options}
     done = run(
         model,
         out,
@@ -85,20 +85,10 @@ def export(
         device=device,  # type: ignore[arg-type]
         triton=triton,
         data=data,
-        columns={
-            "text": text,
-            "text_pair": text_pair,
-            "label": label,
-            "tokens": tokens,
-            "tags": tags,
-            "config": data_config,
-            "metric": metric,
-        },
-        seed=seed,
+        columns=columns,  # type: ignore[arg-type]  # it is checked there
         max_length=max_length,
         pooling=pooling,  # type: ignore[arg-type]
-        revision=revision,
-        trust_remote_code=bool(trust_remote_code),
+        **options,
         overwrite=overwrite,
     )
     report = done.report

@@ -26,6 +26,7 @@ from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import Stages, stages
 from prunekit.report.words import machine
 from prunekit.runtime.records import environment
+from prunekit.signatures import with_options
 from prunekit.stats.record import Labelled, Statistics
 from prunekit.stats.rows import LIMIT
 from prunekit.validation.arguments import NotEmpty, Place, Within, checked
@@ -36,22 +37,6 @@ VERSION = 1
 ROWS = 2000
 #: Bytes of the rows of each split that are kept in the statistics.
 KEPT = 2**28
-_PARAMETERS = (
-    "revision",
-    "trust_remote_code",
-    "data_config",
-    "text",
-    "text_pair",
-    "label",
-    "tokens",
-    "tags",
-    "group",
-    "task",
-    "metric",
-    "pooling",
-    "max_length",
-    "seed",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +65,7 @@ class Analysis:
     page: Page
 
 
+@with_options("analyze")
 @checked("analyze")
 def analyze(
     model: Place | None = None,
@@ -117,7 +103,7 @@ def analyze(
     progress : bool
         Show progress bars on stderr.
     **parameters
-        Fields of `prunekit.Recipe` that say how the data is read: columns, ``pooling="mean"``, ``max_length=64``, ``seed=1``, ...
+        The options that say how the data is read, as the signature lists them: columns, ``pooling="mean"``, ``seed=1``, ...
 
     Returns
     -------
@@ -128,9 +114,6 @@ def analyze(
     PrunekitError
         With one line that says what to change. Nothing is left behind.
     """
-    unknown = sorted(parameters.keys() - set(_PARAMETERS))
-    if unknown:
-        raise ParameterError(unknown[0], "analyze", f"one of {', '.join(_PARAMETERS)}", parameters[unknown[0]])
     if out_of_domain is not None and compare is None:
         raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
     check_output(out, overwrite, of="analyze", inputs=(model, data, compare, out_of_domain))

@@ -32,6 +32,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
+from prunekit.signatures import with_options
 from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
 
@@ -58,6 +59,7 @@ class Result:
     model: nn.Module
 
 
+@with_options("compress")
 @checked("compress")
 def compress(
     model: Place | None = None,
@@ -83,7 +85,7 @@ def compress(
     progress : bool
         Show progress bars on stderr.
     **parameters
-        The other fields of `prunekit.Recipe`: ``keep="10%"``, ``vocabulary="data"``, ``plan="plan.json"``, ``seed=1``, ...
+        The other options, as the signature lists them: ``keep="10%"``, ``vocabulary="data"``, ``plan="plan.json"``, ``seed=1``, ...
 
     Returns
     -------
@@ -98,6 +100,7 @@ def compress(
     return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
 
 
+@with_options("plan")
 @checked("plan")
 def make_plan(
     model: Place | None = None,
@@ -112,7 +115,7 @@ def make_plan(
     Parameters
     ----------
     model, data, progress, **parameters
-        As in `compress`, but for what can only be checked on a deployed file: ``max_drop``.
+        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
     statistics : path, optional
         The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
         that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the

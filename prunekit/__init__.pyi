@@ -1,0 +1,208 @@
+"""The public names, as an editor completes them; made by ``python docs/make_cli.py``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from prunekit.benchmark.bench import bench as bench
+from prunekit.budget import Budget as Budget
+from prunekit.errors import PrunekitError as PrunekitError
+from prunekit.exporters.checkpoint import load as load
+from prunekit.exporters.export import export as export
+from prunekit.pipeline.analyze import Analysis as Analysis
+from prunekit.pipeline.apply import apply as apply
+from prunekit.pipeline.compress import Result as Result
+from prunekit.plan import Plan as Plan
+from prunekit.pruning.shrink import shrink as shrink
+from prunekit.recipe import Recipe as Recipe
+from prunekit.training.callback import PruneCallback as PruneCallback
+from prunekit.training.distill import recover as recover
+
+__version__: str
+
+def analyze(
+    model: str | Path | None = None,
+    data: object = None,
+    *,
+    compare: str | Path | None = None,
+    out_of_domain: object = None,
+    analyzers: Sequence[str] | None = None,
+    rows: int = 2000,
+    out: str | Path = "prunekit-analysis",
+    overwrite: bool = False,
+    progress: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_config: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    tokens: str | None = None,
+    tags: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    pooling: Literal["cls", "mean", "last"] | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> Analysis:
+    """Measure what is redundant in a transformer encoder, and write it down; nothing is removed.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    compare : path or str, optional
+        A second model on the same rows: the one before fine-tuning, or another seed.
+    out_of_domain : path or str, or rows that are in memory already, optional
+        Text from elsewhere, on which the two models are compared too; no labels are read.
+    analyzers : sequence of str, optional
+        Names of `prunekit.analyzers.registry.ANALYZERS`; default: all that can run on what is given.
+    rows : int
+        Rows of train, and of validation, that are drawn.
+    out : path
+        The directory to write; it appears complete, or not at all.
+    overwrite : bool
+        Replace an earlier analysis at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        The options that say how the data is read, as the signature lists them: columns, ``pooling="mean"``, ``seed=1``, ...
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+
+def compress(
+    model: str | Path | None = None,
+    data: object = None,
+    *,
+    out: str | Path = "prunekit-out",
+    overwrite: bool = False,
+    progress: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_config: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    tokens: str | None = None,
+    tags: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    keep: str | Sequence[str] = ("10%",),
+    speedup: str | None = None,
+    batch: int | None = None,
+    layers: str | Sequence[int] | None = None,
+    drop: str | Sequence[str] = (),
+    affine: bool = False,
+    vocabulary: Literal["all", "data"] = "all",
+    uniform: bool = False,
+    multiple_of: Literal[1, 8, 16, 32] = 1,
+    plan: str | Path | None = None,
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "fp32",
+    max_drop: str | None = None,
+    frontier: bool = False,
+    recover: str = "auto",
+    freeze: str | None = None,
+    method: Literal["prunekit", "dalvi2020"] = "prunekit",
+    pooling: Literal["cls", "mean", "last"] | None = None,
+    layer_delta: str = "1%",
+    neuron_delta: str = "1%",
+    threshold: float | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> Result:
+    """Compress a transformer encoder for a task and write an artefact directory.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    out : path
+        The directory to write.
+    overwrite : bool
+        Replace an earlier artefact at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        The other options, as the signature lists them: ``keep="10%"``, ``vocabulary="data"``, ``plan="plan.json"``, ``seed=1``, ...
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+
+def make_plan(
+    model: str | Path | None = None,
+    data: object = None,
+    *,
+    statistics: str | Path | None = None,
+    progress: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_config: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    tokens: str | None = None,
+    tags: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    keep: str | Sequence[str] = ("10%",),
+    speedup: str | None = None,
+    batch: int | None = None,
+    layers: str | Sequence[int] | None = None,
+    drop: str | Sequence[str] = (),
+    affine: bool = False,
+    vocabulary: Literal["all", "data"] = "all",
+    uniform: bool = False,
+    multiple_of: Literal[1, 8, 16, 32] = 1,
+    method: Literal["prunekit", "dalvi2020"] = "prunekit",
+    pooling: Literal["cls", "mean", "last"] | None = None,
+    layer_delta: str = "1%",
+    neuron_delta: str = "1%",
+    threshold: float | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> Plan:
+    """Decide what to keep, and write nothing.
+
+    Parameters
+    ----------
+    model, data, progress, **parameters
+        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
+    statistics : path, optional
+        The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
+        that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the
+        plan has the digest of the one without, unless so many neurons say the same that the order of the rows decides between them.
+
+    Returns
+    -------
+    Plan
+        `compress(model, data, plan=...)` carries it out, and so does `prunekit.apply` without any fitting.
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change.
+    """

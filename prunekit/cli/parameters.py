@@ -1,0 +1,124 @@
+"""How a command gets its options: those that are declared in `prunekit.options`, and a few that commands share besides.
+
+The declarations are read from ``options.json``, which ``python docs/make_cli.py`` writes: pydantic takes longer to import than
+``--help`` may take.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from prunekit.option import Group, Option
+
+DECLARED = tuple(
+    Option(**{**row, "commands": tuple(row["commands"])})
+    for row in json.loads(Path(__file__).with_name("options.json").read_text(encoding="utf-8"))
+)
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
+
+
+def whole(text: str | int) -> int:
+    """A whole number, in digits alone: `int` would read 1_0 as 10, and the digits of any script."""
+    if isinstance(text, int):  # an option's default
+        return text
+    if _WHOLE.fullmatch(text) is None:
+        raise typer.BadParameter(f"{text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def number(text: str | float) -> float:
+    """A finite number, in digits alone."""
+    if isinstance(text, float):
+        return text
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+        raise typer.BadParameter(f"{text[:40]!r} is not a number")
+    return float(text)
+
+
+def option(*names: str, group: Group, **settings: Any) -> Any:
+    """A `typer.Option` under a heading of ``--help``; its default is said by its help, where that says one."""
+    return typer.Option(*names, rich_help_panel=group, show_default=False, **settings)
+
+
+RecipeFile = Annotated[
+    Path | None,
+    option("--recipe", group="Other options", metavar="FILE", help="YAML file of these options; those given here take precedence."),
+]
+Out = Annotated[Path, option("--out", "-o", group="Output", metavar="DIR", help="Directory to write [default: prunekit-out].")]
+Overwrite = Annotated[bool, option("--overwrite", group="Output", help="Replace what prunekit wrote there before.")]
+Quiet = Annotated[bool, option("--quiet", "-q", group="Other options", help="Print the name of what was written and nothing else.")]
+
+
+class Grouped(TyperCommand):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each heading, in the order of `prunekit.option.Group`."""
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Arguments", *get_args(Group))}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                argument = parameter.param_type_name == "argument"
+                heading = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Other options"
+                sections[heading].append(record)
+        for heading, rows in sections.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, a function that takes ``**options``, the declared options that it does not have of its own.
+
+    Every default is None, "not given", and what was not given is not passed on: a recipe's value is replaced by one that was given,
+    and the defaults themselves are the Recipe's.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        own = [
+            each.replace(annotation=hints[each.name])
+            for each in inspect.signature(function).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        named = {each.name for each in own}
+        taken = [each for each in DECLARED if command in each.commands and each.typed and each.name not in named]
+
+        @functools.wraps(function)
+        def call(**given: Any) -> None:
+            unset = {each.name for each in taken if given[each.name] in (None, [], ())}
+            function(**{name: value for name, value in given.items() if name not in unset})
+
+        arguments = [_parameter(each) for each in taken if each.positional]
+        options = [_parameter(each) for each in taken if not each.positional]
+        first = [each for each in own if each.default is each.empty]
+        last = [each for each in own if each.default is not each.empty]
+        parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (*first, *arguments, *options, *last)]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+        call.__annotations__ = {each.name: each.annotation for each in parameters}
+        return call
+
+    return decorate
+
+
+_TYPES = {"text": str, "texts": list[str], "whole": int, "number": float, "flag": bool}
+_PARSERS = {"whole": whole, "number": number}
+
+
+def _parameter(declared: Option) -> inspect.Parameter:
+    said: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar or None, "parser": _PARSERS.get(declared.kind)}
+    made = typer.Argument(**said) if declared.positional else option(declared.flag, group=declared.group, **said)
+    annotation = cast(Any, Annotated)[_TYPES[declared.kind] | None, made]
+    return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,274 @@
+"""Every option, declared once: its type, its default, what help says of it and which commands have it.
+
+The command line and the signatures of the public functions are made from these fields: after a change run
+``python docs/make_cli.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from prunekit.fields import Blocks, Column, Factor, Name, Percent, read_budgets, read_drop, read_effort
+from prunekit.metrics import Metric
+from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Option
+from prunekit.tasks import TaskKind
+from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS
+
+#: What may be kept where nothing at all is said of it.
+DEFAULT_KEEP = ("10%",)
+
+
+class Options(BaseModel):
+    """The fields of a `prunekit.Recipe`; all may be left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: Literal[2] = 2
+    model: Annotated[
+        Name | None,
+        Option(
+            "Directory or hub name [default: all-MiniLM-L6-v2, with the 'demo' extra].",
+            "Data",
+            "MODEL",
+            READING,
+            more="A transformer encoder, with or without a task head.",
+            positional=True,
+        ),
+    ] = None
+    revision: Annotated[Column | None, Option("Branch, tag or commit of a hub model.", "Other options", "NAME", ROWS)] = None
+    trust_remote_code: Annotated[bool, Field(strict=True), Option("Run code that comes with the model.", "Other options", "", ROWS)] = False
+    data: Annotated[
+        Name | None,
+        Option("File, directory or hub name [default: that of the 'demo' extra].", "Data", "NAME", ("compress", "plan", "analyze")),
+    ] = None
+    data_config: Annotated[Column | None, Option("Configuration of a hub data set, such as 'sst2' of 'glue'.", "Data", "NAME", ROWS)] = None
+    text: Annotated[Column | None, Option("Column of the text [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
+    text_pair: Annotated[Column | None, Option("Column of the second text [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
+    label: Annotated[Column | None, Option("Column of the label [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
+    tokens: Annotated[Column | None, Option("Column of the words of a token task [default: found by name].", "Data", "COLUMN", COLUMNS)] = (
+        None
+    )
+    tags: Annotated[Column | None, Option("Column of the words' tags [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
+    group: Annotated[
+        Column | None,
+        Option(
+            "Column of what rows have in common: such rows stay in one split [default: no groups].",
+            "Data",
+            "COLUMN",
+            READING,
+            more="A document, say, or a query: rows of one group stay on one side of every cut.",
+        ),
+    ] = None
+    task: Annotated[
+        TaskKind | None,
+        Option("'text-classification', 'regression' or 'token-classification' [default: told by the data].", "Data", "NAME", READING),
+    ] = None
+    metric: Annotated[
+        Metric | None,
+        Option(
+            "'accuracy', 'f1', 'matthews', 'pearson', 'spearman' or 'entity-f1' [default: the task's usual one].",
+            "Measuring",
+            "NAME",
+            ROWS,
+        ),
+    ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        BeforeValidator(read_budgets),
+        Option(
+            "'10%' of the model, '10% neurons', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
+            "[default: 10% where nothing else says what to remove].",
+            "What to keep",
+            "BUDGET",
+            CHOOSING,
+            more="Beside speedup, max_drop, layers, drop, vocabulary or plan it may be empty ('none'), and is by default.",
+        ),
+    ] = DEFAULT_KEEP
+    speedup: Annotated[
+        Factor | None,
+        Option(
+            "'3x': how many times as fast the file must be; a budget of latency [default: no bound].",
+            "What to keep",
+            "FACTOR",
+            CHOOSING,
+            more="A factor above 1, at the lower end of what is measured.",
+        ),
+    ] = None
+    batch: Annotated[
+        Annotated[int, Field(strict=True, ge=2, le=BATCH)] | None,
+        Option(
+            "Rows in a batch at which a budget of latency must hold besides one row [default: one row alone].",
+            "Measuring",
+            "N",
+            CHOOSING,
+        ),
+    ] = None
+    layers: Annotated[
+        Blocks | None,
+        Option("Blocks to keep, such as '0-3' or '0,2,4' [default: all that are read].", "What to keep", "BLOCKS", CHOOSING),
+    ] = None
+    drop: Annotated[
+        tuple[str, ...],
+        BeforeValidator(read_drop),
+        Option(
+            "'ffn:4-5' or 'attention:3': FFN or attention blocks that go before anything is chosen.",
+            "What to keep",
+            "BLOCKS",
+            CHOOSING,
+            more="And before anything is trained (Sridhar & Sarah 2020).",
+        ),
+    ] = ()
+    affine: Annotated[
+        bool,
+        Field(strict=True),
+        Option(
+            "Put an affine map in the place of the FFN blocks that --drop names.",
+            "What to keep",
+            "",
+            CHOOSING,
+            more="The map is that of least squares.",
+        ),
+    ] = False
+    vocabulary: Annotated[
+        Literal["all", "data"],
+        Option(
+            "'all', or 'data': tokens that train does not use are removed [default: all].",
+            "What to keep",
+            "NAME",
+            CHOOSING,
+            more="They leave the embedding and the tokenizer, but for those that spell any other text.",
+        ),
+    ] = "all"
+    uniform: Annotated[
+        bool, Field(strict=True), Option("Leave all blocks with equally many heads and FFN neurons.", "What to keep", "", CHOOSING)
+    ] = False
+    multiple_of: Annotated[
+        Literal[1, 8, 16, 32],
+        Option("8, 16 or 32: round FFN widths to a multiple of it [default: 1].", "What to keep", "N", CHOOSING),
+    ] = 1
+    plan: Annotated[
+        Name | None,
+        Option(
+            "A plan file that is carried out as it is.",
+            "What to keep",
+            "FILE",
+            ("compress",),
+            more="Then nothing is chosen, and without data nothing is fitted.",
+            typed=False,
+        ),
+    ] = None
+    dtype: Annotated[
+        Literal["fp32", "fp16", "int8", "int8-static"],
+        Option(
+            "'fp16', 'int8' or 'int8-static': one more ONNX file, in lower precision [default: fp32].",
+            "Output",
+            "NAME",
+            WRITING,
+            more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train.",
+        ),
+    ] = "fp32"
+    max_drop: Annotated[
+        Percent | None,
+        Option(
+            "Largest relative loss of the metric; alone, how far to go down [default: no bound].",
+            "What to keep",
+            "PERCENT",
+            WRITING,
+            more="On the validation split. Where nothing else says what to remove, the smallest model that keeps to it is searched for.",
+        ),
+    ] = None
+    frontier: Annotated[
+        bool,
+        Field(strict=True),
+        Option(
+            "Also make and measure slim models of several speeds, to choose from.",
+            "What to keep",
+            "",
+            ("compress",),
+            more="'50% latency' ships where nothing else says what to.",
+        ),
+    ] = False
+    recover: Annotated[
+        str,
+        BeforeValidator(read_effort),
+        Option(
+            "Train what is left: '10min', '3epochs' or 'none' [default: auto, until validation stops improving, 5 minutes at most].",
+            "Training",
+            "EFFORT",
+            WRITING,
+            more="By distillation from the dense model where that has a head for the task, else on the labels; 'auto' where layers, heads "
+            "or FFN neurons were cut and there is data to train on.",
+        ),
+    ] = "auto"
+    freeze: Annotated[
+        Column | None,
+        Option(
+            "Blocks that --recover does not train, such as 'layers:0-3' [default: all are trained].",
+            "Training",
+            "BLOCKS",
+            WRITING,
+        ),
+    ] = None
+    method: Annotated[
+        Literal["prunekit", "dalvi2020"],
+        Option("'prunekit' or 'dalvi2020' [default: prunekit].", "What to keep", "NAME", CHOOSING, more="How the neurons are chosen."),
+    ] = "prunekit"
+    pooling: Annotated[
+        Literal["cls", "mean", "last"] | None,
+        Option(
+            "How a sentence's tokens become one row: 'cls', 'mean' or 'last' [default: cls of a fine-tuned model, mean of a base model].",
+            "Data",
+            "NAME",
+            READING,
+        ),
+    ] = None
+    layer_delta: Annotated[
+        Percent,
+        Option(
+            "Relative loss that the choice of the top layer may cost [default: 1%].",
+            "What to keep",
+            "PERCENT",
+            CHOOSING,
+            more="Dalvi et al. 2020, section 7, LayerSelector.",
+        ),
+    ] = 0.01
+    neuron_delta: Annotated[
+        Percent,
+        Option(
+            "Relative loss that the choice of neurons may cost [default: 1%].",
+            "What to keep",
+            "PERCENT",
+            CHOOSING,
+            more="After that of the layer; Dalvi et al. 2020, minimal neuron set.",
+        ),
+    ] = 0.01
+    threshold: Annotated[
+        Annotated[float, Field(strict=True, ge=0, le=1)] | None,
+        Option(
+            "Correlation distance below which neurons are one cluster, 0 to 1 [default: 0.3 for dalvi2020, no clusters for prunekit].",
+            "What to keep",
+            "NUMBER",
+            CHOOSING,
+            more="The distance is 1 - abs(r); Dalvi et al. 2020, correlation clustering.",
+        ),
+    ] = None
+    max_length: Annotated[
+        Annotated[int, Field(strict=True, ge=4, le=POSITIONS)] | None,
+        Option(
+            "Tokens after which an input is cut [default: 128, or the model's positions where they are fewer].",
+            "Data",
+            "N",
+            READING,
+            more="Special tokens count.",
+        ),
+    ] = None
+    seed: Annotated[
+        int, Field(strict=True, ge=0, lt=SEEDS), Option("Seed of everything that is drawn [default: 0].", "Other options", "N", ROWS)
+    ] = 0
+    threads: Annotated[
+        int,
+        Field(strict=True, ge=1, le=THREADS),
+        Option("Processor threads with which latency is measured [default: 1].", "Measuring", "N", MAKING),
+    ] = 1

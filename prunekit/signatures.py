@@ -1,0 +1,102 @@
+"""The options of a command, read off their declarations, and the signatures of the functions that take them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from prunekit.errors import ParameterError
+from prunekit.fields import Name
+from prunekit.option import Kind, Option
+from prunekit.options import Options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PATHS = get_args(Name)[1:]
+
+
+@functools.cache
+def options(command: str) -> dict[str, Option]:
+    """The options of a command as {field: option}, in the order of the declarations."""
+    return {option.name: option for option in all_options() if command in option.commands}
+
+
+def all_options() -> tuple[Option, ...]:
+    """Every option that is declared."""
+    found = (_option(name, field) for name, field in Options.model_fields.items())
+    return tuple(option for option in found if option is not None)
+
+
+def accepts(field: FieldInfo) -> Any:
+    """What Python callers may give for a field, as a type."""
+    return _accepted(field.annotation, field.metadata)
+
+
+def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a function that takes ``**parameters`` the signature with a command's options in their place, each by keyword alone.
+
+    What another command has and this one has not is a ParameterError; what nobody has is left to the Recipe.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        names = {each.name for each in own}
+        fields = {name: Options.model_fields[name] for name in options(command) if name not in names}
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name, value in kwargs.items():
+                if name in Options.model_fields and name not in fields and name not in names:
+                    has = [of for of in ("compress", "plan", "apply") if name in options(of)]
+                    raise ParameterError(name, command, f"left out: it is an option of {' and '.join(has) or 'recipes'}", value)
+            return function(*args, **kwargs)
+
+        dumped = Options().model_dump(mode="json")
+        defaults = {name: tuple(value) if isinstance(value, list) else value for name, value in dumped.items()}
+        taken = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=accepts(field))
+            for name, field in fields.items()
+        ]
+        call.__signature__ = signature.replace(parameters=[*own, *taken])  # type: ignore[attr-defined]  # inspect reads it
+        return call
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Option | None:
+    declared = next((each for each in field.metadata if isinstance(each, Option)), None)
+    return None if declared is None else replace(declared, name=name, kind=_kind(accepts(field)))
+
+
+def _accepted(annotation: Any, metadata: Sequence[Any] = ()) -> Any:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _accepted(args[0], args[1:])
+    if origin in (Union, UnionType):
+        return functools.reduce(lambda left, right: left | right, (_accepted(each) for each in args))
+    if any(isinstance(each, BeforeValidator) for each in metadata):
+        if set(_PATHS) & set(metadata):
+            return str | Path
+        return str | Sequence[args[0]] if origin is tuple else str  # type: ignore[valid-type]  # an element's type
+    return str if isinstance(annotation, type) and issubclass(annotation, str) else annotation
+
+
+def _kind(accepted: Any) -> Kind:
+    kinds = set(get_args(accepted)) - {NoneType} if get_origin(accepted) in (Union, UnionType) else {accepted}
+    if kinds == {bool}:
+        return "flag"
+    if kinds == {float}:
+        return "number"
+    if kinds == {int} or all(get_origin(kind) is Literal and type(get_args(kind)[0]) is int for kind in kinds):
+        return "whole"
+    return "texts" if Sequence[str] in kinds else "text"
