@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 
 from rich.console import Console
 
 from prunekit import __version__
 from prunekit.analyzers.base import Result
-from prunekit.report.page import page
 from prunekit.report.plots import draw
 from prunekit.report.tables import plain_text
+from prunekit.validation.templates import render
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,24 +52,14 @@ class Page:
 
 def analysis_html(shown: Page) -> str:
     """The page: first what every analyzer says in a line, then its figures."""
-    glance = "".join(
-        f'<li><a href="#{section.name}">{escape(section.title)}</a>: {escape(section.result.summary()[0])}</li>'
-        for section in shown.sections
+    return render(
+        "report/analysis.html.jinja",
+        page=shown,
+        title=shown.title,
+        notes=(*shown.notes, *_skipped(shown)),
+        draw=draw,
+        version=__version__,
     )
-    about = f'<p class="muted">{escape(shown.about)}</p>'
-    parts = [
-        f'<header><p class="eyebrow">prunekit analysis</p><h1>{escape(shown.title)}</h1>{about}</header>',
-        f'<h2>At a glance</h2><ul class="glance">{glance}</ul>',
-    ]
-    for section in shown.sections:
-        said = "".join(f"<li>{escape(line)}</li>" for line in section.result.summary())
-        parts.append(f'<section id="{section.name}"><h2>{escape(section.title)}</h2><ul>{said}</ul>')
-        parts += [draw(figure) for figure in section.result.figures()]
-        parts.append("</section>")
-    said = "".join(f"<li>{escape(line)}</li>" for line in (*shown.notes, *_skipped(shown)))
-    parts.append(f"<h2>How it was measured</h2><ul>{said}</ul>")
-    parts.append(f"<footer><p>{escape(shown.machine)}</p><p>prunekit {__version__}.</p></footer>")
-    return page(shown.title, parts)
 
 
 def print_analysis(shown: Page) -> None:

@@ -7,14 +7,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from prunekit.report import words
 from prunekit.report.model import Point, Report
-from prunekit.report.svg import line, scale, svg, text, ticks
+from prunekit.report.svg import dot, element, line, path, scale, svg, text, ticks
 
 _WIDTH = 760
 _LABEL = 220  # columns for the names at the left
 _VALUE = 150  # and for the figures at the right
 _ROW = 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, _WIDTH - 16, 14, 270  # of a plane with two axes
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Whisker:
     kind: str
 
 
-def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, reference: float | None = None, axis: str = "") -> str:
+def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, reference: float | None = None, axis: str = "") -> Markup:
     """Values with intervals on one axis, one row each, the figures at the right.
 
     Parameters
@@ -59,15 +62,15 @@ def whiskers(rows: Sequence[Whisker], show: Callable[[float], str], title: str, 
         parts += [
             text(0, y + 4.5, row.label, f"label {row.kind}"),
             line(x(row.low), y, x(row.high), y, f"whisker {row.kind}"),
-            f'<circle cx="{x(row.value):.1f}" cy="{y:.1f}" r="5" class="dot {row.kind}"/>',
+            dot(x(row.value), y, 5, f"dot {row.kind}"),
             text(_WIDTH, y + 4.5, row.text, f"figure {row.kind}", "end"),
         ]
     if axis:
         parts.append(text((_LABEL + _WIDTH - _VALUE) / 2, bottom + 38, axis, "tick", "middle"))
-    return svg(_WIDTH, bottom + (44 if axis else 24), "".join(parts), title)
+    return svg(_WIDTH, bottom + (44 if axis else 24), parts, title)
 
 
-def scores(report: Report) -> str:
+def scores(report: Report) -> Markup:
     """Each classifier's score with its interval."""
     kinds = {"slim": "slim", "dense": "dense", "oracle": "dense"}
     rows = [
@@ -88,7 +91,7 @@ def scores(report: Report) -> str:
     )
 
 
-def speeds(report: Report) -> str:
+def speeds(report: Report) -> Markup:
     """The interleaved speed ratio at each batch size."""
     rows = [
         Whisker(
@@ -106,7 +109,7 @@ def speeds(report: Report) -> str:
     return whiskers(rows, lambda value: f"{value:g}×", "speed relative to the dense model", reference=1.0, axis=axis)
 
 
-def kept(report: Report) -> str:
+def kept(report: Report) -> Markup:
     """What of each size is kept, as bars."""
     rows = words.sizes(report).rows
     shares = [getattr(report.slim, name) / getattr(report.dense, name) for name in type(report.slim).model_fields]
@@ -116,84 +119,75 @@ def kept(report: Report) -> str:
         y = _ROW * at + 8
         parts += [
             text(0, y + 12.5, row[0].partition(",")[0], "label"),
-            f'<rect x="{x(0):.1f}" y="{y}" width="{x(1) - x(0):.1f}" height="15" rx="2" class="bar whole"/>',
-            f'<rect x="{x(0):.1f}" y="{y}" width="{max(1.5, x(min(part, 1)) - x(0)):.1f}" height="15" rx="2" class="bar slim"/>',
+            element("rect", x=x(0), y=y, width=x(1) - x(0), height=15, rx=2, class_="bar whole"),
+            element("rect", x=x(0), y=y, width=max(1.5, x(min(part, 1)) - x(0)), height=15, rx=2, class_="bar slim"),
             text(_WIDTH, y + 12.5, f"{row[3]}  ({row[2]})", "figure", "end"),
         ]
-    return svg(_WIDTH, _ROW * len(rows) + 4, "".join(parts), "share of the dense model that is kept")
+    return svg(_WIDTH, _ROW * len(rows) + 4, parts, "share of the dense model that is kept")
 
 
-def trace(report: Report) -> str:
+def trace(report: Report) -> Markup:
     """The metric on the validation split against the number of neurons, the one that was chosen marked."""
     points = sorted(report.trace, key=lambda point: (point.neurons, point.value))
-    left, right, top, bottom = 56, _WIDTH - 16, 14, 270
-    values = [point.value for point in points]
-    margin = 0.1 * (max(values) - min(values)) or 0.05
-    low, high = min(values) - margin, max(values) + margin
     first, last = math.log10(points[0].neurons), math.log10(points[-1].neurons)
-    x = scale(first, last if last > first else first + 1, left + 14, right - 14)
-    y = scale(low, high, bottom, top)
-    parts = []
-    for tick in ticks(low, high):
-        parts += [
-            line(left, y(tick), right, y(tick), "grid"),
-            text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
-        ]
-    for count in _decades(points[0].neurons, points[-1].neurons):
-        at = x(math.log10(count))
-        parts += [line(at, bottom, at, bottom + 5, "axis"), text(at, bottom + 20, f"{count:,}", "tick", "middle")]
-    parts.append(line(left, bottom, right, bottom, "axis"))
-    path = " ".join(f"{x(math.log10(point.neurons)):.1f},{y(point.value):.1f}" for point in points)
-    parts.append(f'<polyline points="{path}" class="curve"/>')
-    parts += [f'<circle cx="{x(math.log10(point.neurons)):.1f}" cy="{y(point.value):.1f}" r="3" class="dot slim"/>' for point in points]
-    parts += _chosen(report, points, x, y, bottom)
+    x = scale(first, last if last > first else first + 1, _LEFT + 14, _RIGHT - 14)
+    marks = [(x(math.log10(count)), f"{count:,}") for count in _decades(points[0].neurons, points[-1].neurons)]
+    y, parts = _axes(report, [point.value for point in points], marks)
+    places = [(x(math.log10(point.neurons)), y(point.value)) for point in points]
+    parts += [path(places, "curve"), *(dot(*place, 3, "dot slim") for place in places), *_chosen(report, points, x, y)]
     name = words.metric_name(report)
-    parts.append(text((left + right) / 2, bottom + 42, f"neurons read by the classifier; {name}, validation split", "tick", "middle"))
-    return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against the number of neurons")
+    parts.append(_below(f"neurons read by the classifier; {name}, validation split"))
+    return svg(_WIDTH, _BOTTOM + 50, parts, f"{name} on the validation split against the number of neurons")
 
 
-def frontier(report: Report) -> str:
+def frontier(report: Report) -> Markup:
     """The metric on the validation split against the speed at batch 1, with its interval."""
     points = report.frontier
-    left, right, top, bottom = 56, _WIDTH - 16, 14, 270
-    values = [point.value for point in points]
-    margin = 0.1 * (max(values) - min(values)) or 0.05
-    low, high = min(values) - margin, max(values) + margin
     fastest = max(point.high for point in points)
-    x, y = scale(0.0, 1.06 * fastest, left, right), scale(low, high, bottom, top)
-    parts = []
-    for tick in ticks(low, high):
-        parts += [
-            line(left, y(tick), right, y(tick), "grid"),
-            text(left - 8, y(tick) + 4, words.metric_tick(report, tick), "tick", "end"),
-        ]
-    for tick in ticks(0.0, fastest):
-        parts += [line(x(tick), bottom, x(tick), bottom + 5, "axis"), text(x(tick), bottom + 20, f"{tick:g}×", "tick", "middle")]
-    parts.append(line(left, bottom, right, bottom, "axis"))
-    path = " ".join(f"{x(point.speed):.1f},{y(point.value):.1f}" for point in points)
-    parts.append(f'<polyline points="{path}" class="curve"/>')
+    x = scale(0.0, 1.06 * fastest, _LEFT, _RIGHT)
+    y, parts = _axes(report, [point.value for point in points], [(x(tick), f"{tick:g}×") for tick in ticks(0.0, fastest)])
+    parts.append(path(((x(point.speed), y(point.value)) for point in points), "curve"))
     for point in points:
         kind = "dense" if point.name == "dense" else "slim"
         parts += [
             line(x(point.low), y(point.value), x(point.high), y(point.value), f"whisker {kind}"),
-            f'<circle cx="{x(point.speed):.1f}" cy="{y(point.value):.1f}" r="4" class="dot {kind}"/>',
+            dot(x(point.speed), y(point.value), 4, f"dot {kind}"),
             text(x(point.speed), y(point.value) - 10, point.name, f"label {kind} halo", "middle"),
         ]
     name = words.metric_name(report)
-    parts.append(text((left + right) / 2, bottom + 42, f"times as fast as dense at batch 1; {name}, validation split", "tick", "middle"))
-    return svg(_WIDTH, bottom + 50, "".join(parts), f"{name} on the validation split against speed")
+    parts.append(_below(f"times as fast as dense at batch 1; {name}, validation split"))
+    return svg(_WIDTH, _BOTTOM + 50, parts, f"{name} on the validation split against speed")
 
 
-def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float], bottom: float) -> list[str]:
-    found = max((point for point in points if point.neurons == report.slim.neurons), key=lambda point: point.value, default=None)
-    if found is None:
+def _axes(report: Report, values: Sequence[float], marks: Sequence[tuple[float, str]]) -> tuple[Callable[[float], float], list[Markup]]:
+    """The scale of the metric and both axes, with `marks` at places of the lower one."""
+    margin = 0.1 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - margin, max(values) + margin
+    y = scale(low, high, _BOTTOM, _TOP)
+    parts = []
+    for tick in ticks(low, high):
+        shown = words.metric_tick(report, tick)
+        parts += [line(_LEFT, y(tick), _RIGHT, y(tick), "grid"), text(_LEFT - 8, y(tick) + 4, shown, "tick", "end")]
+    for at, label in marks:
+        parts += [line(at, _BOTTOM, at, _BOTTOM + 5, "axis"), text(at, _BOTTOM + 20, label, "tick", "middle")]
+    return y, [*parts, line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis")]
+
+
+def _below(words: str) -> Markup:
+    """What the lower axis is."""
+    return text((_LEFT + _RIGHT) / 2, _BOTTOM + 42, words, "tick", "middle")
+
+
+def _chosen(report: Report, points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float]) -> list[Markup]:
+    chosen = max((point for point in points if point.neurons == report.slim.neurons), key=lambda point: point.value, default=None)
+    if chosen is None:
         return []
-    at, height = x(math.log10(found.neurons)), y(found.value)
+    at, height = x(math.log10(chosen.neurons)), y(chosen.value)
     # The curve rises and flattens, so that the place below it on the right is free.
-    below = height + 40 if height + 46 < bottom else height - 16
-    label = f"chosen: {found.neurons:,} neurons, {words.metric_value(report, found.value)}"
+    below = height + 40 if height + 46 < _BOTTOM else height - 16
+    label = f"chosen: {chosen.neurons:,} neurons, {words.metric_value(report, chosen.value)}"
     anchor, shift = ("start", 6) if at < 0.7 * _WIDTH else ("end", 0)
-    return [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="7" class="chosen"/>', text(at + shift, below, label, "figure slim halo", anchor)]
+    return [dot(at, height, 7, "chosen"), text(at + shift, below, label, "figure slim halo", anchor)]
 
 
 def _decades(low: int, high: int) -> list[int]:

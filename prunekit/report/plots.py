@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
 from prunekit.analyzers.figures import Bars, Curves, Dendrogram, Figure, Heatmap, Series, Table
-from prunekit.report.page import table
-from prunekit.report.svg import line, scale, text, ticks
+from prunekit.report.svg import dot, element, line, path, scale, svg, text, ticks, turned
+from prunekit.validation.templates import render
 
 _WIDTH = 560
 #: Colours of curves and parts; more of them than this are drawn in the last one.
@@ -20,33 +20,28 @@ _CELL_LOW, _CELL_HIGH = 17, 40
 _CELL_NUMBER = 30  # a cell of this width has room for its number
 
 
-def draw(figure: Figure) -> str:
+def draw(figure: Figure) -> Markup:
     """One figure as HTML: its title, the drawing, and the sentence that says how to read it."""
     if isinstance(figure, Table):
-        body = table(figure, caption=False)
+        drawing = None
     elif isinstance(figure, Heatmap):
-        body = _heatmap(figure)
+        drawing = _heatmap(figure)
     elif isinstance(figure, Curves):
-        body = _curves(figure)
+        drawing = _curves(figure)
     elif isinstance(figure, Bars):
-        body = _bars(figure)
+        drawing = _bars(figure)
     else:
-        body = _dendrogram(figure)
-    return f"<figure><h3>{escape(figure.title)}</h3>{body}<figcaption>{escape(figure.note)}</figcaption></figure>"
+        drawing = _dendrogram(figure)
+    return Markup(render("report/figure.html.jinja", figure=figure, drawing=drawing, missed=None))
 
 
-def _svg(width: float, height: float, body: str, title: str, smallest: float) -> str:
+def _svg(width: float, height: float, parts: list[Markup], title: str, smallest: float) -> Markup:
     """A drawing at its natural size, or somewhat larger or smaller where the page is."""
     style = f"max-width:{1.12 * width:.0f}px;min-width:{smallest:.0f}px"
-    label = escape(title, quote=True)
-    return f'<div class="scroll"><svg viewBox="0 0 {width:g} {height:g}" style="{style}" role="img" aria-label="{label}">{body}</svg></div>'
+    return element("div", svg(width, height, parts, title, style=style), class_="scroll")
 
 
-def _turned(x: float, y: float, words: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="tick" text-anchor="middle" transform="rotate(-90 {x:.1f} {y:.1f})">{escape(words)}</text>'
-
-
-def _heatmap(figure: Heatmap) -> str:
+def _heatmap(figure: Heatmap) -> Markup:
     rows, columns = figure.values.shape
     cell = min(_CELL_HIGH, max(_CELL_LOW, (_WIDTH - 80) / max(rows, columns)))
     left = 34 + 7 * max(map(len, figure.rows))
@@ -58,12 +53,11 @@ def _heatmap(figure: Heatmap) -> str:
     parts = []
     for i in range(rows):
         parts.append(text(left - 8, (i + 0.5) * cell + 4, figure.rows[i], "tick", "end"))
-        parts += [_cell(figure, i, j, left + j * cell, i * cell, cell) for j in range(columns)]
+        parts += [part for j in range(columns) for part in _cell(figure, i, j, left + j * cell, i * cell, cell)]
     for j in range(0, columns, every):
         x = left + (j + 0.5) * cell
         if upright:
-            place = f'x="{x + 4:.1f}" y="{bottom + 8:.1f}" transform="rotate(-90 {x + 4:.1f} {bottom + 8:.1f})"'
-            parts.append(f'<text {place} class="tick" text-anchor="end">{escape(figure.columns[j])}</text>')
+            parts.append(turned(x + 4, bottom + 8, figure.columns[j], "end"))
         else:
             parts.append(text(x, bottom + 17, figure.columns[j], "tick", "middle"))
     for cut in figure.cuts:
@@ -71,24 +65,28 @@ def _heatmap(figure: Heatmap) -> str:
         parts += [line(left, at, left + columns * cell, at, "cut"), line(left + at, 0, left + at, bottom, "cut")]
     below = bottom + (longest + 12 if upright else 24)
     parts.append(text(left + columns * cell / 2, below + 14, figure.x, "tick", "middle"))
-    parts.append(_turned(12, bottom / 2, figure.y))
+    parts.append(turned(12, bottom / 2, figure.y))
     width = max(left + columns * cell + 2, left + 130 + 6.6 * len(figure.unit), 300)
-    parts.append(_key(figure, left, below + 30))
-    return _svg(width, below + 66, "".join(parts), figure.title, min(width, 300 if cell < _CELL_NUMBER else 0.9 * width))
+    parts += _key(figure, left, below + 30)
+    return _svg(width, below + 66, parts, figure.title, min(width, 300 if cell < _CELL_NUMBER else 0.9 * width))
 
 
-def _cell(figure: Heatmap, i: int, j: int, x: float, y: float, cell: float) -> str:
+def _cell(figure: Heatmap, i: int, j: int, x: float, y: float, cell: float) -> list[Markup]:
     value = float(figure.values[i, j])
-    said = f"{figure.y} {figure.rows[i]}, {figure.x} {figure.columns[j]}: "
-    box = f'x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
+    name = f"{figure.y} {figure.rows[i]}, {figure.x} {figure.columns[j]}: "
     if math.isnan(value):
-        return f'<rect {box} class="blank"><title>{escape(said)}not defined</title></rect>'
+        return [_box(x, y, cell - 1, cell - 1, "blank", name + "not defined")]
     css, full = _heat(figure, value)
     shown = f"{round(value, figure.digits) + 0.0:.{figure.digits}f}"  # no -0.00
-    drawn = f'<rect {box} class="{css}" fill-opacity="{full:.3f}"><title>{escape(said + shown)}</title></rect>'
+    drawn = [_box(x, y, cell - 1, cell - 1, css, name + shown, fill_opacity=f"{full:.3f}")]
     if cell >= _CELL_NUMBER:
-        drawn += text(x + (cell - 1) / 2, y + cell / 2 + 4, shown, "number over" if full > 0.62 else "number", "middle")
+        drawn.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, shown, "number over" if full > 0.62 else "number", "middle"))
     return drawn
+
+
+def _box(x: float, y: float, width: float, height: float, css: str, title: str, **attributes: object) -> Markup:
+    """A filled rectangle; `title` is shown where a pointer rests on it."""
+    return element("rect", element("title", title), x=x, y=y, width=width, height=height, class_=css, **attributes)
 
 
 def _heat(figure: Heatmap, value: float) -> tuple[str, float]:
@@ -98,29 +96,30 @@ def _heat(figure: Heatmap, value: float) -> tuple[str, float]:
     return "heat below" if value < 0 else "heat", min(1.0, abs(value) / max(-figure.low, figure.high))
 
 
-def _key(figure: Heatmap, x: float, y: float) -> str:
+def _key(figure: Heatmap, x: float, y: float) -> list[Markup]:
     """The scale of colours with its ends and its unit."""
     steps, width = 24, 120
     shades = [_heat(figure, figure.low + (at + 0.5) / steps * (figure.high - figure.low)) for at in range(steps)]
-    parts = [
-        f'<rect x="{x + at * width / steps:.1f}" y="{y:.1f}" width="{width / steps + 0.3:.1f}" height="9" class="{css}"'
-        f' fill-opacity="{full:.3f}"/>'
-        for at, (css, full) in enumerate(shades)
+    return [
+        *(
+            element("rect", x=x + at * width / steps, y=y, width=width / steps + 0.3, height=9, class_=css, fill_opacity=f"{full:.3f}")
+            for at, (css, full) in enumerate(shades)
+        ),
+        text(x, y + 23, f"{figure.low:.3g}", "tick"),
+        text(x + width, y + 23, f"{figure.high:.3g}", "tick", "end"),
+        text(x + width + 10, y + 9, figure.unit, "tick"),
     ]
-    ends = (text(x, y + 23, f"{figure.low:.3g}", "tick"), text(x + width, y + 23, f"{figure.high:.3g}", "tick", "end"))
-    return "".join((*parts, *ends, text(x + width + 10, y + 9, figure.unit, "tick")))
 
 
-def _legend(names: Sequence[str], *, shaded: bool = False) -> str:
+def _legend(names: Sequence[str], *, shaded: bool = False) -> Markup:
     """Names beside their colours, as text that wraps."""
     if len(names) < 2:
-        return ""
-    shades = [f' style="opacity:{_shade(at, len(names)):.3f}"' if shaded else "" for at in range(len(names))]
-    items = "".join(
-        f'<span><i class="{_colour(at, shaded)}"{shade}></i>{escape(name)}</span>'
-        for at, (name, shade) in enumerate(zip(names, shades, strict=True))
-    )
-    return f'<p class="legend">{items}</p>'
+        return Markup()
+    entries = Markup()
+    for at, name in enumerate(names):
+        shade = {"style": f"opacity:{_shade(at, len(names)):.3f}"} if shaded else {}
+        entries += element("span", element("i", class_=_colour(at, shaded), **shade) + name)
+    return element("p", entries, class_="legend")
 
 
 def _colour(number: int, shaded: bool) -> str:
@@ -150,13 +149,13 @@ def _points(series: Series) -> list[tuple[float, float]]:
     return [(x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y)]
 
 
-def _curves(figure: Curves) -> str:
+def _curves(figure: Curves) -> Markup:
     left, right, top, height = 58, _WIDTH - 14, 26, 230
     bottom = top + height
     place: Callable[[float], float] = math.log10 if figure.log_x else float
     points = [point for series in figure.series for point in _points(series)]
     if not points:
-        return '<p class="muted">nothing to draw</p>'
+        return element("p", "nothing to draw", class_="muted")
     ends = [value for series in figure.series for value in (*series.low, *series.high) if math.isfinite(value)]
     levels = [y for _, y in points] + ends + ([] if figure.reference is None else [figure.reference[1]])
     low, high = _range(levels, 0.06)
@@ -180,35 +179,33 @@ def _curves(figure: Curves) -> str:
         at, anchor = (left + 4, "start") if first > last else (right, "end")
         parts.append(text(at, up(level) - 6 if up(level) - 18 > top else up(level) + 15, name, "tick halo", anchor))
     for number, series in reversed(list(enumerate(figure.series))):
-        parts.append(_curve(series, f"c{min(number, COLOURS - 1)}", lambda x: across(place(x)), up))
+        parts += _curve(series, f"c{min(number, COLOURS - 1)}", lambda x: across(place(x)), up)
     if figure.chosen is not None:
-        parts.append(_mark(figure.chosen, across(place(figure.chosen[1])), up(figure.chosen[2]), bottom))
-    drawing = _svg(_WIDTH, bottom + 48, "".join(parts), figure.title, 0.82 * _WIDTH)
+        parts += _mark(figure.chosen, across(place(figure.chosen[1])), up(figure.chosen[2]), bottom)
+    drawing = _svg(_WIDTH, bottom + 48, parts, figure.title, 0.82 * _WIDTH)
     return _legend([series.name for series in figure.series]) + drawing
 
 
-def _curve(series: Series, css: str, across: Callable[[float], float], up: Callable[[float], float]) -> str:
+def _curve(series: Series, css: str, across: Callable[[float], float], up: Callable[[float], float]) -> list[Markup]:
     parts = []
     for x, low, high in zip(series.x, series.low, series.high, strict=False):
         parts.append(line(across(x), up(low), across(x), up(high), f"interval stroke {css}"))
-    run: list[str] = []
+    run: list[tuple[float, float]] = []
     for x, y in (*zip(series.x, series.y, strict=True), (0.0, math.nan)):
         if math.isfinite(y):
-            run.append(f"{across(x):.1f},{up(y):.1f}")
+            run.append((across(x), up(y)))
         elif run:
-            parts.append(f'<polyline points="{" ".join(run)}" class="line stroke {css}"/>')
+            parts.append(path(run, f"line stroke {css}"))
             run = []
     if len(series.x) <= 40:
-        for x, y in _points(series):
-            said = escape(f"{series.name}: {y:.4g} at {x:.10g}")
-            parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.2" class="fill {css}"><title>{said}</title></circle>')
-    return "".join(parts)
+        parts += [dot(across(x), up(y), 3.2, f"fill {css}", f"{series.name}: {y:.4g} at {x:.10g}") for x, y in _points(series)]
+    return parts
 
 
-def _mark(chosen: tuple[str, float, float], x: float, y: float, bottom: float) -> str:
+def _mark(chosen: tuple[str, float, float], x: float, y: float, bottom: float) -> list[Markup]:
     below = y + 26 if y + 34 < bottom else y - 14
     anchor, shift = ("start", 6) if x < 0.55 * _WIDTH else ("end", 4)
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="chosen"/>' + text(x + shift, below, chosen[0], "figure slim halo", anchor)
+    return [dot(x, y, 7, "chosen"), text(x + shift, below, chosen[0], "figure slim halo", anchor)]
 
 
 def _x_ticks(figure: Curves, low: float, high: float) -> list[float]:
@@ -222,7 +219,7 @@ def _x_ticks(figure: Curves, low: float, high: float) -> list[float]:
     return ticks(low, high) if high > low else [low]
 
 
-def _bars(figure: Bars) -> str:
+def _bars(figure: Bars) -> Markup:
     left = 14 + 7.2 * max(map(len, figure.rows))
     row, thick = 25, 14
     right, bottom = _WIDTH - 62, row * len(figure.rows) + 4
@@ -236,21 +233,20 @@ def _bars(figure: Bars) -> str:
         y, start = row * at + 5, 0.0
         parts.append(text(left - 8, y + thick - 2, name, "label", "end"))
         for number, value in enumerate(values):
-            said = escape(f"{name}, {figure.parts[number]}: {value:.4g}")
             width = across(start + value) - across(start)
-            box = f'x="{across(start):.1f}" y="{y}" width="{width:.1f}" height="{thick}"'
-            opacity = f' fill-opacity="{_shade(number, len(values)):.3f}"' if shaded else ""
-            parts.append(f'<rect {box} class="fill {_colour(number, shaded)}"{opacity}><title>{said}</title></rect>')
+            shade = {"fill_opacity": f"{_shade(number, len(values)):.3f}"} if shaded else {}
+            title = f"{name}, {figure.parts[number]}: {value:.4g}"
+            parts.append(_box(across(start), y, width, thick, f"fill {_colour(number, shaded)}", title, **shade))
             start += value
         # Of two or three parts the first is the one to look at; of more, none is.
         if len(values) <= 3:
             shown = f"{100 * values[0]:.1f}%" if figure.percent else f"{values[0]:,.4g}"
             parts.append(text(_WIDTH, y + thick - 2, shown, "figure", "end"))
     parts.append(text((left + right) / 2, bottom + 38, figure.unit, "tick", "middle"))
-    return _legend(figure.parts, shaded=shaded) + _svg(_WIDTH, bottom + 46, "".join(parts), figure.title, 0.82 * _WIDTH)
+    return _legend(figure.parts, shaded=shaded) + _svg(_WIDTH, bottom + 46, parts, figure.title, 0.82 * _WIDTH)
 
 
-def _dendrogram(figure: Dendrogram) -> str:
+def _dendrogram(figure: Dendrogram) -> Markup:
     m, row = len(figure.leaves), 19
     left = 14 + 6.6 * max(map(len, figure.leaves))
     order = _leaf_order(figure, m)
@@ -268,10 +264,9 @@ def _dendrogram(figure: Dendrogram) -> str:
     for at, (a, b) in enumerate(figure.merges):
         places[m + at] = (places[a] + places[b]) / 2
         ends = ((heights[a], places[a]), (heights[m + at], places[a]), (heights[m + at], places[b]), (heights[b], places[b]))
-        points = " ".join(f"{across(height):.1f},{y:.1f}" for height, y in ends)
-        parts.append(f'<polyline points="{points}" class="line stroke c0"/>')
+        parts.append(path(((across(height), y) for height, y in ends), "line stroke c0"))
     parts.append(text((left + _WIDTH) / 2, bottom + 38, figure.unit, "tick", "middle"))
-    return _svg(_WIDTH, bottom + 46, "".join(parts), figure.title, 0.82 * _WIDTH)
+    return _svg(_WIDTH, bottom + 46, parts, figure.title, 0.82 * _WIDTH)
 
 
 def _leaf_order(figure: Dendrogram, m: int) -> list[int]:

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from html import escape
+from collections.abc import Callable, Iterable
+
+from markupsafe import Markup, escape
 
 
-def svg(width: float, height: float, body: str, title: str) -> str:
+def element(name: str, content: str = "", /, **attributes: object) -> Markup:
+    """One element; its text and its attributes are escaped unless they are markup.
+
+    A float is written with one decimal. ``class_`` is the attribute ``class``, ``text_anchor`` is ``text-anchor``.
+    """
+    written = (f"{value:.1f}" if isinstance(value, float) else str(value) for value in attributes.values())
+    names = (key.rstrip("_").replace("_", "-") for key in attributes)
+    start = name + "".join(f' {key}="{escape(value)}"' for key, value in zip(names, written, strict=True))
+    return Markup(f"<{start}>{escape(content)}</{name}>")
+
+
+def svg(width: float, height: float, parts: Iterable[Markup], title: str, **attributes: object) -> Markup:
     """A figure that scales with its column."""
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}">{body}</svg>'
+    box = f"0 0 {width:g} {height:g}"
+    return element("svg", Markup("").join(parts), viewBox=box, **attributes, role="img", aria_label=title)
 
 
-def text(x: float, y: float, words: str, css: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, css: str = "", anchor: str = "start", **attributes: object) -> Markup:
     """Words at a place; `anchor` is "start", "middle" or "end"."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(words)}</text>'
+    return element("text", words, x=float(x), y=float(y), class_=css, text_anchor=anchor, **attributes)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+def turned(x: float, y: float, words: str, anchor: str = "middle") -> Markup:
+    """Words that read upwards."""
+    return text(x, y, words, "tick", anchor, transform=f"rotate(-90 {x:.1f} {y:.1f})")
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+    return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=css)
+
+
+def dot(x: float, y: float, radius: float, css: str, title: str = "") -> Markup:
+    """A circle; `title` is shown where a pointer rests on it."""
+    return element("circle", element("title", title) if title else "", cx=float(x), cy=float(y), r=f"{radius:g}", class_=css)
+
+
+def path(points: Iterable[tuple[float, float]], css: str) -> Markup:
+    """Straight lines from point to point."""
+    return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=css)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

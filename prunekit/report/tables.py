@@ -11,7 +11,8 @@ from rich.text import Text
 from prunekit.analyzers.figures import Table
 from prunekit.report import words
 from prunekit.report.model import Report
-from prunekit.validation.escape import markdown, terminal
+from prunekit.validation.escape import terminal
+from prunekit.validation.templates import render
 
 _ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'"})
 _PIPE_COLUMNS = 100
@@ -65,48 +66,9 @@ def _tables(report: Report) -> tuple[Table, ...]:
 
 def to_markdown(report: Report) -> str:
     """The report as GitHub-flavoured Markdown."""
-    tables = _tables(report)
-    parts = [
-        f"# {markdown(report.model)} on {markdown(report.data)}",
-        f"**{markdown(report.verdict)}**",
-        f"{markdown(report.model)} on {markdown(report.data)}: {markdown(words.headline(report))}.",
-        *(markdown_table(table) for table in tables if table.rows),
-    ]
-    parts.append(f"{markdown(words.parity(report))} Plan `{report.plan_digest}`, seed {report.seed}.")
-    said = words.method(report)
-    if said:
-        parts.append("\n".join(f"- {markdown(line)}" for line in said))
-    if report.stages:
-        parts.append(markdown_table(stages(report)))
-    parts.append(markdown(words.machine(report.environment)))
-    return "\n\n".join(parts) + "\n"
+    return render("report/report.md.jinja", report=report, words=words, tables=_tables(report), stages=stages(report))
 
 
 def stages(report: Report) -> Table:
     """Where the time went."""
     return Table("Time", ("stage", "seconds"), tuple((name, f"{seconds:.1f}") for name, seconds in report.stages.items()))
-
-
-def results_markdown(report: Report) -> str:
-    """The tables alone, for a model card."""
-    tables = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
-    first = (f"**{markdown(report.verdict)}**", f"{markdown(words.headline(report))}.")
-    return "\n\n".join([*first, *(markdown_table(table) for table in tables if table.rows), markdown(words.parity(report))])
-
-
-def markdown_table(table: Table) -> str:
-    """One table with its title as GitHub-flavoured Markdown."""
-    lines = [
-        f"**{markdown(table.title)}**",
-        "",
-        _line([markdown(name) for name in table.header]),
-        "|" + "|".join("---" if at == 0 else "---:" for at in range(len(table.header))) + "|",
-    ]
-    for at, row in enumerate(table.rows):
-        cells = [markdown(cell) for cell in row]
-        lines.append(_line([f"**{cell}**" if at == table.strong and cell else cell for cell in cells]))
-    return "\n".join(lines)
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
