@@ -17,9 +17,9 @@ from typing import Any
 
 from transformers.utils import logging
 
+from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView
 from prunekit.errors import PrunekitError
-from prunekit.exporters.embedding import Embedding, EmbeddingModel
 from prunekit.exporters.onnx import sample_space
 from prunekit.exporters.routes import export_by_route, routes_of
 from prunekit.exporters.source import OUTPUTS, head_of

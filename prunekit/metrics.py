@@ -38,6 +38,7 @@ class Metric(StrEnum):
     MATTHEWS = "matthews"
     PEARSON = "pearson"
     SPEARMAN = "spearman"
+    COSINE = "cosine"  # mean over the rows, to the dense model's vectors
     ENTITY_F1 = "entity-f1"  # micro-averaged over the entities of BIO, BILOU or IOBES tags
 
     @property
@@ -87,6 +88,7 @@ _TRAITS = {
     Metric.MATTHEWS: _Traits("Matthews r", percent=False),
     Metric.PEARSON: _Traits("Pearson r", percent=False, of_values=True),
     Metric.SPEARMAN: _Traits("Spearman r", percent=False, of_values=True),
+    Metric.COSINE: _Traits("cosine to dense", percent=False),
     Metric.ENTITY_F1: _Traits("entity F1", percent=True),
 }
 
@@ -183,6 +185,20 @@ def judged_spans(hits: Floats, predicted: Floats, actual: Floats) -> Judged:
         return 2 * float(weights @ hits) / named if named else 0.0
 
     return Judged(len(hits), score)
+
+
+def judged_means(values: Floats) -> Judged:
+    """The mean of a figure of each row, (n,) float64."""
+    if not len(values):
+        raise StatisticsError("A score needs at least one row. Got none.")
+    return Judged(len(values), lambda weights: float(weights @ values) / (weights.sum() or 1.0))
+
+
+def cosines(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Floats:
+    """The cosine of each row of one (n, D) array with that of another, (n,) float64; 0 for a vector of zeros."""
+    x, y = ours.astype(np.float64), theirs.astype(np.float64)
+    lengths = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    return np.asarray(np.divide((x * y).sum(axis=1), lengths, out=np.zeros(len(x)), where=lengths > 0))
 
 
 def _counted(ids: Ints, weights: Floats, classes: int) -> Floats:
@@ -357,7 +373,9 @@ def _bca(rows: int, statistic: Callable[[Floats], float], level: float, seed: in
     spread = float((moved**2).sum()) ** 1.5
     pull = float((moved**3).sum()) / (6 * spread) if spread > 0 else 0.0
     ends = ndtri(np.array([(1 - level) / 2, (1 + level) / 2])) + bias
-    low, high = np.quantile(drawn, ndtr(bias + ends / (1 - pull * ends)))
+    with np.errstate(invalid="ignore"):
+        # Between two draws without a bound there is none.
+        low, high = (np.inf if np.isnan(end) else end for end in np.quantile(drawn, ndtr(bias + ends / (1 - pull * ends))))
     return Interval(value, min(float(low), value), max(float(high), value))
 
 

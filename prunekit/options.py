@@ -63,12 +63,17 @@ class Options(BaseModel):
     ] = None
     task: Annotated[
         TaskKind | None,
-        Option("'text-classification', 'regression' or 'token-classification' [default: told by the data].", "Data", "NAME", READING),
+        Option(
+            "'text-classification', 'regression', 'token-classification' or 'embedding' [default: told by the data].",
+            "Data",
+            "NAME",
+            READING,
+        ),
     ] = None
     metric: Annotated[
         Metric | None,
         Option(
-            "'accuracy', 'f1', 'matthews', 'pearson', 'spearman' or 'entity-f1' [default: the task's usual one].",
+            "'accuracy', 'f1', 'matthews', 'pearson', 'spearman', 'cosine' or 'entity-f1' [default: the task's usual one].",
             "Measuring",
             "NAME",
             ROWS,
@@ -216,14 +221,29 @@ class Options(BaseModel):
         Option("'prunekit' or 'dalvi2020' [default: prunekit].", "What to keep", "NAME", CHOOSING, more="How the neurons are chosen."),
     ] = "prunekit"
     pooling: Annotated[
-        Literal["cls", "mean", "last"] | None,
+        Literal["cls", "mean", "last", "max"] | None,
         Option(
-            "How a sentence's tokens become one row: 'cls', 'mean' or 'last' [default: cls of a fine-tuned model, mean of a base model].",
+            "How a text's tokens become one row: 'cls', 'mean', 'last' or 'max' [default: an embedder's own; cls if fine-tuned; mean].",
             "Data",
             "NAME",
             READING,
+            more="'max' is for embedders.",
         ),
     ] = None
+    prompt: Annotated[
+        Column | None,
+        Option("Prompt that an embedder puts before each text, by its name [default: its directory's own].", "Data", "NAME", MAKING),
+    ] = None
+    space: Annotated[
+        Literal["dense", "own"],
+        Option(
+            "'dense', so that an index of the dense embedder stays valid, or 'own' [default: dense].",
+            "Training",
+            "NAME",
+            WRITING,
+            more="Whose vectors a trained embedder gives: the dense model's, or such as are as alike as the dense model's.",
+        ),
+    ] = "dense"
     layer_delta: Annotated[
         Percent,
         Option(

@@ -55,10 +55,25 @@ class Recipe(Options):
             raise ParameterError(words[0], "compress", f"left out where '{sentence[0]}' is given", getattr(self, words[0]))
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
+        self._of_embedder()
         self._removes_something()
         if self.freeze is not None and self.effort is None:
             raise ParameterError("freeze", "compress", "left out where nothing is trained (leave out --recover none)", self.freeze)
         return self
+
+    def _of_embedder(self) -> None:
+        """What only an embedder has, and what it has not."""
+        if self.task is None or self.task.traits.readout:
+            for name, other in (("prompt", None), ("space", "dense"), ("pooling", "max")):
+                if (getattr(self, name) == other) == (name == "pooling"):
+                    raise ParameterError(name, "compress", "given for an embedder only (--task embedding)", getattr(self, name))
+            return
+        if self.method != "prunekit":
+            raise ParameterError("method", "compress", "prunekit for an embedder, which has no classifier to read neurons", self.method)
+        counted = [budget for budget in self.budgets if budget.unit is Unit.NEURONS]
+        if counted:
+            must = "of the model, params, macs, latency or bytes for an embedder, which has no classifier to read neurons"
+            raise ParameterError("keep", "compress", must, str(counted[0]))
 
     def _removes_something(self) -> None:
         """What is to be removed is named once: by a plan, or by budgets and units; nothing named is the default budget."""

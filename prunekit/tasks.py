@@ -14,9 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.metrics import LEVEL, Interval, Judged, Metric, count_entities, interval, judged, judged_spans, scheme_of
+from prunekit.metrics import (
+    LEVEL,
+    Interval,
+    Judged,
+    Metric,
+    cosines,
+    count_entities,
+    interval,
+    judged,
+    judged_means,
+    judged_spans,
+    scheme_of,
+)
 
-__all__ = ["TRAITS", "Metric", "Task", "TaskKind", "Traits"]
+__all__ = ["ALIASES", "TRAITS", "Metric", "Task", "TaskKind", "Traits"]
 
 Outputs = NDArray[np.floating]
 Labels = NDArray[np.generic]
@@ -29,6 +41,11 @@ class TaskKind(StrEnum):
     CLASSIFICATION = "text-classification"
     REGRESSION = "regression"
     TOKENS = "token-classification"
+    EMBEDDING = "sentence-similarity"
+
+    @classmethod
+    def _missing_(cls, value: object) -> TaskKind | None:
+        return ALIASES.get(value) if isinstance(value, str) else None
 
     @property
     def traits(self) -> Traits:
@@ -58,6 +75,10 @@ class Traits:
         Whether outputs are values and not the logits of classes.
     words : bool
         Whether a bag of words could do the task too, and is fitted to see how well.
+    labelled : bool
+        Whether rows have labels that are learned from; without, only the dense model's answers are.
+    readout : bool
+        Whether a classifier on chosen neurons could take the place of the model's own output.
     """
 
     title: str
@@ -68,6 +89,8 @@ class Traits:
     per_token: bool = False
     values: bool = False
     words: bool = False
+    labelled: bool = True
+    readout: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,8 @@ class Task:
     ----------
     kind : TaskKind
     metric : Metric
-        Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values; entity F1 for words whose labels are BIO, BILOU
+        Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values; for vectors the cosine to the dense model's, or
+        Pearson or Spearman of the cosines of pairs with their scores; entity F1 for words whose labels are BIO, BILOU
         or IOBES tags. Anything else is a ParameterError.
     labels : tuple of str
         Class names, in the order of the class ids; empty for a regression.
@@ -121,9 +145,10 @@ class Task:
         Parameters
         ----------
         outputs : ndarray of shape (m, C), floating
-            Logits, one column a class; (m, 1) values for a regression. The largest logit is the prediction, the first of equals.
+            Logits, one column a class; (m, 1) values for a regression; vectors of an embedder. The largest logit is the prediction, the
+            first of equals.
         labels : ndarray of shape (m,), int64 or float64
-            Class ids, or values.
+            Class ids, or values; for vectors those of the dense model (m, D), or the score of each text's pair.
         starts : int64 ndarray of shape (n + 1,), optional
             Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
             entity F1 needs it.
@@ -223,6 +248,20 @@ def _judge_entities(task: Task, predicted: NDArray[np.int64], actual: Labels, st
     return judged_spans(hits, ours, theirs)
 
 
+def _judge_vectors(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    """Vectors (m, D) against those of the dense model, (m, D), or against the scores (m,) of pairs, which stand one after the other."""
+    if outputs.ndim != 2 or len(labels) != len(outputs):
+        raise StatisticsError(f"Outputs must be one vector a label. Got {outputs.shape} and {labels.shape} instead.")
+    _check_finite(outputs)
+    if labels.ndim == 2:
+        if labels.shape != outputs.shape:
+            raise StatisticsError(f"Vectors are compared with others of their width. Got {outputs.shape} and {labels.shape} instead.")
+        return judged_means(cosines(outputs, labels.astype(np.float64)))
+    if starts is None or (np.diff(starts) != 2).any() or starts[-1] != len(outputs):
+        raise StatisticsError("Scores are of pairs of texts, one after the other.")
+    return judged(task.metric, cosines(outputs[0::2], outputs[1::2]), labels[0::2], classes=1)
+
+
 def _check_shapes(task: Task, outputs: Outputs, labels: Labels) -> None:
     if labels.ndim != 1 or outputs.shape != (len(labels), task.outputs):
         raise StatisticsError(
@@ -239,6 +278,8 @@ def _check_finite(outputs: Outputs, silent: NDArray[np.bool_] | None = None) -> 
         raise StatisticsError(f"{int(broken.sum())} of {len(outputs)} rows of the outputs hold NaN or infinity.")
 
 
+#: Other names of kinds.
+ALIASES = {"embedding": TaskKind.EMBEDDING, "feature-extraction": TaskKind.EMBEDDING}
 TRAITS = {
     TaskKind.CLASSIFICATION: Traits(
         "Text classification",
@@ -263,5 +304,14 @@ TRAITS = {
         (Metric.PEARSON, Metric.SPEARMAN),
         _judge_values,
         values=True,
+    ),
+    TaskKind.EMBEDDING: Traits(
+        "Sentence embedding",
+        "sentence-similarity",
+        "FeatureExtraction",
+        (Metric.COSINE, Metric.SPEARMAN, Metric.PEARSON),
+        _judge_vectors,
+        labelled=False,
+        readout=False,
     ),
 }

@@ -147,7 +147,7 @@ def test_recipes_are_frozen() -> None:
         ({"neuron_delta": "100%"}, "must be a percentage in [0%, 100%)"),
         ({"neuron_delta": "-1%"}, "must be a percentage in [0%, 100%)"),
         ({"method": "magic"}, "The 'method' parameter of compress must be one of 'prunekit', 'dalvi2020'. Got 'magic' instead."),
-        ({"pooling": "max"}, "one of 'cls', 'mean', 'last'"),
+        ({"pooling": "sum"}, "one of 'cls', 'mean', 'last', 'max'"),
         ({"task": "translation"}, "one of 'text-classification', 'regression', 'token-classification'"),
         ({"task": "regression", "metric": "f1"}, "one of pearson, spearman"),
         ({"task": "token-classification", "metric": "pearson"}, "one of accuracy, f1, matthews"),

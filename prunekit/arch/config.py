@@ -235,8 +235,8 @@ def positions_of(config: Any, pad: int) -> int | None:
     return max(1, length)
 
 
-def row_length(positions: int | None, asked: int | None, *, of: str) -> int:
-    """Tokens after which a row is cut: as asked, or `LENGTH`, or as many as there are positions where that is less.
+def row_length(positions: int | None, asked: int | None, *, of: str, usual: int = LENGTH) -> int:
+    """Tokens after which a row is cut: as asked, or the usual number, or as many as there are positions where that is less.
 
     Raises
     ------
@@ -244,7 +244,7 @@ def row_length(positions: int | None, asked: int | None, *, of: str) -> int:
         More than the model has positions.
     """
     if asked is None:
-        return LENGTH if positions is None else min(LENGTH, positions)
+        return usual if positions is None else min(usual, positions)
     if positions is not None and asked > positions:
         raise ParameterError("max_length", of, f"at most {positions}, the longest row that the model takes", asked)
     return asked

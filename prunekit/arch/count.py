@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from prunekit.arch.spec import ArchSpec
-from prunekit.arch.view import ModelView, Reader, find
+from prunekit.arch.view import Embedder, ModelView, Reader, find
 from prunekit.errors import ParameterError
 
 
@@ -135,5 +135,7 @@ def _width(view: ModelView) -> int:
 def _per_token(view: ModelView) -> bool:
     if isinstance(view.model, Reader):
         return view.model.per_token
+    if isinstance(view.model, Embedder):
+        return False
     # Causal sequence heads score every token and then choose the last.
     return not type(view.model).__name__.endswith("ForSequenceClassification") or view.spec.heads["ForSequenceClassification"] == ("score",)

@@ -27,7 +27,17 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from prunekit.arch.config import check_config, check_memory, check_tokenizer_files, positions_of, read_config, row_length, stored_elements
+from prunekit.arch.config import (
+    LENGTH,
+    check_config,
+    check_memory,
+    check_tokenizer_files,
+    positions_of,
+    read_config,
+    row_length,
+    stored_elements,
+)
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
 from prunekit.errors import ModelError, UnsupportedError
 from prunekit.validation.limits import VOCABULARY
@@ -56,8 +66,8 @@ class LoadedModel:
 
     Attributes
     ----------
-    model : PreTrainedModel
-        In eval mode, float32, on the CPU; with its task head if it is fine-tuned, the bare body otherwise.
+    model : PreTrainedModel or EmbeddingModel
+        In eval mode, float32, on the CPU; with its task head if it is fine-tuned, the bare body otherwise, or that as an embedder.
     tokenizer : PreTrainedTokenizerBase
         With a padding token (the end-of-text token, where there was none).
     config : PretrainedConfig
@@ -70,7 +80,7 @@ class LoadedModel:
         As given.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | EmbeddingModel
     tokenizer: PreTrainedTokenizerBase
     config: PretrainedConfig
     fine_tuned: bool
@@ -86,7 +96,8 @@ class LoadedModel:
 
     def row_length(self, asked: int | None, *, of: str = "compress") -> int:
         """Tokens after which a row is cut; raises ParameterError where more are asked for than the model has positions."""
-        return row_length(positions_of(self.config, int(self.tokenizer.pad_token_id or 0)), asked, of=of)
+        stated = self.model.embedding.max_length if isinstance(self.model, EmbeddingModel) else None
+        return row_length(positions_of(self.config, int(self.tokenizer.pad_token_id or 0)), asked, of=of, usual=stated or LENGTH)
 
 
 def class_names(config: Any) -> tuple[str, ...]:

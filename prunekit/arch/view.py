@@ -35,6 +35,21 @@ class Reader(nn.Module):
         """Whether there is one output per token rather than one per row."""
 
 
+class Embedder(nn.Module):
+    """A body whose pooled, normalised vector is the output.
+
+    Attributes
+    ----------
+    body : PreTrainedModel
+    project : nn.Linear or None
+        What the pooled vector passes before it is normalised.
+    """
+
+    base_model_prefix = "body"
+    body: nn.Module
+    project: nn.Linear | None
+
+
 def find(root: nn.Module, path: str) -> Any:
     """The module or parameter at a dotted path, or None if any step of the path is missing."""
     found: Any = root
@@ -95,6 +110,12 @@ class ModelView:
         return self.source.hidden
 
     @property
+    def width(self) -> int:
+        """Width of an embedder's vector."""
+        project = self.model.project if isinstance(self.model, Embedder) else None
+        return self.hidden_size if project is None else project.out_features
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors that the body's forward takes from a tokenizer, in the order of the ONNX file's inputs."""
         typed = getattr(self.config, "type_vocab_size", 1) > 0
@@ -123,7 +144,7 @@ class ModelView:
     @property
     def head_kind(self) -> str | None:
         """The task head as the record names it, "" for a bare body, None for a head that the record does not describe."""
-        if self.body is self.model or isinstance(self.model, Reader):
+        if self.body is self.model or isinstance(self.model, Reader | Embedder):
             return ""
         name = type(self.model).__name__
         return next((kind for kind in self.spec.heads if name.endswith(kind)), None)
@@ -153,7 +174,7 @@ class ModelView:
             known = ", ".join(self.spec.heads)
             raise UnsupportedError(f"The task head of {type(self.model).__name__} is not described; supported: the base model, {known}.")
         prefix = self.prefix
-        readers = self.spec.heads.get(kind, ())
+        readers = ("project",) if isinstance(self.model, Embedder) else self.spec.heads.get(kind, ())
         found: dict[str, Axes] = {}
         for name, parameter in self.model.named_parameters():
             if not blocks and name.startswith(f"{prefix}{self.spec.blocks}."):

@@ -64,7 +64,7 @@ def export(
             "--pooling",
             group="Data",
             metavar="NAME",
-            help="How a model without a head embeds a text: 'mean', 'cls' or 'last' [default: its own].",
+            help="How a model without a head embeds a text: 'mean', 'cls', 'last' or 'max' [default: its own].",
         ),
     ] = None,
     overwrite: Overwrite = False,

@@ -92,6 +92,8 @@ class Encoded:
     dropped : int
         Words that have no sub-word left (cut, or spelled by nothing the tokenizer knows); their labels are not among `labels`, but
         they are among `every_label`, on which answers are judged.
+    starts : int64 ndarray of shape (k + 1,), or None
+        Where what is drawn together begins, such as the two texts of a pair; only of a split as a whole.
     """
 
     ids: NDArray[np.int32]
@@ -102,6 +104,7 @@ class Encoded:
     dropped: int
     padding: _Padding
     words: _Words | None = None
+    starts: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -132,7 +135,7 @@ class Encoded:
     @property
     def every_start(self) -> IntArray | None:
         """Where each row begins among `every_label`, shape (n + 1,), where a row has several; None where each row has one."""
-        return None if self.words is None else self.words.offsets
+        return self.starts if self.words is None else self.words.offsets
 
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.

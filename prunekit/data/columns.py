@@ -97,6 +97,12 @@ def text_column(data: Dataset) -> str:
     return (_named(data, TEXTS) or [_only(data, TEXTS, "text", "--text", without=())])[0]
 
 
+def pair_columns(data: Dataset) -> tuple[str, str] | None:
+    """The columns of two texts, by convention; None where there are none, or where several could be."""
+    found = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,))]
+    return found[0] if len(found) == 1 else None
+
+
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
     label = label or _only(data, LABELS, "label", "--label", without=(text, pair))
     if text is None and pair is None:

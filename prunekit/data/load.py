@@ -15,9 +15,10 @@ from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
 from prunekit.data.rows import Rows, TaskData
+from prunekit.data.sentences import load_sentences
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric, scheme_of
-from prunekit.tasks import Task, TaskKind
+from prunekit.tasks import ALIASES, Task, TaskKind
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,6 +97,9 @@ def load_data(
         return _embedded({name: value for name, value in given.items() if value is not None}, kind, wanted, labels, seed)
 
     came = read_source(source, config=config, trust_remote_code=trust_remote_code)
+    if kind is TaskKind.EMBEDDING:
+        asked = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
+        return load_sentences(came, asked, metric=wanted, seed=seed)
     found = came.splits
     columns = resolve(found["train"], text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags, kind=kind, group=group)
     notes: list[str] = []
@@ -133,7 +137,8 @@ def _member(of: type[E], value: str, parameter: str) -> E:
     try:
         return of(value)
     except ValueError:
-        raise ParameterError(parameter, "load_data", f"one of {', '.join(member.value for member in of)}", str(value)) from None
+        names: list[str] = [member.value for member in list[E](of)] + (list(ALIASES) if of is TaskKind else [])
+        raise ParameterError(parameter, "load_data", f"one of {', '.join(names)}", str(value)) from None
 
 
 def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | None, labels: Sequence[str] | None, seed: int) -> TaskData:

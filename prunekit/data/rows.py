@@ -46,6 +46,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens) if self.tokens else len(self.texts)
 
+    @property
+    def singles(self) -> Rows:
+        """Both texts of each pair as rows of their own, one after the other, each with the pair's label."""
+        if self.pairs is None:
+            return self
+        assert not isinstance(self.labels, tuple)
+        texts = tuple(text for both in zip(self.texts, self.pairs, strict=True) for text in both)
+        return Rows(labels=np.repeat(self.labels, 2), texts=texts)
+
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Rows:
         """Return the rows at `indices`, in the order given."""
         at = [int(index) for index in indices]

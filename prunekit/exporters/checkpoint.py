@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunekit.arch.config import SIZES, check_config, read_config
+from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.known import check_type, config_of, model_class
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
@@ -122,6 +123,10 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
         If the directory cannot be written.
     """
     directory = Path(directory)
+    if isinstance(model, EmbeddingModel):
+        written = save_checkpoint(model.body, tokenizer, plan, directory)
+        save_modules(model, directory)
+        return written
     stock = is_stock(model)
     weights = directory / (STOCK if stock else PRUNED)
     config: Any = model.config
@@ -169,7 +174,7 @@ def load(path: Place) -> nn.Module:
     Returns
     -------
     nn.Module
-        In evaluation mode: the stock class, or a `ReadoutModel`.
+        In evaluation mode: the stock class, a `ReadoutModel`, or an `EmbeddingModel` where there is a modules.json.
 
     Raises
     ------
@@ -210,7 +215,7 @@ def load(path: Place) -> nn.Module:
         raise ModelError(f"{str(weights)!r} does not fit its plan and config: {' '.join(str(error).split())}") from None
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left, f"without values: {left}"
-    return model.eval()
+    return embedder(model, directory, None, of="load") if (directory / MODULES).is_file() else model.eval()
 
 
 def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, state: dict[str, torch.Tensor]) -> nn.Module:

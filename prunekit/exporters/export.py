@@ -136,7 +136,7 @@ def export(
     columns: Mapping[Column, str | None] | None = None,
     seed: Seed = 0,
     max_length: int | None = None,
-    pooling: Literal["mean", "cls", "last"] | None = None,
+    pooling: Literal["mean", "cls", "last", "max"] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
@@ -171,7 +171,7 @@ def export(
         Of the rows that are drawn.
     max_length : int, optional
         Longest row that the file must take, and after which rows of the data are cut; default: the longest that model and tokenizer allow.
-    pooling : {"mean", "cls", "last"}, optional
+    pooling : {"mean", "cls", "last", "max"}, optional
         How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
     revision : str, optional
         Branch, tag or commit of a hub model.

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from prunekit import __version__
 from prunekit.arch.config import positions_of
+from prunekit.arch.view import Embedder
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.passes import Level, optimize
 from prunekit.exporters.tracing import evaluating, traceable
 
+EMBEDDED: tuple[str, ...] = ("last_hidden_state", "sentence_embedding")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Route = Literal["torchscript", "dynamo"]
 OPSET = 18  # what onnxruntime 1.18 still reads
@@ -151,7 +153,7 @@ def export_onnx(
     *,
     inputs: tuple[str, ...],
     space: InputSpace,
-    outputs: tuple[str, ...] = ("logits",),
+    outputs: tuple[str, ...] | None = None,
     opset: int = OPSET,
     level: Level = "O1",
     route: Route = "torchscript",
@@ -173,8 +175,8 @@ def export_onnx(
         Of input_ids, attention_mask, token_type_ids, those that the architecture has.
     space : InputSpace
         To trace with valid ids.
-    outputs : tuple of str
-        Fields of what the model returns.
+    outputs : tuple of str, optional
+        Fields of what the model returns; default: the logits, or of an embedder the last hidden state and the vector.
     opset : int
         17 to 20.
     level : {"none", "O1", "O2"}
@@ -197,7 +199,7 @@ def export_onnx(
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
+    path, outputs = Path(path), outputs or (EMBEDDED if isinstance(model, Embedder) else ("logits",))
     _check(model, inputs, opset)
     with ExitStack() as stack:
         for context in (_quiet(), evaluating(model), traceable(model)):

@@ -10,17 +10,17 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import check_tokenizer_files
+from prunekit.arch.embedding import embedder
 from prunekit.arch.load import agree, load_model, load_tokenizer
-from prunekit.arch.view import ModelView, Reader
+from prunekit.arch.view import Embedder, ModelView, Reader
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.exporters.checkpoint import PLAN, load
-from prunekit.exporters.embedding import EmbeddingModel, embedding_of
-from prunekit.exporters.onnx import InputSpace, sample_space
+from prunekit.exporters.onnx import EMBEDDED, InputSpace, sample_space
 from prunekit.plan import Plan
 
 Head = Literal["feature-extraction", "text-classification", "token-classification", "question-answering"]
 OUTPUTS: dict[Head, tuple[str, ...]] = {
-    "feature-extraction": ("last_hidden_state", "sentence_embedding"),
+    "feature-extraction": EMBEDDED,
     "text-classification": ("logits",),
     "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
@@ -86,7 +86,7 @@ def load_source(
         A directory that `compress` or `apply` wrote, any other checkpoint's directory, or a hub name.
     max_length : int, optional
         Longest row that the file must take; default: the longest that model and tokenizer allow.
-    pooling : {"mean", "cls", "last"}, optional
+    pooling : {"mean", "cls", "last", "max"}, optional
         How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
     revision, trust_remote_code
         As in `prunekit.arch.load.load_model`.
@@ -109,7 +109,8 @@ def load_source(
     view = ModelView.of(model)
     head = head_of(model)
     if head == "feature-extraction":
-        model = EmbeddingModel(model, embedding_of(folder, pooling))
+        # A directory that prunekit wrote has its pooling read already.
+        model = embedder(view.body, folder, pooling)
     elif pooling is not None:
         raise ParameterError("pooling", "export", "left out for a model with a head, which has its own", pooling)
     side: Literal["left", "right"] = "left" if tokenizer.padding_side == "left" else "right"
@@ -137,7 +138,7 @@ def head_of(model: nn.Module) -> Head:
         raise UnsupportedError(
             "XLNetForQuestionAnswering answers by a beam search, not by logits; XLNetForQuestionAnsweringSimple can be exported."
         )
-    if ModelView.of(model).body is model:
+    if isinstance(model, Embedder) or ModelView.of(model).body is model:
         return "feature-extraction"
     for suffix, head in _HEADS.items():
         if name.endswith(suffix):

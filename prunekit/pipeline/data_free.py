@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts, count
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.load import LoadedModel
 from prunekit.arch.view import ModelView
 from prunekit.errors import ParameterError
@@ -60,6 +61,8 @@ class Bare:
     @property
     def kind(self) -> TaskKind:
         """What the head is for."""
+        if isinstance(self.loaded.model, EmbeddingModel):
+            return TaskKind.EMBEDDING
         if self.loaded.per_token:
             return TaskKind.TOKENS
         return TaskKind.REGRESSION if self.loaded.config.num_labels == 1 else TaskKind.CLASSIFICATION
@@ -72,7 +75,7 @@ class Bare:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names; none of a regression."""
-        return () if self.kind.traits.values else self.loaded.labels or ()
+        return () if self.kind.traits.values or not self.kind.traits.labelled else self.loaded.labels or ()
 
     @property
     def spaces(self) -> dict[str, InputSpace]:
@@ -91,7 +94,7 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
         raise ParameterError("data", "apply", must, recipe.data)
     with stage("load"):
         loaded = load_dense(recipe)
-    if not loaded.fine_tuned:
+    if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):
         raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)
     check_fit(view, plan)

@@ -85,6 +85,8 @@ def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stag
     """Carry out a plan that is given: cut, solve the weights anew, and fit the classifier that its readout needs."""
     check_plan(inputs.view, plan)
     neurons = None
+    if plan.readout is not None and not inputs.data.task.kind.traits.readout:
+        raise ParameterError("plan", "apply", "one without a readout for an embedder", f"{recipe.plan}, which has one")
     if plan.readout is not None:
         neurons = given_neurons(inputs, plan.readout, scratch, stage)
     elif not inputs.own_head:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from prunekit import __version__
+from prunekit.arch.view import Embedder
 from prunekit.budget import Unit
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
@@ -63,7 +64,7 @@ def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, fol
         return None
     with stage(dtype):
         drawn = samples(
-            inputs.data.train,
+            inputs.data.train.singles if isinstance(models.dense, Embedder) else inputs.data.train,
             text.encoded["validation"],
             text.tokenizer,
             max_length=inputs.max_length,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
@@ -18,7 +19,7 @@ from prunekit.data.demo import demo_model
 from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
-from prunekit.data.rows import TaskData
+from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
@@ -26,7 +27,7 @@ from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
-from prunekit.tasks import Task
+from prunekit.tasks import Task, TaskKind
 from prunekit.training.teacher import answer
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved.
@@ -34,8 +35,18 @@ CALIBRATION = 2048
 
 
 def load_dense(recipe: Recipe) -> LoadedModel:
-    """The model that a recipe names."""
-    return load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+    """The model that a recipe names; as an embedder where that is the task."""
+    loaded = load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+    if recipe.task is not TaskKind.EMBEDDING:
+        return loaded
+    if loaded.fine_tuned:
+        raise ParameterError("model", "compress", "an encoder without a task head for an embedding task", loaded.name)
+    model = embedder(loaded.model, Path(loaded.name).expanduser(), recipe.pooling, of="compress")
+    loaded = replace(loaded, model=model)
+    model.embedding.prompt(recipe.prompt)  # raises where there is none of that name
+    # The directory that is written states it again.
+    model.embedding = replace(model.embedding, max_length=loaded.row_length(recipe.max_length))
+    return loaded
 
 
 def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None) -> Inputs:
@@ -59,6 +70,8 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
             trust_remote_code=recipe.trust_remote_code,
         )
         _same_memory(recipe, data, rows)
+        if isinstance(loaded.model, EmbeddingModel):
+            data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
         task, notes = data.task, list(data.notes)
         notes.append(
             f"rows: {len(data.train):,} of train are fitted on, {len(data.validation):,} of validation choose, "
@@ -67,15 +80,17 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         if most is not None:
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
-        own_head = loaded.fine_tuned and loaded.per_token == task.per_token and loaded.config.num_labels == task.outputs
+        vectors = isinstance(loaded.model, EmbeddingModel)
+        own_head = vectors or (loaded.fine_tuned and loaded.per_token == task.per_token and loaded.config.num_labels == task.outputs)
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
         if not own_head:
             _name_classes(loaded, task.labels)
-        pooling = _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
+        pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = {
-            name: encode(split, loaded.tokenizer, max_length=longest, per_token=task.per_token) for name, split in data.splits.items()
+            name: encode(split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token)
+            for name, split in data.splits.items()
         }
         cut = sum(split.truncated for split in encoded.values())
         if cut:
@@ -83,10 +98,35 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         lost = sum(split.dropped for split in encoded.values())
         if lost:
             notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
+    if vectors:
+        with stage("embed"):
+            for name in ("validation", "test"):
+                encoded[name] = _against_dense(view, data.splits[name], encoded[name], task)
     if own_head and task.labels:
         with stage("check labels"):
             notes.append(_check_order(view, encoded, task, recipe.seed))
     return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
+
+
+def _prompted(data: TaskData, prompt: str) -> TaskData:
+    """Every text with a prompt in front of it."""
+    if not prompt:
+        return data
+
+    def put(rows: Rows) -> Rows:
+        pairs = None if rows.pairs is None else tuple(prompt + text for text in rows.pairs)
+        return replace(rows, texts=tuple(prompt + text for text in rows.texts), pairs=pairs)
+
+    made = {name: put(rows) for name, rows in data.splits.items()}
+    return replace(data, train=made["train"], validation=made["validation"], test=made["test"])
+
+
+def _against_dense(view: ModelView, rows: Rows, encoded: Encoded, task: Task) -> Encoded:
+    """Texts with what their vectors are judged by: the scores of their pairs, or the vectors of the dense model."""
+    scored = rows.pairs is not None and not np.isnan(np.asarray(rows.labels)).any()
+    if scored and task.metric.of_values:
+        return replace(encoded, starts=np.arange(0, len(encoded) + 1, 2))
+    return replace(encoded, labels=outputs_of_model(view, encoded, view.width))
 
 
 def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
@@ -140,6 +180,7 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
         if recipe.pooling not in (None, planned):
             raise ParameterError("pooling", "apply", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
         return planned
+    assert recipe.pooling != "max", "refused by the recipe"
     return "token" if per_token else recipe.pooling or ("cls" if fine_tuned else "mean")
 
 

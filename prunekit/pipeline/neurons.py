@@ -44,6 +44,8 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
     its head unless a readout within the budget is better on validation with 95% confidence: what else goes is the same for both.
     """
     units = {budget.unit for budget in recipe.budgets}
+    if not inputs.data.task.kind.traits.readout:
+        return False, ()
     if not inputs.own_head or Unit.NEURONS in units:
         return True, ()
     budget = neuron_budget(recipe)

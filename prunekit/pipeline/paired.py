@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from prunekit.metrics import Judged, compare
@@ -36,6 +37,9 @@ def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
         for name in names:
             if name in judged:
                 found = compare(judged[name], judged[against], seed=seed)
+                if not math.isfinite(found.high):
+                    # The reference is so weak that its share has no upper bound.
+                    continue
                 yield Paired(name=name, against=against, by="share", **found._asdict())
 
 

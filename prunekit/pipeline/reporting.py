@@ -19,6 +19,7 @@ from prunekit.exporters.precision import FILES
 from prunekit.pipeline.data_free import Bare
 from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
+from prunekit.pipeline.vectors import nearness
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
@@ -41,9 +42,11 @@ def build_report(
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
+        # The two texts of a pair are one row; words of a token task are one each.
+        count = len(labels) if starts is None or task.per_token else len(starts) - 1
         words = None if task == task.by_word else task.by_word.score(outputs, labels)
         size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle") else read
-        rows.append(Row(name=name, value=value, low=low, high=high, n=len(labels), neurons=size, words=words))
+        rows.append(Row(name=name, value=value, low=low, high=high, n=count, neurons=size, words=words))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
@@ -64,6 +67,9 @@ def build_report(
         plan_digest=models.plan.digest,
         budgets=tuple(_reached(budget, dense, slim, models.plan, files, recipe, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
+        vectors=()
+        if task.kind.traits.labelled
+        else nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed),
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
         stages=dict(seconds),
@@ -222,7 +228,7 @@ def write_reports(report: Report, folder: Path) -> None:
 
 def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
     """What the model card says that the directory does not show."""
-    labels, pair = inputs.data.task.labels, inputs.data.train.pairs is not None
+    labels, pair = inputs.data.task.labels, inputs.data.task.kind.traits.labelled and inputs.data.train.pairs is not None
     return _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.data.batches import Encoded, encode
 from prunekit.pipeline.records import Inputs, Text
 from prunekit.plan import Plan
@@ -29,7 +32,15 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
     tokenizer = shrink_tokenizer(inputs.loaded.tokenizer, plan.vocabulary)
     splits = {"validation": inputs.data.validation, "test": inputs.data.test}
     per_token = inputs.data.task.per_token
-    encoded = {name: encode(rows, tokenizer, max_length=inputs.max_length, per_token=per_token) for name, rows in splits.items()}
+    vectors = isinstance(inputs.loaded.model, EmbeddingModel)
+    encoded = {
+        name: encode(rows.singles if vectors else rows, tokenizer, max_length=inputs.max_length, per_token=per_token)
+        for name, rows in splits.items()
+    }
+    if vectors:
+        # What they are judged by has nothing to do with the tokenizer.
+        known = inputs.encoded
+        encoded = {name: replace(found, labels=known[name].labels, starts=known[name].starts) for name, found in encoded.items()}
     kept = np.array(plan.vocabulary)
     other = {name: _differing(inputs.encoded[name], found, kept) for name, found in encoded.items()}
     notes = (

@@ -172,6 +172,32 @@ class BudgetResult(_Frozen):
         return self.reached <= self.limit * (1 + 1e-9)
 
 
+class Nearness(_Frozen):
+    """How near the vectors of an embedder are to the dense one's, on the different texts of the test split.
+
+    Attributes
+    ----------
+    name : str
+        A row of the report, or "low" for the file in lower precision.
+    cosine, lowest : float or None
+        Mean cosine with the dense model's vector of the same text, and its first percentile; None in a space of its own.
+    overlap : float
+        Share of the nearest neighbours of each text that are those which the dense model finds, where the index holds the dense
+        model's vectors, or the model's own in a space of its own.
+    neighbours : int
+        How many.
+    n : int
+        Texts.
+    """
+
+    name: RowName | Literal["low"]
+    cosine: float | None
+    lowest: float | None
+    overlap: float
+    neighbours: int
+    n: int
+
+
 class Point(_Frozen):
     """One step of the search.
 
@@ -244,6 +270,8 @@ class Report(_Frozen):
         The metric on the validation split against the number of neurons, as the search saw it.
     frontier : tuple of FrontierPoint
         The dense model and slim ones of several speeds, from slow to fast, where they were asked for.
+    vectors : tuple of Nearness
+        Of an embedder.
     notes : tuple of str
         What was decided on the way: splits, truncation, ...
     stages : dict
@@ -271,6 +299,7 @@ class Report(_Frozen):
     max_drop: float | None = None
     trace: tuple[Point, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
+    vectors: tuple[Nearness, ...] = ()
     notes: tuple[str, ...] = ()
     stages: dict[str, float] = {}
     seed: int

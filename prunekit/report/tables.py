@@ -60,8 +60,8 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
 
 def _tables(report: Report) -> tuple[Table, ...]:
     """All tables, some of which may be empty."""
-    first = (words.scores(report), words.paired(report), words.sizes(report), words.files(report), words.latency(report))
-    return (*first, words.budgets(report), words.frontier(report))
+    made = (words.scores, words.paired, words.vectors, words.sizes, words.files, words.latency, words.budgets, words.frontier)
+    return tuple(make(report) for make in made)
 
 
 def to_markdown(report: Report) -> str:

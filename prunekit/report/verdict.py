@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from prunekit.metrics import Metric
 from prunekit.report import words
 from prunekit.report.model import REFERENCES, Paired, Report, RowName
 
@@ -49,11 +50,13 @@ def _words_are_enough(report: Report) -> str:
 
 
 def _lost(report: Report) -> tuple[str, ...]:
+    slim = report.row("slim")
+    if report.metric is Metric.COSINE and slim is not None:
+        return (f"a mean cosine of {slim.value:.4f} to dense",)
     for of in REFERENCES:
         pair = report.pair("slim", of)
         if pair is not None:
             return (f"{words.share(pair.value)} ({words.between(pair)}) of the {report.metric.label} of {_REFERENCES[of]}",)
-    slim = report.row("slim")
     return ("its answers were not measured",) if slim is None else (f"{report.metric.label} {report.metric.said(slim.value)}",)
 
 

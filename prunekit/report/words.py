@@ -140,6 +140,21 @@ def sizes(report: Report) -> Table:
     return Table("Size", ("", "dense", "slim", "kept"), tuple((*row[:3], share(row[3])) for row in rows))
 
 
+def vectors(report: Report) -> Table:
+    """How near an embedder's vectors are to the dense one's."""
+    if not report.vectors:
+        return Table("Vectors", (), ())
+    rows = []
+    for each in report.vectors:
+        name = next((file.timing for file in report.files[1:]), "") if each.name == "low" else name_of(report, each.name)
+        cells = ["–" if value is None else f"{value:.4f}" for value in (each.cosine, each.lowest)]
+        rows.append((name, *cells, share(each.overlap)))
+    first = report.vectors[0]
+    header = ("", "cosine to dense", "1st percentile", f"{first.neighbours} nearest shared with dense")
+    index = "an index of dense" if first.cosine is not None else "its own index"
+    return Table(f"Vectors of {first.n:,} test texts, neighbours in {index}", header, tuple(rows), 0)
+
+
 def files(report: Report) -> Table:
     """The files of the slim model beside each other, where there is more than one."""
     if len(report.files) < 2:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def outputs_of_file(
-    path: str | Path | OnnxSession, encoded: Encoded, *, output: str = "logits", threads: int = 1, device: str = "cpu"
+    path: str | Path | OnnxSession, encoded: Encoded, *, output: str | None = None, threads: int = 1, device: str = "cpu"
 ) -> NDArray[Any]:
     """Run an ONNX file over a split with onnxruntime alone.
 
@@ -28,7 +28,7 @@ def outputs_of_file(
     encoded : Encoded
         n rows; of a token task, n words over all rows.
     output : str
-        Which output.
+        Which output; default: the logits, or the vector of an embedder.
     threads, device
         As in `OnnxSession`.
 
@@ -47,7 +47,7 @@ def outputs_of_file(
     session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
     found: NDArray[Any] | None = None
     for batch in encoded.batches():
-        values = session(batch.inputs)[output]
+        values = session(batch.inputs)[output or session.answer]
         if batch.first is not None:
             values = values[batch.first[:, 0], batch.first[:, 1]]
         if not np.isfinite(values).all():
@@ -90,7 +90,7 @@ def score_of(
     value, low, high = task.interval(outputs, labels, starts, seed=seed)
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
-    same = None if task.outputs == 1 else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    same = None if not task.labels else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
     spread = float(reference.var())
     error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
     return Score(value, low, high, same, error)

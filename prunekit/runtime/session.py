@@ -126,6 +126,11 @@ class OnnxSession:
         self.outputs = tuple(node.name for node in self._session.get_outputs())
         self.per_token = frozenset(node.name for node in self._session.get_outputs() if "sequence_length" in node.shape[1:2])
 
+    @property
+    def answer(self) -> str:
+        """The output that is judged: the logits, or the vector of an embedder."""
+        return next((name for name in ("logits", "sentence_embedding") if name in self.outputs), self.outputs[0])
+
     def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
         """Run it.
 

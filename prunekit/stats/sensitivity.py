@@ -2,7 +2,8 @@
 
 The cost of a small change of the output is measured as the Kullback-Leibler divergence from the model's own
 prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities; a regression or a
-bare encoder has the identity in the place of F. One backward pass over each row gives an unbiased estimate for all sites.
+bare encoder has the identity in the place of F, and so has an embedder, of its pooled and normalised vector. One backward pass over
+each row gives an unbiased estimate for all sites.
 """
 
 from __future__ import annotations
@@ -174,7 +175,9 @@ def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Gene
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
             return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
-        states = widened(output.last_hidden_state[mask])
+        embedding: Tensor | None = getattr(output, "sentence_embedding", None)
+        # An embedder is judged by its vectors: what counts is their squared distance, whatever single tokens do.
+        states = widened(output.last_hidden_state[mask] if embedding is None else embedding)
         total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
     logits = widened(output.logits)

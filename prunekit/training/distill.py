@@ -115,6 +115,7 @@ def recover(
     learning_rate: float = 2e-4,
     seed: Seed = 0,
     checkpoints: Place | None = None,
+    own_space: bool = False,
     memory: Annotated[int, Within(0, 2**62)] = 2**31,
     progress: Progress | None = None,
 ) -> Recovered:
@@ -149,6 +150,8 @@ def recover(
         Of the order of the rows.
     checkpoints : path, optional
         A directory from which an interrupted run goes on. Ten times in a run it is written.
+    own_space : bool
+        Of an embedder: its vectors need only be as alike as the teacher's, and not be the teacher's.
     memory : int
         Bytes for answers of the teacher that are remembered, logits before hidden states; what does not fit is computed again.
     progress : callable, optional
@@ -186,9 +189,10 @@ def recover(
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ParameterError("freeze", "recover", "less than everything", freeze)
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    objective = _objective(view, dense, plan, blocks, task, memory, forward)
+    objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space)
     with place(checkpoints) as folder, _on_its_own():
         said = [asdict(effort), seed, learning_rate, freeze, None if plan is None else plan.digest, None if task is None else asdict(task)]
+        said += ["own space"] * own_space
         claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], said))
         outcome = read_outcome(folder, model, _OUTCOME)
         if outcome is not None:

@@ -22,7 +22,7 @@ from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import DependencyError, StatisticsError
 from prunekit.tasks import Task
 from prunekit.training.checkpoints import load_model, load_optimizer, save_model, save_optimizer
-from prunekit.training.matching import distance, match_layers
+from prunekit.training.matching import distance, match_layers, vector_distance
 from prunekit.training.teacher import Answer, Outputs, Teacher, answer
 
 #: Rows of a batch, and its padded tokens, at most.
@@ -51,8 +51,10 @@ class Objective:
         Hidden dimensions of the teacher that the slim model keeps.
     dynamic : bool
         Whether the layers are matched anew at every stop.
-    outputs : {"classes", "labels", "values"}
+    outputs : {"classes", "labels", "values", "vectors"}
         What the logits stand for.
+    own_space : bool
+        Whether vectors need only be as alike as the teacher's, and not be the teacher's.
     """
 
     task: Task | None = None
@@ -61,6 +63,7 @@ class Objective:
     dims: Tensor | None = None
     dynamic: bool = False
     outputs: Outputs = "classes"
+    own_space: bool = False
 
     @property
     def metric(self) -> str:
@@ -75,11 +78,17 @@ class Objective:
         """The dimensions that the slim model has too."""
         return state if self.dims is None else state.index_select(-1, self.dims.to(state.device))
 
+    def divergence(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """How far the outputs are from the teacher's: a scalar."""
+        if self.outputs == "vectors":
+            return vector_distance(ours, theirs, own_space=self.own_space)
+        return divergence(ours, theirs, self.outputs)
+
     def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor) -> Tensor:
         """A scalar: the divergence from the teacher, what the hidden states miss, and what the labels say."""
         total = ours.logits.sum() * 0.0
         if theirs is not None:
-            total = total + divergence(ours.logits, theirs.logits, self.outputs)
+            total = total + self.divergence(ours.logits, theirs.logits)
             if theirs.states and self.layers:
                 missed = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
                 total = total + _HIDDEN * torch.stack(missed).mean()
@@ -267,7 +276,7 @@ class Distiller(Trainer):
                 found = answer(self._view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
-                    missed += float(divergence(found.logits, theirs.logits, self._objective.outputs)) * len(found.logits)
+                    missed += float(self._objective.divergence(found.logits, theirs.logits)) * len(found.logits)
                 rows += len(found.logits)
                 outputs.append(found.logits.cpu().numpy())
                 labels.append(batch.labels)

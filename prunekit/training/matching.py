@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 def distance(ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
@@ -12,6 +14,31 @@ def distance(ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
     x, y = ours.float()[mask], theirs.float()[mask]
     variance = (y - y.mean(0)).square().mean()
     return (x - y).square().mean() / variance.clamp_min(1e-12)
+
+
+def vector_distance(ours: Tensor, theirs: Tensor, *, own_space: bool = False) -> Tensor:
+    """How far the vectors of a batch of texts are from the teacher's: a scalar, 0 or more.
+
+    The squared distance of the vectors, in units of the teacher's variance, and that of the matrices of their cosines among each other, in
+    units of the variance of its cosines (Park et al. 2019, "Relational knowledge distillation").
+
+    Parameters
+    ----------
+    ours, theirs : Tensor
+        (rows, D).
+    own_space : bool
+        Only the cosines count, so that `ours` may have another width and lie anywhere.
+    """
+    ours, theirs = ours.float(), theirs.float()
+    total = ours.sum() * 0.0
+    if not own_space:
+        spread = (theirs - theirs.mean(0)).square().sum(-1).mean()
+        total = total + (ours - theirs).square().sum(-1).mean() / spread.clamp_min(1e-6 * float(theirs.square().sum(-1).mean()) + 1e-12)
+    if len(ours) > 1:
+        apart = ~torch.eye(len(ours), dtype=torch.bool, device=ours.device)
+        alike, wanted = ((normalize(each, dim=-1) @ normalize(each, dim=-1).T)[apart] for each in (ours, theirs))
+        total = total + (alike - wanted).square().mean() / wanted.var().clamp_min(1e-4)
+    return total
 
 
 def match_layers(costs: NDArray[np.floating]) -> tuple[int, ...]:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from prunekit.arch.spec import QUESTION
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import Embedder, ModelView
 from prunekit.errors import UnsupportedError
 from prunekit.stats.blocks import Tap, batch_first, taps
 
 _OUTPUT: Tap = ("out", "")
-#: What the logits of a model stand for: one class of several, several labels that do not exclude each other, or values.
-Outputs = Literal["classes", "labels", "values"]
+#: What the logits of a model stand for: one class of several, several labels that do not exclude each other, values, or a
+#: vector that stands for the text.
+Outputs = Literal["classes", "labels", "values", "vectors"]
 #: The logit of a place that is padding, where an answer is a place.
 NOWHERE = -1e4
 
@@ -31,6 +32,8 @@ def outputs_of(view: ModelView) -> Outputs:
     """What a model's logits stand for, by its config."""
     if answers_by_place(view):
         return "classes"
+    if isinstance(view.model, Embedder):
+        return "vectors"
     problem = getattr(view.config, "problem_type", None)
     if problem == "multi_label_classification":
         return "labels"
@@ -44,8 +47,8 @@ class Answer:
     Attributes
     ----------
     logits : Tensor
-        (k, outputs): one row for each place that is read. Of an answer to a question (2 batch, length): where it starts in each row,
-        then where it ends, with `NOWHERE` at padding.
+        (k, outputs): one row for each place that is read, or the vector of each text. Of an answer to a question (2 batch, length): where
+        it starts in each row, then where it ends, with `NOWHERE` at padding.
     states : tuple of Tensor
         Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
     """
@@ -86,7 +89,7 @@ def answer(
 
 
 def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
-    found: Tensor | None = getattr(output, "logits", None)
+    found: Tensor | None = getattr(output, "sentence_embedding" if isinstance(view.model, Embedder) else "logits", None)
     if found is not None:
         return found
     ends: list[Tensor | None] = [getattr(output, name, None) for name in ("start_logits", "end_logits")]

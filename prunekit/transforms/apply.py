@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from prunekit.arch.view import ModelView, Reader
+from prunekit.arch.view import Embedder, ModelView, Reader
 from prunekit.errors import PlanError
 from prunekit.plan import Plan
 from prunekit.transforms.base import Transform
@@ -90,5 +90,5 @@ def settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
 def _remember(view: ModelView) -> None:
     config: Any = view.config
     if not config.architectures:
-        record(view, "architectures", [type(view.model).__name__])
+        record(view, "architectures", [type(view.body if isinstance(view.model, Embedder) else view.model).__name__])
     record(view, DENSE, config.to_dict())

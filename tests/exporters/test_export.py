@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoTokenizer
 
 import prunekit
 from prunekit import cli
+from prunekit.arch.embedding import Embedding, EmbeddingModel, embedding_of
 from prunekit.arch.view import ModelView
 from prunekit.errors import OutputError, ParameterError, ParityError, PrunekitError, UnsupportedError
 from prunekit.exporters import export as exporting
 from prunekit.exporters import routes
 from prunekit.exporters.checkpoint import save_checkpoint
-from prunekit.exporters.embedding import Embedding, EmbeddingModel, embedding_of
 from prunekit.exporters.export import export
 from prunekit.exporters.onnx import export_onnx
 from prunekit.exporters.source import load_source
@@ -115,8 +115,8 @@ def test_the_pooling_is_the_checkpoints_own(tmp_path: Path) -> None:
     last = sentence_transformers(tmp_path, whole[:2], pooling_mode="lasttoken")
     assert embedding_of(last, None) == Embedding("last", False)
     for modules, says, pooling in (
-        ([*whole, "Dense"], "module Dense", {"pooling_mode_cls_token": True}),
-        (whole, "mean, pooling_mode_max_tokens", {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}),
+        ([*whole, "LSTM"], "module LSTM", {"pooling_mode_cls_token": True}),
+        (whole, "mean, max", {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}),
     ):
         with pytest.raises(UnsupportedError, match=says):
             embedding_of(sentence_transformers(tmp_path, modules, **pooling), None)

@@ -1,0 +1,98 @@
+"""How near the vectors of a slim embedder are to the dense one's, and whether an index of the dense ones still serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.data.rows import Rows
+from prunekit.metrics import cosines
+from prunekit.pipeline.records import Answers
+from prunekit.report.model import Nearness
+
+Vectors = NDArray[np.floating]
+
+#: Neighbours that are compared, and texts that look for theirs at most, drawn at random beyond.
+NEAREST, QUERIES = 10, 2_000
+_ROWS = 512
+
+
+def nearness(rows: Rows, answers: Mapping[str, Answers], *, own_space: bool, seed: int) -> tuple[Nearness, ...]:
+    """Compare each model's vectors of a split with the dense model's.
+
+    Parameters
+    ----------
+    rows : Rows
+        The split.
+    answers : {name: Answers}
+        Vectors of its single texts; "dense" among them.
+    own_space : bool
+        Whether a model's vectors are an index of their own; else the dense model's are the index, for all.
+    seed : int
+        Of the draw of the texts that look for their neighbours.
+    """
+    texts = rows.singles.texts
+    first = {text: at for at, text in reversed(list(enumerate(texts)))}
+    # A text that comes twice would be its own nearest neighbour.
+    chosen = np.sort(np.fromiter(first.values(), dtype=np.int64))
+    dense = _unit(answers["dense"].outputs[chosen])
+    asking = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:QUERIES])
+    count = min(NEAREST, len(chosen) - 1)
+    wanted = nearest(dense[asking], dense, count, without=asking)
+    found = []
+    for name, given in answers.items():
+        if name == "dense":
+            continue
+        ours = _unit(given.outputs[chosen])
+        apart = own_space or ours.shape != dense.shape
+        ranked = nearest(ours[asking], ours if apart else dense, count, without=asking)
+        alike = None if apart else cosines(ours, dense)
+        found.append(
+            Nearness(
+                name=name,
+                cosine=None if alike is None else float(alike.mean()),
+                lowest=None if alike is None else float(np.quantile(alike, 0.01)),
+                overlap=overlap(ranked, wanted),
+                neighbours=count,
+                n=len(chosen),
+            )
+        )
+    return tuple(found)
+
+
+def nearest(queries: Vectors, index: Vectors, count: int, *, without: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The rows of an index with the largest products, best first; of equals the first.
+
+    Parameters
+    ----------
+    queries : ndarray of shape (q, D)
+    index : ndarray of shape (n, D)
+    count : int
+    without : int64 ndarray of shape (q,), optional
+        A row of the index that is no answer to each query: the query itself.
+
+    Returns
+    -------
+    int64 ndarray of shape (q, count)
+    """
+    found = np.empty((len(queries), count), dtype=np.int64)
+    for start in range(0, len(queries), _ROWS):
+        part = slice(start, start + _ROWS)
+        products = queries[part].astype(np.float64) @ index.T.astype(np.float64)
+        if without is not None:
+            products[np.arange(len(products)), without[part]] = -np.inf
+        found[part] = np.argsort(-products, axis=1, kind="stable")[:, :count]
+    return found
+
+
+def overlap(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:
+    """Mean share of each row's entries, all different, that are in the other's row."""
+    return float((ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean())
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    """Rows of length 1; zeros stay."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros(vectors.shape), where=lengths > 0))
