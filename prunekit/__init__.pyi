@@ -109,7 +109,7 @@ def compress(
     uniform: bool = False,
     multiple_of: Literal[1, 8, 16, 32] = 1,
     plan: str | Path | None = None,
-    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "fp32",
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "int8",
     max_drop: str | None = None,
     frontier: bool = False,
     recover: str = "auto",

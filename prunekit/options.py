@@ -25,7 +25,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     model: Annotated[
         Name | None,
         Option(
@@ -167,13 +167,14 @@ class Options(BaseModel):
     dtype: Annotated[
         Literal["fp32", "fp16", "int8", "int8-static"],
         Option(
-            "'fp16', 'int8' or 'int8-static': one more ONNX file, in lower precision [default: fp32].",
+            "'int8', 'int8-static' or 'fp16': a second ONNX file in lower precision; 'fp32': none [default: int8].",
             "Output",
             "NAME",
             WRITING,
-            more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train.",
+            more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train. Budgets of time "
+            "and of bytes are held against the file in fp32.",
         ),
-    ] = "fp32"
+    ] = "int8"
     max_drop: Annotated[
         Percent | None,
         Option(

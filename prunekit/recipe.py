@@ -23,7 +23,7 @@ from prunekit.validation.indices import parse_indices
 from prunekit.validation.limits import RECIPE_BYTES
 from prunekit.validation.reading import ReadError, parse_yaml, read_text, shown
 
-VERSION = 2
+VERSION = 3
 #: What may be kept where a frontier is all that is asked for.
 FRONTIER_KEEP = ("50% latency",)
 
@@ -178,17 +178,26 @@ class Recipe(Options):
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
         named = {shown(key): value for key, value in values.items()}
         try:
-            return cls(**(_upgraded(named) if version == 1 else named))
+            return cls(**_upgraded(named, version))
         except ParameterError as error:
             raise ParameterError(error.parameter, name, error.must, error.got, error.hint) from None
 
 
-def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a recipe of version 1, whose bare percentages counted neurons and which trained only where it was told to."""
+def _upgraded(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """The parameters of a recipe of an earlier version, as those of this one.
+
+    Before version 3 no file in int8 came by itself. In version 1 bare percentages counted neurons, and nothing was trained that was
+    not asked for.
+    """
+    if version not in range(1, VERSION):
+        return values
+    values = {"dtype": "fp32", **values, "version": VERSION}
+    if version > 1:
+        return values
     named = ("speedup", "layers", "drop", "vocabulary", "plan", "frontier")
     searched = "max_drop" in values and values.get("method") != "dalvi2020"
     keep = values.get("keep", None if searched or any(name in values for name in named) else "10%")
     texts = [keep] if isinstance(keep, str) else keep
     if isinstance(texts, list):
         texts = [f"{text.strip()} neurons" if isinstance(text, str) and is_percent(text) else text for text in texts]
-    return {"recover": NO_EFFORT, **values, "version": VERSION, **({} if keep is None else {"keep": texts})}
+    return {"recover": NO_EFFORT, **values, **({} if keep is None else {"keep": texts})}

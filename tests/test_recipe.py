@@ -75,7 +75,7 @@ def test_values_are_ready_to_use() -> None:
 
 def test_yaml_names_every_default_and_leaves_out_what_is_unset() -> None:
     body = yaml.safe_load(Recipe().to_yaml())
-    assert body["version"] == 2
+    assert body["version"] == 3
     assert body["layer_delta"] == "1%"
     assert body["keep"] == ["10%"]
     assert "model" not in body
@@ -175,7 +175,7 @@ def test_a_wrong_value_is_one_line(values: dict[str, Any], match: str) -> None:
     ("text", "match"),
     [
         ("kep: 10%", "Did you mean 'keep'?"),
-        ("version: 3", "must be at most 2. Got 3 instead. Upgrade prunekit."),
+        ("version: 4", "must be at most 3. Got 4 instead. Upgrade prunekit."),
         ("version: one", "The 'version' parameter of"),
         ("- a", "a YAML file of 'parameter: value' lines"),
         ("", "a YAML file of 'parameter: value' lines"),
@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_repository_load(path: Path) -> None:
-    assert Recipe.load(path).version == 2
+    assert Recipe.load(path).version == 3
 
 
 def test_a_speedup_is_a_share_of_the_time() -> None:
@@ -244,7 +244,25 @@ def test_what_says_how_far_to_go_takes_the_place_of_the_default() -> None:
 )
 def test_a_recipe_of_version_1_means_what_it_meant(text: str, keep: tuple[str, ...], recover: str, tmp_path: Path) -> None:
     recipe = Recipe.load(written(tmp_path, text))
-    assert (recipe.keep, recipe.recover, recipe.version) == (keep, recover, 2)
+    assert (recipe.keep, recipe.recover, recipe.version) == (keep, recover, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ("version: 1", "fp32"),
+        ("version: 2", "fp32"),
+        ("version: 2\ndtype: int8-static", "int8-static"),
+        ("version: 1\ndtype: int8", "int8"),
+        ("version: 3", "int8"),
+        ("keep: 20%", "int8"),
+        ("dtype: fp32", "fp32"),
+    ],
+)
+def test_before_version_3_no_file_in_int8_came_by_itself(text: str, dtype: str, tmp_path: Path) -> None:
+    recipe = Recipe.load(written(tmp_path, text))
+    assert (recipe.dtype, recipe.version) == (dtype, 3)
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
 
 
 def test_training_is_a_matter_of_course_and_can_be_left_out() -> None:

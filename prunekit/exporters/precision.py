@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,8 +27,31 @@ FILES: dict[Low, str] = {
     "int8": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
 }
-#: Mean squared error of the outputs, as a share of their variance, up to which every weight may be int8.
-TOLERANCE = 0.0025
+#: What each weight costs alone is measured on a part of the rows, for it takes one file for each weight.
+_PART = 4
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How near to the float32 file one in int8 has to be.
+
+    Attributes
+    ----------
+    error : float
+        Mean squared error of the outputs, as a share of their variance, at most.
+    agreement : float
+        Share of predictions that are the same, at least, where outputs predict classes.
+    """
+
+    error: float = 0.0025
+    agreement: float = 0.98
+
+    def passes(self, found: Fidelity) -> bool:
+        """Whether a file is near enough."""
+        return found.error <= self.error and (found.agreement is None or found.agreement >= self.agreement)
+
+
+GATE = Gate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +65,16 @@ class LowFile:
     fidelity : Fidelity or None
         On the rows on which it was chosen; None where there were none.
     weights : tuple of WeightError
-        What each weight costs, the dearest first; empty where nothing was searched.
+        What each weight costs, the dearest first; empty where nothing had to be searched, because all of them are in lower precision.
+    balanced : tuple of str
+        The weights whose inputs were balanced.
     """
 
     file: OnnxFile
     dtype: Low
     fidelity: Fidelity | None = None
     weights: tuple[WeightError, ...] = ()
+    balanced: tuple[str, ...] = ()
 
 
 def lower(
@@ -58,13 +84,13 @@ def lower(
     *,
     search: Sequence[Feeds] = (),
     calibration: Sequence[Feeds] = (),
-    tolerance: float = TOLERANCE,
+    gate: Gate = GATE,
+    accept: Callable[[Path], bool] | None = None,
 ) -> LowFile:
     """Write a file in lower precision.
 
-    Of int8, where the outputs are not within the tolerance, the weights that cost more than their share of the bytes are helped:
-    the channels of their inputs are balanced, and where that is not enough they stay float32, one after the other, the dearest
-    first. Fixed ranges are not balanced.
+    Of int8, where a file does not pass the gate, or is not accepted, the channels of what goes into the products are balanced, and
+    where that is not enough weights stay float32, one after the other, the dearest for their bytes first. Fixed ranges are not balanced.
 
     Parameters
     ----------
@@ -74,11 +100,12 @@ def lower(
         The file to write.
     dtype : {"fp16", "int8", "int8-static"}
     search : sequence of mapping
-        Batches {name: int64 (b, L)} on which the costs of weights are measured; none: all of them become int8.
+        Batches {name: int64 (b, L)} on which files are tried; none: all weights become int8.
     calibration : sequence of mapping
         Batches from train that set the ranges of "int8-static", which needs them.
-    tolerance : float
-        Mean squared error of the outputs, as a share of their variance.
+    gate : Gate
+    accept : callable, optional
+        Whether an int8 file does, beyond what is tried on the rows of `search`.
 
     Raises
     ------
@@ -91,13 +118,14 @@ def lower(
     """
     proto = onnx.load(str(source.path))
     with tempfile.TemporaryDirectory(prefix=".low-", dir=path.parent) as scratch:
-        trial = _Trial(proto, Path(scratch), search)
+        trial = _Trial(proto, Path(scratch), search, gate, accept)
         if dtype == "fp16":
             made = halve(proto)
-            weights: tuple[WeightError, ...] = ()
+            weights, helped = tuple[WeightError, ...](), tuple[str, ...]()
         else:
             trial.ranges = ranges_of(proto, Path(scratch), calibration) if dtype == "int8-static" else None
-            chosen, weights = _choose(trial, tolerance) if search else (_Chosen(), ())
+            chosen, weights = _choose(trial) if search else (_Chosen(), ())
+            helped = tuple(name for name in chosen.balance if name not in chosen.keep)
             made = quantize(proto, keep=chosen.keep, ranges=trial.ranges, balance=chosen.balance)
         found = trial.fidelity(made) if search else None
         done = Path(scratch) / path.name
@@ -105,7 +133,7 @@ def lower(
         onnx.checker.check_model(str(done))
         move_model(done, path)
     file = replace(source, path=path, bytes=onnx_bytes(path))
-    return LowFile(file, dtype, found, weights)
+    return LowFile(file, dtype, found, weights, helped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +147,12 @@ class _Chosen:
 class _Trial:
     """Tries models on the rows of the search."""
 
-    def __init__(self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -> None:
-        self.proto, self.batches = proto, batches
+    def __init__(
+        self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds], gate: Gate, accept: Callable[[Path], bool] | None
+    ) -> None:
+        self.proto, self.batches, self.gate = proto, batches, gate
         self.ranges: Mapping[str, tuple[float, float]] | None = None
-        self._path = scratch / "trial.onnx"
+        self._path, self._accept = scratch / "trial.onnx", accept
         self._want: Replies | None = None
 
     def fidelity(self, proto: onnx.ModelProto) -> Fidelity:
@@ -131,9 +161,19 @@ class _Trial:
             self._want = self._replies(self.proto)
         return fidelity(self._replies(proto), self._want)
 
-    def error(self, keep: Collection[str], balance: Mapping[str, NDArray[np.float32]] | None = None) -> float:
-        """The error with all weights in int8 but those kept."""
-        return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges, balance=balance)).error
+    def tried(self, keep: Collection[str] = (), balance: Mapping[str, NDArray[np.float32]] | None = None) -> Fidelity:
+        """The model with all weights in int8 but those kept."""
+        return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges, balance=balance))
+
+    def part(self) -> _Trial:
+        """The same on every fourth batch."""
+        found = _Trial(self.proto, self._path.parent, self.batches[::_PART], self.gate, None)
+        found.ranges = self.ranges
+        return found
+
+    def passes(self, found: Fidelity) -> bool:
+        """Whether the model that was tried last may ship."""
+        return self.gate.passes(found) and (self._accept is None or self._accept(self._path))
 
     def factors(self, weights: Sequence[Weight]) -> dict[str, NDArray[np.float32]]:
         """Of the products among these weights, what balances the channels of their inputs on the rows of the search."""
@@ -156,31 +196,35 @@ class _Trial:
         return replies(OnnxSession(self._path), self.batches)
 
 
-def _choose(trial: _Trial, tolerance: float) -> tuple[_Chosen, tuple[WeightError, ...]]:
-    """What is done about dear weights, and what each costs alone."""
+def _choose(trial: _Trial) -> tuple[_Chosen, tuple[WeightError, ...]]:
+    """What is done about dear weights, and what each costs alone; nothing, and nothing of them, where all of them may be int8."""
+    found = trial.tried()
+    if trial.passes(found):
+        return _Chosen(), ()  # nothing is dear
     weights = quantizable(trial.proto)
+    balance: dict[str, NDArray[np.float32]] = {}
+    if trial.ranges is None:
+        helped = trial.tried((), factors := trial.factors(weights))
+        if helped.error < found.error:
+            found, balance = helped, factors
+            if trial.passes(helped):
+                return _Chosen(balance=balance), ()
     names = [weight.name for weight in weights]
-    costs = {weight.name: trial.error([name for name in names if name != weight.name]) for weight in weights}
+    part = trial.part()
+    costs = {weight.name: part.tried([name for name in names if name != weight.name]).error for weight in weights}
     total, elements = sum(costs.values()), sum(weight.elements for weight in weights)
 
     def above(weight: Weight) -> float:
-        return costs[weight.name] / total * elements / weight.elements
+        return costs[weight.name] / total * elements / weight.elements if total else 0.0
 
-    # One that costs no more than its share is not what is wrong.
-    dear = sorted((weight for weight in weights if total and above(weight) > 1), key=above, reverse=True)
-    balance: dict[str, NDArray[np.float32]] = {}
+    ordered = sorted(weights, key=above, reverse=True)
     keep: list[str] = []
-    error = trial.error(())
-    if error > tolerance and trial.ranges is None:
-        helped = trial.error((), factors := trial.factors(dear))
-        balance, error = (factors, helped) if helped < error else (balance, error)
-    for weight in dear:
-        # Something must be left to gain.
-        if error <= tolerance or len(keep) == len(weights) - 1:
-            break
+    # Something must be left to gain.
+    for weight in ordered[:-1]:
         keep.append(weight.name)
-        error = trial.error(keep, balance)
-    found = [
+        if trial.passes(trial.tried(keep, balance)):
+            break
+    made = [
         WeightError(
             name=weight.name,
             error=costs[weight.name],
@@ -191,7 +235,7 @@ def _choose(trial: _Trial, tolerance: float) -> tuple[_Chosen, tuple[WeightError
         )
         for weight in sorted(weights, key=lambda weight: costs[weight.name], reverse=True)
     ]
-    return _Chosen(tuple(keep), balance), tuple(found)
+    return _Chosen(tuple(keep), balance), tuple(made)
 
 
 def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -> dict[str, tuple[float, float]]:

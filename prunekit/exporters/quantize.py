@@ -159,9 +159,7 @@ def quantize(
     weights = {weight.initializer: weight for weight in quantizable(proto) if weight.name not in keep}
     if not weights:
         raise ExportError("The model has no weight that int8 can hold. Export it with --dtype fp32.")
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    del made.graph.value_info[:], made.graph.node[:]
+    made = _without_weights(proto)
     bitwise = max((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), default=0) >= _BITWISE
     factors = {initializer: (balance or {})[weight.name] for initializer, weight in weights.items() if weight.name in (balance or {})}
     writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise, factors)
@@ -173,7 +171,22 @@ def quantize(
             writer.table(node)
         else:
             writer.product(node)
-    _drop_unused(made.graph)
+    _add_used(made.graph, proto.graph)
+    return made
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without nodes, weights and shapes of values: a search makes many, and weights are what takes time to copy."""
+    graph = helper.make_graph([], proto.graph.name, list(proto.graph.input), list(proto.graph.output))
+    made = helper.make_model(
+        graph,
+        opset_imports=list(proto.opset_import),
+        functions=list(proto.functions),
+        producer_name=proto.producer_name,
+        producer_version=proto.producer_version,
+        ir_version=proto.ir_version,
+    )
+    helper.set_model_props(made, {each.key: each.value for each in proto.metadata_props})
     return made
 
 
@@ -363,12 +376,11 @@ def fixed_range(smallest: float, largest: float) -> tuple[float, int]:
     return step, int(np.clip(round(-low / step), 0, 255))
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
+def _add_used(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    """Add the weights of `source` that the graph reads as they were."""
     used = {name for node in graph.node for name in _read(node)} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-    del graph.initializer[:]
-    graph.initializer.extend(copies)
+    made = {tensor.name for tensor in graph.initializer}
+    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in used - made)
 
 
 def _read(node: onnx.NodeProto) -> list[str]:

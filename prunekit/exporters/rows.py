@@ -26,8 +26,9 @@ from prunekit.runtime.scores import outputs_of_file, score_of
 from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import Task
 
-#: Rows on which int8 is tried and calibrated.
-SEARCH = 64
+#: Rows on which int8 is tried, and on which fixed ranges are calibrated.
+SEARCH = 256
+CALIBRATION = 64
 _ROWS = 16  # in a batch
 _TASKS = ("text-classification", "token-classification")
 
@@ -54,7 +55,7 @@ def samples(
         As in `prunekit.data.batches.encode`.
     seed : int
     """
-    chosen = np.random.default_rng(seed).permutation(len(train))[:SEARCH]
+    chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
     drawn = encode(train.take(chosen), tokenizer, max_length=max_length, per_token=per_token)
     search, calibration = (
         tuple(batch.inputs for batch in found.batches(max_rows=_ROWS)) for found in (validation.sample(SEARCH, seed), drawn)

@@ -115,15 +115,16 @@ def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: 
         parity = check_parity(slim.path, bare.slim, inputs=names, space=spaces["slim"])
         dense = export_onnx(bare.loaded.model, scratch / "dense.onnx", inputs=names, space=spaces["dense"])
         check_parity(dense.path, bare.loaded.model, inputs=names, space=spaces["dense"])
-    low = None
+    low = dense_low = None
     if recipe.dtype != "fp32":
         with stage(recipe.dtype):
             low = lower(slim, folder / FILES[recipe.dtype], recipe.dtype)
+            dense_low = lower(dense, scratch / "dense-low.onnx", recipe.dtype).file
     write_probe(folder, spaces["slim"], names, seed=recipe.seed)
+    files = Files(slim, dense, {}, parity, low, dense_low)
     with stage("latency"):
-        files = {"dense": dense, "slim": slim, **({} if low is None else {f"slim {recipe.dtype}": low.file})}
-        latency = tuple(_timed(files, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)
-    return Files(slim, dense, {}, parity, low), latency
+        latency = tuple(_timed(files.compared, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)
+    return files, latency
 
 
 def _timed(

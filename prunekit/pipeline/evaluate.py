@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from prunekit import __version__
-from prunekit.arch.view import Embedder
 from prunekit.budget import Unit
+from prunekit.data.batches import Encoded
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.precision import FILES, LowFile, lower
-from prunekit.exporters.rows import samples
+from prunekit.exporters.rows import Samples, samples
 from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
 from prunekit.pipeline.drop import Drop, relative_drop
-from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, space_of
+from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Text, space_of
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
@@ -52,39 +55,54 @@ def deploy(recipe: Recipe, inputs: Inputs, models: Models, folder: Path, scratch
         baselines = {
             name: export_onnx(model, scratch / f"{name}.onnx", inputs=names, space=space) for name, model in models.baselines.items()
         }
-    low = _lowered(recipe, inputs, models, slim, folder, stage)
+    files = Files(slim, dense, baselines, parity)
+    if recipe.dtype != "fp32":
+        with stage(recipe.dtype):
+            files = replace(files, low=_lowered(recipe, inputs, text, files, folder / FILES[recipe.dtype]))
+            files = replace(files, dense_low=_dense_lowered(recipe, inputs, dense, scratch / "dense-low.onnx"))
     write_probe(folder, space, names, seed=recipe.seed)
-    return Files(slim, dense, baselines, parity, low)
+    return files
 
 
-def _lowered(recipe: Recipe, inputs: Inputs, models: Models, slim: OnnxFile, folder: Path, stage: Stages) -> LowFile | None:
+def _lowered(recipe: Recipe, inputs: Inputs, text: Text, files: Files, path: Path) -> LowFile:
     """The slim file in lower precision; which weights stay float32 is searched on the validation split."""
-    dtype, text = recipe.dtype, models.text
-    if dtype == "fp32":
-        return None
-    with stage(dtype):
-        drawn = samples(
-            inputs.data.train.singles if isinstance(models.dense, Embedder) else inputs.data.train,
-            text.encoded["validation"],
-            text.tokenizer,
-            max_length=inputs.max_length,
-            per_token=inputs.data.task.per_token,
-            seed=recipe.seed,
-        )
-        return lower(slim, folder / FILES[dtype], dtype, **drawn._asdict())
+    assert recipe.dtype != "fp32"
+    drawn = _samples(recipe, inputs, text.encoded["validation"], text.tokenizer)
+    accept = None
+    if recipe.max_drop is not None:
+        most, drop = recipe.max_drop, _drop_of(recipe, inputs, text, files)
+
+        def accept(trial: Path) -> bool:
+            return drop(trial).upper <= most
+
+    return lower(files.slim, path, recipe.dtype, **drawn._asdict(), accept=accept)
+
+
+def _dense_lowered(recipe: Recipe, inputs: Inputs, dense: OnnxFile, path: Path) -> OnnxFile:
+    """The dense file with all its weights in lower precision: as fast as it can be."""
+    assert recipe.dtype != "fp32"
+    drawn = _samples(recipe, inputs, inputs.encoded["validation"], inputs.loaded.tokenizer)
+    return lower(dense, path, recipe.dtype, calibration=drawn.calibration).file
+
+
+def _samples(recipe: Recipe, inputs: Inputs, validation: Encoded, tokenizer: PreTrainedTokenizerBase) -> Samples:
+    task = inputs.data.task
+    train = inputs.data.train if task.kind.traits.labelled else inputs.data.train.singles
+    return samples(train, validation, tokenizer, max_length=inputs.max_length, per_token=task.per_token, seed=recipe.seed)
 
 
 def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, stage: Stages) -> Measured:
     """Score the deployed file on the test split, beside its baselines, and time it against the dense one."""
     task, threads, text = inputs.data.task, recipe.threads, models.text
-    low = {} if files.low is None else {"low": files.low.file}
+    low = {} if files.low is None else {"slim-low": files.low.file}
     ours = {"slim": files.slim, **low, **files.baselines}
     theirs = {"dense": files.dense} if inputs.own_head else {}
+    dense_low = {} if files.dense_low is None else {"dense-low": files.dense_low}
     with stage("score"):
         held = inputs.encoded["test"]
         answers = {} if neurons is None else neurons.test
         test = {name: Answers(held.every(found), held.every_label, held.every_start) for name, found in answers.items()}
-        for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], theirs)):
+        for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], {**theirs, **dense_low})):
             for name, file in files_of.items():
                 outputs = encoded.every(outputs_of_file(file.path, encoded, threads=threads))
                 test[name] = Answers(outputs, encoded.every_label, encoded.every_start)
@@ -97,12 +115,15 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
         ):
             validation[name] = judged(task, held, outputs_of_file(file.path, held, threads=threads))
-        drops = {} if recipe.max_drop is None else _drops(recipe, inputs, models, files)
+        drops = {}
+        if recipe.max_drop is not None:
+            drop = _drop_of(recipe, inputs, text, files)
+            drops = {name: drop(file.path) for name, file in {"slim": files.slim, **low}.items()}
     # A budget is held against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):
         latency = latency_of_files(
-            {"dense": files.dense.path, "slim": files.slim.path, **{f"slim {recipe.dtype}": file.path for file in low.values()}},
+            {name: file.path for name, file in files.compared.items()},
             inputs.encoded["test"],
             own=dict.fromkeys(("slim", f"slim {recipe.dtype}"), text.encoded["test"]),
             batch_sizes=(1, recipe.batch or BATCH),
@@ -113,18 +134,13 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     return Measured(test, validation, latency, drops)
 
 
-def _drops(recipe: Recipe, inputs: Inputs, models: Models, files: Files) -> dict[str, Drop]:
-    """What each slim file loses of the dense file's metric on the validation split."""
-    ours, theirs = models.text.encoded["validation"], inputs.encoded["validation"]
-    slim = {"slim": files.slim, **({} if files.low is None else {"low": files.low.file})}
+def _drop_of(recipe: Recipe, inputs: Inputs, text: Text, files: Files) -> Callable[[Path], Drop]:
+    """What a slim file loses of the dense file's metric on the validation split."""
+    ours, theirs = text.encoded["validation"], inputs.encoded["validation"]
     reference = theirs.every(outputs_of_file(files.dense.path, theirs, threads=recipe.threads))
-    return {
-        name: relative_drop(
-            inputs.data.task,
-            reference,
-            ours.every(outputs_of_file(file.path, ours, threads=recipe.threads)),
-            theirs.every_label,
-            theirs.every_start,
-        )
-        for name, file in slim.items()
-    }
+
+    def drop(path: Path) -> Drop:
+        found = ours.every(outputs_of_file(path, ours, threads=recipe.threads))
+        return relative_drop(inputs.data.task, reference, found, theirs.every_label, theirs.every_start)
+
+    return drop

@@ -30,7 +30,7 @@ def paired(task: Task, test: Mapping[str, Answers], *, seed: int) -> tuple[Paire
 
 
 def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
-    names: tuple[RowName, ...] = ("slim", "untrained", *BASELINES)
+    names: tuple[RowName, ...] = ("slim", "slim-low", "untrained", *BASELINES)
     for against in REFERENCES:
         if against not in judged or judged[against].value <= 0:
             continue
@@ -49,6 +49,9 @@ def _differences(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
         if against in judged:
             found = compare(judged[ours], judged[against], by="difference", seed=seed)
             yield Paired(name=ours, against=against, by="difference", **found._asdict())
+    if {"slim-low", "dense-low"} <= judged.keys():
+        found = compare(judged["slim-low"], judged["dense-low"], by="difference", seed=seed)
+        yield Paired(name="slim-low", against="dense-low", by="difference", **found._asdict())
     if "bag" in judged:
         # What ships is held against what costs nothing.
         found = compare(judged["slim"], judged["bag"], by="difference", seed=seed)

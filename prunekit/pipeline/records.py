@@ -180,12 +180,14 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """What was exported; the dense file and the baselines are measured and not kept.
+    """What was exported; the dense files and the baselines are measured and not kept.
 
     Attributes
     ----------
     low : LowFile or None
         The slim file in lower precision, where the recipe asks for one.
+    dense_low : OnnxFile or None
+        The dense file in the same precision, all of its weights.
     """
 
     slim: OnnxFile
@@ -193,6 +195,17 @@ class Files:
     baselines: Mapping[str, OnnxFile]
     parity: Parity
     low: LowFile | None = None
+    dense_low: OnnxFile | None = None
+
+    @property
+    def compared(self) -> dict[str, OnnxFile]:
+        """Those whose time is measured, by the names that a report has for them."""
+        found = {"dense": self.dense, "slim": self.slim}
+        if self.low is not None:
+            found[f"slim {self.low.dtype}"] = self.low.file
+            if self.dense_low is not None:
+                found[f"dense {self.low.dtype}"] = self.dense_low
+        return found
 
 
 class Answers(NamedTuple):

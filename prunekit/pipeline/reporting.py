@@ -15,7 +15,7 @@ from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
 from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
-from prunekit.exporters.precision import FILES
+from prunekit.exporters.precision import FILES, GATE, LowFile
 from prunekit.pipeline.data_free import Bare
 from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
@@ -29,7 +29,7 @@ from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import score_of
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
-_ORDER: tuple[RowName, ...] = ("dense", "oracle", "slim", "untrained", "random", "magnitude", "bag")
+_ORDER: tuple[RowName, ...] = ("dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag")
 
 
 def build_report(
@@ -45,7 +45,7 @@ def build_report(
         # The two texts of a pair are one row; words of a token task are one each.
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
         words = None if task == task.by_word else task.by_word.score(outputs, labels)
-        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle") else read
+        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low") else read
         rows.append(Row(name=name, value=value, low=low, high=high, n=count, neurons=size, words=words))
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
@@ -60,18 +60,20 @@ def build_report(
         paired=paired(task, measured.test, seed=recipe.seed),
         dense=dense,
         slim=slim,
-        files=_files(recipe, inputs, files, measured),
+        files=_scored(recipe, inputs, measured, _bare_files(files), ("slim", "slim-low")),
+        # What the probe of the dense file answers is read off the neurons.
+        rivals=_scored(recipe, inputs, measured, _bare_rivals(files), ("dense" if inputs.own_head else "oracle", "dense-low")),
         mean_length=float(inputs.encoded["train"].lengths.mean()),
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, models.plan, files, recipe, measured) for budget in recipe.budgets),
+        budgets=tuple(_reached(budget, dense, slim, models.plan, recipe, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
         vectors=()
         if task.kind.traits.labelled
         else nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed),
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
-        notes=(*inputs.notes, *_notes(recipe, neurons, models, measured), *models.notes, *models.text.notes),
+        notes=(*inputs.notes, *_notes(recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
         stages=dict(seconds),
         seed=recipe.seed,
         environment=environment(),
@@ -98,6 +100,7 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
         dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
         slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
         files=_bare_files(files),
+        rivals=_bare_rivals(files),
         mean_length=float(bare.lengths.mean()),
         latency=tuple(latency),
         parity=files.parity,
@@ -133,33 +136,56 @@ def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
     return tuple(found)
 
 
-def _files(recipe: Recipe, inputs: Inputs, files: Files, measured: Measured) -> tuple[DeployedFile, ...]:
-    """The same, with what each answers on the test split."""
-    task, reference = inputs.data.task, measured.test["slim"].outputs
-    found = []
-    for file, name in zip(_bare_files(files), ("slim", "low"), strict=False):
-        outputs, labels, starts = measured.test[name]
-        found.append(file.model_copy(update=asdict(score_of(task, outputs, labels, reference, starts=starts, seed=recipe.seed))))
+def _bare_rivals(files: Files) -> tuple[DeployedFile, ...]:
+    """The dense model's files, likewise."""
+    found = [DeployedFile(dtype="fp32", bytes=files.dense.bytes, of="dense")]
+    if files.low is not None and files.dense_low is not None:
+        found.append(DeployedFile(dtype=files.low.dtype, bytes=files.dense_low.bytes, of="dense"))
     return tuple(found)
 
 
-def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, files: Files, recipe: Recipe, measured: Measured) -> BudgetResult:
-    # What was asked for is deployed: the file in lower precision, where there is one.
-    name = "slim" if files.low is None else f"slim {recipe.dtype}"
+def _scored(
+    recipe: Recipe, inputs: Inputs, measured: Measured, files: tuple[DeployedFile, ...], names: tuple[str, ...]
+) -> tuple[DeployedFile, ...]:
+    """Files with what each answers on the test split; `names` are of their answers, the first those that the others are held against."""
+    task, test = inputs.data.task, measured.test
+    found = []
+    for file, name in zip(files, names, strict=False):
+        outputs, labels, starts = test[name]
+        score = score_of(task, outputs, labels, test[names[0]].outputs, starts=starts, seed=recipe.seed)
+        found.append(file.model_copy(update=asdict(score)))
+    return tuple(found)
+
+
+def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, recipe: Recipe, measured: Measured) -> BudgetResult:
     neurons, params = slim.neurons / dense.neurons, slim.params_layers / dense.params_layers
     shares = {
         Unit.MODEL: params if plan.readout is None else max(params, neurons),
         Unit.NEURONS: neurons,
         Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,
-        Unit.BYTES: float(slim.bytes if files.low is None else files.low.file.bytes),
+        Unit.BYTES: float(slim.bytes),
         # At every batch size that was named the interval's lower end must hold.
-        Unit.LATENCY: max(1 / found.ratio(name).low for found in measured.latency[: len(recipe.batches)]),
+        Unit.LATENCY: max(1 / found.ratio("slim").low for found in measured.latency[: len(recipe.batches)]),
     }
     return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
 
 
-def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Measured) -> list[str]:
+def _precision(low: LowFile | None) -> tuple[str, ...]:
+    """What the file in lower precision was held to, and what it reached on the rows on which it was chosen."""
+    if low is None or low.fidelity is None or low.dtype == "fp16":
+        return ()
+    asked, found = f"an error of at most {GATE.error:.2%}", f"{low.fidelity.error:.2%}"
+    if low.fidelity.agreement is not None:
+        asked += f" and at least {GATE.agreement:.0%} of the predictions as in fp32"
+        found += f" and {low.fidelity.agreement:.1%}"
+    kept = sum(weight.kept for weight in low.weights)
+    stay = f"{kept} of {len(low.weights)} weights stay in fp32" if kept else "no weight that int8 can hold stays in fp32"
+    helped = f", the inputs of {len(low.balanced)} are balanced" if low.balanced else ""
+    return (f"{low.dtype}: asked for {asked} on rows of validation, reached {found}; {stay}{helped}",)
+
+
+def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[str]:
     notes = []
     choice = None if neurons is None else neurons.choice
     if choice is not None:
@@ -171,11 +197,8 @@ def _notes(recipe: Recipe, neurons: Neurons | None, models: Models, measured: Me
             notes.append(
                 f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
             )
-    units = {budget.unit for budget in recipe.budgets} & {Unit.LATENCY, Unit.BYTES}
-    if recipe.dtype != "fp32" and units:
-        notes.append(
-            f"heads and FFN neurons were chosen by what they cost in float32; the budget was held against the file in {recipe.dtype}"
-        )
+    if recipe.dtype != "fp32" and {budget.unit for budget in recipe.budgets} & {Unit.LATENCY, Unit.BYTES}:
+        notes.append("budgets of time and of bytes are held against the file in fp32")
     if recipe.effort is not None and recipe.searches:
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:
@@ -202,13 +225,13 @@ def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> Non
     at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
     binding = max(zip(recipe.budgets, report.budgets, strict=True), key=lambda pair: pair[1].reached / pair[1].limit, default=None)
     contrary = "" if binding is None else f"The budget that binds is {binding[0].option}, which contradicts it here. "
-    for name, what in (("slim", "the slim model"), ("low", f"the slim model in {recipe.dtype}")):
-        drop = measured.drops.get(name)
+    for name, what in (("slim", "the slim model"), ("slim-low", f"the slim model in {recipe.dtype}")):
+        drop, fp32 = measured.drops.get(name), "" if name == "slim" else "Give --dtype fp32 for the other file alone. "
         if drop is not None and drop.upper > recipe.max_drop:
             raise BudgetError(
                 f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop.value:.2%} ({drop.dense:.4f} to "
                 f"{drop.slim:.4f}), up to {drop.upper:.2%} with 95% confidence ({drop.rows:,} rows){at}. {contrary}"
-                "Keep more, give more rows, or allow a larger drop."
+                f"{fp32}Keep more, give more rows, or allow a larger drop."
             )
 
 

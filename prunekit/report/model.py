@@ -18,7 +18,7 @@ from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"]
+RowName = Literal["dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag"]
 Reference = Literal["dense", "oracle"]
 Baseline = Literal["random", "magnitude"]
 REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
@@ -34,10 +34,11 @@ class Row(_Frozen):
 
     Attributes
     ----------
-    name : {"dense", "oracle", "slim", "untrained", "random", "magnitude", "bag"}
-        The dense model with its own head; a probe on all its neurons; what ships; the same before it was trained, where it was; and
-        as many neurons, or heads and FFN neurons under the same budgets, drawn at random or largest in magnitude, never trained;
-        and logistic regression on the TF-IDF of the words.
+    name : {"dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag"}
+        The dense model with its own head; a probe on all its neurons; that of both which there is in lower precision; what ships, in
+        float32 and in lower precision; the same before it was trained, where it was; and as many neurons, or heads and FFN neurons
+        under the same budgets, drawn at random or largest in magnitude, never trained; and logistic regression on the TF-IDF of the
+        words.
     value : float
         The report's metric.
     low, high : float
@@ -114,26 +115,29 @@ class Sizes(_Frozen):
 
 
 class DeployedFile(_Frozen):
-    """One of the slim model's ONNX files.
+    """An ONNX file.
 
     Attributes
     ----------
-    path : str
-        In the artefact's directory.
+    path : str or None
+        In the artefact's directory; None for one that was measured and not kept.
+    of : {"slim", "dense"}
+        The model.
     dtype : {"fp32", "fp16", "int8", "int8-static"}
     bytes : int
         With its external data.
     value, low, high : float or None
         The metric on the test split, measured on this file, and its 95% confidence interval; None without data.
     agreement : float or None
-        Share of the test split's predictions that are those of the fp32 file; None for values and without data.
+        Share of the test split's predictions that are those of the same model in fp32; None for values and without data.
     error : float or None
-        Mean squared difference of the outputs to those of the fp32 file, as a share of their variance.
+        Mean squared difference of the outputs to those in fp32, as a share of their variance.
     weights : tuple of WeightError
         What it costs to quantise each weight alone, the dearest first, and which stayed in fp32 for it.
     """
 
-    path: str
+    path: str | None = None
+    of: Literal["slim", "dense"] = "slim"
     dtype: Literal["fp32", "fp16", "int8", "int8-static"]
     bytes: int
     value: float | None = None
@@ -146,7 +150,12 @@ class DeployedFile(_Frozen):
     @property
     def timing(self) -> str:
         """Its name in the comparisons of latency."""
-        return "slim" if self.dtype == "fp32" else f"slim {self.dtype}"
+        return self.of if self.dtype == "fp32" else f"{self.of} {self.dtype}"
+
+    @property
+    def flips(self) -> float | None:
+        """Share of the test split's predictions that are others than in fp32; None for values and without data."""
+        return None if self.agreement is None else 1 - self.agreement
 
 
 class BudgetResult(_Frozen):
@@ -256,10 +265,12 @@ class Report(_Frozen):
     dense, slim : Sizes
     files : tuple of DeployedFile
         The slim model's ONNX files, that in fp32 first.
+    rivals : tuple of DeployedFile
+        The dense model's, in the same precisions.
     mean_length : float
         Tokens of a row on average, special tokens included.
     latency : tuple of Comparison
-        One for each batch size; baseline "dense", candidate "slim" and, where there is one, its file in lower precision.
+        One for each batch size; baseline "dense", candidate "slim" and, where there are any, "slim int8" and "dense int8".
     parity : Parity
         Of the file that ships.
     plan_digest : str
@@ -291,6 +302,7 @@ class Report(_Frozen):
     dense: Sizes
     slim: Sizes
     files: tuple[DeployedFile, ...] = ()
+    rivals: tuple[DeployedFile, ...] = ()
     mean_length: float
     latency: tuple[Comparison, ...] = ()
     parity: Parity
@@ -312,6 +324,16 @@ class Report(_Frozen):
     def pair(self, name: RowName, against: RowName) -> Paired | None:
         """How two rows compare, if they were compared."""
         return next((pair for pair in self.paired if (pair.name, pair.against) == (name, against)), None)
+
+    @property
+    def low(self) -> DeployedFile | None:
+        """The slim model's file in lower precision, where there is one."""
+        return next((file for file in self.files if file.dtype != "fp32"), None)
+
+    @property
+    def dense_low(self) -> DeployedFile | None:
+        """The dense model's file in lower precision, where there is one."""
+        return next((file for file in self.rivals if file.dtype != "fp32"), None)
 
     def retained(self, name: RowName, of: Reference) -> float | None:
         """A row's metric as a share of the dense model's, or of the oracle's.

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from prunekit.metrics import Metric
 from prunekit.report import words
-from prunekit.report.model import REFERENCES, Paired, Report, RowName
+from prunekit.report.model import REFERENCES, DeployedFile, Paired, Report, RowName
+from prunekit.runtime.records import Comparison
+from prunekit.runtime.timing import ratio_between
 
 #: A speed whose interval does not lie above this is none.
 FASTER = 1.05
@@ -18,19 +20,49 @@ def verdict(report: Report) -> str:
     """Say in one sentence what was gained and lost, from paired intervals; with "Do not ship" and the reason first, where there is one.
 
     It is refused where the interval of the speed lies above 1.05 at no batch size, where as much chosen at random is as good (the
-    paired interval of the difference does not lie above 0), or where a bag of words comes within 0.01 of the metric.
+    paired interval of the difference does not lie above 0), or where a bag of words comes within 0.01 of the metric. Where the dense
+    model was timed in lower precision too, the faster of the slim files must be faster than that as well.
     """
     reasons = [reason for reason in (_no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason]
     found = ", ".join((*_lost(report), *_gained(report), *_above(report)))
-    if reasons:
-        return f"Do not ship: {'; '.join(reasons)}. Slim: {found}."
-    return f"Slim: {found}."
+    low = _in_low(report)
+    return f"{'Do not ship: ' + '; '.join(reasons) + '. ' if reasons else ''}Slim: {found}{f'; {low}' if low else ''}."
 
 
 def _no_faster(report: Report) -> str:
     if not report.latency or any(found.ratio("slim").low > FASTER for found in report.latency):
-        return ""
+        return _no_faster_than_low(report)
     return "slim is no faster"
+
+
+def _no_faster_than_low(report: Report) -> str:
+    rival = report.dense_low
+    if rival is None or any(_over(found, file, rival) > FASTER for found in report.latency for file in report.files):
+        return ""
+    return f"dense in {rival.dtype} is as fast"
+
+
+def _over(found: Comparison, file: DeployedFile, rival: DeployedFile) -> float:
+    """How many times as fast a slim file is as a dense one in lower precision, at the lower end."""
+    return ratio_between(found, file.timing, rival.timing).low
+
+
+def _in_low(report: Report) -> str:
+    """The file in lower precision beside the dense model in the same."""
+    file, rival = report.low, report.dense_low
+    if file is None or rival is None:
+        return ""
+    said = []
+    pair = _against(report, "dense-low")
+    if pair is not None:
+        said.append(f"{words.points(report, pair.value)} ({words.points(report, pair.low)} – {words.points(report, pair.high)})")
+    for found in report.latency:
+        ratio = ratio_between(found, file.timing, rival.timing)
+        said.append(
+            f"{words.times(ratio.value)} ({words.times(ratio.low)} – {words.times(ratio.high)}) as fast at batch {found.batch_size}"
+        )
+    said.append(f"{words.share(file.bytes / rival.bytes)} of the file's bytes")
+    return f"in {file.dtype} against dense in {rival.dtype}: {', '.join(said)}"
 
 
 def _against(report: Report, name: RowName) -> Paired | None:

@@ -13,7 +13,9 @@ from prunekit.runtime.records import Comparison, Environment
 NAMES: dict[RowName, str] = {
     "dense": "dense, own head",
     "oracle": "oracle, probe on all neurons",
+    "dense-low": "dense",
     "slim": "slim",
+    "slim-low": "slim",
     "untrained": "slim, not trained",
     "random": "random choice",
     "magnitude": "largest weights",
@@ -79,6 +81,8 @@ def times(value: float) -> str:
 
 def name_of(report: Report, name: RowName) -> str:
     """What a row is called: a baseline that was not trained says so where the slim model was."""
+    if name in ("dense-low", "slim-low") and report.low is not None:
+        return f"{NAMES[name]}, {report.low.dtype}"
     untrained = name in BASELINES and report.row("untrained") is not None
     return f"{NAMES[name]}, not trained" if untrained else NAMES[name]
 
@@ -156,20 +160,27 @@ def vectors(report: Report) -> Table:
 
 
 def files(report: Report) -> Table:
-    """The files of the slim model beside each other, where there is more than one."""
+    """The files of the slim model beside each other and beside those of the dense one, where there is more than one."""
     if len(report.files) < 2:
         return Table("Files", (), ())
     header = ["file", "size"]
     scored = report.row("slim") is not None
-    header += [metric_name(report), "agrees with fp32", "error"] if scored else []
+    header += [metric_name(report), "flips", "error"] if scored else []
     header += [f"speed, batch {found.batch_size}" for found in report.latency]
     rows = []
-    for file in report.files:
-        cells = [file.path, amount(file.bytes, "B")]
+    for file in (*report.files, *report.rivals):
+        cells = [file.path or f"{file.of}, {file.dtype}, not kept", amount(file.bytes, "B")]
         if scored:
-            cells += ["–" if file.value is None else metric_value(report, file.value), share(file.agreement), _error(file.error)]
-        rows.append((*cells, *(times(found.ratio(file.timing).value) for found in report.latency)))
-    return Table("Files of the slim model; speed is against dense in fp32", tuple(header), tuple(rows))
+            cells += ["–" if file.value is None else metric_value(report, file.value), share(file.flips), _error(file.error)]
+        rows.append((*cells, *(_speed(found, file.timing) for found in report.latency)))
+    title = "Files; speed is against dense in fp32"
+    if scored:
+        title = "Files; flips are answers other than those of the same model in fp32, speed is against dense in fp32"
+    return Table(title, tuple(header), tuple(rows))
+
+
+def _speed(found: Comparison, name: str) -> str:
+    return "1" if name == found.baseline else times(found.ratio(name).value)
 
 
 def _error(value: float | None) -> str:

@@ -212,6 +212,13 @@ def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], basel
     return tuple(found)
 
 
+def ratio_between(found: Comparison, candidate: str, other: str) -> Ratio:
+    """How many times as fast one candidate was as another, from the same rounds; KeyError if there is none of that name."""
+    taken = {name: found.timing(name).milliseconds for name in (other, candidate)}
+    (ratio,) = _ratios(taken, found.sittings, other, found.seed)
+    return ratio
+
+
 def narrow(ratios: Sequence[Ratio]) -> bool:
     """Whether each interval has a half-width of at most 2% of its ratio."""
     return all((ratio.high - ratio.low) / 2 <= HALF_WIDTH * ratio.value for ratio in ratios)

@@ -149,7 +149,7 @@ RECIPES: dict[str, str] = {
     "a long value": "keep: " + "x" * 10**4,
     "control characters": 'label: "\\e[31m"\nevil: 1',
     "tab": "\tseed: 1",
-    "version": "version: 2",
+    "version": "version: 4",
     "version as text": "version: '1'",
     "large": "# " + "x" * 10**6 + "\nseed: 1",
     "null": "seed: null",

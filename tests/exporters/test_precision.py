@@ -11,8 +11,9 @@ from onnx import numpy_helper
 from prunekit.errors import StatisticsError
 from prunekit.exporters.fidelity import Replies, fidelity
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
-from prunekit.exporters.precision import lower, ranges_of
+from prunekit.exporters.precision import Gate, lower, ranges_of
 from prunekit.exporters.quantize import quantizable
+from prunekit.runtime.records import Fidelity
 from prunekit.runtime.session import OnnxSession
 from tests.models import build
 
@@ -34,8 +35,12 @@ def batches(count: int = 4) -> list[dict[str, np.ndarray]]:
 
 
 def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: Path) -> None:
-    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), tolerance=0.0)
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    assert plain.fidelity is not None
+    gate = Gate(plain.fidelity.error / 8, 0)
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=gate)
     assert found.fidelity is not None
+    assert gate.passes(found.fidelity)
     kept = {weight.name for weight in found.weights if weight.kept}
     names = {weight.name: weight for weight in quantizable(onnx.load(str(file.path)))}
     assert kept < {weight.name for weight in found.weights} == names.keys()
@@ -49,10 +54,10 @@ def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: P
 
 
 def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:
-    loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), tolerance=np.inf)
-    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), tolerance=0.0)
+    loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
     assert not any(weight.kept for weight in loose.weights)
     assert loose.fidelity is not None
+    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), gate=Gate(loose.fidelity.error / 8, 0))
     assert strict.fidelity is not None
     assert strict.fidelity.error < loose.fidelity.error
     assert loose.file.bytes < strict.file.bytes < file.bytes
@@ -63,15 +68,35 @@ def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: P
 
 
 def test_inputs_are_balanced_where_that_is_less_of_an_error(file: OnnxFile, tmp_path: Path) -> None:
-    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), tolerance=np.inf)
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
     assert plain.fidelity is not None
-    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), tolerance=0.99 * plain.fidelity.error)
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(0.99 * plain.fidelity.error, 0))
     assert found.fidelity is not None
     assert found.fidelity.error < plain.fidelity.error
     balances = {tensor.name for tensor in onnx.load(str(found.file.path)).graph.initializer if tensor.name.endswith("_balance")}
-    assert len(balances) == sum(weight.balanced for weight in found.weights)
-    static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), tolerance=0.0)
+    assert len(balances) == len(found.balanced) > len(plain.balanced) == 0
+    assert found.weights == ()
+    static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), gate=Gate(0.0, 1))
     assert not any(weight.balanced for weight in static.weights)
+    assert static.balanced == ()
+
+
+def test_weights_stay_until_the_file_is_accepted(file: OnnxFile, tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def third(trial: Path) -> bool:
+        seen.append(trial)
+        return len(seen) > 3
+
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(np.inf, 0), accept=third)
+    # All in int8, all balanced, and then one after the other.
+    assert len(seen) == 4
+    assert 1 <= sum(weight.kept for weight in found.weights) <= 2
+
+
+@pytest.mark.parametrize(("error", "agreement", "passes"), [(0.1, 0.9, True), (0.1001, 0.9, False), (0.1, 0.89, False), (0.1, None, True)])
+def test_the_gate_holds_errors_and_predictions(error: float, agreement: float | None, passes: bool) -> None:
+    assert Gate(0.1, 0.9).passes(Fidelity(error, agreement)) is passes
 
 
 def test_static_ranges_are_those_of_the_rows(file: OnnxFile, tmp_path: Path) -> None:

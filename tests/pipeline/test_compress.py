@@ -17,6 +17,8 @@ from prunekit import cli
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.errors import ParameterError, PlanError
+from prunekit.exporters.precision import lower
+from prunekit.pipeline import evaluate
 from prunekit.pipeline.compress import Result, compress, make_plan
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
 from prunekit.recipe import Recipe
@@ -255,7 +257,7 @@ def test_a_slim_vocabulary_says_what_it_costs() -> None:
     assert result.report.slim.params == result.report.dense.params - 4 * 16
 
 
-def test_the_file_in_int8_is_measured_and_is_what_the_budget_of_bytes_counts(tmp_path: Path) -> None:
+def test_the_file_in_int8_is_measured_beside_the_dense_model_in_int8() -> None:
     result = line("uniform")
     plain, low = result.report.files
     assert (plain.dtype, low.dtype) == ("fp32", "int8")
@@ -267,11 +269,53 @@ def test_the_file_in_int8_is_measured_and_is_what_the_budget_of_bytes_counts(tmp
     )
     assert low.agreement == pytest.approx((got.argmax(1) == want.argmax(1)).mean(), abs=0.05)
     assert low.value == pytest.approx((got.argmax(1) == [row["label"] for row in rows_of("uniform")]).mean(), abs=0.05)
-    assert sum(weight.share for weight in low.weights) == pytest.approx(1)
-    assert {ratio.candidate for found in result.report.latency for ratio in found.ratios} == {"slim", "slim int8"}
+    assert low.flips == 1 - low.agreement
+    dense, rival = result.report.rivals
+    assert (dense.dtype, rival.dtype, dense.path, rival.path) == ("fp32", "int8", None, None)
+    assert (dense.bytes, dense.value) == (result.report.dense.bytes, result.report.row("dense").value)
+    assert (rival.value, low.value) == tuple(result.report.row(name).value for name in ("dense-low", "slim-low"))
+    assert result.report.pair("slim-low", "dense-low").value == pytest.approx(low.value - rival.value)
+    assert {ratio.candidate for found in result.report.latency for ratio in found.ratios} == {"slim", "slim int8", "dense int8"}
     text = (result.path / "report.md").read_text()
     assert "| onnx/model_quantized.onnx |" in text
-    assert "was tried alone" in text
+    assert "| dense, int8, not kept |" in text
+    assert "int8: asked for an error of at most 0.25% and at least 98% of the predictions as in fp32" in text
+    assert f"in int8 against dense in int8: {100 * (low.value - rival.value):+.1f} points" in result.report.verdict
+
+
+def test_two_files_ship_by_default(tmp_path: Path) -> None:
+    with lines.quick():
+        result = compress(checkpoint("pairs"), data("pair"), keep="60% macs", recover="none", out=tmp_path / "slim")
+    plain, low = result.report.files
+    assert (plain.path, low.path) == ("onnx/model.onnx", "onnx/model_quantized.onnx")
+    # Values have no predictions that could flip.
+    assert low.flips is None
+    assert low.error is not None
+    assert 0 < low.error < 0.1
+    assert "dtype: int8" in (tmp_path / "slim" / "recipe.yaml").read_text()
+    assert not (line("sequence").path / low.path).exists()
+    assert "dtype: fp32" in (line("sequence").path / "recipe.yaml").read_text()
+
+
+def test_int8_keeps_to_the_largest_drop_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def later(*given: Any, accept: Any = None, **named: Any) -> Any:
+        def third(path: Path) -> bool:
+            asked.append(accept(path))
+            return len(asked) > 2 and asked[-1]
+
+        return lower(*given, **named, accept=third if accept else None)
+
+    monkeypatch.setattr(evaluate, "lower", later)
+    with lines.quick():
+        result = compress(checkpoint("sequence"), data("text"), keep="80% params", max_drop="60%", recover="none", out=tmp_path / "slim")
+    low = result.report.low
+    assert low is not None
+    assert asked == [True, True, True]
+    # All in int8, and all balanced, were refused.
+    assert any(weight.kept for weight in low.weights)
+    assert sum(note.startswith("largest drop: on 60 rows") for note in result.report.notes) == 2
 
 
 @pytest.mark.parametrize(("dtype", "file"), [("fp16", "onnx/model_fp16.onnx"), ("int8", "onnx/model_quantized.onnx")])

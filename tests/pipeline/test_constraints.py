@@ -87,8 +87,9 @@ def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_pa
         trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", out=tmp_path / "trained")
         low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", recover="none", out=tmp_path / "low")
     assert any("judged candidates before any training" in note for note in trained.report.notes)
-    assert any("chosen by what they cost in float32" in note for note in low.report.notes)
-    assert not any("in float32" in note or "any training" in note for note in lines.line("sequence").report.notes)
+    assert any("held against the file in fp32" in note for note in low.report.notes)
+    assert low.report.budgets[0].reached == low.report.files[0].bytes
+    assert not any("in fp32" in note or "any training" in note for note in lines.line("sequence").report.notes)
 
 
 def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from prunekit.report.html import to_html
-from prunekit.report.model import Paired, Report, Row
+from prunekit.report.model import DeployedFile, Paired, Report, Row
 from prunekit.report.tables import to_markdown
+from prunekit.runtime.timing import ratio_between
 from tests.report.samples import comparison, report
 
 
@@ -63,6 +64,27 @@ def test_without_a_head_of_its_own_the_reference_is_named_for_what_it_is() -> No
     assert "of the accuracy of a probe on the frozen dense model" in found.verdict
     bare = report(rows=(), paired=())
     assert "its answers were not measured" in bare.verdict
+
+
+def in_int8(slim: float, slim_int8: float, dense_int8: float) -> Report:
+    """The sample with files in int8 of known speed against dense in float32."""
+    files = tuple(DeployedFile(path=f"onnx/{dtype}.onnx", dtype=dtype, bytes=size) for dtype, size in (("fp32", 56), ("int8", 14)))
+    rivals = tuple(DeployedFile(of="dense", dtype=dtype, bytes=size) for dtype, size in (("fp32", 90), ("int8", 20)))
+    latency = (comparison(1, 7.3, spread=0.01, **{"slim": slim, "slim int8": slim_int8, "dense int8": dense_int8}),)
+    pair = Paired(name="slim-low", against="dense-low", by="difference", value=-0.011, low=-0.02, high=-0.002)
+    return report(files=files, rivals=rivals, latency=latency, paired=(*paired(GOOD), pair))
+
+
+@pytest.mark.parametrize(
+    ("speeds", "refused"), [((3.4, 8.0, 2.0), False), ((3.4, 8.0, 8.0), True), ((3.4, 1.5, 2.0), False), ((1.4, 2.05, 2.0), True)]
+)
+def test_a_dense_model_in_int8_that_is_as_fast_is_a_reason(speeds: tuple[float, float, float], refused: bool) -> None:
+    found = in_int8(*speeds)
+    assert found.verdict.startswith("Do not ship: dense in int8 is as fast. Slim: " if refused else "Slim: ")
+    ratio = ratio_between(found.latency[0], "slim int8", "dense int8")
+    assert ratio.value == pytest.approx(speeds[1] / speeds[2], rel=0.03)
+    said = f"-1.1 points (-2.0 points – -0.2 points), {ratio.value:.2f}× ({ratio.low:.2f}× – {ratio.high:.2f}×) as fast at batch 1"  # noqa: RUF001
+    assert f"; in int8 against dense in int8: {said}, 70.0% of the file's bytes." in found.verdict
 
 
 def test_it_comes_first_in_every_format_and_is_not_read_back() -> None:
