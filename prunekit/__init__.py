@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from prunekit.on_import import call_after
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -38,6 +40,11 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
+
+
+# What is slim loads where transformers loads: its classes are registered when the places to register them at are there.
+call_after("transformers.models.auto.configuration_auto", "prunekit.exporters.slim_config:register")
+call_after("transformers.models.auto.modeling_auto", "prunekit.exporters.slim_model:register")
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modu
 from prunekit.arch.known import check_type, config_of, model_class
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
+from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
 from prunekit.plan import Plan, slim_source
 from prunekit.transforms.apply import DENSE, apply
 from prunekit.transforms.layers import configs
@@ -26,6 +27,7 @@ from prunekit.validation.arguments import Place, checked
 from prunekit.validation.reading import ReadError, check_regular
 
 PLAN, CONFIG, STOCK, PRUNED = "plan.json", "config.json", "model.safetensors", "pruned.safetensors"
+BESIDE_ONNX = "onnx/config.json"
 # What transformers' constructors raise on a config that they were not made for.
 _REFUSED = (
     StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError, MemoryError,
@@ -137,7 +139,10 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for stale in (directory / SLIM_CONFIG, directory / BESIDE_ONNX):
+            stale.unlink(missing_ok=True)
+        for name, content in {CONFIG: fields, **({} if stock else _pointed(fields, directory))}.items():
+            (directory / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         plan.save(directory / PLAN)
         for stale in (directory / STOCK, directory / PRUNED):
             stale.unlink(missing_ok=True)
@@ -148,6 +153,14 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     except OSError as error:
         raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from error
     return weights
+
+
+def _pointed(fields: dict[str, Any], directory: Path) -> dict[str, dict[str, Any]]:
+    """The configs of a slim model that no stock class holds, by file: each for those who read it."""
+    plain = {name: value for name, value in fields.items() if name != DENSE}
+    found = {CONFIG: {**fields, POINTER: [SLIM_CONFIG]}, SLIM_CONFIG: slim_fields(plain)}
+    # Loaders of the ONNX file look beside it first, and need no class.
+    return {**found, BESIDE_ONNX: plain} if (directory / BESIDE_ONNX).parent.is_dir() else found
 
 
 def _sort_metadata(weights: Path) -> None:
@@ -194,6 +207,7 @@ def load(path: Place) -> nn.Module:
     shown = repr(str(directory / CONFIG))
     fields = read_config(directory / CONFIG, shown)
     dense = fields.pop(DENSE, None)
+    fields.pop(POINTER, None)
     if "model_type" in fields:
         check_type(str(directory), fields["model_type"])
     if weights.name == STOCK:

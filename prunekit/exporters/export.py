@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from prunekit import __version__
+from prunekit.arch.config import read_config
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
@@ -22,6 +23,7 @@ from prunekit.exporters.passes import Level
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
+from prunekit.exporters.slim_config import POINTER
 from prunekit.exporters.source import Head, Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
@@ -264,7 +266,10 @@ def _write_model_files(source: Source, folder: Path) -> None:
         if source.plan is None:
             source.config.save_pretrained(str(folder))
         else:
-            shutil.copyfile(given / CONFIG, folder / CONFIG)
+            fields = read_config(given / CONFIG, repr(str(given / CONFIG)))
+            # What it points to is the config of the weights, which stay where they are.
+            fields.pop(POINTER, None)
+            (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             source.plan.save(folder / "plan.json")
             if (given / RECIPE).is_file():
                 # It says what the slim model was made from.

@@ -12,24 +12,18 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.config import check_tokenizer_files
 from prunekit.arch.embedding import embedder
 from prunekit.arch.load import agree, load_model, load_tokenizer
-from prunekit.arch.view import Embedder, ModelView, Reader
-from prunekit.errors import ModelError, ParameterError, UnsupportedError
+from prunekit.arch.view import ModelView
+from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.checkpoint import PLAN, load
+from prunekit.exporters.heads import Head, head_of
 from prunekit.exporters.onnx import EMBEDDED, InputSpace, sample_space
 from prunekit.plan import Plan
 
-Head = Literal["feature-extraction", "text-classification", "token-classification", "question-answering"]
 OUTPUTS: dict[Head, tuple[str, ...]] = {
     "feature-extraction": EMBEDDED,
     "text-classification": ("logits",),
     "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
-}
-_HEADS: dict[str, Head] = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForQuestionAnsweringSimple": "question-answering",
 }
 
 
@@ -121,29 +115,6 @@ def load_source(
     space = replace(space, max_length=max_length or longest)
     tokenizer.model_max_length = space.max_length
     return Source(str(name), model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
-
-
-def head_of(model: nn.Module) -> Head:
-    """What a model's head is for.
-
-    Raises
-    ------
-    UnsupportedError
-        A head of another kind.
-    """
-    if isinstance(model, Reader):
-        return "token-classification" if model.per_token else "text-classification"
-    name = type(model).__name__
-    if name == "XLNetForQuestionAnswering":
-        raise UnsupportedError(
-            "XLNetForQuestionAnswering answers by a beam search, not by logits; XLNetForQuestionAnsweringSimple can be exported."
-        )
-    if isinstance(model, Embedder) or ModelView.of(model).body is model:
-        return "feature-extraction"
-    for suffix, head in _HEADS.items():
-        if name.endswith(suffix):
-            return head
-    raise UnsupportedError(f"The head of {name} cannot be exported; a bare encoder and {', '.join(_HEADS)} can.")
 
 
 def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:

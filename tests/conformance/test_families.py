@@ -146,11 +146,32 @@ def test_saved_and_loaded_is_the_same(case: str, unit: str, tmp_path: Path) -> N
             assert torch.equal(stock.eval()(**batch).logits, expected)
     else:
         assert not (tmp_path / "model.safetensors").exists()
+        # And what the Auto classes find after `import prunekit`.
+        auto = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+        assert type(auto).__name__ == type(model).__name__
+        states = transformers.AutoModel.from_pretrained(tmp_path)(**batch).last_hidden_state
+        with torch.no_grad():
+            assert torch.equal(auto(**batch).logits, expected)
+            assert torch.equal(states, ModelView.of(slim).body(**batch).last_hidden_state)
     if unit in ("top", "uniform ffn") and case != "qwen2":
         assert weights.name == "model.safetensors"
     if unit in ("everything", "readout"):
         assert weights.name == "pruned.safetensors"
     assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == 3
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_slim_token_classifier_is_found_by_the_auto_classes(case: str, tmp_path: Path) -> None:
+    model = model_of(case, "ForTokenClassification")
+    view = ModelView.of(model)
+    plan = Plan(source=view.source, readout=random_readout(view, "token", random.Random(0), 2))
+    slim = apply(model, plan)
+    set_readout(slim, np.random.default_rng(0).normal(size=(3, plan.readout.size)), np.zeros(3))
+    save_checkpoint(slim, None, plan, tmp_path)
+    batch = inputs_of(view)
+    with torch.no_grad():
+        found = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path)(**batch).logits
+        assert torch.equal(found, slim(**batch).logits)
 
 
 @pytest.mark.parametrize("case", ["mpnet", "albert"])
