@@ -184,11 +184,17 @@ class _Trial:
             for name, array in seen.items():
                 found = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
                 largest[name] = np.maximum(largest.get(name, found), found)
-        factors = {}
+        groups: dict[tuple[str, ...], list[Weight]] = {}
         for weight in mine:
-            values, channels = numpy_helper.to_array(tensors[weight.initializer]), np.max([largest[name] for name in weight.inputs], axis=0)
+            groups.setdefault(weight.inputs, []).append(weight)
+        factors = {}
+        for inputs, group in groups.items():
+            channels = np.max([largest[name] for name in inputs], axis=0)
+            values = [numpy_helper.to_array(tensors[weight.initializer]) for weight in group]
             # Gemm may hold it the other way round; a square one is taken as it lies, and is balanced only if that helps.
-            factors[weight.name] = balanced(channels, values if len(values) == len(channels) else values.T)
+            lying = [each if len(each) == len(channels) else each.T for each in values]
+            # What one value goes into shares its factors, so that it is quantised once.
+            factors |= dict.fromkeys((weight.name for weight in group), balanced(channels, np.concatenate(lying, axis=1)))
         return factors
 
     def _replies(self, proto: onnx.ModelProto) -> Replies:
@@ -211,7 +217,7 @@ def _choose(trial: _Trial) -> tuple[_Chosen, tuple[WeightError, ...]]:
                 return _Chosen(balance=balance), ()
     names = [weight.name for weight in weights]
     part = trial.part()
-    costs = {weight.name: part.tried([name for name in names if name != weight.name]).error for weight in weights}
+    costs = {weight.name: part.tried([name for name in names if name != weight.name], balance).error for weight in weights}
     total, elements = sum(costs.values()), sum(weight.elements for weight in weights)
 
     def above(weight: Weight) -> float:

