@@ -16,6 +16,7 @@ from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
+from prunekit.exporters.heads import Head
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OPSET, OnnxFile, check_opset
 from prunekit.exporters.parity import SHAPES
@@ -24,7 +25,7 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.slim_config import POINTER
-from prunekit.exporters.source import Head, Source, load_source
+from prunekit.exporters.source import Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment

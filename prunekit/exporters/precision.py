@@ -187,7 +187,7 @@ class _Trial:
         groups: dict[tuple[str, ...], list[Weight]] = {}
         for weight in mine:
             groups.setdefault(weight.inputs, []).append(weight)
-        factors = {}
+        factors: dict[str, NDArray[np.float32]] = {}
         for inputs, group in groups.items():
             channels = np.max([largest[name] for name in inputs], axis=0)
             values = [numpy_helper.to_array(tensors[weight.initializer]) for weight in group]

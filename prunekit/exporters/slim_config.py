@@ -18,7 +18,7 @@ SLIM_CONFIG = "config.4.0.0.json"
 POINTER = "configuration_files"
 
 
-class SlimConfig(PretrainedConfig):
+class SlimConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """What `config.4.0.0.json` holds: the fields of the slim model's own config."""
 
     model_type = MODEL_TYPE

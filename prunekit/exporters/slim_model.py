@@ -30,7 +30,7 @@ _IDLE = (
 )
 
 
-class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """A slim model behind the interface of transformers.
 
     Parameters
@@ -52,6 +52,7 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     #: The loader for a model of this kind, and what its head is for; None for whatever is below the head.
     loader: ClassVar[str]
     head: ClassVar[Head | None]
+    plan: Plan
 
     def __init__(self, config: SlimConfig, slim: nn.Module | None = None) -> None:
         if slim is None:
@@ -97,9 +98,10 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         folder = _folder(str(pretrained_model_name_or_path), place) / subfolder
         slim = load(folder)
         made = _named(cls, slim)(config or SlimConfig.from_pretrained(folder), slim)
-        made.plan = Plan.load(folder / PLAN)
+        made.__dict__["plan"] = Plan.load(folder / PLAN)
         made.name_or_path = made.config._name_or_path = str(pretrained_model_name_or_path)
-        made = _moved(made, dtype, device).eval()
+        made = _moved(made, dtype, device)
+        made.train(False)
         return (made, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}) if info else made
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -155,7 +157,7 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         return self.slim
 
 
-class SlimModel(SlimPreTrainedModel):
+class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
     """A slim encoder without its head."""
 
     loader = "AutoModel"
@@ -173,14 +175,14 @@ class SlimModel(SlimPreTrainedModel):
         return whole
 
 
-class SlimForSequenceClassification(SlimPreTrainedModel):
+class SlimForSequenceClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
     """A slim classifier, or regressor, of texts."""
 
     loader = "AutoModelForSequenceClassification"
     head = "text-classification"
 
 
-class SlimForTokenClassification(SlimPreTrainedModel):
+class SlimForTokenClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
     """A slim classifier of tokens."""
 
     loader = "AutoModelForTokenClassification"
@@ -200,7 +202,7 @@ def _class_of_name(base: type[SlimPreTrainedModel], name: str) -> type[SlimPreTr
 def _named(base: type[SlimPreTrainedModel], slim: nn.Module) -> type[SlimPreTrainedModel]:
     """The class under the name that the family has for it: pipelines complain of every name that they do not know."""
     stem = type(ModelView.of(slim).body).__name__.removesuffix("Model")
-    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))
+    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))  # type: ignore[arg-type]
 
 
 def _folder(name: str, place: dict[str, Any]) -> Path:
@@ -223,8 +225,10 @@ def _moved(model: SlimPreTrainedModel, dtype: object, device: object) -> SlimPre
     if device is not None and not isinstance(device, (str, int, torch.device)):
         raise ParameterError("device_map", type(model).__name__, "one device", str(device)[:60])
     device = "cpu" if device == "auto" and not torch.cuda.is_available() else "cuda" if device == "auto" else device
-    found: Any = model if dtype is None else model.to(dtype)
-    moved: SlimPreTrainedModel = found if device is None else found.to(device)
+    found: Any = model
+    for wanted in (dtype, device):
+        found = found if wanted is None else found.to(wanted)
+    moved: SlimPreTrainedModel = found
     return moved
 
 
