@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from prunekit.validation import templates
 
 
 @pytest.fixture
-def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+def _toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     toys = {f"toy.{kind}.jinja": "{% if shown %}<b>{{ shown }}</b>{% endif %}{{ missing }}" for kind in ("html", "md")}
     monkeypatch.setattr(templates, "PackageLoader", lambda *_: DictLoader(toys))
     templates._environment.cache_clear()
