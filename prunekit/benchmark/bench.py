@@ -111,7 +111,6 @@ def bench(
     check_sizes("batch", batch_sizes)
     check_columns(columns or {}, data, of="bench")
     if lengths is not None and lengths != "data":
-        check_sizes("length", lengths)
         _check_lengths(batch_sizes, lengths, data)
     candidates, base = _candidates(models, baseline, backends, device)
     if len(candidates) + len(against) < 2 and (max_regression is not None or min_speedup is not None):
@@ -142,6 +141,7 @@ def bench(
 
 
 def _check_lengths(batch_sizes: Sequence[int], lengths: Sequence[int], data: Place | None) -> None:
+    check_sizes("length", lengths)
     if data is not None:
         must = "left out where lengths are named: rows of random tokens are timed, not those of the data"
         raise ParameterError("data", "bench", must, os.fspath(data), "Leave out --length, or say --length data.")
@@ -278,6 +278,7 @@ def _costs(candidates: Sequence[Candidate], table: _Table, cases: Sequence[Case]
             peak_bytes=_peak(candidate, cases, threads) if memory else None,
             placement=runner.placement(feeds),
             agreement=_agreement(answers[table.baseline], answers[candidate.name]) if candidate.name in compared else None,
+            plan=source.plan,
         )
         found.append(cost)
     return found

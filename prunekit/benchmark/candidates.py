@@ -11,6 +11,8 @@ from prunekit.benchmark.backends import BACKENDS
 from prunekit.benchmark.backends.base import INPUTS, Backend, Source
 from prunekit.benchmark.counts import read_graph
 from prunekit.errors import ModelError, ParameterError
+from prunekit.exporters.manifest import PLAN
+from prunekit.plan import Plan
 
 _ONNX = ("onnx/model.onnx", "model.onnx")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pruned.safetensors")
@@ -118,18 +120,26 @@ def source_of(path: Path) -> Source:
     ------
     ModelError
         No such path, or nothing in it that can be run.
+    PlanError
+        A plan.json that is no plan.
     """
     path = path.expanduser()
     if path.is_file():
         folder = next((parent for parent in path.resolve().parents[:2] if (parent / "config.json").is_file()), None)
-        return Source(path, path, folder)
+        return Source(path, path, folder, _plan(folder))
     if not path.is_dir():
         raise ModelError(f"The model {str(path)!r} does not exist. Give an ONNX file, or a directory with one or with a checkpoint.")
     onnx = next((path / name for name in _ONNX if (path / name).is_file()), None)
     weights = any((path / name).is_file() for name in _WEIGHTS)
     if onnx is None and not weights:
         raise ModelError(f"The directory {str(path)!r} has no model: neither {' nor '.join((*_ONNX, _WEIGHTS[0]))} is there.")
-    return Source(path, onnx, path if (path / "config.json").is_file() else None)
+    folder = path if (path / "config.json").is_file() else None
+    return Source(path, onnx, folder, _plan(folder))
+
+
+def _plan(folder: Path | None) -> str | None:
+    """The digest of the plan in a directory; raises PlanError where it is no plan."""
+    return Plan.load(folder / PLAN).digest if folder is not None and (folder / PLAN).is_file() else None
 
 
 def prepare(candidate: Candidate, scratch: Path) -> Candidate:

@@ -44,6 +44,8 @@ class Cost:
         Where its nodes ran: {"CPUExecutionProvider": 257}.
     agreement : float or None
         Share of rows for which it ranks the same class first as the baseline does; None where there is nothing to compare.
+    plan : str or None
+        Digest of the plan that lies beside it; None where there is none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Cost:
     peak_bytes: int | None
     placement: dict[str, int]
     agreement: float | None
+    plan: str | None = None
 
     def count(self, what: Count) -> int | None:
         """One of the exact counts."""

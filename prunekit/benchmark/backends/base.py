@@ -29,11 +29,14 @@ class Source:
         The ONNX file.
     folder : Path or None
         The directory of config.json, tokenizer and weights.
+    plan : str or None
+        Digest of the plan in that directory.
     """
 
     path: Path
     onnx: Path | None
     folder: Path | None
+    plan: str | None = None
 
 
 class Runner(ABC):
