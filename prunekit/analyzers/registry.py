@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
-from prunekit.analyzers import ablation, cka, clusters, dimensionality, importance, layer_probes, neurons, rsa, syntax
 from prunekit.analyzers.base import Analyzer
 from prunekit.errors import ParameterError
 
-ANALYZERS = (
-    cka.ANALYZER,
-    rsa.ANALYZER,
-    layer_probes.ANALYZER,
-    neurons.ANALYZER,
-    dimensionality.ANALYZER,
-    syntax.ANALYZER,
-    clusters.ANALYZER,
-    ablation.ANALYZER,
-    importance.ANALYZER,
+_MODULES = (
+    "cka",
+    "rsa",
+    "layer_probes",
+    "neurons",
+    "dimensionality",
+    "syntax",
+    "clusters",
+    "ablation",
+    "importance",
 )
+#: In the order of the page.
+ANALYZERS: tuple[Analyzer, ...] = tuple(import_module(f"prunekit.analyzers.{module}").ANALYZER for module in _MODULES)
 
 
 def find(names: Sequence[str]) -> tuple[Analyzer, ...]:

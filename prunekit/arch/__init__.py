@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from prunekit.arch import albert, bert, deberta, deberta_v2, distilbert, electra, gpt2, llama, modernbert, mpnet, roberta, xlnet
+from importlib import import_module
+
 from prunekit.arch.spec import ArchSpec
 
-_FAMILIES = (bert, roberta, electra, mpnet, distilbert, albert, xlnet, deberta, deberta_v2, modernbert, gpt2, llama)
+_FAMILIES = (
+    "bert",
+    "roberta",
+    "electra",
+    "mpnet",
+    "distilbert",
+    "albert",
+    "xlnet",
+    "deberta",
+    "deberta_v2",
+    "modernbert",
+    "gpt2",
+    "llama",
+)
+_RECORDS: tuple[ArchSpec, ...] = tuple(import_module(f"prunekit.arch.{family}").SPEC for family in _FAMILIES)
 
 #: {model_type: record}
-SPECS: dict[str, ArchSpec] = {model_type: family.SPEC for family in _FAMILIES for model_type in family.SPEC.model_types}
+SPECS: dict[str, ArchSpec] = {model_type: record for record in _RECORDS for model_type in record.model_types}
