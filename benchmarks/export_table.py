@@ -20,7 +20,8 @@ from transformers.utils import logging
 from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView
 from prunekit.errors import PrunekitError
-from prunekit.exporters.onnx import sample_space
+from prunekit.exporters.onnx import export_onnx, sample_space
+from prunekit.exporters.parity import check_parity
 from prunekit.exporters.routes import export_by_route, routes_of
 from prunekit.exporters.source import OUTPUTS, head_of
 from prunekit.plan import Plan
@@ -75,8 +76,13 @@ def row(case: str, head: str, shape: str, folder: Path) -> tuple[str, ...]:
         if kind == "feature-extraction":
             model = EmbeddingModel(model, Embedding()).eval()
         space = sample_space(view.config, pad_id=1)
+        file, shown = folder / "model.onnx", {"inputs": view.inputs, "space": space}
         done = export_by_route(
-            model, folder / "model.onnx", routes=routes_of(case), inputs=view.inputs, space=space, outputs=OUTPUTS[kind], level="O2"
+            lambda route, level: export_onnx(model, file, outputs=OUTPUTS[kind], level=level, route=route, **shown),
+            lambda path: check_parity(path, model, **shown),
+            file,
+            routes=routes_of(case),
+            level="O2",
         )
     except AttributeError as error:
         if "has no attribute" not in str(error) or not str(error).startswith("module transformers"):

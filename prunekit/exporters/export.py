@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,8 @@ from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
 from prunekit.exporters.fidelity import fidelity, replies
 from prunekit.exporters.heads import Head
 from prunekit.exporters.layout import short_name
-from prunekit.exporters.onnx import OPSET, OnnxFile, check_opset
-from prunekit.exporters.parity import SHAPES
+from prunekit.exporters.onnx import OPSET, OnnxFile, Route, check_opset, export_onnx
+from prunekit.exporters.parity import SHAPES, check_parity
 from prunekit.exporters.passes import Level
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
@@ -246,18 +247,16 @@ def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
 
 def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) -> Routed:
     """The file in full precision, held against the model."""
-    return export_by_route(
-        source.model,
-        path,
-        routes=routes_of(source.config.model_type),
-        inputs=source.inputs,
-        space=source.space,
-        outputs=source.outputs,
-        level=level,
-        opset=opset,
-        metadata={} if source.plan is None else {"plan": source.plan.digest},
-        device=device,
-    )
+    model, inputs, space = source.model, source.inputs, source.space
+    metadata = {} if source.plan is None else {"plan": source.plan.digest}
+
+    def attempt(route: Route, passes: Level) -> OnnxFile:
+        return export_onnx(
+            model, path, inputs=inputs, space=space, outputs=source.outputs, opset=opset, level=passes, route=route, metadata=metadata
+        )
+
+    check = partial(check_parity, model=model, inputs=inputs, space=space, device=device)
+    return export_by_route(attempt, check, path, routes=routes_of(source.config.model_type), level=level)
 
 
 def _write_model_files(source: Source, folder: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from torch import nn
-
 from prunekit.errors import ExportError, ModelError
-from prunekit.exporters.onnx import OPSET, InputSpace, OnnxFile, Route, data_path, export_onnx
-from prunekit.exporters.parity import check_parity
+from prunekit.exporters.onnx import OnnxFile, Route, data_path
 from prunekit.exporters.passes import Level
 from prunekit.runtime.records import Parity
 
@@ -47,30 +44,26 @@ def routes_of(model_type: str) -> tuple[Route, ...]:
 
 
 def export_by_route(
-    model: nn.Module,
+    attempt: Callable[[Route, Level], OnnxFile],
+    check: Callable[[Path], Parity],
     path: Path,
     *,
     routes: tuple[Route, ...],
-    inputs: tuple[str, ...],
-    space: InputSpace,
-    outputs: tuple[str, ...],
     level: Level = "O1",
-    opset: int = OPSET,
-    metadata: Mapping[str, str] | None = None,
-    device: str = "cpu",
 ) -> Routed:
     """Export by the first route whose file computes what the model computes: each exporter with the graph passes, then without.
 
     Parameters
     ----------
-    model, path, inputs, space, outputs, opset, metadata
-        As in `prunekit.exporters.onnx.export_onnx`.
+    attempt : callable
+        Writes the file to `path` by a route and with passes.
+    check : callable
+        Holds the file against the model; raises ExportError or ModelError.
+    path : Path
     routes : tuple of str
         Exporters, in the order in which they are tried.
     level : {"none", "O1", "O2"}
         Of the graph passes.
-    device : {"cpu", "cuda"}
-        Where the file is checked.
 
     Returns
     -------
@@ -86,10 +79,7 @@ def export_by_route(
     failed: list[str] = []
     for route, passes in product(routes, levels):
         try:
-            file = export_onnx(
-                model, path, inputs=inputs, space=space, outputs=outputs, opset=opset, level=passes, route=route, metadata=metadata
-            )
-            return Routed(file, passes, check_parity(path, model, inputs=inputs, space=space, device=device), tuple(failed))
+            return Routed(attempt(route, passes), passes, check(path), tuple(failed))
         except (ExportError, ModelError) as error:
             first = first or error
             failed.append(f"{route}, passes {passes}: {error}")

@@ -145,15 +145,7 @@ def analyze(
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)
-        provenance = {
-            "prunekit": __version__,
-            "model": inputs.loaded.name,
-            "weights": inputs.view.digest(),
-            "data": inputs.data.provenance,
-            "rows": len(inputs.data.train),
-            "seed": recipe.seed,
-            "max_length": inputs.max_length,
-        }
+        provenance = _provenance(inputs, recipe.seed)
         statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
         shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
         about = {
@@ -172,6 +164,19 @@ def analyze(
         }
         _write(folder, shown, results, about, statistics)
     return Analysis(Path(out), results, missing, statistics, shown)
+
+
+def _provenance(inputs: Inputs, seed: int) -> dict[str, Any]:
+    """What the numbers are of."""
+    return {
+        "prunekit": __version__,
+        "model": inputs.loaded.name,
+        "weights": inputs.view.digest(),
+        "data": inputs.data.provenance,
+        "rows": len(inputs.data.train),
+        "seed": seed,
+        "max_length": inputs.max_length,
+    }
 
 
 def _statistics(inputs: Inputs, model: Subject, seed: int, provenance: Mapping[str, Any]) -> Statistics:

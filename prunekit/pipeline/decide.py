@@ -22,7 +22,7 @@ from prunekit.pipeline.targets import deployed_dense, goals_of, structure_budget
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
 from prunekit.pruning.costs import Goal, Params
-from prunekit.pruning.iterative import Choice, Shrinker, Shrunk
+from prunekit.pruning.iterative import Choice, Origin, Shape, Shrinker, Shrunk
 from prunekit.pruning.shrink import descend
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
@@ -116,10 +116,8 @@ def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Shrinker:
     return Shrinker(
         reader,
         calibration(inputs.encoded["train"], recipe.seed),
-        lengths=lengths,
-        start=count(inputs.view, lengths),
-        uniform=recipe.uniform,
-        multiple_of=recipe.multiple_of,
+        origin=Origin(lengths, count(inputs.view, lengths)),
+        shape=Shape(recipe.uniform, recipe.multiple_of),
         seed=recipe.seed,
     )
 

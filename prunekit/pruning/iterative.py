@@ -73,6 +73,25 @@ class Shape:
         return tuple(gone for gone in range(units + 1) if (units - gone) % step == 0 and not (self.uniform and gone == units))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What shares and costs are taken of, where that is not the model that comes in.
+
+    Attributes
+    ----------
+    lengths : ndarray of int, optional
+        Real lengths of the data's rows, for MACs; default: those of the calibration rows.
+    full : Counts, optional
+        What shares are taken of; default: the model that comes in. Another where it has lost blocks already.
+    kept : callable, optional
+        Says which units a site of a model has that has been cut already; what such a model computes now is what is aimed at.
+    """
+
+    lengths: NDArray[np.integer] | None = None
+    full: Counts | None = None
+    kept: Callable[[Site], tuple[int, ...]] | None = None
+
+
 @dataclass
 class _State:
     """The slim model under way; `kept` numbers its units as the dense model does."""
@@ -110,10 +129,10 @@ class Shrinker:
         Dense model with or without a head, or one that reads chosen neurons; it is left as it is.
     batches : sequence of dict
         Tokenised calibration rows.
-    lengths, start, choice, uniform, multiple_of, damping, seed
+    origin : Origin
+    shape : Shape
+    choice, damping, seed
         As in `shrink`.
-    kept : callable, optional
-        Says which units a site of a model has that has been cut already; what such a model computes now is what is aimed at.
 
     Raises
     ------
@@ -126,24 +145,23 @@ class Shrinker:
         model: nn.Module,
         batches: Sequence[Mapping[str, Tensor]],
         *,
-        lengths: NDArray[np.integer] | None = None,
-        start: Counts | None = None,
+        origin: Origin | None = None,
+        shape: Shape | None = None,
         choice: Choice = "cost",
-        uniform: bool = False,
-        multiple_of: int = 1,
         damping: Damping | None = None,
         seed: int = 0,
-        kept: Callable[[Site], tuple[int, ...]] | None = None,
     ) -> None:
+        origin, self.shape = origin or Origin(), shape or Shape()
         self.dense = ModelView.of(model)
-        _check(self.dense, batches, multiple_of)
+        _check(self.dense, batches, self.shape.multiple_of)
+        lengths = origin.lengths
         if lengths is None:
             lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches]).numpy()
-        self.batches, self.lengths, self.start = batches, lengths, start or count(self.dense, lengths)
-        self.choice, self.shape, self.damping, self.seed = choice, Shape(uniform, multiple_of), damping, seed
+        self.batches, self.lengths, self.start = batches, lengths, origin.full or count(self.dense, lengths)
+        self.choice, self.damping, self.seed = choice, damping, seed
         # A model with a readout has been cut already, and remembers its dense config.
         copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
-        kept = kept or (lambda site: tuple(range(self.dense.units(site.role))))
+        kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role))))
         sizes = {site: kept(site) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
         self._state = _State(ModelView.of(copied), sizes)
         self._calls: Calls | None = None

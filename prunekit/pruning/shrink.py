@@ -19,7 +19,7 @@ from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
 from prunekit.pruning.costs import Goal, Macs, Params
-from prunekit.pruning.iterative import Choice, Shrinker, Shrunk, Tighten
+from prunekit.pruning.iterative import Choice, Origin, Shape, Shrinker, Shrunk, Tighten
 from prunekit.refit.refit import Damping
 from prunekit.validation.arguments import NotEmpty, Seed, Within, checked
 from prunekit.validation.limits import WIDTH
@@ -85,9 +85,8 @@ def shrink(
     StatisticsError
         If the calibration rows are degenerate, or there are none.
     """
-    work = Shrinker(
-        model, batches, lengths=lengths, start=start, choice=choice, uniform=uniform, multiple_of=multiple_of, damping=damping, seed=seed
-    )
+    origin, shape = Origin(lengths, start), Shape(uniform, multiple_of)
+    work = Shrinker(model, batches, origin=origin, shape=shape, choice=choice, damping=damping, seed=seed)
     goals = [goal if isinstance(goal, Goal) else goal_of(goal, work.start, work.lengths) for goal in budgets]
     work.check_reach(goals)
     descend(work, goals, tighten=tighten, progress=progress)

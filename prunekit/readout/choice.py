@@ -131,41 +131,19 @@ class Request:
         """The score lowered by a relative delta; for a negative score, too, lower is worse."""
         return score - delta * abs(score)
 
-    def choice(
-        self,
-        method: str,
-        order: Ids,
-        probe: tuple[Floats, Floats],
-        oracle: tuple[Floats, Floats],
-        *,
-        scores: ReadoutScores,
-        layer: int,
-        clusters: int,
-        trace: list[tuple[int, float]],
-        target: float,
-        target_met: bool,
-        parameters: Mapping[str, Any],
-        seconds: Mapping[str, float],
-    ) -> ReadoutChoice:
-        """Put a choice together: `order` are the flat ids that the columns of the probe stand for."""
-        sorting = np.argsort(order)
-        ids = order[sorting]
-        neurons = {int(at): tuple(int(dim) for dim in ids[ids // self.hidden == at] % self.hidden) for at in np.unique(ids // self.hidden)}
-        return ReadoutChoice(
-            method,
-            neurons,
-            np.ascontiguousarray(probe[0][:, sorting]),
-            probe[1],
-            oracle[0],
-            oracle[1],
-            scores,
-            layer,
-            (layer + 1) * self.hidden,
-            clusters,
-            tuple(trace),
-            target,
-            target_met,
-            dict(parameters),
-            dict(seconds),
-            self.hidden,
-        )
+    def placed(self, ids: Ids, coef: Floats) -> tuple[dict[int, tuple[int, ...]], Floats]:
+        """Neurons by layer, and the probe's columns in that order.
+
+        Parameters
+        ----------
+        ids : (k,) int64
+            Flat neuron ids, one for each column.
+        coef : (outputs, k) float64
+
+        Returns
+        -------
+        {layer: dimensions}, ascending, and (outputs, k) float64
+        """
+        order = np.argsort(ids)
+        layers, dims = np.divmod(ids[order], self.hidden)
+        return {int(layer): tuple(dims[layers == layer].tolist()) for layer in np.unique(layers)}, np.ascontiguousarray(coef[:, order])

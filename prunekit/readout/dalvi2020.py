@@ -56,19 +56,25 @@ def search(request: Request) -> ReadoutChoice:
             trace.append((size, _score(request, order[:size], coef, intercept)))
             if trace[-1][1] > target:
                 break
-    return request.choice(
-        "dalvi2020",
-        order[: trace[-1][0]],
-        (coef, intercept),
-        prefixes[-1],
+    neurons, coef = request.placed(order[: trace[-1][0]], coef)
+    oracle_coef, oracle_intercept = prefixes[-1]
+    return ReadoutChoice(
+        method="dalvi2020",
+        neurons=neurons,
+        coef=coef,
+        intercept=intercept,
+        oracle_coef=oracle_coef,
+        oracle_intercept=oracle_intercept,
         scores=ReadoutScores(layers[-1], tuple(layers), base, trace[-1][1]),
         layer=layer,
+        candidates=(layer + 1) * request.hidden,
         clusters=len(kept),
-        trace=trace,
+        trace=tuple(trace),
         target=target,
         target_met=trace[-1][1] > target,
         parameters={"l1": probe.l1, "l2": probe.l2, "lr": probe.lr, "epochs": probe.epochs, "batch": probe.batch, "steps": STEPS},
-        seconds=stages.seconds,
+        seconds=dict(stages.seconds),
+        hidden=request.hidden,
     )
 
 

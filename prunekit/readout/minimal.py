@@ -51,19 +51,24 @@ def search(request: Request) -> ReadoutChoice:
     winner = found[-1] if found[-1].met else max(found, key=lambda each: (each.score, -each.layer))
     with stages("sizes"):
         chosen, reached = refit(train.columns(winner.ids), validation.columns(winner.ids), task, ALPHAS, winner.fit)
-    return request.choice(
-        "prunekit",
-        winner.ids,
-        (chosen.coef, chosen.intercept),
-        (oracle.coef, oracle.intercept),
+    neurons, coef = request.placed(winner.ids, chosen.coef)
+    return ReadoutChoice(
+        method="prunekit",
+        neurons=neurons,
+        coef=coef,
+        intercept=chosen.intercept,
+        oracle_coef=oracle.coef,
+        oracle_intercept=oracle.intercept,
         scores=ReadoutScores(oracle_score, layers, None, reached),
         layer=winner.layer,
+        candidates=(winner.layer + 1) * request.hidden,
         clusters=winner.clusters,
-        trace=winner.trace,
+        trace=tuple(winner.trace),
         target=target,
         target_met=reached >= target,
         parameters={"alphas": list(ALPHAS), "alpha": alpha, "ridge": RIDGE},
-        seconds=stages.seconds,
+        seconds=dict(stages.seconds),
+        hidden=request.hidden,
     )
 
 

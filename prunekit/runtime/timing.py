@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -107,59 +108,91 @@ def compare(
         A clock that did not move.
     """
     _check(candidates, batches, baseline, shapes, min_rounds, warmup)
-    names, lap = list(candidates), lap or clock
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    order: list[int] = []
-    sittings = [0]
-    stopped: Literal["narrow", "time"] = "time"
-    next_check = min_rounds
-    warm_up(candidates, batches, warmup)
-    with _no_garbage():
-        begin = sat_down = clock()
-        while True:
-            cycle, at = divmod(len(order) - sittings[-1], len(batches))
-            if at == 0 and len(order) >= next_check and (reopen is None or len(sittings) >= _SITTINGS[0]):
-                ratios = _ratios(taken, sittings, baseline, seed)
-                if (enough or narrow)(ratios):
-                    stopped = "narrow"
-                    break
-                # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
-                next_check = len(order) * 11 // 10
-            if len(order) >= min_rounds and clock() - begin >= max_seconds:
-                break
-            if reopen is not None and cycle and at == 0 and clock() - sat_down >= max_seconds / _SITTINGS[1]:
-                candidates = reopen(len(sittings))
-                warm_up(candidates, batches, warmup)
-                sittings.append(len(order))
-                gc.collect()
-                sat_down, cycle = clock(), 0
-            first = (at + cycle + len(sittings) - 1) % len(names)
-            for name in (*names[first:], *names[:first]):
-                run = candidates[name]
-                run(batches[at - 1])
-                start = lap()
-                run(batches[at])
-                taken[name].append(lap() - start)
-            order.append(at)
-        seconds = clock() - begin
-    rows = sum(shapes[at][0] for at in order)
+    rules = _Rules(min_rounds, max_seconds, warmup, clock, lap or clock)
+    enough = enough or narrow
+    turns = _take_turns(candidates, batches, rules, reopen, lambda turns: enough(_ratios(turns.taken, turns.sittings, baseline, seed)))
+    rows = sum(shapes[at][0] for at in turns.order)
     return Comparison(
         baseline=baseline,
         device=device,
         threads=threads,
         batch_size=max(rows for rows, _ in shapes),
         shapes=tuple((int(rows), int(length)) for rows, length in shapes),
-        order=tuple(order),
-        sittings=tuple(sittings),
+        order=tuple(turns.order),
+        sittings=tuple(turns.sittings),
         warmup=warmup * len(batches),
-        stopped=stopped,
-        seconds=seconds,
+        stopped=turns.stopped,
+        seconds=turns.seconds,
         seed=seed,
-        timings=tuple(_timing(name, taken[name], rows) for name in names),
-        ratios=_ratios(taken, sittings, baseline, seed),
+        timings=tuple(_timing(name, seconds, rows) for name, seconds in turns.taken.items()),
+        ratios=_ratios(turns.taken, turns.sittings, baseline, seed),
         environment=environment(),
-        clock=_CLOCKS.get(lap, "wall"),
+        clock=_CLOCKS.get(rules.lap, "wall"),
     )
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """When turns end, and by what they are timed; the fields are `compare`'s."""
+
+    min_rounds: int
+    max_seconds: float
+    warmup: int
+    clock: Callable[[], float]
+    lap: Callable[[], float]
+
+
+@dataclass
+class _Turns:
+    """What was timed: the seconds of each candidate in each round, the batch of each round, and each sitting's first round."""
+
+    taken: dict[str, list[float]]
+    order: list[int] = field(default_factory=list)
+    sittings: list[int] = field(default_factory=lambda: [0])
+    stopped: Literal["narrow", "time"] = "time"
+    seconds: float = 0.0
+
+
+def _take_turns(
+    candidates: Mapping[str, Callable[[B], object]],
+    batches: Sequence[B],
+    rules: _Rules,
+    reopen: Callable[[int], Mapping[str, Callable[[B], object]]] | None,
+    enough: Callable[[_Turns], bool],
+) -> _Turns:
+    names, clock = list(candidates), rules.clock
+    turns = _Turns({name: [] for name in names})
+    order, sittings = turns.order, turns.sittings
+    next_check = rules.min_rounds
+    warm_up(candidates, batches, rules.warmup)
+    with _no_garbage():
+        begin = opened = clock()
+        while True:
+            cycle, at = divmod(len(order) - sittings[-1], len(batches))
+            if at == 0 and len(order) >= next_check and (reopen is None or len(sittings) >= _SITTINGS[0]):
+                if enough(turns):
+                    turns.stopped = "narrow"
+                    break
+                # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
+                next_check = len(order) * 11 // 10
+            if len(order) >= rules.min_rounds and clock() - begin >= rules.max_seconds:
+                break
+            if reopen is not None and cycle and at == 0 and clock() - opened >= rules.max_seconds / _SITTINGS[1]:
+                candidates = reopen(len(sittings))
+                warm_up(candidates, batches, rules.warmup)
+                sittings.append(len(order))
+                gc.collect()
+                opened, cycle = clock(), 0
+            first = (at + cycle + len(sittings) - 1) % len(names)
+            for name in (*names[first:], *names[:first]):
+                run = candidates[name]
+                run(batches[at - 1])
+                start = rules.lap()
+                run(batches[at])
+                turns.taken[name].append(rules.lap() - start)
+            order.append(at)
+        turns.seconds = clock() - begin
+    return turns
 
 
 def warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int = 1) -> None:
@@ -198,7 +231,7 @@ def _no_garbage() -> Iterator[None]:
 
 
 def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], baseline: str, seed: int) -> tuple[Ratio, ...]:
-    found = []
+    ratios = []
     base = np.asarray(taken[baseline], dtype=np.float64)
     for name, times in taken.items():
         if name == baseline:
@@ -208,8 +241,8 @@ def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], basel
             raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
         paired = np.split(np.log(base / own), sittings[1:])
         value, low, high = (math.exp(each) for each in bootstrap_sittings([part for part in paired if len(part)], seed=seed))
-        found.append(Ratio(name, value, low, high))
-    return tuple(found)
+        ratios.append(Ratio(name, value, low, high))
+    return tuple(ratios)
 
 
 def ratio_between(found: Comparison, candidate: str, other: str) -> Ratio:

@@ -9,9 +9,8 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,22 +23,20 @@ from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.plan import Plan
-from prunekit.pruning.iterative import Shrinker, plan_of
+from prunekit.pruning.iterative import Origin, Shrinker, plan_of
 from prunekit.pruning.shrink import goal_of
-from prunekit.stats.blocks import Site
+from prunekit.training.calibration import draw, rows_of
 from prunekit.training.freeze import freeze_blocks, parse_freeze
-from prunekit.training.live import Live, Masks, held_by, lost_units, narrow, rewrap
+from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
+from prunekit.training.masks import Masks
+from prunekit.training.optimizer import held_by
+from prunekit.training.schedule import Curve, Schedule
 from prunekit.transforms.apply import DENSE
 from prunekit.transforms.units import record
 from prunekit.validation.indices import parse_indices
 
-Schedule = Literal["cubic", "linear"]
-
 #: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
 _BUFFER = "prunekit_plan"
-_BATCH = 32
-#: Calibration rows are those of so many steps, `_LEAST` at least; the sensitivity costs about as much a token as training does.
-_STEPS, _LEAST = 6, 64
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 
@@ -98,7 +95,7 @@ class PruneCallback(TrainerCallback):
         self,
         keep: str | Sequence[str] | None = None,
         *,
-        schedule: Schedule = "cubic",
+        schedule: Curve = "cubic",
         start: float = 0.1,
         end: float = 0.7,
         steps: int = 4,
@@ -118,10 +115,8 @@ class PruneCallback(TrainerCallback):
                 raise ParameterError("keep", _OF, "shares of params or macs", str(budget))
         if not self._budgets and layers is None and ffn_blocks is None and freeze is None:
             raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
-        if schedule not in ("cubic", "linear"):
-            raise ParameterError("schedule", _OF, "'cubic' or 'linear'", schedule)
-        if any(isinstance(share, bool) or not isinstance(share, int | float) for share in (start, end)) or not 0 <= start < end <= 1:
-            raise ParameterError("start", _OF, "a share of the training below 'end', both in [0, 1]", (start, end))
+        self._schedule = Schedule(schedule, start, end, steps)
+        self._schedule.check(_OF)
         for name, value, least in (("steps", steps, 1), ("rows", 1 if rows is None else rows, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ParameterError(name, _OF, f"a whole number, at least {least}", value)
@@ -130,7 +125,6 @@ class PruneCallback(TrainerCallback):
                 raise ParameterError(name, _OF, "True or False", flag)
         if freeze is not None:
             parse_freeze(freeze, of=_OF)
-        self._schedule, self._start, self._end, self._steps = schedule, start, end, steps
         self._recover, self._soft, self._seed, self._rows = recover, masks, seed, rows
         self._layers, self._ffn = _blocks("layers", layers), _blocks("ffn_blocks", ffn_blocks)
         self._freeze, self._average, self._calibration = freeze, average, calibration
@@ -202,10 +196,9 @@ class PruneCallback(TrainerCallback):
         if any("Adafactor" in kind.__name__ for kind in type(inner).__mro__):
             must = "one whose state has its parameters' shapes (AdamW, Adam or SGD) with a PruneCallback"
             raise ParameterError("optim", "TrainingArguments", must, type(inner).__name__)
-        at = [self._start + (self._end - self._start) * (step + 1) / self._steps for step in range(self._steps)]
-        self._due = {max(1, round(share * state.max_steps)): step + 1 for step, share in enumerate(at)}
+        self._due = self._schedule.due(state.max_steps)
         names = live.view.inputs
-        batches = self._calibration or _draw(train_dataloader, self._rows or _rows_of(args), self._seed)
+        batches = self._calibration or draw(train_dataloader, self._rows or rows_of(args), self._seed, of=_OF)
         self._batches = [{name: batch[name].cpu() for name in names if name in batch} for batch in batches]
         self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
         self._full = count(self._dense, self._lengths)
@@ -243,9 +236,7 @@ class PruneCallback(TrainerCallback):
 
     def _shrink(self, step: int, optimizer: Any, now: int) -> None:
         live, _target = self._state()
-        left = 1 - step / self._steps
-        share = left**3 if self._schedule == "cubic" else left
-        goals = [Budget(budget.unit, budget.amount + (1 - budget.amount) * share) for budget in self._budgets]
+        goals = self._schedule.budgets(self._budgets, step)
         chosen: list[Any] = [None]
         solved = None
         if _rank() == 0:
@@ -255,7 +246,7 @@ class PruneCallback(TrainerCallback):
             # What is kept is decided once; the weights follow when the wrapper is made anew.
             torch.distributed.broadcast_object_list(chosen, src=0)
         plan = Plan.from_json(chosen[0])
-        last = step == self._steps
+        last = step == self._schedule.steps
         self._silence(None)
         if self._soft and not last:
             self._silence(plan)
@@ -280,10 +271,8 @@ class PruneCallback(TrainerCallback):
         work = Shrinker(
             copied,
             self._batches,
-            lengths=self._lengths,
-            start=self._full,
+            origin=Origin(self._lengths, self._full, lambda site: kept_units(target, blocks[site.block], site.role)),
             seed=self._seed + step,
-            kept=lambda site: _units(target, blocks, site),
         )
         wanted = [goal_of(goal, work.start, work.lengths) for goal in goals]
         work.check_reach(wanted)
@@ -379,11 +368,6 @@ def _wrapper_finder(callback: PruneCallback) -> Any:
     return look
 
 
-def _units(plan: Plan, blocks: Sequence[int], site: Site) -> tuple[int, ...]:
-    named: Mapping[int, tuple[int, ...]] = getattr(plan, site.role)
-    return named.get(blocks[site.block], tuple(range(getattr(plan.source, site.role))))
-
-
 def _blocks(name: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -422,29 +406,3 @@ def _clean(model: nn.Module) -> nn.Module:
 
 def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _rows_of(args: Any) -> int:
-    """As many as a few steps of all processes take, so that several processes draw what one does."""
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return max(_LEAST, _STEPS * int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps) * processes)
-
-
-def _draw(loader: Any, rows: int, seed: int) -> list[Mapping[str, Tensor]]:
-    """Rows of the data set behind a loader: the same in every process, however the loader deals them out."""
-    data = loader.dataset
-    try:
-        total = len(data)
-    except TypeError:
-        raise ParameterError("calibration", _OF, "given where the train data set has no length", None) from None
-    chosen = [data[int(row)] for row in np.random.default_rng(seed).permutation(total)[:rows]]
-    if all("input_ids" in row for row in chosen):
-        # Rows of one length have no padding to be computed.
-        chosen.sort(key=lambda row: len(row["input_ids"]))
-    batches: list[Mapping[str, Tensor]] = []
-    for begin in range(0, len(chosen), _BATCH):
-        batch = loader.collate_fn(chosen[begin : begin + _BATCH])
-        if "attention_mask" not in batch:
-            batch = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
-        batches.append(batch)
-    return batches

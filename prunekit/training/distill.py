@@ -12,7 +12,7 @@ import copy
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -184,44 +184,43 @@ def recover(
         _check_answers(view, dense, sample)
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
-    if freeze is not None:
-        freeze_blocks(view, freeze, blocks)
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise ParameterError("freeze", "recover", "less than everything", freeze)
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    _freeze(view, freeze, blocks)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
     objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space)
     with place(checkpoints) as folder, _on_its_own():
-        said = [asdict(effort), seed, learning_rate, freeze, None if plan is None else plan.digest, None if task is None else asdict(task)]
-        said += ["own space"] * own_space
-        claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], said))
+        options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
+        claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], options))
         outcome = read_outcome(folder, model, _OUTCOME)
         if outcome is not None:
-            found = Recovered(model=model, **outcome)
+            trained = Recovered(model=model, **outcome)
         else:
-            found = _train(view, objective, Buckets(rows, seed), held, effort, learning_rate, seed, folder, precision, progress)
-            write_outcome(folder, model, {name: value for name, value in vars(found).items() if name != "model"})
+            arguments = make_arguments(folder, effort, learning_rate, seed)
+            distiller = Distiller(view, objective, Buckets(rows, seed), held, pace := Pace(effort, progress), arguments, precision)
+            trained = _train(distiller, model, objective, folder, pace, effort, precision)
+            write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
+    _release(model, trainable)
+    return replace(trained, model=model.cpu().eval())
+
+
+def _release(model: nn.Module, trainable: Collection[str]) -> None:
+    """Whoever trains it further finds it as it came; a part that was frozen for this training alone can be trained again."""
     for name, parameter in model.named_parameters():
-        # Whoever trains it further finds it as it came.
-        parameter.requires_grad_(trained[name] or freeze is not None)
+        parameter.requires_grad_(name in trainable)
         parameter.grad = None
-    return replace(found, model=model.cpu().eval())
+
+
+def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
+    if freeze is None:
+        return
+    freeze_blocks(view, freeze, blocks)
+    if not any(parameter.requires_grad for parameter in view.model.parameters()):
+        raise ParameterError("freeze", "recover", "less than everything", freeze)
 
 
 def _train(
-    view: ModelView,
-    objective: Objective,
-    rows: Buckets,
-    held: Encoded,
-    effort: Effort,
-    learning_rate: float,
-    seed: int,
-    folder: Path,
-    precision: torch.dtype | None,
-    progress: Progress | None,
+    distiller: Distiller, model: nn.Module, objective: Objective, folder: Path, pace: Pace, effort: Effort, precision: torch.dtype | None
 ) -> Recovered:
-    model = view.model
-    pace = Pace(effort, progress)
-    distiller = Distiller(view, objective, rows, held, pace, make_arguments(folder, effort, learning_rate, seed), precision)
+    """Train, and keep the best of the stops, or what came in where none is better."""
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
     start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,21 +1,20 @@
-"""Cuts a model while it is being trained; what has its shape (optimizer moments, an averaged copy) follows by the same indices."""
+"""Cuts a model while it is trained; what has its shape (optimizer moments, an averaged copy) follows by the same indices."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from prunekit.arch.view import ModelView, find
-from prunekit.errors import UnsupportedError
+from prunekit.arch.view import ModelView
 from prunekit.plan import Plan
 from prunekit.stats.blocks import ROLES, Role, Site
+from prunekit.training.optimizer import cut_states, replace_parameters
 from prunekit.transforms.cut import cut
 from prunekit.transforms.layers import DropLayers
 from prunekit.validation.indices import Indices
@@ -77,13 +76,15 @@ class Live:
         # Blocks first: their modules stay, under other names; then units, whose modules keep their names.
         depth = Plan(source=plan.source, layers=plan.layers, heads=_of(self.plan.heads, plan), ffn=_of(self.plan.ffn, plan))
         for after in (depth, plan):
-            states = {} if optimizer is None or after == self.plan else self._states(optimizer, after)
             names = self._names(after)
+            states = {}
+            if optimizer is not None and after != self.plan:
+                states = cut_states(optimizer, self.model, names, partial(narrow, before=self.plan, after=after))
             for root in (self.model, self._average):
                 if root is not None:
                     narrow(root, self.plan, after)
             if optimizer is not None:
-                _rename(optimizer, names, dict(self.model.named_parameters()), states)
+                replace_parameters(optimizer, names, dict(self.model.named_parameters()), states)
             self.plan = after
 
     def _names(self, after: Plan) -> dict[int, str]:
@@ -98,28 +99,6 @@ class Live:
                 place = places.get(self.blocks[int(number)])
                 name = "" if place is None else f"{start}{place}.{rest}"
             found[id(parameter)] = name
-        return found
-
-    def _states(self, optimizer: Optimizer, after: Plan) -> dict[str, dict[str, Tensor]]:
-        """{kind of state: {parameter's name after the cut: its part that stays}}: a copy of the model that holds the state is cut."""
-        found: dict[str, dict[str, Tensor]] = {}
-        # One number for the whole parameter, such as AdamW's count of steps, stays as it is.
-        kinds = {kind for state in optimizer.state.values() for kind, value in state.items() if isinstance(value, Tensor) and value.ndim}
-        for kind in sorted(kinds):
-            shadow = copy.deepcopy(self.model)
-            names, held = self._names(after), set()
-            for (name, ours), theirs in zip(self.model.named_parameters(), shadow.parameters(), strict=True):
-                value = optimizer.state.get(ours, {}).get(kind)
-                if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != ours.shape):
-                    continue
-                if value.shape != ours.shape:
-                    must = "AdamW, Adam or SGD"
-                    raise UnsupportedError(f"{type(optimizer).__name__} keeps {kind!r} in another shape than {name}'s; train with {must}.")
-                theirs.data = value.to(theirs.dtype) if value.dtype != theirs.dtype else value.clone()
-                held.add(names[id(ours)])
-            if held:
-                narrow(shadow, self.plan, after)
-                found[kind] = {name: parameter.data for name, parameter in shadow.named_parameters() if name in held}
         return found
 
     def load(self, solved: nn.Module) -> None:
@@ -172,40 +151,6 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
                 cut(view, Site(place, role), [had.index(unit) for unit in has], len(had))
 
 
-def held_by(optimizer: Any) -> set[int]:
-    """Ids of the parameters that an optimizer holds."""
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-
-
-def _rename(optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]) -> None:
-    """Put the new parameters in the place of the old ones; those that are not the model's stay.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    names : dict
-        {id of a parameter of the model before the cut: its name after it}.
-    after : dict
-        The model's parameters by name.
-    states : dict
-        {kind of state: {name: what is left of it}}.
-    """
-    there = {id(parameter) for parameter in after.values()}
-    for group in optimizer.param_groups:
-        left = []
-        for old in group["params"]:
-            if id(old) in there or id(old) not in names:
-                left.append(old)
-                continue
-            name, state = names[id(old)], optimizer.state.pop(old, None)
-            if name not in after:
-                continue
-            left.append(after[name])
-            if state is not None:
-                optimizer.state[after[name]] = {**state, **{kind: parts[name] for kind, parts in states.items() if name in parts}}
-        group["params"] = left
-
-
 def rewrap(wrapped: DistributedDataParallel) -> None:
     """Make a data-parallel wrapper look at its module's parameters anew; rank 0's values go to all ranks."""
     kept: dict[str, Any] = {name: getattr(wrapped, name) for name in ("device_ids", "output_device", "dim", "broadcast_buffers")}
@@ -214,42 +159,3 @@ def rewrap(wrapped: DistributedDataParallel) -> None:
     }
     # The training loop holds on to this very object, so it is initialised again and not replaced.
     type(wrapped).__init__(wrapped, wrapped.module, **kept)
-
-
-class Masks:
-    """Silences units of a live model where they enter their output projections, as if they were cut.
-
-    Raises
-    ------
-    UnsupportedError
-        If the family's projections are no modules, so that nothing can be put before them.
-    """
-
-    def __init__(self, view: ModelView, blocks: Sequence[int], before: Plan, after: Plan) -> None:
-        self._handles = []
-        for place in range(1 if view.spec.shared_blocks else view.num_layers):
-            for role in ROLES:
-                site = Site(place, role)
-                had, has = (kept_units(plan, blocks[place], role) for plan in (before, after))
-                if has == had:
-                    continue
-                module = find(view.blocks[place], site.part(view).output)
-                if not isinstance(module, nn.Module):
-                    raise UnsupportedError(f"{view.source.model_type} model: {role} cannot be masked; slice at every step (masks=False).")
-                self._handles.append(module.register_forward_pre_hook(_silencer([had.index(unit) for unit in has], len(had))))
-
-    def remove(self) -> None:
-        """Let all units speak again."""
-        for handle in self._handles:
-            handle.remove()
-
-
-def _silencer(stay: Sequence[int], units: int) -> Any:
-    mask = torch.zeros(units, 1)
-    mask[list(stay)] = 1
-
-    def silence(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        grouped = args[0].reshape(*args[0].shape[:-1], units, -1)
-        return ((grouped * mask.to(grouped)).flatten(-2), *args[1:])
-
-    return silence

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,40 +10,10 @@ import pytest
 
 from prunekit.data import Rows, TaskData, load_data
 from prunekit.data.files import read_source
-from prunekit.data.splits import cut
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
 from prunekit.tasks import TaskKind
-
-TEXTS = [f"sentence number {i}" for i in range(40)]
-LABELS = [i % 2 for i in range(40)]
-
-
-def table(n: int = 40, **columns: list[Any]) -> dict[str, list[Any]]:
-    return {"text": TEXTS[:n], "label": LABELS[:n], **columns}
-
-
-def write(path: Path, columns: dict[str, list[Any]], sep: str = ",") -> Path:
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if path.suffix in (".csv", ".tsv"):
-        lines = [sep.join(columns), *(sep.join(str(value) for value in row.values()) for row in rows)]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        datasets.Dataset.from_dict(columns).to_parquet(str(path))
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def splits(**sizes: int) -> dict[str, dict[str, list[Any]]]:
-    return {name: table(n) for name, n in sizes.items()}
-
-
-def labels_of(rows: Rows) -> list[Any]:
-    return [label.tolist() for label in rows.labels]
-
+from tests.data.tables import LABELS, TEXTS, labels_of, splits, table, write
 
 # --- sources
 
@@ -342,62 +311,6 @@ def test_labels_that_do_not_fit_the_model() -> None:
 
 
 # --- splits
-
-
-def test_missing_splits_are_cut_from_train() -> None:
-    alone = load_data(splits(train=40))
-    assert alone.provenance["rows"] == {"train": 32, "validation": 4, "test": 4}
-    assert alone.notes == ("test: 10% of train, seed 0", "validation: 10% of train, seed 0")
-    tested = load_data(splits(train=40, test=6))
-    assert tested.provenance["rows"] == {"train": 36, "validation": 4, "test": 6}
-    assert tested.notes[0] == "validation: 10% of train, seed 0"
-    assert len(tested.notes) == 2
-    assert " rows of test are rows of train too" in tested.notes[1]
-    validated = load_data(splits(train=40, validation=6))
-    assert validated.test.texts == tuple(TEXTS[:6])
-    assert validated.provenance["rows"] == {"train": 36, "validation": 4, "test": 6}
-    assert validated.notes[0].startswith("test: the validation split as it came")
-
-
-def test_cuts_are_disjoint_complete_ordered_and_seeded() -> None:
-    found = load_data(table(), seed=3)
-    parts = [rows.texts for rows in found.splits.values()]
-    assert sorted(text for part in parts for text in part) == sorted(TEXTS)
-    assert all([TEXTS.index(text) for text in part] == sorted(TEXTS.index(text) for text in part) for part in parts)
-    assert load_data(table(), seed=3).provenance == found.provenance
-    assert load_data(table(), seed=4).test.texts != found.test.texts
-
-
-@pytest.mark.parametrize("label", [None, -1])
-def test_a_test_split_without_labels_is_not_used(label: int | None) -> None:
-    data = splits(train=40, validation=6, test=6)
-    data["test"]["label"] = [label] * 6
-    found = load_data(data)
-    assert found.notes[0] == "test: not used, its rows have no labels"
-    assert found.provenance["rows"] == {"train": 36, "validation": 4, "test": 6}
-    assert found.test.texts == tuple(TEXTS[:6])
-    del data["test"]["label"]
-    assert load_data(data).notes[0] == "test: not used, it has no column 'label'"
-
-
-def test_cuts_keep_the_shares_of_classes_and_their_last_rows() -> None:
-    labels = np.array([0] * 60 + [1] * 30 + [2] * 10 + [3], dtype=np.int64)
-    rows = Rows(labels=labels, texts=tuple(str(i) for i in range(101)))
-    kept, moved = cut(rows, 10, 0, name="test")
-    assert Counter(labels_of(moved)) == {0: 6, 1: 3, 2: 1}
-    assert len(kept) + len(moved) == 101
-    assert set(labels_of(kept)) == {0, 1, 2, 3}
-    with pytest.raises(DataError, match="2 rows are too few to cut a test split"):
-        cut(Rows(labels=np.array([0, 1]), texts=("a", "b")), 1, 0, name="test")
-
-
-def test_cuts_of_token_tasks_keep_every_tag_in_train() -> None:
-    labels = tuple(np.array([0, 1, 0]) if i else np.array([0, 2, 1]) for i in range(30))
-    rows = Rows(labels=labels, tokens=tuple(("a", "b", "c") for _ in range(30)))
-    for seed in range(20):
-        kept, moved = cut(rows, 10, seed, name="test")
-        assert len(moved) == 10
-        assert {0, 1, 2} == {tag for row in labels_of(kept) for tag in row}
 
 
 # --- token tasks

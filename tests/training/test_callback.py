@@ -17,7 +17,8 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import BudgetError, ParameterError, UnsupportedError
 from prunekit.plan import Plan
 from prunekit.training.callback import PruneCallback
-from prunekit.training.live import Live, Masks
+from prunekit.training.live import Live
+from prunekit.training.masks import Masks
 from prunekit.transforms.apply import apply
 from tests.models import FFN, LAYERS, batch_of, build
 

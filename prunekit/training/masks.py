@@ -1,0 +1,54 @@
+"""Silences units of a model while it is trained, before they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.arch.view import ModelView, find
+from prunekit.errors import UnsupportedError
+from prunekit.plan import Plan
+from prunekit.stats.blocks import ROLES, Site
+from prunekit.training.live import kept_units
+
+
+class Masks:
+    """Silences units of a live model where they enter their output projections, as if they were cut.
+
+    Raises
+    ------
+    UnsupportedError
+        If the family's projections are no modules, so that nothing can be put before them.
+    """
+
+    def __init__(self, view: ModelView, blocks: Sequence[int], before: Plan, after: Plan) -> None:
+        self._handles = []
+        for place in range(1 if view.spec.shared_blocks else view.num_layers):
+            for role in ROLES:
+                site = Site(place, role)
+                had, has = (kept_units(plan, blocks[place], role) for plan in (before, after))
+                if has == had:
+                    continue
+                module = find(view.blocks[place], site.part(view).output)
+                if not isinstance(module, nn.Module):
+                    raise UnsupportedError(f"{view.source.model_type} model: {role} cannot be masked; slice at every step (masks=False).")
+                self._handles.append(module.register_forward_pre_hook(_silencer([had.index(unit) for unit in has], len(had))))
+
+    def remove(self) -> None:
+        """Let all units speak again."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _silencer(stay: Sequence[int], units: int) -> Any:
+    mask = torch.zeros(units, 1)
+    mask[list(stay)] = 1
+
+    def silence(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        grouped = args[0].reshape(*args[0].shape[:-1], units, -1)
+        return ((grouped * mask.to(grouped)).flatten(-2), *args[1:])
+
+    return silence

@@ -1,0 +1,95 @@
+"""Lets an optimizer's parameters and their state follow a cut."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunekit.errors import UnsupportedError
+
+
+def cut_states(
+    optimizer: Optimizer, model: nn.Module, names: Mapping[int, str], narrow: Callable[[nn.Module], None]
+) -> dict[str, dict[str, Tensor]]:
+    """Cut what an optimizer keeps of each parameter by the indices that the parameter is cut by.
+
+    For each kind of state a copy of the model that holds it in the place of the weights is cut.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    model : nn.Module
+        Before the cut.
+    names : mapping
+        {id of a parameter: its name after the cut}.
+    narrow : callable
+        Cuts a copy of the model in place.
+
+    Returns
+    -------
+    dict
+        {kind of state: {parameter's name after the cut: its part that stays}}.
+
+    Raises
+    ------
+    UnsupportedError
+        If the optimizer keeps state that does not have its parameter's shape.
+    """
+    states: dict[str, dict[str, Tensor]] = {}
+    # One number for the whole parameter, such as AdamW's count of steps, stays as it is.
+    kinds = {kind for state in optimizer.state.values() for kind, value in state.items() if isinstance(value, Tensor) and value.ndim}
+    for kind in sorted(kinds):
+        shadow, held = copy.deepcopy(model), set()
+        for (name, ours), theirs in zip(model.named_parameters(), shadow.parameters(), strict=True):
+            value = optimizer.state.get(ours, {}).get(kind)
+            if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != ours.shape):
+                continue
+            if value.shape != ours.shape:
+                must = "AdamW, Adam or SGD"
+                raise UnsupportedError(f"{type(optimizer).__name__} keeps {kind!r} in another shape than {name}'s; train with {must}.")
+            theirs.data = value.to(theirs.dtype) if value.dtype != theirs.dtype else value.clone()
+            held.add(names[id(ours)])
+        if held:
+            narrow(shadow)
+            states[kind] = {name: parameter.data for name, parameter in shadow.named_parameters() if name in held}
+    return states
+
+
+def held_by(optimizer: Any) -> set[int]:
+    """Ids of the parameters that an optimizer holds."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def replace_parameters(
+    optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]
+) -> None:
+    """Put the new parameters in the place of the old ones; those that are not the model's stay.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    names : dict
+        {id of a parameter of the model before the cut: its name after it}.
+    after : dict
+        The model's parameters by name.
+    states : dict
+        {kind of state: {name: what is left of it}}.
+    """
+    there = {id(parameter) for parameter in after.values()}
+    for group in optimizer.param_groups:
+        left = []
+        for old in group["params"]:
+            if id(old) in there or id(old) not in names:
+                left.append(old)
+                continue
+            name, state = names[id(old)], optimizer.state.pop(old, None)
+            if name not in after:
+                continue
+            left.append(after[name])
+            if state is not None:
+                optimizer.state[after[name]] = {**state, **{kind: parts[name] for kind, parts in states.items() if name in parts}}
+        group["params"] = left

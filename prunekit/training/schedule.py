@@ -1,0 +1,51 @@
+"""When units go during a training, and how much is left each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prunekit.budget import Budget
+from prunekit.errors import ParameterError
+
+Curve = Literal["cubic", "linear"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cuts at equal distances, along a curve from the whole model to the budget.
+
+    Attributes
+    ----------
+    curve : {"cubic", "linear"}
+        How the share falls from 1 to its end (cubic: Zhu & Gupta 2017, quickly at first).
+    start, end : float
+        Shares of the training, 0 <= start < end <= 1, between which units go.
+    steps : int
+        How many times units go.
+    """
+
+    curve: Curve
+    start: float
+    end: float
+    steps: int
+
+    def check(self, of: str) -> None:
+        """Raise ParameterError where a field is not what it must be; `of` is whose parameters they are."""
+        if self.curve not in ("cubic", "linear"):
+            raise ParameterError("schedule", of, "'cubic' or 'linear'", self.curve)
+        ends = (self.start, self.end)
+        if any(isinstance(share, bool) or not isinstance(share, int | float) for share in ends) or not 0 <= self.start < self.end <= 1:
+            raise ParameterError("start", of, "a share of the training below 'end', both in [0, 1]", ends)
+
+    def due(self, total: int) -> dict[int, int]:
+        """{step of a training of `total` steps after which units go: how many times they have gone then}."""
+        shares = [self.start + (self.end - self.start) * (step + 1) / self.steps for step in range(self.steps)]
+        return {max(1, round(share * total)): step + 1 for step, share in enumerate(shares)}
+
+    def budgets(self, final: Sequence[Budget], step: int) -> list[Budget]:
+        """What may be left after the cut of that number, from 1."""
+        left = 1 - step / self.steps
+        share = left**3 if self.curve == "cubic" else left
+        return [Budget(budget.unit, budget.amount + (1 - budget.amount) * share) for budget in final]

@@ -1,0 +1,74 @@
+"""The limits of CONTRIBUTING.md, which states them once."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import prunekit
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [path for folder in ("prunekit", "tests", "benchmarks", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]
+#: What a program calls to enter a package, by names; besides, the public names of prunekit and the commands.
+ENTRIES = {
+    "collect",  # stats
+    "compare",  # runtime
+    "latency_of_files",  # runtime
+    "check_parity",  # exporters
+    "export_onnx",  # exporters
+    "load_data",  # data
+    "select_readout",  # readout
+}
+
+
+def limit(pattern: str) -> int:
+    found = re.search(pattern, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1])
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Each function of a file; a method's and a constructor's name begins with its class's."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef):
+                yield f"{node.name}.{child.name}" if isinstance(node, ast.ClassDef) else child.name, child
+
+
+def is_command(path: Path, node: ast.FunctionDef) -> bool:
+    """Whether its parameters are options of the command line, declared one by one."""
+    return path.parent.name == "cli" and bool(node.decorator_list)
+
+
+def start(path: Path, node: ast.FunctionDef) -> int:
+    return node.body[0].lineno if is_command(path, node) else node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit(r"No file above (\d+) lines")
+    most = limit(r"no function above (\d+)")
+    assert not [name for name, node in functions(path) if (node.end_lineno or 0) - start(path, node) + 1 > most]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prunekit").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_have_few_parameters(path: Path) -> None:
+    most = limit(r"more than (\d+) parameters")
+    entries = ENTRIES | {*prunekit.__all__} | {f"{name}.__init__" for name in prunekit.__all__}
+    many = {
+        name
+        for name, node in functions(path)
+        if len([each for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if each.arg not in ("self", "cls")])
+        > most
+        and not is_command(path, node)
+    }
+    assert many <= entries
+
+
+def test_no_entry_is_named_for_nothing() -> None:
+    names = {name for path in FILES if path.is_relative_to(ROOT / "prunekit") for name, _ in functions(path)}
+    assert names >= ENTRIES
