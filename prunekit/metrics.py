@@ -6,8 +6,7 @@ So two models are compared on the same resamples, words of one sentence stay tog
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -21,10 +20,6 @@ RESAMPLES = 1000
 LEVEL = 0.95
 #: Parts of the rows left out in turn for the acceleration of BCa, at most.
 _JACKKNIFE = 200
-
-_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
-#: Prefixes that begin an entity whatever comes before, and those after which an entity is over.
-_FIRST, _LAST = "BSU", "ESLU"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,6 +35,11 @@ class Metric(StrEnum):
     SPEARMAN = "spearman"
     COSINE = "cosine"  # mean over the rows, to the dense model's vectors
     ENTITY_F1 = "entity-f1"  # micro-averaged over the entities of BIO, BILOU or IOBES tags
+    AGREEMENT = "agreement"  # with what the dense model answers, where there are no labels
+    NDCG = "ndcg@10"  # of the rows of each query
+    MRR = "mrr"
+    MAP = "map"
+    MICRO_F1 = "micro-f1"  # over the labels of rows that have any number of them
 
     @property
     def label(self) -> str:
@@ -90,6 +90,11 @@ _TRAITS = {
     Metric.SPEARMAN: _Traits("Spearman r", percent=False, of_values=True),
     Metric.COSINE: _Traits("cosine to dense", percent=False),
     Metric.ENTITY_F1: _Traits("entity F1", percent=True),
+    Metric.MICRO_F1: _Traits("micro F1", percent=True),
+    Metric.NDCG: _Traits("nDCG@10", percent=True),
+    Metric.MRR: _Traits("MRR", percent=True),
+    Metric.MAP: _Traits("MAP", percent=True),
+    Metric.AGREEMENT: _Traits("agreement with dense", percent=True),
 }
 
 
@@ -158,7 +163,7 @@ def judged(
         if ids.min() < 0 or ids.max() >= classes:
             raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(ids.min())}..{int(ids.max())} instead.")
     guess, truth = predicted.astype(np.int64), actual.astype(np.int64)
-    if metric is Metric.ACCURACY:
+    if metric in (Metric.ACCURACY, Metric.AGREEMENT):
         hits = (guess == truth).astype(np.float64)
         return Judged(rows, _spread(lambda weights: float(weights @ hits) / (weights.sum() or 1.0), owner), hits if owner is None else None)
     right = guess == truth
@@ -377,69 +382,3 @@ def _bca(rows: int, statistic: Callable[[Floats], float], level: float, seed: in
         # Between two draws without a bound there is none.
         low, high = (np.inf if np.isnan(end) else end for end in np.quantile(drawn, ndtr(bias + ends / (1 - pull * ends))))
     return Interval(value, min(float(low), value), max(float(high), value))
-
-
-def scheme_of(labels: Sequence[str]) -> str | None:
-    """Name the scheme of a tag set: "BIO", "BILOU" or "IOBES"; None where the labels are not such tags.
-
-    Every label must be ``O`` or a prefix, a hyphen and a type, and one at least must be able to begin or to continue an entity
-    of several words (``B-`` or ``I-``).
-    """
-    prefixes = {match[1] for label in labels if (match := _TAG.fullmatch(label))}
-    if any(label != "O" and not _TAG.fullmatch(label) for label in labels) or not prefixes & {"B", "I"}:
-        return None
-    for scheme, allowed in (("BIO", "BI"), ("BILOU", "BILU"), ("IOBES", "BIES")):
-        if prefixes <= set(allowed):
-            return scheme
-    return None
-
-
-def count_entities(
-    predicted: NDArray[np.int64], actual: NDArray[np.int64], starts: NDArray[np.int64], labels: Sequence[str]
-) -> NDArray[np.int64]:
-    """Count entities by row.
-
-    An entity is what conlleval takes for one: it begins at B, S or U, at any tag after O, after an E, L, S or U, or after another
-    type, and at the first word of a row, whatever the tag; it goes on as far as the type does. It is found where its first
-    word, its last word and its type are right.
-
-    Parameters
-    ----------
-    predicted, actual : int64 ndarray of shape (n,)
-        Class ids of the words of all rows, one row after the other; -1 for a word without an answer, which is in no entity.
-    starts : int64 ndarray of shape (rows + 1,)
-        Where each row begins.
-    labels : sequence of str
-        The tags, in the order of the class ids.
-
-    Returns
-    -------
-    int64 ndarray of shape (rows, 3)
-        Entities found, predicted and actual.
-    """
-    matches = [_TAG.fullmatch(label) for label in labels]
-    names = sorted({match[2] for match in matches if match})
-    # The last entry is that of -1.
-    types = np.array([*(-1 if match is None else names.index(match[2]) for match in matches), -1], dtype=np.int64)
-    first = np.array([*(match is not None and match[1] in _FIRST for match in matches), False])
-    last = np.array([*(match is not None and match[1] in _LAST for match in matches), False])
-    opening = np.zeros(len(actual) + 1, dtype=bool)
-    opening[starts] = True
-
-    def spans(tags: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-        """Whether an entity begins at each word, where it would end, and its type."""
-        kind = types[tags]
-        before = np.concatenate([[-1], kind[:-1]])
-        over = np.concatenate([[True], last[tags][:-1]])
-        begins = (kind >= 0) & (opening[:-1] | first[tags] | over | (before != kind))
-        stops = np.append(begins | (kind < 0) | opening[:-1], True)
-        places = np.flatnonzero(stops)
-        ends = places[np.searchsorted(places, np.arange(len(tags)), side="right")]
-        return begins, ends, kind
-
-    ours, our_ends, our_kind = spans(predicted)
-    theirs, their_ends, their_kind = spans(actual)
-    found = ours & theirs & (our_ends == their_ends) & (our_kind == their_kind)
-    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    counts = [np.bincount(row, weights=each, minlength=len(starts) - 1) for each in (found, ours, theirs)]
-    return np.stack(counts, axis=1).astype(np.int64)

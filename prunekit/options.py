@@ -46,7 +46,15 @@ class Options(BaseModel):
     data_config: Annotated[Column | None, Option("Configuration of a hub data set, such as 'sst2' of 'glue'.", "Data", "NAME", ROWS)] = None
     text: Annotated[Column | None, Option("Column of the text [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
     text_pair: Annotated[Column | None, Option("Column of the second text [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
-    label: Annotated[Column | None, Option("Column of the label [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
+    label: Annotated[
+        Column | None,
+        Option(
+            "Column of the label, or of lists of labels; or columns of 0 and 1, with commas between [default: found by name].",
+            "Data",
+            "COLUMN",
+            COLUMNS,
+        ),
+    ] = None
     tokens: Annotated[Column | None, Option("Column of the words of a token task [default: found by name].", "Data", "COLUMN", COLUMNS)] = (
         None
     )
@@ -54,7 +62,7 @@ class Options(BaseModel):
     group: Annotated[
         Column | None,
         Option(
-            "Column of what rows have in common: such rows stay in one split [default: no groups].",
+            "Column of what rows have in common: such rows stay in one split [default: no groups; a ranking's query by its name].",
             "Data",
             "COLUMN",
             READING,
@@ -64,7 +72,8 @@ class Options(BaseModel):
     task: Annotated[
         TaskKind | None,
         Option(
-            "'text-classification', 'regression', 'token-classification' or 'embedding' [default: told by the data].",
+            "'text-classification', 'multi-label-classification', 'regression', 'text-ranking', 'token-classification' or 'embedding' "
+            "[default: told by the data].",
             "Data",
             "NAME",
             READING,
@@ -73,7 +82,8 @@ class Options(BaseModel):
     metric: Annotated[
         Metric | None,
         Option(
-            "'accuracy', 'f1', 'matthews', 'pearson', 'spearman', 'cosine' or 'entity-f1' [default: the task's usual one].",
+            "'accuracy', 'f1', 'micro-f1', 'matthews', 'pearson', 'spearman', 'cosine', 'entity-f1', 'ndcg@10', 'mrr', 'map' "
+            "or, without labels, 'agreement' [default: the task's usual one].",
             "Measuring",
             "NAME",
             ROWS,

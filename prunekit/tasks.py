@@ -13,20 +13,21 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.entities import count_entities, scheme_of
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.label_sets import best_thresholds, judged_sets
 from prunekit.metrics import (
     LEVEL,
     Interval,
     Judged,
     Metric,
     cosines,
-    count_entities,
     interval,
     judged,
     judged_means,
     judged_spans,
-    scheme_of,
 )
+from prunekit.ranked import judged_lists
 
 __all__ = ["ALIASES", "TRAITS", "Metric", "Task", "TaskKind", "Traits"]
 
@@ -41,6 +42,8 @@ class TaskKind(StrEnum):
     CLASSIFICATION = "text-classification"
     REGRESSION = "regression"
     TOKENS = "token-classification"
+    LABELS = "multi-label-classification"
+    RANKING = "text-ranking"
     EMBEDDING = "sentence-similarity"
 
     @classmethod
@@ -79,6 +82,12 @@ class Traits:
         Whether rows have labels that are learned from; without, only the dense model's answers are.
     readout : bool
         Whether a classifier on chosen neurons could take the place of the model's own output.
+    many : bool
+        Whether a row has any number of labels, which are then (n, C) bool.
+    lists : bool
+        Whether the rows of one query are a list, whose order is what counts.
+    all_metrics : bool
+        Whether the metrics that were not chosen are told beside the one that was.
     """
 
     title: str
@@ -91,6 +100,9 @@ class Traits:
     words: bool = False
     labelled: bool = True
     readout: bool = True
+    many: bool = False
+    lists: bool = False
+    all_metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ class Task:
     metric : Metric
         Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values; for vectors the cosine to the dense model's, or
         Pearson or Spearman of the cosines of pairs with their scores; entity F1 for words whose labels are BIO, BILOU
-        or IOBES tags. Anything else is a ParameterError.
+        or IOBES tags; micro or macro F1 for rows with any number of labels; nDCG@10, MRR or MAP for lists of rows by query. Anything
+        else is a ParameterError.
     labels : tuple of str
         Class names, in the order of the class ids; empty for a regression.
     """
@@ -132,8 +145,36 @@ class Task:
         return self.kind.traits.per_token
 
     @property
+    def many(self) -> bool:
+        """Whether a row has any number of labels."""
+        return self.kind.traits.many
+
+    @property
+    def beside(self) -> tuple[Metric, ...]:
+        """Metrics that are told beside the task's own."""
+        traits = self.kind.traits
+        told = (metric for metric in traits.metrics if metric not in (self.metric, Metric.AGREEMENT))
+        return tuple(told) if traits.all_metrics else ()
+
+    @property
+    def alike(self) -> Task:
+        """The task where a model's own answers stand for labels: agreement takes the place of the usual metric, but for values."""
+        agreement = Metric.AGREEMENT in self.kind.traits.metrics
+        return replace(self, metric=Metric.AGREEMENT) if agreement else self
+
+    def answers(self, outputs: NDArray[np.floating]) -> NDArray[np.generic]:
+        """What outputs (m, C) say, as labels: class ids (m,), values (m,), or label sets (m, C) bool where a logit is above 0."""
+        if self.many:
+            return np.asarray(outputs > 0)
+        return (
+            np.asarray(outputs[:, 0], dtype=np.float64) if self.kind.traits.values else np.asarray(outputs.argmax(axis=1), dtype=np.int64)
+        )
+
+    @property
     def by_word(self) -> Task:
-        """The task as far as words are looked at one by one: accuracy takes the place of entity F1."""
+        """The task as far as words, or the rows of a query, are looked at one by one: accuracy for entities, Pearson for lists."""
+        if self.kind.traits.lists:
+            return Task(TaskKind.REGRESSION, Metric.PEARSON)
         return replace(self, metric=Metric.ACCURACY) if self.metric is Metric.ENTITY_F1 else self
 
     def judged(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> Judged:
@@ -147,8 +188,9 @@ class Task:
         outputs : ndarray of shape (m, C), floating
             Logits, one column a class; (m, 1) values for a regression; vectors of an embedder. The largest logit is the prediction, the
             first of equals.
-        labels : ndarray of shape (m,), int64 or float64
-            Class ids, or values; for vectors those of the dense model (m, D), or the score of each text's pair.
+        labels : ndarray of shape (m,), int64 or float64; or (m, C), bool
+            Class ids, or values; or which labels each row has, predicted where the logit is above 0 (see `tuned`); for vectors those
+            of the dense model (m, D), or the score of each text's pair.
         starts : int64 ndarray of shape (n + 1,), optional
             Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
             entity F1 needs it.
@@ -160,6 +202,20 @@ class Task:
         """
         outputs, labels = np.asarray(outputs), np.asarray(labels)
         return self.kind.traits.judge(self, outputs, labels, starts)
+
+    def thresholds(self, outputs: NDArray[np.floating], labels: NDArray[np.generic]) -> NDArray[np.float64] | None:
+        """Logits (C,) above which a label is predicted, by the rows of validation; None where labels exclude each other."""
+        return best_thresholds(outputs, labels.astype(bool)) if self.many else None
+
+    def tuned(
+        self,
+        outputs: NDArray[np.floating],
+        labels: NDArray[np.generic],
+        thresholds: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.floating]:
+        """Outputs less their thresholds: by default those that these rows would choose, which are then rows of validation."""
+        cut = self.thresholds(outputs, labels) if thresholds is None else thresholds
+        return outputs if cut is None else outputs - cut
 
     def score(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> float:
         """Score outputs against labels with the task's metric.
@@ -262,10 +318,26 @@ def _judge_vectors(task: Task, outputs: Outputs, labels: Labels, starts: Starts 
     return judged(task.metric, cosines(outputs[0::2], outputs[1::2]), labels[0::2], classes=1)
 
 
+def _judge_sets(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_shapes(task, outputs, labels)
+    _check_finite(outputs)
+    return judged_sets(task.metric, outputs > 0, labels.astype(bool))
+
+
+def _judge_lists(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_shapes(task, outputs, labels)
+    _check_finite(outputs)
+    if starts is None:
+        raise StatisticsError(f"{task.metric.label} needs to know where the rows of each query begin.")
+    return judged_lists(task.metric, outputs[:, 0], labels.astype(np.float64), starts)
+
+
 def _check_shapes(task: Task, outputs: Outputs, labels: Labels) -> None:
-    if labels.ndim != 1 or outputs.shape != (len(labels), task.outputs):
+    shape = (len(labels), task.outputs)
+    if outputs.shape != shape or labels.shape != (shape if task.many else shape[:1]):
+        must = f"(n, {task.outputs})" if task.many else "(n,)"
         raise StatisticsError(
-            f"Outputs must have shape (n, {task.outputs}) and labels (n,). Got {outputs.shape} and {labels.shape} instead."
+            f"Outputs must have shape (n, {task.outputs}) and labels {must}. Got {outputs.shape} and {labels.shape} instead."
         )
 
 
@@ -285,7 +357,7 @@ TRAITS = {
         "Text classification",
         "text-classification",
         "SequenceClassification",
-        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS),
+        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.AGREEMENT),
         _judge_classes,
         words=True,
     ),
@@ -293,7 +365,7 @@ TRAITS = {
         "Token classification",
         "token-classification",
         "TokenClassification",
-        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.ENTITY_F1),
+        (Metric.ACCURACY, Metric.F1, Metric.MATTHEWS, Metric.ENTITY_F1, Metric.AGREEMENT),
         _judge_words,
         per_token=True,
     ),
@@ -304,6 +376,27 @@ TRAITS = {
         (Metric.PEARSON, Metric.SPEARMAN),
         _judge_values,
         values=True,
+    ),
+    TaskKind.LABELS: Traits(
+        "Text classification",
+        "text-classification",
+        "SequenceClassification",
+        (Metric.MICRO_F1, Metric.F1, Metric.AGREEMENT),
+        _judge_sets,
+        words=True,
+        many=True,
+        all_metrics=True,
+    ),
+    TaskKind.RANKING: Traits(
+        "Ranking of texts for a query",
+        "text-ranking",
+        "SequenceClassification",
+        (Metric.NDCG, Metric.MRR, Metric.MAP),
+        _judge_lists,
+        values=True,
+        words=True,
+        lists=True,
+        all_metrics=True,
     ),
     TaskKind.EMBEDDING: Traits(
         "Sentence embedding",

@@ -1,7 +1,8 @@
-"""Fine-tunes a model on texts, pairs of texts or words, without pruning: a dense model for prunekit to make smaller.
+"""Fine-tunes a model on texts, pairs of texts, lists by query or words, without pruning: a dense model for prunekit to make smaller.
 
     python docs/examples/fine_tune.py MODEL DATA OUT
     python docs/examples/fine_tune.py MODEL DATA OUT --tags upos
+    python docs/examples/fine_tune.py MODEL DATA OUT --task text-ranking
 
 DATA is anything that `prunekit compress --data` reads. What prunekit takes for validation and test is not trained on, even where it is
 cut from train. `--bf16` pays on processors with AMX.
@@ -29,14 +30,15 @@ parser.add_argument("model")
 parser.add_argument("data")
 parser.add_argument("out")
 parser.add_argument("--tags")
+parser.add_argument("--task")
 parser.add_argument("--epochs", type=float, default=3)
 parser.add_argument("--learning-rate", type=float, default=1e-4)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--bf16", action="store_true")
 options = parser.parse_args()
 
-data = load_data(options.data, tags=options.tags)
-task = data.task
+data = load_data(options.data, tags=options.tags, task=options.task)
+task = data.task.by_word
 tokenizer = AutoTokenizer.from_pretrained(options.model)
 
 
@@ -44,7 +46,10 @@ def features(rows: Rows) -> list[dict[str, object]]:
     """Rows as the Trainer wants them; a word's label is that of its first sub-word."""
     if not task.per_token:
         found = tokenizer(list(rows.texts), None if rows.pairs is None else list(rows.pairs), truncation=True, max_length=128)
-        return [{**{name: found[name][at] for name in found}, "labels": label} for at, label in enumerate(rows.labels)]
+        return [
+            {**{name: found[name][at] for name in found}, "labels": label.astype(np.float32) if task.many else label}
+            for at, label in enumerate(rows.labels)
+        ]
     found = tokenizer([list(words) for words in rows.tokens], is_split_into_words=True, truncation=True, max_length=128)
     kept = []
     for at, tags in enumerate(rows.labels):
@@ -58,6 +63,8 @@ def features(rows: Rows) -> list[dict[str, object]]:
 def score(found: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
     """The task's metric."""
     outputs, labels = found
+    if task.many:
+        return {str(task.metric): task.score(task.tuned(outputs, labels.astype(bool)), labels.astype(bool))}
     asked = labels != -100
     return {str(task.metric): task.score(outputs[asked], labels[asked])}
 
@@ -69,7 +76,12 @@ auto, collator = (
 )
 names = dict(enumerate(task.labels or ["value"]))
 model = auto.from_pretrained(
-    options.model, num_labels=task.outputs, id2label=names, label2id={name: at for at, name in names.items()}, ignore_mismatched_sizes=True
+    options.model,
+    num_labels=task.outputs,
+    id2label=names,
+    label2id={name: at for at, name in names.items()},
+    problem_type="multi_label_classification" if task.many else None,
+    ignore_mismatched_sizes=True,
 )
 # The option has another name from transformers 5 on.
 by_length = {"group_by_length": True} if hasattr(TrainingArguments, "group_by_length") else {"train_sampling_strategy": "group_by_length"}

@@ -123,7 +123,7 @@ def run(inputs: Inputs) -> Ablation:
     assert validation is not None
 
     def scored(outputs: tuple[Outputs, ...] | None) -> tuple[float, ...] | None:
-        return None if outputs is None else tuple(task.score(each, found.labels) for each in outputs)
+        return None if outputs is None else tuple(task.score(task.tuned(each, found.labels), found.labels) for each in outputs)
 
     kept, layers = scored(found.kept), scored(found.layers)
     assert kept is not None

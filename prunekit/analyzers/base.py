@@ -52,6 +52,8 @@ class Need(Enum):
     """The second model splits the text into the same tokens."""
     UNITS = "units"
     """`Inputs.units`: what every head and FFN neuron does; with labels where the model has a head for them."""
+    ONE_LABEL = "one label"
+    """Every row has one label. On rows with any number of labels the analyzer cannot run."""
     ABLATIONS = "ablations"
     """`Inputs.ablations`: what the model's own head answers without parts of the model. It must have one."""
 

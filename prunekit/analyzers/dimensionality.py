@@ -147,4 +147,4 @@ def _vector(subject: Subject, task: Task) -> Vector:
     return Vector(subset[-1][1], components, subset, variance, single, order)
 
 
-ANALYZER = Analyzer("dimensions", "How much of the vector is needed", frozenset({Need.ROWS, Need.VALIDATION}), run)
+ANALYZER = Analyzer("dimensions", "How much of the vector is needed", frozenset({Need.ONE_LABEL, Need.ROWS, Need.VALIDATION}), run)

@@ -234,4 +234,4 @@ def _fewest(trace: tuple[tuple[int, float], ...], target: float) -> int | None:
     return None if at is None else sizes[at]
 
 
-ANALYZER = Analyzer("neurons", "Which neurons matter", frozenset({Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)
+ANALYZER = Analyzer("neurons", "Which neurons matter", frozenset({Need.ONE_LABEL, Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)

@@ -39,7 +39,9 @@ from prunekit.arch.config import (
 )
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
-from prunekit.errors import ModelError, UnsupportedError
+from prunekit.arch.view import MANY_LABELS
+from prunekit.errors import ModelError
+from prunekit.tasks import TaskKind
 from prunekit.validation.limits import VOCABULARY
 from prunekit.validation.reading import place_fault
 
@@ -88,11 +90,31 @@ class LoadedModel:
     name: str
 
     @property
+    def many_labels(self) -> bool:
+        """Whether the checkpoint has a head for rows with any number of labels."""
+        return self.fine_tuned and self.config.problem_type == MANY_LABELS
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
         """Class names in the order of the head's outputs; None for a bare body."""
         if not self.fine_tuned:
             return None
         return class_names(self.config)
+
+    @property
+    def kind(self) -> TaskKind | None:
+        """What the head is for; None for a bare body."""
+        if not self.fine_tuned:
+            return None
+        if self.per_token:
+            return TaskKind.TOKENS
+        if self.many_labels:
+            return TaskKind.LABELS
+        return TaskKind.REGRESSION if self.config.num_labels == 1 else TaskKind.CLASSIFICATION
+
+    def reads(self, *, per_token: bool, many: bool) -> bool:
+        """Whether the head is for words or texts, and for any number of labels or one, as is said."""
+        return (self.per_token, self.many_labels) == (per_token, many)
 
     def row_length(self, asked: int | None, *, of: str = "compress") -> int:
         """Tokens after which a row is cut; raises ParameterError where more are asked for than the model has positions."""
@@ -138,7 +160,7 @@ def load_model(
     task_labels : sequence of str, optional
         Class names in the order of their ids, written to the config in place of what it has.
     any_head : bool
-        Load heads for question answering and for several classes a row, too.
+        Load heads for question answering, too.
 
     Returns
     -------
@@ -149,7 +171,7 @@ def load_model(
     ModelError
         No such checkpoint, a broken one, one without safetensors, tokenizer or some weights, or labels that do not fit its head.
     UnsupportedError
-        A family that prunekit does not know, or a multi-label head.
+        A family that prunekit does not know.
     """
     name = str(name_or_path)
     fault = place_fault(name)
@@ -255,8 +277,6 @@ def _head_of(config: PretrainedConfig, any_head: bool) -> str | None:
     for architecture in names:
         for suffix in known:
             if architecture.endswith(suffix):
-                if not any_head and config.problem_type == "multi_label_classification":
-                    raise UnsupportedError("A multi-label head (several classes a row) is not supported; one class a row is.")
                 return suffix
     return None
 

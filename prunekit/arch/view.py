@@ -15,6 +15,9 @@ from prunekit.arch.spec import ArchSpec, Axes, Axis
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
+#: What a config calls a head for rows with any number of labels.
+MANY_LABELS = "multi_label_classification"
+
 
 class Reader(nn.Module):
     """A body with a linear classifier on chosen neurons, as opposed to one of the stock heads.
@@ -120,6 +123,11 @@ class ModelView:
         """Names of the tensors that the body's forward takes from a tokenizer, in the order of the ONNX file's inputs."""
         typed = getattr(self.config, "type_vocab_size", 1) > 0
         return tuple(name for name in self.spec.inputs if typed or name != "token_type_ids")
+
+    @property
+    def many_labels(self) -> bool:
+        """Whether the outputs are labels that do not exclude each other, each with a logit of its own."""
+        return getattr(self.config, "problem_type", None) == MANY_LABELS
 
     @property
     def prefix(self) -> str:

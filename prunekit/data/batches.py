@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,8 @@ class Encoded:
         they are among `every_label`, on which answers are judged.
     starts : int64 ndarray of shape (k + 1,), or None
         Where what is drawn together begins, such as the two texts of a pair; only of a split as a whole.
+    queries : int64 ndarray of shape (n,), or None
+        The query of each row, where its rows are a list.
     """
 
     ids: NDArray[np.int32]
@@ -105,6 +108,7 @@ class Encoded:
     padding: _Padding
     words: _Words | None = None
     starts: IntArray | None = None
+    queries: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -134,8 +138,39 @@ class Encoded:
 
     @property
     def every_start(self) -> IntArray | None:
-        """Where each row begins among `every_label`, shape (n + 1,), where a row has several; None where each row has one."""
-        return self.starts if self.words is None else self.words.offsets
+        """Where what is drawn together begins among `every_label`, shape (n + 1,): words of a row, texts of a pair, rows of a query.
+
+        None where each label is a row of its own.
+        """
+        return self._list_starts if self.words is None else self.words.offsets
+
+    @property
+    def kept_starts(self) -> IntArray | None:
+        """The same among `labels`."""
+        return self._list_starts if self.words is None else self.words.starts
+
+    @property
+    def _list_starts(self) -> IntArray | None:
+        if self.queries is None:
+            return self.starts
+        new = np.flatnonzero(np.diff(self.queries)) + 1
+        return np.concatenate([[0], new, [len(self.queries)]]).astype(np.int64)
+
+    def list_batches(self, max_tokens: int, max_rows: int) -> list[IntArray]:
+        """Rows of batches that keep the rows of a query together, as far as the limits (see `batches`) allow."""
+        starts, lengths = self._list_starts, self.lengths
+        assert starts is not None
+        lists = sorted((np.arange(a, b) for a, b in pairwise(starts)), key=lambda rows: int(lengths[rows].max()))
+        found: list[IntArray] = []
+        for rows in lists:
+            width = int(lengths[rows].max())
+            most = max(1, min(max_rows, max_tokens // width))
+            # Lists come from short to long: this one's width is that of what it joins.
+            if found and len(rows) <= most - len(found[-1]):
+                found[-1] = np.concatenate([found[-1], rows])
+            else:
+                found += [rows[at : at + most] for at in range(0, len(rows), most)]
+        return found
 
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.
@@ -198,7 +233,9 @@ class Encoded:
         span = _ranges(self.offsets[rows], self.offsets[rows + 1])
         offsets = _offsets(self.lengths[rows])
         if self.words is None:
-            return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[rows], self.truncated, self.dropped, self.padding)
+            queries = None if self.queries is None else self.queries[rows]
+            cut = self.truncated, self.dropped
+            return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[rows], *cut, self.padding, queries=queries)
         starts = self.words.starts
         kept = _ranges(starts[rows], starts[rows + 1])
         all_words = self.words.offsets
@@ -286,7 +323,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
     ids, kinds = np.concatenate([part.ids for part in parts]), np.concatenate([part.kinds for part in parts])
     truncated = sum(part.truncated for part in parts)
     if not isinstance(rows.labels, tuple):
-        return Encoded(ids, kinds, _offsets(lengths), rows.labels, truncated, 0, padding)
+        return Encoded(ids, kinds, _offsets(lengths), rows.labels, truncated, 0, padding, queries=rows.queries)
     firsts = [first for part in parts for first in part.firsts]
     kept = np.concatenate([labels[words] for labels, (words, _) in zip(rows.labels, firsts, strict=True)])
     words = _Words(

@@ -26,22 +26,33 @@ PAIRS = (
     ("question1", "question2"),
     ("query", "passage"),
     ("query", "document"),
+    ("query", "text"),
 )
 TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "review_body", "document", "comment", "tweet", "body")
 LABELS = ("label", "labels", "score", "target", "category", "class", "sentiment", "intent", "stars", "rating", "similarity_score")
+QUERIES = ("query", "query_id", "qid")
 TOKENS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` says which rows belong together."""
+    """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` says which rows belong together.
+
+    With `sets`, the label column holds lists: a row has any number of labels.
+    """
 
     label: str
     text: str | None = None
     pair: str | None = None
     tokens: str | None = None
     group: str | None = None
+    sets: bool = False
+
+    @property
+    def listed(self) -> bool:
+        """Whether a row has several labels, for its words or for itself."""
+        return self.tokens is not None or self.sets
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,10 +95,21 @@ def resolve(
     if for_tokens and kind not in (None, TaskKind.TOKENS):
         raise ParameterError("task", "load_data", f"{TaskKind.TOKENS.value!r} where tokens or tags are named", str(kind))
     if for_texts and kind is TaskKind.TOKENS:
-        raise ParameterError("task", "load_data", "text-classification or regression where text, text_pair or label are named", str(kind))
+        raise ParameterError("task", "load_data", "one on texts where text, text_pair or label are named", str(kind))
     if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and _holds_words(data)):
         return replace(_of_tokens(data, tokens, tags), group=group)
-    return replace(_of_texts(data, text, text_pair, label), group=group)
+    found = _of_texts(data, text, text_pair, label)
+    sets = is_list(data, found.label)
+    if sets and kind not in (None, TaskKind.LABELS):
+        must = f"{TaskKind.LABELS.value!r} where the label column holds lists"
+        raise ParameterError("task", "load_data", must, str(kind), "For one label a word, name --tokens and --tags.")
+    return replace(found, group=group, sets=sets or kind is TaskKind.LABELS)
+
+
+def query_column(data: Dataset) -> str | None:
+    """The column of a list's query, by its name: that of its id before that of its text; None where there is none."""
+    found = {name.casefold(): name for name in _named(data, QUERIES)}
+    return next((found[name] for name in reversed(QUERIES) if name in found), None)
 
 
 def text_column(data: Dataset) -> str:

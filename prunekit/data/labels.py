@@ -85,6 +85,7 @@ def space_of(
     kind: TaskKind | None,
     model: tuple[str, ...] | None,
     per_token: bool,
+    sets: bool = False,
 ) -> Space:
     """Find the label space that the training labels show.
 
@@ -101,6 +102,8 @@ def space_of(
     model : tuple of str, or None
         Names of the classes of a fine-tuned model, in the order of its outputs; one name means one value.
     per_token : bool
+    sets : bool
+        Whether a row has any number of labels; `train` are those of all rows.
 
     Raises
     ------
@@ -109,17 +112,26 @@ def space_of(
     """
     shown = set(train)
     numbers = all(not isinstance(value, str) for value in shown)
-    if kind is None and not per_token and numbers and (any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1)):
+    if (
+        kind is None
+        and not per_token
+        and not sets
+        and numbers
+        and (any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1))
+    ):
         kind = TaskKind.REGRESSION
+    if sets and len(shown) < 2:
+        only = f"one label alone, {_first(shown)!r}" if shown else "no label at all"
+        raise DataError(f"The label column {column!r} of train shows {only}: a task with many labels has two at least.")
     if len(shown) < 2:
         raise DataError(f"The label column {column!r} of train holds one value only, {_first(shown)!r}: there is nothing to tell apart.")
-    if kind is TaskKind.REGRESSION:
+    if kind is not None and kind.traits.values:
         if not numbers:
             raise DataError(f"A regression needs numbers. The label column {column!r} holds {listed(_sorted(shown))}.")
         if model is not None and len(model) != 1:
             raise DataError(f"The label column {column!r} holds values, the model has {len(model)} classes: {listed(model)}.")
         return Space(TaskKind.REGRESSION, (), {})
-    kind = TaskKind.TOKENS if per_token else TaskKind.CLASSIFICATION
+    kind = TaskKind.TOKENS if per_token else TaskKind.LABELS if sets else TaskKind.CLASSIFICATION
     if len(shown) > CLASSES:
         hint = " If they are values, give --task regression." if numbers and not per_token else ""
         raise DataError(f"The label column {column!r} of train has {len(shown):,} classes, more than the {CLASSES:,} that can be.{hint}")

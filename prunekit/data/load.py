@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.data.columns import Columns, class_names, resolve
+from prunekit.data.columns import Columns, class_names, is_list, query_column, resolve, text_column
 from prunekit.data.complete import Grouped, complete
-from prunekit.data.files import CELL, read_source
+from prunekit.data.files import CELL, Source, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
+from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import load_sentences
+from prunekit.data.sets import as_table, faults, indicator_columns, joined
+from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
+from prunekit.entities import scheme_of
 from prunekit.errors import DataError, ParameterError
-from prunekit.metrics import Metric, scheme_of
+from prunekit.metrics import Metric
 from prunekit.tasks import ALIASES, Task, TaskKind
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ def load_data(
     group: str | None = None,
     config: str | None = None,
     fine_tuned: bool = False,
+    answers: TaskKind | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> TaskData:
@@ -56,13 +61,14 @@ def load_data(
         data set id; a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of lists by column, a pair (texts, labels)
         of lists, or a dict of these by split; None for the embedded data (see `prunekit.data.demo`).
     text, text_pair, label : str, optional
-        Columns of a task on texts or pairs; by convention where not named.
+        Columns of a task on texts or pairs; by convention where not named. A label column of lists is one of rows with any number
+        of labels, and so are several columns of 0 and 1, whose names `label` joins by commas: "angry,sad,glad".
     tokens, tags : str, optional
         Columns of a task on words; by convention where not named.
     task : str, optional
         A `TaskKind`; by the columns and labels where not given.
     metric : str, optional
-        A `Metric`; accuracy for classes, Pearson for values where not given.
+        A `Metric`; where not given, accuracy for classes, Pearson for values, micro F1 for rows with any number of labels.
     labels : sequence of str, optional
         Class names of a fine-tuned model in the order of its outputs. The data's labels must be among them.
     group : str, optional
@@ -70,6 +76,8 @@ def load_data(
         splits that come with the data must not share one.
     fine_tuned : bool
         Whether the model that is judged may have been trained on the train split: what is missing is then never cut from it.
+    answers : TaskKind, optional
+        What a fine-tuned model's head is for: data without a column of labels then has placeholders, until the model has answered.
     config : str, optional
         Configuration of a hub data set.
     seed : int
@@ -97,25 +105,87 @@ def load_data(
         return _embedded({name: value for name, value in given.items() if value is not None}, kind, wanted, labels, seed)
 
     came = read_source(source, config=config, trust_remote_code=trust_remote_code)
+    asked = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     if kind is TaskKind.EMBEDDING:
-        asked = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
         return load_sentences(came, asked, metric=wanted, seed=seed)
-    found = came.splits
-    columns = resolve(found["train"], text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags, kind=kind, group=group)
+    model = None if labels is None else tuple(labels)
+    if answers is not None and label is None and tags is None and lacks_labels(came.splits["train"], answers):
+        return _without_labels(came, asked, answers, model or (), wanted, seed)
+    if wanted is Metric.AGREEMENT:
+        must = "another where the data has labels: agreement is with the dense model, on data without"
+        raise ParameterError("metric", "load_data", must, wanted.value)
+    if kind is None and answers is TaskKind.REGRESSION and query_column(came.splits["train"]) is not None:
+        kind = TaskKind.RANKING
+    return _with_labels(came, asked, kind, model, wanted, fine_tuned, seed)
+
+
+def _with_labels(
+    came: Source,
+    asked: Mapping[str, str | None],
+    kind: TaskKind | None,
+    model: tuple[str, ...] | None,
+    wanted: Metric | None,
+    fine_tuned: bool,
+    seed: int,
+) -> TaskData:
+    """Rows with the labels that the data has; `asked` are the columns that were named."""
+    found, label, group = came.splits, asked["label"], asked["group"]
+    names = indicator_columns(found["train"], label)
+    if names:
+        assert label is not None
+        found = {split: joined(data, names, label, split) for split, data in found.items()}
+    lists = kind is not None and kind.traits.lists
+    if lists:
+        group = group or query_column(found["train"])
+        if group is None:
+            raise ParameterError("group", "load_data", "the column of a ranking's queries (query, query_id or qid by its name)", None)
+    columns = resolve(found["train"], **{**asked, "group": group}, kind=kind)
     notes: list[str] = []
     trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in found.values())
     used = {*columns.names, *(TREE if trees else ())}
     unused = [column for column in found["train"].column_names if column not in used]
     if unused:
         notes.append(f"columns not used: {listed(unused)}")
-    splits, space = _read(found, columns, kind, None if labels is None else tuple(labels), notes)
+    splits, space = _read(found, columns, kind, model, notes, names or None)
     if trees:
         splits = {
             split: replace(part, rows=replace(part.rows, trees=_trees(found[split], part.rows, split))) for split, part in splits.items()
         }
+    if lists:
+        assert kind is not None
+        splits = {split: as_lists(part, split, columns.label) for split, part in splits.items()}
+        space = replace(space, kind=kind)
+        notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
     the_task = Task(space.kind, wanted or _usual_metric(space, notes), space.labels)
     whole = complete(splits, seed, notes, fine_tuned=fine_tuned, single=came.single)
+    if lists:
+        check_lists(whole, notes)
     return TaskData.of(the_task, whole, notes, {"source": came.name})
+
+
+def _without_labels(
+    came: Source, asked: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], wanted: Metric | None, seed: int
+) -> TaskData:
+    """Rows whose labels are placeholders."""
+    first, per_token = came.splits["train"], kind.traits.per_token
+    words = (asked["tokens"] or text_column(first)) if per_token else None
+    found = {split: with_placeholders(data, kind, labels, words) for split, data in came.splits.items()}
+    columns = resolve(
+        found["train"],
+        text=None if per_token else asked["text"],
+        text_pair=None if per_token else asked["text_pair"],
+        label=None if per_token else COLUMN,
+        tokens=words,
+        tags=COLUMN if per_token else None,
+        kind=kind,
+        group=asked["group"],
+    )
+    notes = ["no labels were seen: the model's own answers stand for them, in what is chosen, trained and measured"]
+    splits, space = _read(found, columns, kind, labels, notes, None, space_of_model(kind, labels))
+    task = Task(space.kind, space.kind.traits.metrics[0], space.labels)
+    task = task.alike if wanted is None else replace(task, metric=wanted)
+    whole = complete(splits, seed, notes, fine_tuned=True, single=came.single or len(splits) == 1)
+    return replace(TaskData.of(task, whole, notes, {"source": came.name}), labelled=False)
 
 
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
@@ -162,9 +232,15 @@ def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | Non
 
 
 def _read(
-    found: dict[str, Dataset], columns: Columns, kind: TaskKind | None, model: tuple[str, ...] | None, notes: list[str]
+    found: dict[str, Dataset],
+    columns: Columns,
+    kind: TaskKind | None,
+    model: tuple[str, ...] | None,
+    notes: list[str],
+    order: tuple[str, ...] | None,
+    known: Space | None = None,
 ) -> tuple[dict[str, Grouped], Space]:
-    """Rows of every split that has labels, in the label space of train."""
+    """Rows of every split that has labels, in the label space of train; `order` is that of label columns that were named."""
     raw = {"train": _values(found["train"], columns, "train")}
     shown = set(_flat(raw["train"], columns))
     for name in (name for name in found if name != "train"):
@@ -173,17 +249,21 @@ def _read(
             continue
         values = _values(found[name], columns, name)
         marks = set(_flat(values, columns))
-        if marks <= {None, -1} and not marks & shown:
+        none = all(row is None for row in values[columns.label]) if columns.sets else marks <= {None, -1} and not marks & shown
+        if none:
             notes.append(f"{name}: not used, its rows have no labels")
             continue
         raw[name] = values
     for name, values in raw.items():
         _check_rows(values, columns, name)
 
-    declared = class_names(found["train"], columns.label)
+    declared = order or class_names(found["train"], columns.label)
     numbers = declared is None and reads_as_numbers(shown)
     flat = {name: plain(_flat(values, columns), columns.label, name, numbers=numbers) for name, values in raw.items()}
-    space = space_of(flat["train"], column=columns.label, declared=declared, kind=kind, model=model, per_token=columns.tokens is not None)
+    per_token = columns.tokens is not None
+    space = known or space_of(
+        flat["train"], column=columns.label, declared=declared, kind=kind, model=model, per_token=per_token, sets=columns.sets
+    )
     if space.note:
         notes.append(space.note)
     if declared is not None and model is None and len(space.labels) < len(declared):
@@ -207,21 +287,25 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
     names = class_names(data, columns.label)
     if names is not None:
         by_id: dict[int | None, str | None] = {**dict(enumerate(names)), None: None, -1: None}
-        marks = values[columns.label]
-        strange = {i for i in (chain.from_iterable(row or () for row in marks) if columns.tokens else marks) if i not in by_id}
+        marks, lists = values[columns.label], is_list(data, columns.label)
+        strange = {i for i in (chain.from_iterable(row or () for row in marks) if lists else marks) if i not in by_id}
         if strange:
             raise DataError(f"The column {columns.label!r} of {split} holds the class {min(strange)}, and declares {len(names)} classes.")
-        values[columns.label] = [[by_id[i] for i in row or ()] for row in marks] if columns.tokens else [by_id[i] for i in marks]
+        values[columns.label] = [None if row is None else [by_id[i] for i in row] for row in marks] if lists else [by_id[i] for i in marks]
+    if columns.sets and not is_list(data, columns.label):
+        values[columns.label] = [None if value in (None, "") else [value] for value in values[columns.label]]
     return values
 
 
 def _flat(values: dict[str, list[Any]], columns: Columns) -> list[Any]:
     column = values[columns.label]
-    if columns.tokens is not None:
+    if columns.listed:
         column = list(chain.from_iterable(row or () for row in column))
     for value in column:
         if isinstance(value, list | dict):
             kind = type(value).__name__
+            if columns.sets:
+                raise DataError(f"The label column {columns.label!r} holds a {kind} in a list: a list of names is needed in each row.")
             if columns.tokens is not None:
                 raise DataError(f"The tags column {columns.label!r} holds a {kind} for a word: one tag a word is needed.")
             raise DataError(
@@ -244,6 +328,10 @@ def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> N
             refuse(column, f"holds a text of more than {CELL:,} characters", lambda _, value: len(value) > CELL)
     if columns.group is not None:
         refuse(columns.group, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
+    if columns.sets:
+        for at, fault in faults(values[columns.label]):
+            raise DataError(f"Row {at + 1} of {split} {fault}, in column {columns.label!r} (the first row is 1).")
+        return
     if columns.tokens is None:
         refuse(columns.label, "has no label", lambda _, value: value is None or value == "")
         return
@@ -260,6 +348,8 @@ def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, s
     if columns.tokens is None:
         assert columns.text is not None
         pairs = None if columns.pair is None else tuple(values[columns.pair])
+        if columns.sets:
+            encoded = as_table(encoded, [len(row) for row in values[columns.label]], len(space.labels))
         return Rows(labels=encoded, texts=tuple(values[columns.text]), pairs=pairs)
     words = tuple(tuple(row) for row in values[columns.tokens])
     ends = np.cumsum([len(row) for row in words])[:-1]

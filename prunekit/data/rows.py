@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ class Rows:
 
     Attributes
     ----------
-    labels : ndarray of shape (n,), int64 class ids or float64 values; or tuple of n int64 ndarrays, one id a word
+    labels : ndarray of shape (n,), int64 class ids or float64 values; or (n, C) bool, which labels each row has; or tuple of n int64
+        ndarrays, one id a word
     texts : tuple of str
         One text a row; empty for a token task.
     pairs : tuple of str, or None
@@ -30,6 +31,8 @@ class Rows:
     trees : tuple of (heads, relations), or None
         Dependency tree of each row of a token task whose data has one: the head of each word, from 1 (0 is the root), and its
         relation to it.
+    queries : int64 ndarray of shape (n,), or None
+        Of lists by query, the number of each row's; rows of one query stand together.
     """
 
     labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
@@ -37,6 +40,7 @@ class Rows:
     pairs: tuple[str, ...] | None = None
     tokens: tuple[tuple[str, ...], ...] = ()
     trees: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] | None = None
+    queries: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         assert not (self.texts and self.tokens)
@@ -65,6 +69,7 @@ class Rows:
             pairs=None if self.pairs is None else tuple(self.pairs[i] for i in at),
             tokens=tuple(self.tokens[i] for i in at) if self.tokens else (),
             trees=None if self.trees is None else tuple(self.trees[i] for i in at),
+            queries=None if self.queries is None else self.queries[at],
         )
 
 
@@ -81,6 +86,8 @@ class TaskData:
         What was decided while reading, one line each: "validation: 10% of train, seed 0".
     provenance : dict
         `source` as given, `rows` {split: count}, `sha256` of the rows.
+    labelled : bool
+        Whether the labels are the data's, and not a model's answers.
     """
 
     task: Task
@@ -89,6 +96,7 @@ class TaskData:
     test: Rows
     notes: tuple[str, ...]
     provenance: dict[str, Any]
+    labelled: bool = True
 
     @classmethod
     def of(cls, task: Task, splits: Mapping[str, Rows], notes: Iterable[str], provenance: Mapping[str, Any]) -> TaskData:
@@ -96,6 +104,10 @@ class TaskData:
         counts = {name: len(rows) for name, rows in splits.items()}
         where = {**provenance, "rows": counts, "sha256": fingerprint(task, splits)}
         return cls(task, splits["train"], splits["validation"], splits["test"], tuple(notes), where)
+
+    def with_splits(self, splits: Mapping[str, Rows]) -> TaskData:
+        """The same with other rows; counts and fingerprint stay those of the rows that were read."""
+        return replace(self, train=splits["train"], validation=splits["validation"], test=splits["test"])
 
     @property
     def splits(self) -> dict[str, Rows]:
@@ -108,7 +120,8 @@ def fingerprint(task: Task, splits: Mapping[str, Rows]) -> str:
     digest = hashlib.sha256(json.dumps([task.kind.value, task.labels]).encode())
     for name, rows in splits.items():
         for index in range(len(rows)):
-            label = rows.labels[index].tolist()
+            label = rows.labels[index]
+            label = (np.flatnonzero(label) if label.dtype == bool else label).tolist()
             text = rows.tokens[index] if rows.tokens else rows.texts[index]
             pair = None if rows.pairs is None else rows.pairs[index]
             digest.update(json.dumps([name, text, pair, label]).encode() + b"\n")

@@ -59,6 +59,9 @@ def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None =
     chosen: NDArray[np.int64]
     if isinstance(labels, tuple):
         chosen = np.array(_by_tags(labels, count, _in_random_order(groups, len(rows), generator)), dtype=np.int64)
+    elif labels.ndim == 2:
+        sets = [np.flatnonzero(row) for row in labels]
+        chosen = np.array(_by_tags(sets, min(count, len(rows) - 1), _in_random_order(groups, len(rows), generator)), dtype=np.int64)
     elif labels.dtype == np.int64:
         take = _quotas(labels, count)
         chosen = _by_class(labels, take, generator) if alone else _by_group(labels, take, _in_random_order(groups, len(rows), generator))

@@ -275,7 +275,9 @@ def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
 
 
 def _relabel(config: object, fields: dict[str, Any]) -> None:
-    """Label names may have been given after pruning."""
+    """Label names may have been given after pruning, and thresholds are chosen after it."""
+    if "thresholds" in fields:
+        setattr(config, "thresholds", fields["thresholds"])  # noqa: B010
     labels = fields.get("id2label")
     if labels:
         setattr(config, "id2label", {int(key): value for key, value in labels.items()})  # noqa: B010

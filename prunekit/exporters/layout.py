@@ -63,6 +63,8 @@ class Card:
         Tokens after which a text was cut.
     pair : bool
         Whether the task compares two texts.
+    thresholds : tuple of float
+        Probabilities from which on a label is there, in the order of the labels; empty where labels exclude each other.
     plan_digest : str
     results : str
         Markdown that reports what was measured, with units.
@@ -82,6 +84,7 @@ class Card:
     pad_type_id: int = 0
     padding_side: Literal["right", "left"] = "right"
     pair: bool = False
+    thresholds: tuple[float, ...] = ()
 
 
 def short_name(name: str) -> str:

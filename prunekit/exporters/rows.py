@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.load import class_names, expected_labels
+from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
 from prunekit.data.options import Column
@@ -21,10 +23,11 @@ from prunekit.exporters.fidelity import Feeds, fidelity, replies
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.source import Source
+from prunekit.label_sets import read_thresholds
 from prunekit.runtime.records import Fidelity, Score
 from prunekit.runtime.scores import outputs_of_file, score_of
 from prunekit.runtime.session import OnnxSession
-from prunekit.tasks import Task
+from prunekit.tasks import Task, TaskKind
 
 #: Rows on which int8 is tried, and on which fixed ranges are calibrated.
 SEARCH = 256
@@ -75,6 +78,8 @@ class Judge:
         None for a head whose outputs no metric is about: a bare encoder's or question answering's.
     samples : Samples
     test : Encoded
+    thresholds : float64 ndarray of shape (C,), or 0
+        Logits above which a label is there, where a row has any number of them: those of the model's config, or of a half.
     """
 
     name: str
@@ -82,13 +87,16 @@ class Judge:
     samples: Samples
     test: Encoded
     seed: int
+    thresholds: NDArray[np.float64] | float = 0.0
 
     def scores(self, files: Mapping[str, OnnxFile]) -> dict[str, Score]:
         """The metric of each file on the test split, and how far it is from the first; empty without a metric."""
         if self.task is None:
             return {}
         read = {name: outputs_of_file(file.path, self.test) for name, file in files.items()}
-        if self.task.labels:
+        if self.task.many:
+            read = {name: found - self.thresholds for name, found in read.items()}
+        elif self.task.labels:
             starts = self.test.word_starts if self.task.per_token else None
             check_order(next(iter(read.values())), self.test.labels, self.task.labels, starts=starts, seed=self.seed)
         outputs = {name: self.test.every(found) for name, found in read.items()}
@@ -122,12 +130,20 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
     named = class_names(source.config) if source.head in _TASKS else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
     given: Any = {**columns}
+    many = source.head == "text-classification" and ModelView.of(source.model).many_labels
+    if many:
+        given["task"] = TaskKind.LABELS
+    elif source.head == "text-classification" and source.config.num_labels == 1:
+        # A column of queries then makes lists of the rows.
+        given["answers"] = TaskKind.REGRESSION
     found = load_data(str(data), labels=labels, fine_tuned=source.head in _TASKS, seed=seed, **given)
+    if not found.labelled:
+        raise ParameterError("data", "export", "given with a column of labels, on which the files are scored", str(data))
     task = found.task
     if source.head in _TASKS:
         # A regression's head is for texts by its name.
         wanted = "token-classification" if task.per_token else "text-classification"
-        if wanted != source.head or task.outputs != source.config.num_labels:
+        if wanted != source.head or task.many != many or task.outputs != source.config.num_labels:
             must = f"for the model's head, {source.head} with {source.config.num_labels} outputs"
             raise ParameterError("data", "export", must, f"{data}: {task.kind.value} with {task.outputs}")
     encoded = {
@@ -142,4 +158,5 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
         per_token=task.per_token,
         seed=seed,
     )
-    return Judge(short_name(str(data)), task if source.head in _TASKS else None, drawn, encoded["test"], seed)
+    cut = read_thresholds(getattr(source.config, "thresholds", None), task.outputs, f"The model {source.name!r}") if many else 0.0
+    return Judge(short_name(str(data)), task if source.head in _TASKS else None, drawn, encoded["test"], seed, cut)

@@ -190,16 +190,18 @@ def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
     """Raise StatisticsError where labels are read and a split drawn shows one only; say which classes train does not show."""
     if not needs & {Need.VALIDATION, Need.ABLATIONS}:
         return ()
-    names = inputs.data.task.labels
+    task, names = inputs.data.task, inputs.data.task.labels
     for split in ("train", "validation") if Need.VALIDATION in needs else ("validation",):
         labels = inputs.encoded[split].labels
-        if len(np.unique(labels)) < 2:
-            shown = "no label" if not len(labels) else f"one label only, {names[int(labels[0])] if names else float(labels[0])!r}"
+        if len(np.unique(labels, axis=0)) < 2:
+            one = "the same" if task.many or not len(labels) else names[int(labels[0])] if names else float(labels[0])
+            shown = "no label" if not len(labels) else f"one label only, {one!r}"
             raise StatisticsError(
                 f"The {len(inputs.data.splits[split])} rows of {split} show {shown}: nothing can be told apart on them. "
                 "Draw more (--rows), or name analyzers that read no labels (--analyzers cka,rsa,clusters,importance)."
             )
-    known = set(inputs.encoded["train"].labels.tolist()) if names else set()
+    labels = inputs.encoded["train"].labels
+    known = set((np.flatnonzero(labels.any(axis=0)) if task.many else labels).tolist()) if names else set()
     missing = [name for at, name in enumerate(names) if at not in known]
     return (f"no row of train that was drawn shows {', '.join(missing)}: no probe can tell what it never saw",) if missing else ()
 

@@ -19,6 +19,7 @@ from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_outp
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
 from prunekit.exporters.sibling import Sibling, recover
+from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
 from prunekit.pipeline.evaluate import deploy, measure
@@ -195,6 +196,9 @@ def _make(
         # Nothing is left behind, and nothing to go on from: the training came to its end.
         shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
         raise
+    if measured.thresholds is not None:
+        # What a label's probability is held against, in the order of the outputs.
+        setattr(models.slim.config, "thresholds", probabilities(measured.thresholds).tolist())  # noqa: B010
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
     named.save(folder / RECIPE)
     write_reports(report, folder)

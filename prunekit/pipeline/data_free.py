@@ -63,9 +63,8 @@ class Bare:
         """What the head is for."""
         if isinstance(self.loaded.model, EmbeddingModel):
             return TaskKind.EMBEDDING
-        if self.loaded.per_token:
-            return TaskKind.TOKENS
-        return TaskKind.REGRESSION if self.loaded.config.num_labels == 1 else TaskKind.CLASSIFICATION
+        assert self.loaded.kind is not None
+        return self.loaded.kind
 
     @property
     def metric(self) -> Metric:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +26,7 @@ from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, 
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.runtime.scores import judged, outputs_of_file
+from prunekit.runtime.scores import divergence, judged, outputs_of_file, tuned
 from prunekit.runtime.timing import latency_of_files
 
 #: Rows of the larger batches at which latency is measured, where none are named.
@@ -102,19 +104,26 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
         held = inputs.encoded["test"]
         answers = {} if neurons is None else neurons.test
         test = {name: Answers(held.every(found), held.every_label, held.every_start) for name, found in answers.items()}
-        for encoded, files_of in ((text.encoded["test"], ours), (inputs.encoded["test"], {**theirs, **dense_low})):
+        validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
+        thresholds: dict[str, NDArray[np.float64]] = {}
+        raw: dict[str, NDArray[Any]] = {}
+        for encoded, files_of in ((text.encoded, ours), (inputs.encoded, {**theirs, **dense_low})):
+            chosen, test_rows = encoded["validation"], encoded["test"]
             for name, file in files_of.items():
-                outputs = encoded.every(outputs_of_file(file.path, encoded, threads=threads))
-                test[name] = Answers(outputs, encoded.every_label, encoded.every_start)
+                if task.many or name in ("slim", "slim-low", "dense"):
+                    outputs = outputs_of_file(file.path, chosen, threads=threads)
+                    # A model has one set of thresholds, whichever of its files is loaded.
+                    cut = thresholds.get(name.removesuffix("-low"))
+                    cut = task.thresholds(outputs, chosen.labels) if cut is None else cut
+                    thresholds |= {} if cut is None else {name: cut}
+                    validation[name] = judged(task, chosen, task.tuned(outputs, chosen.labels, cut))
+                found = outputs_of_file(file.path, test_rows, threads=threads)
+                raw |= {} if inputs.data.labelled else {name: test_rows.every(found)}
+                outputs = test_rows.every(task.tuned(found, test_rows.labels, thresholds[name]) if task.many else found)
+                test[name] = Answers(outputs, test_rows.every_label, test_rows.every_start)
         floor = bag_of_words(inputs.data, seed=recipe.seed)
         if floor is not None:
             test["bag"] = Answers(floor, inputs.encoded["test"].every_label, inputs.encoded["test"].every_start)
-        validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
-        for held, name, file in (
-            *((text.encoded["validation"], name, file) for name, file in {"slim": files.slim, **low}.items()),
-            *((inputs.encoded["validation"], name, file) for name, file in theirs.items()),
-        ):
-            validation[name] = judged(task, held, outputs_of_file(file.path, held, threads=threads))
         drops = {}
         if recipe.max_drop is not None:
             drop = _drop_of(recipe, inputs, text, files)
@@ -131,16 +140,17 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             seed=recipe.seed,
             **longer,
         )
-    return Measured(test, validation, latency, drops)
+    apart = {name: divergence(task, found, raw["dense"]) for name, found in raw.items()} if "dense" in raw else {}
+    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart)
 
 
 def _drop_of(recipe: Recipe, inputs: Inputs, text: Text, files: Files) -> Callable[[Path], Drop]:
     """What a slim file loses of the dense file's metric on the validation split."""
-    ours, theirs = text.encoded["validation"], inputs.encoded["validation"]
-    reference = theirs.every(outputs_of_file(files.dense.path, theirs, threads=recipe.threads))
+    ours, theirs, task = text.encoded["validation"], inputs.encoded["validation"], inputs.data.task
+    reference = tuned(task, theirs, outputs_of_file(files.dense.path, theirs, threads=recipe.threads))
 
     def drop(path: Path) -> Drop:
-        found = ours.every(outputs_of_file(path, ours, threads=recipe.threads))
-        return relative_drop(inputs.data.task, reference, found, theirs.every_label, theirs.every_start)
+        found = tuned(task, ours, outputs_of_file(path, ours, threads=recipe.threads))
+        return relative_drop(task, reference, found, theirs.every_label, theirs.every_start)
 
     return drop

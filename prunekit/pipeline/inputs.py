@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import MANY_LABELS, ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.demo import demo_model
 from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
 from prunekit.data.rows import Rows, TaskData
+from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ParameterError
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
@@ -62,16 +64,20 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
         data = load_data(
             rows if rows is not None else recipe.data,
-            **names,
+            **names | ({"task": TaskKind.LABELS} if loaded.many_labels and not recipe.task and not recipe.tags else {}),
             labels=expected_labels(loaded.labels, per_token=loaded.per_token, tags=recipe.tags),
             config=recipe.data_config,
             fine_tuned=loaded.fine_tuned,
+            answers=loaded.kind,
             seed=recipe.seed,
             trust_remote_code=recipe.trust_remote_code,
         )
         _same_memory(recipe, data, rows)
         if isinstance(loaded.model, EmbeddingModel):
             data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
+        if data.task.many and recipe.method != "prunekit":
+            must = "'prunekit' for rows with any number of labels"
+            raise ParameterError("method", "compress", must, recipe.method, "The published pipeline is for one label a row.")
         task, notes = data.task, list(data.notes)
         notes.append(
             f"rows: {len(data.train):,} of train are fitted on, {len(data.validation):,} of validation choose, "
@@ -81,17 +87,20 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
         vectors = isinstance(loaded.model, EmbeddingModel)
-        own_head = vectors or (loaded.fine_tuned and loaded.per_token == task.per_token and loaded.config.num_labels == task.outputs)
+        fits = loaded.reads(per_token=task.per_token, many=task.many) and loaded.config.num_labels == task.outputs
+        own_head = vectors or (loaded.fine_tuned and fits)
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
         if not own_head:
-            _name_classes(loaded, task.labels)
+            _name_classes(loaded, task)
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = {
             name: encode(split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token)
             for name, split in data.splits.items()
         }
+        if not data.labelled:
+            data, encoded = _answered(view, data, encoded, loaded.tokenizer, longest)
         cut = sum(split.truncated for split in encoded.values())
         if cut:
             notes.append(f"{cut} rows were cut at {longest} tokens")
@@ -102,7 +111,7 @@ def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, 
         with stage("embed"):
             for name in ("validation", "test"):
                 encoded[name] = _against_dense(view, data.splits[name], encoded[name], task)
-    if own_head and task.labels:
+    if own_head and data.labelled and task.labels and not task.many:
         with stage("check labels"):
             notes.append(_check_order(view, encoded, task, recipe.seed))
     return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
@@ -117,8 +126,7 @@ def _prompted(data: TaskData, prompt: str) -> TaskData:
         pairs = None if rows.pairs is None else tuple(prompt + text for text in rows.pairs)
         return replace(rows, texts=tuple(prompt + text for text in rows.texts), pairs=pairs)
 
-    made = {name: put(rows) for name, rows in data.splits.items()}
-    return replace(data, train=made["train"], validation=made["validation"], test=made["test"])
+    return data.with_splits({name: put(rows) for name, rows in data.splits.items()})
 
 
 def _against_dense(view: ModelView, rows: Rows, encoded: Encoded, task: Task) -> Encoded:
@@ -127,6 +135,16 @@ def _against_dense(view: ModelView, rows: Rows, encoded: Encoded, task: Task) ->
     if scored and task.metric.of_values:
         return replace(encoded, starts=np.arange(0, len(encoded) + 1, 2))
     return replace(encoded, labels=outputs_of_model(view, encoded, view.width))
+
+
+def _answered(
+    view: ModelView, data: TaskData, encoded: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase, longest: int
+) -> tuple[TaskData, dict[str, Encoded]]:
+    """Rows with the model's own answers in the place of labels."""
+    if data.task.per_token:
+        data = data.with_splits({name: readable(rows, encoded[name]) for name, rows in data.splits.items()})
+        encoded = {name: encode(rows, tokenizer, max_length=longest, per_token=True) for name, rows in data.splits.items()}
+    return answered(data, encoded, {name: outputs_of_model(view, rows, data.task.outputs) for name, rows in encoded.items()})
 
 
 def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
@@ -159,12 +177,14 @@ def _check_order(view: ModelView, encoded: Mapping[str, Encoded], task: Task, se
 def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
     generator = np.random.default_rng(seed)
     drawn = {name: rows.take(generator.permutation(len(rows))[:most]) for name, rows in data.splits.items()}
-    return replace(data, train=drawn["train"], validation=drawn["validation"], test=drawn["test"])
+    return data.with_splits(drawn)
 
 
-def _name_classes(loaded: LoadedModel, labels: Sequence[str]) -> None:
+def _name_classes(loaded: LoadedModel, task: Task) -> None:
     config: Any = loaded.config
-    names = labels or ["LABEL_0"]
+    names = task.labels or ("LABEL_0",)
+    if task.many or loaded.many_labels:
+        config.problem_type = MANY_LABELS if task.many else None
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
 

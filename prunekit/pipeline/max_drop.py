@@ -20,7 +20,7 @@ from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.runtime.scores import outputs_of_file
+from prunekit.runtime.scores import outputs_of_file, tuned
 from prunekit.transforms.readout_head import set_readout
 
 #: What each step keeps of the one before.
@@ -52,7 +52,7 @@ class Judge:
 
     def _answers(self, path: Path) -> Outputs:
         held = self.inputs.encoded["validation"]
-        return held.every(outputs_of_file(path, held, threads=self.recipe.threads))
+        return tuned(self.inputs.data.task, held, outputs_of_file(path, held, threads=self.recipe.threads))
 
     def read(self, model: nn.Module, plan: Plan) -> nn.Module:
         """A candidate with its classifier fitted to what its neurons have become."""

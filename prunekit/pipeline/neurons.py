@@ -58,8 +58,8 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
         held, task = inputs.encoded["validation"], inputs.data.task
         head = outputs_of_model(inputs.view, held, task.outputs)
         readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
-        starts = held.word_starts if task.per_token else None
-        drop = relative_drop(task, head, readout, held.labels, starts)
+        starts = held.kept_starts
+        drop = relative_drop(task, task.tuned(head, held.labels), task.tuned(readout, held.labels), held.labels, starts)
     train.rows.close()
     validation.rows.close()
     better = drop.upper < 0
@@ -89,6 +89,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
         if cut.plan is None:
             value = _on_every_word(inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
+        probes = {name: (ids, _tuned(inputs, validation, ids, probe)) for name, (ids, probe) in probes.items()}
     train.rows.close()
     validation.rows.close()
     test = _on_test(inputs, view, probes, scratch, stage) if probes else {}
@@ -183,10 +184,21 @@ def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, fl
     with stage("oracle"):
         coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task.by_word)
         value = _on_every_word(inputs, validation, (coef, intercept), value)
+        told = _tuned(inputs, validation, everything, (coef, intercept))
     train.rows.close()
     validation.rows.close()
-    answers = _on_test(inputs, inputs.view, {"oracle": (everything, (coef, intercept))}, scratch, stage)
+    answers = _on_test(inputs, inputs.view, {"oracle": (everything, told)}, scratch, stage)
     return (coef, intercept), value, answers["oracle"]
+
+
+def _tuned(inputs: Inputs, validation: Collected, ids: Ids, probe: Probe) -> Probe:
+    """A probe whose outputs are less the thresholds that validation chooses."""
+    task = inputs.data.task
+    if not task.many:
+        return probe
+    cut = task.thresholds(_answers(validation, ids, probe), validation.labels)
+    assert cut is not None
+    return probe[0], probe[1] - cut
 
 
 def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: float) -> float:

@@ -73,6 +73,8 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
         )
     if inputs.data.train.trees is None:
         found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
+    if inputs.data.task.many:
+        found[Need.ONE_LABEL] = "it needs rows with one label each, and these have any number"
     if not inputs.own_head:
         found[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
     return found

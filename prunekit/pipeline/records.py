@@ -97,7 +97,7 @@ class Neurons:
         The probe on all neurons of the dense model.
     choice : ReadoutChoice or None
         How they were found; None where all are read because no budget counts them, or a plan names them.
-    test : {name: outputs on the test split}
+    test : {name: outputs on the test split, less the thresholds that validation chooses where labels do not exclude each other}
         Of the oracle and of a random and a magnitude readout of the same size.
     oracle_validation : float
         The oracle's score on the validation split.
@@ -221,9 +221,15 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency."""
+    """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency.
+
+    `divergence` is how far each is from the dense model on the test split, in nats, where there are no labels.
+    Of rows with any number of labels: outputs are less their thresholds, and `thresholds` are the slim model's, logits (C,).
+    """
 
     test: Mapping[str, Answers]
     validation: Mapping[str, float]
     latency: tuple[Comparison, ...]
     drops: Mapping[str, Drop] = field(default_factory=dict)
+    thresholds: NDArray[np.float64] | None = None
+    divergence: Mapping[str, float] = field(default_factory=dict)

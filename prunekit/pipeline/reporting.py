@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -42,11 +42,23 @@ def build_report(
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
-        # The two texts of a pair are one row; words of a token task are one each.
+        # The two texts of a pair, and the rows of a query, are one row; words of a token task are one each.
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
-        words = None if task == task.by_word else task.by_word.score(outputs, labels)
+        words = None if task == task.by_word or not task.per_token else task.by_word.score(outputs, labels)
         size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low") else read
-        rows.append(Row(name=name, value=value, low=low, high=high, n=count, neurons=size, words=words))
+        rows.append(
+            Row(
+                name=name,
+                value=value,
+                low=low,
+                high=high,
+                n=count,
+                neurons=size,
+                words=words,
+                beside={metric: replace(task, metric=metric).score(outputs, labels, starts) for metric in task.beside},
+                divergence=measured.divergence.get(name),
+            )
+        )
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
@@ -56,6 +68,7 @@ def build_report(
         kind=task.kind,
         metric=task.metric,
         classes=len(task.labels),
+        labelled=inputs.data.labelled,
         rows=tuple(rows),
         paired=paired(task, measured.test, seed=recipe.seed),
         dense=dense,
@@ -252,7 +265,8 @@ def write_reports(report: Report, folder: Path) -> None:
 def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
     """What the model card says that the directory does not show."""
     labels, pair = inputs.data.task.labels, inputs.data.task.kind.traits.labelled and inputs.data.train.pairs is not None
-    return _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
+    card = _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
+    return replace(card, thresholds=tuple(getattr(models.slim.config, "thresholds", ()) if inputs.data.task.many else ()))
 
 
 def bare_card(recipe: Recipe, bare: Bare, files: Files, report: Report, name: str) -> Card:

@@ -25,6 +25,8 @@ from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
 Floats = NDArray[np.float64]
 
 _FACTOR_BYTES = 1 << 30
+#: Labels of a row that has any number of them that are fitted side by side: what a step remembers is as wide.
+_LABELS = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def fit_probes(
     ----------
     rows : RowSource
         (n, D) neurons. Not read at all for a regression, whose moments say everything.
-    labels : (n,) int64 class ids, or float64 targets
+    labels : (n,) int64 class ids, or float64 targets; or (n, outputs) bool
+        Label sets are fitted one against the rest: a logistic regression for each label, `_LABELS` of them at a time.
     moments : Moments
         Over [the D neurons | the `outputs` label columns] of the same rows. A classifier takes no more from them than the
         standardisation and the metric of its steps, so that they may be those of a larger sample of the same data.
@@ -115,36 +118,60 @@ def fit_probes(
     gram = _gram(moments, scaling, width)
     if outputs == 1:
         return [_least_squares(moments, scaling, gram, problem) for problem in problems]
-    columns = 1 if outputs == 2 else outputs
+    sets = labels.ndim == 2
+    columns = 1 if outputs == 2 and not sets else outputs
+    prior = (_log_odds if sets else _prior)(moments.mean[width:])
+    # Losses of single labels add up, so that they are minimised apart; classes are not.
+    parts = [slice(at, at + _LABELS) for at in range(0, columns, _LABELS)] if sets else [slice(None)]
     fits: dict[int, Fit] = {}
     for group in _groups(problems, width):
-        if starts is None:
-            prior = _prior(moments.mean[width:])
-            points = [np.vstack([np.zeros((problems[i].width, columns)), prior]) for i in group]
-        else:
-            points = [_solution(starts[i], scaling, columns) for i in group]
-        solvers = _solvers([problems[i] for i in group], gram, points, tol, passes)
+        known: Factors = {}
         taken = dict.fromkeys(group, 0)
+        solutions: dict[int, list[Floats]] = {i: [] for i in group}
+        for part in parts:
+            if starts is None:
+                first = np.atleast_2d(prior[:, part])
+                points = [np.vstack([np.zeros((problems[i].width, first.shape[1])), first]) for i in group]
+            else:
+                points = [_solution(starts[i], scaling, columns)[:, part] for i in group]
+            targets = labels[:, part] if sets else labels
+            solvers = _solvers([problems[i] for i in group], gram, points, tol, passes, known, bound=0.25 if sets or columns == 1 else 0.5)
 
-        def told(asked: dict[int, Floats], group: list[int] = group, taken: dict[int, int] = taken) -> dict[int, tuple[float, Floats]]:
-            for i in asked:
-                taken[group[i]] += 1
-            found = evaluate(rows, labels, scaling, [Point(problems[group[i]].width, x) for i, x in asked.items()])
-            return dict(zip(asked, found, strict=True))
+            def told(
+                asked: dict[int, Floats], group: list[int] = group, taken: dict[int, int] = taken, targets: NDArray[Any] = targets
+            ) -> dict[int, tuple[float, Floats]]:
+                for i in asked:
+                    taken[group[i]] += 1
+                found = evaluate(rows, targets, scaling, [Point(problems[group[i]].width, x) for i, x in asked.items()])
+                return dict(zip(asked, found, strict=True))
 
-        for i, solution in zip(group, minimise(solvers, told), strict=True):
-            part = scaling.take(slice(0, problems[i].width))
+            for i, solution in zip(group, minimise(solvers, told), strict=True):
+                solutions[i].append(solution)
+        for i in group:
+            solution = np.hstack(solutions.pop(i))
             both = solution if columns > 1 else np.hstack([-0.5 * solution, 0.5 * solution])
-            coef, intercept = part.raw(both)
+            coef, intercept = scaling.take(slice(0, problems[i].width)).raw(both)
             fits[i] = Fit(coef, intercept, np.ascontiguousarray(both[:-1].T), taken[i])
     return [fits[i] for i in range(len(problems))]
 
 
-def _solvers(problems: Sequence[Problem], gram: Floats, starts: Sequence[Floats], tol: float, passes: int) -> list[Solver]:
-    bound = 0.25 if starts[0].shape[1] == 1 else 0.5
+#: {ridge: a Cholesky factor, and the inverses of its corners}.
+Factors = dict[float, tuple[Floats, list[Floats]]]
+
+
+def _solvers(
+    problems: Sequence[Problem],
+    gram: Floats,
+    starts: Sequence[Floats],
+    tol: float,
+    passes: int,
+    factors: Factors,
+    *,
+    bound: float,
+) -> list[Solver]:
+    """A solver for each problem; `factors` are those that are known, and those that are made are added; `bound` is on the curvature."""
     # Where probes are good the loss is flatter than its bound; half of it makes the better metric.
     typical = 0.5 * bound
-    factors: dict[float, tuple[Floats, list[Floats]]] = {}
     solvers: list[Solver] = []
     for problem, x in zip(problems, starts, strict=True):
         ridge = problem.alpha * (1.0 - problem.l1_ratio)
@@ -216,6 +243,12 @@ def _prior(shares: Floats) -> Floats:
     """Intercept of a probe without weights, (1, K); a class that never occurs starts (and stays) far below the others."""
     safe = np.maximum(shares, 1e-6)
     return np.array([[np.log(safe[1] / safe[0])]]) if len(shares) == 2 else np.log(safe)[None, :]
+
+
+def _log_odds(shares: Floats) -> Floats:
+    """The same where labels do not exclude each other."""
+    safe = np.clip(shares, 1e-6, 1 - 1e-6)
+    return np.log(safe / (1 - safe))[None, :]
 
 
 class _Probe(BaseEstimator):  # type: ignore[misc]

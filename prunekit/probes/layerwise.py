@@ -110,4 +110,4 @@ def _chance(train: Split, validation: Split, task: Task) -> float:
     if task.metric.of_values:
         return 0.0
     decisions = np.tile(train.moments.mean[train.rows.width :], (len(validation.labels), 1))
-    return task.score(decisions, validation.labels)
+    return task.score(task.tuned(decisions, validation.labels), validation.labels)

@@ -69,15 +69,17 @@ class Point:
         The probe reads the first `width` columns.
     solution : (width + 1, K) float64
         Weights in standard coordinates; the last row is the intercept. K = 1 is the logistic loss of a binary label,
-        K > 1 the multinomial one.
+        K > 1 the multinomial one, or, with label sets, the sum of K logistic ones.
     """
 
     width: int
     solution: Floats
 
 
-def evaluate(rows: RowSource, labels: NDArray[np.int64], scaling: Scaling, points: Sequence[Point]) -> list[tuple[float, Floats]]:
+def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Sequence[Point]) -> list[tuple[float, Floats]]:
     """Mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
+
+    Labels are class ids (n,), or label sets (n, K) bool, which every point then answers for.
 
     The arithmetic is in the precision of the rows (float32 for a RowStore), sums over chunks in float64. Columns that several
     points read are multiplied once, with the weights of all of them side by side.
@@ -112,7 +114,7 @@ def evaluate(rows: RowSource, labels: NDArray[np.int64], scaling: Scaling, point
             scores[:, first:] += centred[:, low:high] @ weights[low:high, first:]
         target = labels[start : start + len(chunk)]
         for i, place in places.items():
-            losses[i] += _cross_entropy(scores[:, place], target)
+            losses[i] += (_cross_entropy if target.ndim == 1 else _logistic)(scores[:, place], target)
         for low, high, first in segments:
             gradient[low:high, first:] += centred[:, low:high].T @ scores[:, first:]
         totals += scores.sum(axis=0, dtype=np.float64)
@@ -150,3 +152,14 @@ def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
     scores /= total
     scores[index, labels] -= 1.0
     return float(np.log(total).sum(dtype=np.float64) - right)
+
+
+def _logistic(scores: Array, labels: NDArray[np.bool_]) -> float:
+    """Sum of the logistic losses of (k, K) scores of labels that do not exclude each other; overwritten by probability - target."""
+    total = float(np.logaddexp(0.0, scores).sum(dtype=np.float64) - scores[labels].sum(dtype=np.float64))
+    scores *= 0.5
+    np.tanh(scores, out=scores)
+    scores += 1.0
+    scores *= 0.5
+    scores -= labels
+    return total

@@ -68,7 +68,7 @@ def fit_and_score(
     """Fit several probes in shared passes, and score each on validation."""
     fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts, tol=tol)
     found = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
-    return fits, [task.score(values, validation.labels) for values in found]
+    return fits, [task.score(task.tuned(values, validation.labels), validation.labels) for values in found]
 
 
 def refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit) -> tuple[Fit, float]:

@@ -49,6 +49,10 @@ class Row(_Frozen):
         Neurons that the classifier reads; None for a bag of words.
     words : float or None
         Share of the words that are right, where the metric counts entities.
+    beside : {Metric: float}
+        Other metrics of the same answers.
+    divergence : float or None
+        From the dense model, in nats (of values: mean squared difference as a share of their variance), where there are no labels.
     """
 
     name: RowName
@@ -58,6 +62,8 @@ class Row(_Frozen):
     n: int
     neurons: int | None
     words: float | None = None
+    beside: dict[Metric, float] = {}
+    divergence: float | None = None
 
 
 class Paired(_Frozen):
@@ -258,6 +264,8 @@ class Report(_Frozen):
     metric : Metric
     classes : int
         0 for a regression.
+    labelled : bool
+        Whether there were labels; if not, the dense model's own answers stood for them, and metrics are agreement with these.
     rows : tuple of Row
         "slim" is always there; "dense" where the model came fine-tuned.
     paired : tuple of Paired
@@ -297,6 +305,7 @@ class Report(_Frozen):
     kind: TaskKind
     metric: Metric
     classes: int
+    labelled: bool = True
     rows: tuple[Row, ...]
     paired: tuple[Paired, ...] = ()
     dense: Sizes

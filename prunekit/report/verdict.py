@@ -85,6 +85,12 @@ def _lost(report: Report) -> tuple[str, ...]:
     slim = report.row("slim")
     if report.metric is Metric.COSINE and slim is not None:
         return (f"a mean cosine of {slim.value:.4f} to dense",)
+    if not report.labelled and slim is not None:
+        metric = report.metric
+        interval = f"{metric.said(slim.low)} – {metric.said(slim.high)}"
+        apart = "" if slim.divergence is None else f", divergence {slim.divergence:.3g}{' nats' if report.classes else ' of the variance'}"
+        named = metric.label if metric is Metric.AGREEMENT else f"{metric.label} with dense"
+        return (f"no labels were seen, {named} {metric.said(slim.value)} ({interval}) on held-out text{apart}",)
     for of in REFERENCES:
         pair = report.pair("slim", of)
         if pair is not None:

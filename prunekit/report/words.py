@@ -91,9 +91,12 @@ def scores(report: Report) -> Table:
     """Each classifier's score with its interval."""
     order = [row for name in NAMES if (row := report.row(name)) is not None]
     words = any(row.words is not None for row in order)
+    apart = any(row.divergence is not None for row in order)
+    others = tuple(dict.fromkeys(metric for row in order for metric in row.beside))
     # A column that says the same in each row says nothing.
     read = len({row.neurons for row in order if row.neurons is not None}) > 1
-    header = ("classifier", *(["neurons"] * read), metric_name(report), "95% interval", *(["accuracy, words"] * words))
+    beside = (*(["accuracy, words"] * words), *(each.label for each in others), *(["divergence from dense"] * apart))
+    header = ("classifier", *(["neurons"] * read), metric_name(report), "95% interval", *beside)
     rows = tuple(
         (
             name_of(report, row.name),
@@ -101,6 +104,8 @@ def scores(report: Report) -> Table:
             metric_value(report, row.value),
             _interval(report, row),
             *([share(row.words)] * words),
+            *(each.said(row.beside[each]) if each in row.beside else "–" for each in others),
+            *(["–" if row.divergence is None else f"{row.divergence:.3g}"] * apart),
         )
         for row in order
     )
@@ -285,6 +290,9 @@ def machine(found: Environment) -> str:
 
 def _kept(report: Report) -> tuple[str, str] | None:
     """("98.7%", "dense"), or None if nothing can be compared."""
+    if not report.labelled:
+        # The metric is itself how far the two agree.
+        return None
     for of in REFERENCES:
         value, pair = report.retained("slim", of), report.pair("slim", of)
         if value is not None:

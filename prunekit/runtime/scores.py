@@ -60,9 +60,39 @@ def outputs_of_file(
     return found
 
 
+def tuned(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> NDArray[Any]:
+    """Outputs (n, C) of a split that chooses its own thresholds, on every word of it."""
+    return encoded.every(task.tuned(outputs, encoded.labels))
+
+
 def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:
     """The metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
     return task.score(encoded.every(outputs), encoded.every_label, encoded.every_start)
+
+
+def divergence(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Mean Kullback-Leibler divergence in nats of what one model answers from what another does, over the rows that both answer.
+
+    Of classes that of the softmax; of any number of labels the sum of those of each label's yes or no; of values the mean squared
+    difference as a share of the reference's variance.
+
+    Parameters
+    ----------
+    task : Task
+    outputs, reference : ndarray of shape (n, C), float
+        Logits, or values; a row of minus infinity is no answer.
+    """
+    from scipy.special import log_softmax
+
+    there = np.isfinite(outputs).all(axis=1) & np.isfinite(reference).all(axis=1)
+    ours, theirs = (np.asarray(each[there], dtype=np.float64) for each in (outputs, reference))
+    if task.kind.traits.values:
+        spread = float(theirs.var())
+        return float(((ours - theirs) ** 2).mean()) / spread if spread else 0.0
+    if task.many:
+        ours, theirs = (np.stack([each, np.zeros_like(each)], axis=-1) for each in (ours, theirs))
+    told, meant = log_softmax(ours, axis=-1), log_softmax(theirs, axis=-1)
+    return max(0.0, float((np.exp(meant) * (meant - told)).sum() / max(len(ours), 1)))
 
 
 def score_of(
@@ -90,7 +120,11 @@ def score_of(
     value, low, high = task.interval(outputs, labels, starts, seed=seed)
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
-    same = None if not task.labels else float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    same: float | None = None
+    if task.many:
+        same = float(((outputs > 0) == (reference > 0)).all(axis=1).mean())
+    elif task.labels:
+        same = float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
     spread = float(reference.var())
     error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
     return Score(value, low, high, same, error)

@@ -27,7 +27,7 @@ class Collected:
     ----------
     rows : RowStore
         (n, D) float32 neurons, D = (L + 1) * H, in the split's own order. The caller closes it.
-    labels : (n,) int64 class ids, or float64 targets
+    labels : (n,) int64 class ids, or float64 targets; or (n, outputs) bool, label sets
     outputs : int
         Number of classes, or 1 for a regression.
     pooling : {"cls", "mean", "last", "token"}
@@ -139,6 +139,10 @@ class Ablations:
 def check_labels(labels: NDArray[Any], rows: int, outputs: int) -> NDArray[Any]:
     """Labels of a split in their own type; raises DataError if they are not one a row, or not class ids."""
     values = np.asarray(labels)
+    if values.ndim == 2 and values.dtype == bool:
+        if values.shape != (rows, outputs):
+            raise DataError(f"There must be one label set a row, of shape ({rows}, {outputs}). Got {values.shape} instead.")
+        return values
     if values.shape != (rows,):
         raise DataError(f"There must be one label a row, {rows} in all. Got shape {values.shape} instead.")
     if outputs == 1:

@@ -101,10 +101,12 @@ class Header(_Strict):
         wanted: dict[str, tuple[list[int], tuple[str, ...]]] = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}
         for split in self.samples:
             rows = slices[f"{split}.ids"].get_shape()[:1] if f"{split}.ids" in slices else []
+            labels = f"{split}.labels"
+            sets = labels in slices and slices[labels].get_dtype() == "BOOL"
             wanted |= {
                 f"{split}.ids": (rows, ("I64",)),
                 f"{split}.rows": ([*rows, neurons], ("F32",)),
-                f"{split}.labels": (rows, ("I64", "F64")),
+                labels: ([*rows, self.outputs], ("BOOL",)) if sets else (rows, ("I64", "F64")),
             }
         for name, (shape, kinds) in wanted.items():
             if name not in slices:

@@ -191,8 +191,10 @@ def check_finite(rows: NDArray[np.floating]) -> None:
 
 
 def one_hot(labels: ArrayLike, outputs: int) -> Floats:
-    """Targets as columns: (n, outputs) indicators of class ids, or (n, 1) for a single output (a regression)."""
+    """Targets as columns: (n, outputs) indicators of class ids or of label sets, or (n, 1) for a single output (a regression)."""
     values = np.asarray(labels)
+    if values.ndim == 2:
+        return values.astype(np.float64)
     if outputs == 1:
         return np.asarray(values, dtype=np.float64).reshape(-1, 1)
     targets = np.zeros((len(values), outputs))

@@ -33,14 +33,14 @@ class Labelled:
     ----------
     sample : Sample
         Rows of the neurons alone, D columns.
-    labels : (k,) int64 class ids, or float64 targets
+    labels : (k,) int64 class ids, or float64 targets; or (k, C) bool, label sets
     """
 
     sample: Sample
     labels: NDArray[Any]
 
     def __post_init__(self) -> None:
-        if self.labels.shape != self.sample.ids.shape:
+        if self.labels.shape[:1] != self.sample.ids.shape or self.labels.ndim > 1 + (self.labels.dtype == bool):
             raise StatisticsError(f"A sample of {len(self.sample.ids)} rows has labels of shape {self.labels.shape}.")
 
     @classmethod

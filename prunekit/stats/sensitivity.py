@@ -154,8 +154,7 @@ def _differentiate(
             seen[number] = stack.enter_context(taps(block, [*here, *(tap for site, tap in entries.items() if site.block == number)]))
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
-        labels = getattr(view.config, "problem_type", None) == "multi_label_classification"
-        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=labels)
+        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=view.many_labels)
         grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
     found = {}
     for site, each in passes.items():

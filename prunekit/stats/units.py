@@ -84,7 +84,7 @@ def _add(
         output = view.model(**inputs, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in found}
         sums = [tensor for each in passes.values() for tensor in each]
-        scalars = [felt_by(output, mask, temperature, generator)] + ([_loss(output, batch)] if labelled else [])
+        scalars = [felt_by(output, mask, temperature, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
         # The whole graph is walked once for each scalar.
         grads = [
             torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=at + 1 < len(scalars)) for at, scalar in enumerate(scalars)
@@ -108,6 +108,8 @@ def _loss(output: Any, batch: Batch) -> Tensor:
         first = torch.from_numpy(batch.first)
         logits = logits[first[:, 0], first[:, 1]]
     labels = torch.from_numpy(np.asarray(batch.labels))
+    if labels.ndim == 2:
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
     if logits.shape[-1] == 1:
         return (logits.squeeze(-1) - labels.to(logits)).square().sum()
     return functional.cross_entropy(logits, labels, reduction="sum")

@@ -186,7 +186,7 @@ def recover(
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     _freeze(view, freeze, blocks)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
-    objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space)
+    objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space, lists=rows.queries is not None)
     with place(checkpoints) as folder, _on_its_own():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], options))
@@ -288,9 +288,12 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
             raise ParameterError("teacher", "recover", must, ", ".join(names[1]))
     if task is None:
         return
-    if answers_by_place(view) or outputs_of(view) == "labels":
-        which = "answers questions by places" if answers_by_place(view) else "gives a row several labels"
-        raise ParameterError("task", "recover", f"left out for a model that {which}, which learns from a teacher alone", task.kind.value)
+    if answers_by_place(view):
+        must = "left out for a model that answers questions by places, which learns from a teacher alone"
+        raise ParameterError("task", "recover", must, task.kind.value)
+    if task.many != (outputs_of(view) == "labels"):
+        which = "one for rows with any number of labels" if outputs_of(view) == "labels" else "one for rows with a label each"
+        raise ParameterError("task", "recover", f"{which}, as the model is", task.kind.value)
     if task.outputs != outputs:
         raise ParameterError("task", "recover", f"one with the model's {outputs} outputs", f"{task.outputs} outputs")
 

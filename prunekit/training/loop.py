@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, mse_loss
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -55,6 +56,8 @@ class Objective:
         What the logits stand for.
     own_space : bool
         Whether vectors need only be as alike as the teacher's, and not be the teacher's.
+    lists : bool
+        Whether values are scores of lists by query, whose order is learned.
     """
 
     task: Task | None = None
@@ -64,6 +67,7 @@ class Objective:
     dynamic: bool = False
     outputs: Outputs = "classes"
     own_space: bool = False
+    lists: bool = False
 
     @property
     def metric(self) -> str:
@@ -78,23 +82,30 @@ class Objective:
         """The dimensions that the slim model has too."""
         return state if self.dims is None else state.index_select(-1, self.dims.to(state.device))
 
-    def divergence(self, ours: Tensor, theirs: Tensor) -> Tensor:
+    def apart(self, ours: Tensor, theirs: Tensor, queries: Tensor | None) -> Tensor:
         """How far the outputs are from the teacher's: a scalar."""
         if self.outputs == "vectors":
             return vector_distance(ours, theirs, own_space=self.own_space)
+        if self.lists and queries is not None:
+            return listwise(ours, theirs, queries)
         return divergence(ours, theirs, self.outputs)
 
-    def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor, queries: Tensor | None = None) -> Tensor:
         """A scalar: the divergence from the teacher, what the hidden states miss, and what the labels say."""
         total = ours.logits.sum() * 0.0
         if theirs is not None:
-            total = total + self.divergence(ours.logits, theirs.logits)
+            total = total + self.apart(ours.logits, theirs.logits, queries)
             if theirs.states and self.layers:
                 missed = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
                 total = total + _HIDDEN * torch.stack(missed).mean()
-        if self.task is not None:
+        # A reranker's scores need not be on the scale of the relevance.
+        if self.task is not None and not (self.lists and theirs is not None):
             weight = _LABELS if theirs is not None else 1.0
-            if self.task.kind.traits.values:
+            if self.task.many:
+                # Summed over the labels, as the divergence is.
+                told = binary_cross_entropy_with_logits(ours.logits, labels.float(), reduction="none")
+                total = total + weight * told.sum(dim=1).mean()
+            elif self.task.kind.traits.values:
                 total = total + weight * mse_loss(ours.logits[:, 0], labels.float())
             else:
                 total = total + weight * cross_entropy(ours.logits, labels)
@@ -117,25 +128,52 @@ def divergence(ours: Tensor, theirs: Tensor, outputs: Outputs = "classes") -> Te
     return _TEMPERATURE**2 * found
 
 
+def listwise(ours: Tensor, theirs: Tensor, queries: Tensor) -> Tensor:
+    """How far scores (k, 1) are from the teacher's, as orders of lists: a scalar.
+
+    The Kullback-Leibler divergence of the softmax over the rows of each query (ListNet, Cao et al. 2007), mean over the queries, and the
+    squared difference in units of the teacher's variance, so that scores keep their level.
+
+    Parameters
+    ----------
+    ours, theirs : Tensor
+    queries : Tensor
+        (k,) int64, which rows belong together.
+    """
+    _, place = torch.unique(queries, return_inverse=True)
+    count = int(place.max()) + 1
+
+    def normalised(scores: Tensor) -> Tensor:
+        top = torch.full((count,), -torch.inf).to(scores).scatter_reduce(0, place, scores.detach(), "amax")
+        shifted = scores - top[place]
+        return shifted - torch.zeros(count).to(scores).index_add(0, place, shifted.exp()).log()[place]
+
+    meant, told = normalised(theirs[:, 0]), normalised(ours[:, 0])
+    spread = (theirs - theirs.mean()).square().mean().clamp_min(1e-3)
+    return (meant.exp() * (meant - told)).sum() / count + mse_loss(ours, theirs) / spread
+
+
 class Buckets(Dataset[dict[str, Any]]):
-    """Length-bucketed batches; equally long rows fall into them at random."""
+    """Length-bucketed batches; equally long rows fall into them at random; the rows of a query stay together."""
 
     def __init__(self, encoded: Encoded, seed: int) -> None:
-        self._encoded = encoded.take(np.random.default_rng(seed).permutation(len(encoded)))
-        self._rows = [batch.rows for batch in self._encoded.batches(TOKENS, ROWS)]
+        lists = encoded.queries is not None
+        self._encoded = encoded if lists else encoded.take(np.random.default_rng(seed).permutation(len(encoded)))
+        self._rows = encoded.list_batches(TOKENS, ROWS) if lists else [batch.rows for batch in self._encoded.batches(TOKENS, ROWS)]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"number": number, **tensors(self._encoded.batch(self._rows[number]))}
+        return {"number": number, **tensors(self._encoded.batch(self._rows[number]), self._encoded.queries)}
 
 
-def tensors(batch: Batch) -> dict[str, Any]:
-    """A batch as tensors: inputs, labels, and the places that are read."""
+def tensors(batch: Batch, queries: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """A batch as tensors: inputs, labels, the places that are read, and of the split's queries those of its rows."""
     found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     found["labels"] = torch.from_numpy(np.ascontiguousarray(batch.labels))
     found["first"] = None if batch.first is None else torch.from_numpy(batch.first)
+    found["queries"] = None if queries is None else torch.from_numpy(queries[batch.rows])
     return found
 
 
@@ -241,7 +279,7 @@ class Distiller(Trainer):
         states = theirs is not None and bool(theirs.states)
         with self._autocast():
             ours = answer(self._view, inputs, first, states=states, through=model)
-        loss = self._objective.loss(ours, theirs, inputs["labels"], inputs["attention_mask"].bool())
+        loss = self._objective.loss(ours, theirs, inputs["labels"], inputs["attention_mask"].bool(), inputs["queries"])
         if not bool(torch.isfinite(loss)):
             raise StatisticsError(
                 f"The loss of the recovery is not finite at step {self.state.global_step + 1}: lower the learning rate, "
@@ -271,17 +309,22 @@ class Distiller(Trainer):
         labels: list[np.ndarray[Any, Any]] = []
         missed, rows = 0.0, 0
         with torch.no_grad():
-            for number, batch in enumerate(self._held.batches()):
-                inputs = self._prepare_inputs(tensors(batch))
+            queries = self._held.queries
+            batches = self._held.batches() if queries is None else map(self._held.batch, self._held.list_batches(TOKENS, ROWS))
+            for number, batch in enumerate(batches):
+                inputs = self._prepare_inputs(tensors(batch, queries))
                 found = answer(self._view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
-                    missed += float(self._objective.divergence(found.logits, theirs.logits)) * len(found.logits)
+                    missed += float(self._objective.apart(found.logits, theirs.logits, inputs["queries"])) * len(found.logits)
                 rows += len(found.logits)
                 outputs.append(found.logits.cpu().numpy())
                 labels.append(batch.labels)
         close = -missed / rows
-        score = close if task is None else task.score(np.concatenate(outputs), np.concatenate(labels))
+        score = close
+        if task is not None:
+            told = np.concatenate(labels)
+            score = task.score(task.tuned(np.concatenate(outputs), told), told)
         return score, score if teacher is None else close
 
     def rematch(self) -> None:

@@ -34,10 +34,9 @@ def outputs_of(view: ModelView) -> Outputs:
         return "classes"
     if isinstance(view.model, Embedder):
         return "vectors"
-    problem = getattr(view.config, "problem_type", None)
-    if problem == "multi_label_classification":
+    if view.many_labels:
         return "labels"
-    return "values" if problem == "regression" or int(view.config.num_labels) == 1 else "classes"
+    return "values" if getattr(view.config, "problem_type", None) == "regression" or int(view.config.num_labels) == 1 else "classes"
 
 
 @dataclass(frozen=True, eq=False)

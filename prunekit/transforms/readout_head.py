@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from prunekit.arch import SPECS
-from prunekit.arch.view import ModelView, Reader, cls_positions, last_positions, run_body
+from prunekit.arch.view import MANY_LABELS, ModelView, Reader, cls_positions, last_positions, run_body
 from prunekit.errors import PlanError
 from prunekit.plan import Plan, slim_layer
 from prunekit.transforms.base import Transform
@@ -101,7 +101,8 @@ class ReadoutModel(Reader):
         input_ids, attention_mask, token_type_ids : Tensor
             (batch, length), int64; 1 marks real tokens.
         labels : Tensor
-            (batch,) or (batch, length) class ids, -100 for tokens without one; floats for a regression.
+            (batch,) or (batch, length) class ids, -100 for tokens without one; floats for a regression; (batch, outputs) 0 or 1 where
+            the config's `problem_type` is "multi_label_classification".
         return_dict : bool
             False for a tuple, for tracing.
 
@@ -114,7 +115,9 @@ class ReadoutModel(Reader):
         logits = self.readout(self.features(input_ids, mask, token_type_ids))
         loss = None
         if labels is not None:
-            if self.readout.out_features == 1:
+            if getattr(self.config, "problem_type", None) == MANY_LABELS:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            elif self.readout.out_features == 1:
                 loss = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype))
             else:
                 loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())

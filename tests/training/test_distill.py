@@ -149,7 +149,7 @@ def test_labels_that_do_not_exclude_each_other_are_learned_one_by_one() -> None:
     with torch.no_grad():
         p, q = (Bernoulli(logits=model(**inputs).logits / 2) for model in (teacher, shifted))
     assert -found.before == pytest.approx(4 * float(kl_divergence(p, q).sum(-1).mean()), rel=1e-2)
-    with pytest.raises(ParameterError, match=r"The 'task' parameter .* left out for a model that gives a row several labels"):
+    with pytest.raises(ParameterError, match=r"The 'task' parameter .* one for rows with any number of labels, as the model is"):
         recover(shifted, teacher, encoded("train"), task=task_data().task)
     with pytest.raises(ParameterError, match=r"The 'teacher' parameter .* a model with a head like the slim model's"):
         recover(shifted, dense(), encoded("train"))

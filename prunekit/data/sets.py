@@ -1,0 +1,89 @@
+"""Label sets: 0/1 columns as one column of lists, and what a column of lists must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.data.labels import listed
+from prunekit.errors import DataError, ParameterError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_YES_NO = {0: False, 1: True, "0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def indicator_columns(data: Dataset, label: str | None) -> tuple[str, ...]:
+    """The columns that a list of names, joined by commas, means; none where it is one column's name.
+
+    Raises
+    ------
+    ParameterError
+        A name that is no column, one that is there twice, or one alone with a comma.
+    """
+    if label is None or "," not in label or label in data.column_names:
+        return ()
+    names = tuple(name.strip() for name in label.split(","))
+    missing = [name for name in names if name not in data.column_names]
+    if missing:
+        must = f"one column of the data, or several with commas between ({listed(data.column_names)})"
+        raise ParameterError("label", "load_data", must, missing[0] or label)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ParameterError("label", "load_data", "columns of which each is named once", twice[0])
+    return names
+
+
+def joined(data: Dataset, names: Sequence[str], column: str, split: str) -> Dataset:
+    """Put a column of lists of names in the place of 0/1 columns, where a split has them.
+
+    Raises
+    ------
+    DataError
+        A column that holds other than 0 and 1 (or false and true).
+    """
+    if not all(name in data.column_names for name in names):
+        return data
+    values = data.select_columns(list(names)).with_format(None)[:]
+    table = [_flags(values[name], name, split) for name in names]
+    sets = [[name for name, there in zip(names, row, strict=True) if there] for row in zip(*table, strict=True)]
+    from datasets import Sequence as ListOf
+    from datasets import Value
+
+    return data.remove_columns(list(names)).add_column(column, sets, feature=ListOf(Value("string")))
+
+
+def _flags(values: Sequence[Any], name: str, split: str) -> list[bool]:
+    found = []
+    for at, value in enumerate(values):
+        key = value.strip().casefold() if isinstance(value, str) else value
+        if isinstance(key, list | dict) or key not in _YES_NO:
+            shown = "nothing" if value is None or value == "" else repr(value)[:60]
+            raise DataError(
+                f"The label column {name!r} of {split} must hold 0 or 1 in each row. Row {at + 1} holds {shown} (the first row is 1)."
+            )
+        found.append(_YES_NO[key])
+    return found
+
+
+def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """Rows whose labels cannot be used, and why: none given at all, a label without a name, or one that is there twice."""
+    for at, labels in enumerate(sets):
+        if labels is None:
+            yield at, "has no list of labels (an empty list is a row without any)"
+        elif any(label is None or label == "" for label in labels):
+            yield at, "has a label without a name"
+        elif len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            yield at, f"names the label {listed([twice])} twice"
+
+
+def as_table(ids: NDArray[Any], sizes: Sequence[int], width: int) -> NDArray[np.bool_]:
+    """Class ids of all rows, end to end, as (n, width) bool."""
+    found = np.zeros((len(sizes), width), dtype=bool)
+    found[np.repeat(np.arange(len(sizes)), sizes), ids] = True
+    return found

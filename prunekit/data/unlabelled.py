@@ -1,0 +1,83 @@
+"""Text without labels: a fine-tuned model's own answers stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.data.batches import Encoded
+from prunekit.data.columns import LABELS, TAGS, is_list
+from prunekit.data.labels import Space
+from prunekit.data.rows import Rows, TaskData
+from prunekit.tasks import Task, TaskKind
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+#: The column of the placeholders that stand for labels until the model has answered.
+COLUMN = "(no labels)"
+
+
+def lacks_labels(data: Dataset, kind: TaskKind) -> bool:
+    """Whether no column of a table is named as one of labels is, of a token task one of lists."""
+    names = {name.casefold() for name in (TAGS if kind.traits.per_token else LABELS)}
+    return not any(name.casefold() in names and (not kind.traits.per_token or is_list(data, name)) for name in data.column_names)
+
+
+def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], words: str | None) -> Dataset:
+    """Add a column that says nothing: the first class, the value 0, or no label at all; for a token task one a word."""
+    rows = len(data)
+    if kind.traits.per_token:
+        lists = [[labels[0]] * len(row or ()) for row in data.select_columns([str(words)]).with_format(None)[:][words]]
+        return data.add_column(COLUMN, lists)
+    if kind.traits.many:
+        from datasets import Sequence, Value
+
+        return data.add_column(COLUMN, [[] for _ in range(rows)], feature=Sequence(Value("string")))
+    return data.add_column(COLUMN, [0.0 if kind.traits.values else labels[0]] * rows)
+
+
+def space_of_model(kind: TaskKind, labels: tuple[str, ...]) -> Space:
+    """The label space that the model's head has."""
+    return Space(kind, () if kind.traits.values else labels, {} if kind.traits.values else {labels[0]: 0})
+
+
+def answered(data: TaskData, encoded: Mapping[str, Encoded], outputs: Mapping[str, NDArray[Any]]) -> tuple[TaskData, dict[str, Encoded]]:
+    """Put a model's answers in the place of labels.
+
+    Parameters
+    ----------
+    data : TaskData
+        With placeholders.
+    encoded : {split: Encoded}
+        Every word of a token task with a token (see `readable`).
+    outputs : {split: (m, C) float}
+        What the model answers, in the order of `Encoded.labels`.
+    """
+    task = data.task
+    splits = {name: _labelled(task, rows, encoded[name], outputs[name]) for name, rows in data.splits.items()}
+    found = data.with_splits({name: rows for name, (rows, _) in splits.items()})
+    return found, {name: part for name, (_, part) in splits.items()}
+
+
+def _labelled(task: Task, rows: Rows, encoded: Encoded, outputs: NDArray[Any]) -> tuple[Rows, Encoded]:
+    labels: NDArray[Any] = task.answers(outputs)
+    if encoded.words is None:
+        return replace(rows, labels=labels), replace(encoded, labels=labels)
+    by_row = tuple(np.split(labels, encoded.word_starts[1:-1]))
+    return replace(rows, labels=by_row), replace(encoded, labels=labels, words=replace(encoded.words, labels=labels))
+
+
+def readable(rows: Rows, encoded: Encoded) -> Rows:
+    """Rows of a token task without the words that have no token: a model has no answer for them."""
+    if encoded.words is None:
+        return rows
+    kept = np.split(encoded.words.ids, encoded.word_starts[1:-1])
+    tokens = tuple(tuple(words[int(at)] for at in ids) for words, ids in zip(rows.tokens, kept, strict=True))
+    labels = tuple(np.zeros(len(words), dtype=np.int64) for words in tokens)
+    full = [at for at, words in enumerate(tokens) if words]
+    return Rows(labels=labels, tokens=tokens).take(full)
