@@ -39,6 +39,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from torch.nn import Module
+
 '''
 
 

@@ -19,7 +19,7 @@ _PUBLIC = {
     "PruneCallback": "prunekit.training.callback",
     "PrunekitError": "prunekit.errors",
     "Recipe": "prunekit.recipe",
-    "Result": "prunekit.pipeline.compress",
+    "Result": "prunekit.pipeline.result",
     "analyze": "prunekit.pipeline.analyze",
     "apply": "prunekit.pipeline.apply",
     "bench": "prunekit.benchmark.bench",

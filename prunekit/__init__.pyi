@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from torch.nn import Module
+
 from prunekit.benchmark.bench import bench as bench
 from prunekit.budget import Budget as Budget
 from prunekit.errors import PrunekitError as PrunekitError
@@ -11,7 +13,7 @@ from prunekit.exporters.checkpoint import load as load
 from prunekit.exporters.export import export as export
 from prunekit.pipeline.analyze import Analysis as Analysis
 from prunekit.pipeline.apply import apply as apply
-from prunekit.pipeline.compress import Result as Result
+from prunekit.pipeline.result import Result as Result
 from prunekit.plan import Plan as Plan
 from prunekit.pruning.shrink import shrink as shrink
 from prunekit.recipe import Recipe as Recipe
@@ -21,9 +23,10 @@ from prunekit.training.distill import recover as recover
 __version__: str
 
 def analyze(
-    model: str | Path | None = None,
+    model: str | Path | Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     compare: str | Path | None = None,
     out_of_domain: object = None,
     analyzers: Sequence[str] | None = None,
@@ -50,10 +53,12 @@ def analyze(
 
     Parameters
     ----------
-    model : path or str, optional
-        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    model : path, str or PreTrainedModel, optional
+        Directory or hub name of an encoder, with or without a task head, or one that is in memory; default: the embedded MiniLM-L6.
     data : path or str, or rows that are in memory already, optional
         The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
     compare : path or str, optional
         A second model on the same rows: the one before fine-tuning, or another seed.
     out_of_domain : path or str, or rows that are in memory already, optional
@@ -82,9 +87,10 @@ def analyze(
     """
 
 def compress(
-    model: str | Path | None = None,
+    model: str | Path | Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     out: str | Path = "prunekit-out",
     overwrite: bool = False,
     progress: bool = False,
@@ -129,10 +135,14 @@ def compress(
 
     Parameters
     ----------
-    model : path or str, optional
-        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    model : path, str or PreTrainedModel, optional
+        Directory or hub name of an encoder, with or without a task head, or one that is in memory, which is left as it is; default: the
+        embedded MiniLM-L6.
     data : path or str, or rows that are in memory already, optional
-        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+        The task's data, as `prunekit.data.load.load_data` reads it: a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of
+        lists or a pair (texts, labels) of lists as well; default: the embedded docstrings.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
     out : path
         The directory to write.
     overwrite : bool
@@ -153,9 +163,10 @@ def compress(
     """
 
 def make_plan(
-    model: str | Path | None = None,
+    model: str | Path | Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     statistics: str | Path | None = None,
     progress: bool = False,
     revision: str | None = None,
@@ -192,7 +203,7 @@ def make_plan(
 
     Parameters
     ----------
-    model, data, progress, **parameters
+    model, data, tokenizer, progress, **parameters
         As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
     statistics : path, optional
         The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments

@@ -193,7 +193,7 @@ def load_model(
         config = _load_config(name, at, place)
         if not local:
             _check_weights(name, at, place)
-        head = _head_of(config, any_head)
+        head = head_named(config.architectures or (), config, any_head)
         model = _load_weights(name, at, place, config, head)
         tokenizer = _load_tokenizer(name, at, place)
     agree(name, tokenizer, model.config, task_labels, head is not None)
@@ -271,8 +271,8 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
     return config
 
 
-def _head_of(config: PretrainedConfig, any_head: bool) -> str | None:
-    names: list[str] = config.architectures or []
+def head_named(names: Sequence[str], config: PretrainedConfig, any_head: bool) -> str | None:
+    """The end of the first class name that is a head prunekit works with; None for a body. UnsupportedError for several classes a row."""
     known: tuple[str, ...] = (*_HEADS, *(_DEPLOYED if any_head else ()))
     for architecture in names:
         for suffix in known:

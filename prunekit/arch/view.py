@@ -63,6 +63,15 @@ def find(root: nn.Module, path: str) -> Any:
     return found
 
 
+def digest_of(module: nn.Module) -> str:
+    """sha256 over the names, types and bytes of a module's weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 class ModelView:
     """A live model seen through its family's record.
 
@@ -136,11 +145,7 @@ class ModelView:
 
     def digest(self) -> str:
         """sha256 over the names, types and bytes of the body's weights: two models with the same one say the same."""
-        found = hashlib.sha256()
-        for name, tensor in sorted(self.body.state_dict().items()):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return found.hexdigest()
+        return digest_of(self.body)
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -10,8 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from prunekit import __version__
 from prunekit.arch.config import read_config
+from prunekit.arch.live import live_model
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
@@ -128,9 +131,10 @@ class Exported:
 
 @checked("export")
 def export(
-    model: Place,
+    model: Place | nn.Module,
     out: Place = "prunekit-out",
     *,
+    tokenizer: object = None,
     dtype: Dtype = "fp32",
     opset: int = OPSET,
     optimize: Level | None = None,
@@ -149,11 +153,13 @@ def export(
 
     Parameters
     ----------
-    model : path or str
-        A directory that `compress` or `apply` wrote, any other checkpoint's directory, or a hub name; with a head for sequence
-        classification, token classification or question answering, or without one.
+    model : path, str or PreTrainedModel
+        A directory that `compress` or `apply` wrote, any other checkpoint's directory, a hub name, or a model in memory; with a head for
+        sequence classification, token classification or question answering, or without one.
     out : path
         The directory to write; it appears whole or not at all.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
     dtype : {"fp32", "fp16", "int8", "int8-static"}
         Type of the deployed weights; where it is not fp32, the file in fp32 is there too.
     opset : int
@@ -205,7 +211,11 @@ def export(
     _check(dtype, level, device, opset, data)
     check_columns(columns or {}, data, of="export")
     check_output(out, overwrite, of="export", inputs=(model, data))
-    source = load_source(model, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
+    live = live_model(model, tokenizer, of="export", any_head=True) if isinstance(model, nn.Module) else None
+    if live is None and tokenizer is not None:
+        raise ParameterError("tokenizer", "export", "left out for a model that is named", f"a {type(tokenizer).__name__}")
+    place = str(model) if live is None else live.name
+    source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code, live=live)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:
         routed = _fp32(source, folder / MODEL, opset, level, device)

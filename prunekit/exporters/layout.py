@@ -15,7 +15,7 @@ from prunekit.validation.templates import render
 
 CARD = "README.md"
 ONNX = "onnx/model.onnx"
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _PURPOSES = {
     ONNX: "the model, float32",
     "onnx/model.onnx_data": "its weights, which must stay beside it",
@@ -135,6 +135,6 @@ def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
 def _front_matter(card: Card) -> str:
     fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": card.kind.traits.pipeline}
     # A path on somebody's disk is no name of a model.
-    if _HUB_ID.fullmatch(card.base) and not Path(card.base).exists():
+    if HUB_ID.fullmatch(card.base) and not Path(card.base).exists():
         fields["base_model"] = card.base
     return front_matter(fields)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import check_tokenizer_files
 from prunekit.arch.embedding import embedder
-from prunekit.arch.load import agree, load_model, load_tokenizer
+from prunekit.arch.load import LoadedModel, agree, load_model, load_tokenizer
 from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.checkpoint import PLAN, load
@@ -71,6 +71,7 @@ def load_source(
     pooling: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    live: LoadedModel | None = None,
 ) -> Source:
     """Load what is to be exported.
 
@@ -84,6 +85,8 @@ def load_source(
         How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
     revision, trust_remote_code
         As in `prunekit.arch.load.load_model`.
+    live : LoadedModel, optional
+        The model, where it is in memory; `name` is then its fingerprint.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def load_source(
         plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder, trust_remote_code)
         agree(str(name), tokenizer, ModelView.of(model).config, None, True)
     else:
-        loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code, any_head=True)
+        loaded = live or load_model(name, revision=revision, trust_remote_code=trust_remote_code, any_head=True)
         model, tokenizer = loaded.model, loaded.tokenizer
     view = ModelView.of(model)
     head = head_of(model)

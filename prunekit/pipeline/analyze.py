@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from torch import nn
 
 from prunekit import __version__
 from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
@@ -18,10 +18,9 @@ from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
-from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.observe import Base, load_base, observe, unmet
 from prunekit.pipeline.records import Inputs
-from prunekit.recipe import Recipe
 from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import Stages, stages
 from prunekit.report.words import machine
@@ -68,9 +67,10 @@ class Analysis:
 @with_options("analyze")
 @checked("analyze")
 def analyze(
-    model: Place | None = None,
+    model: Place | nn.Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     compare: Place | None = None,
     out_of_domain: object = None,
     analyzers: Annotated[Sequence[str], NotEmpty()] | None = None,
@@ -84,10 +84,12 @@ def analyze(
 
     Parameters
     ----------
-    model : path or str, optional
-        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    model : path, str or PreTrainedModel, optional
+        Directory or hub name of an encoder, with or without a task head, or one that is in memory; default: the embedded MiniLM-L6.
     data : path or str, or rows that are in memory already, optional
         The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
     compare : path or str, optional
         A second model on the same rows: the one before fine-tuning, or another seed.
     out_of_domain : path or str, or rows that are in memory already, optional
@@ -117,8 +119,7 @@ def analyze(
     if out_of_domain is not None and compare is None:
         raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
     check_output(out, overwrite, of="analyze", inputs=(model, data, compare, out_of_domain))
-    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
-    recipe = Recipe(model=model, data=named, **parameters)
+    recipe, given = recipe_of(model, data, tokenizer, parameters, of="analyze")
     chosen = ANALYZERS if analyzers is None else find(analyzers)
     writer = ArtefactWriter(out, overwrite)
     with (
@@ -126,7 +127,7 @@ def analyze(
         stages(progress) as stage,
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
-        inputs = load_inputs(recipe, data if named is None else None, None, stage, most=rows)
+        inputs = load_inputs(recipe, given.rows, None, stage, most=rows, live=given.live)
         writer.data = inputs.data.provenance["sha256"]
         base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
         absent = unmet(inputs, base)

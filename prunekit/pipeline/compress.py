@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from prunekit.arch.load import LoadedModel
 from prunekit.data.files import MEMORY
 from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError, PrunekitError
 from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_output
@@ -24,11 +24,12 @@ from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.frontier import draw_frontier
-from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.models import build_models
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
 from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
+from prunekit.pipeline.result import Result
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
@@ -38,34 +39,13 @@ from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a compression made.
-
-    Attributes
-    ----------
-    path : Path
-        The artefact directory.
-    plan : Plan
-        What was kept.
-    report : Report
-        What was measured.
-    model : nn.Module
-        The slim PyTorch model, in eval mode; `prunekit.load(path)` gives the same.
-    """
-
-    path: Path
-    plan: Plan
-    report: Report
-    model: nn.Module
-
-
 @with_options("compress")
 @checked("compress")
 def compress(
-    model: Place | None = None,
+    model: Place | nn.Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     out: Place = "prunekit-out",
     overwrite: bool = False,
     progress: bool = False,
@@ -75,10 +55,14 @@ def compress(
 
     Parameters
     ----------
-    model : path or str, optional
-        Directory or hub name of an encoder, with or without a task head; default: the embedded MiniLM-L6.
+    model : path, str or PreTrainedModel, optional
+        Directory or hub name of an encoder, with or without a task head, or one that is in memory, which is left as it is; default: the
+        embedded MiniLM-L6.
     data : path or str, or rows that are in memory already, optional
-        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+        The task's data, as `prunekit.data.load.load_data` reads it: a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of
+        lists or a pair (texts, labels) of lists as well; default: the embedded docstrings.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
     out : path
         The directory to write.
     overwrite : bool
@@ -97,16 +81,17 @@ def compress(
     PrunekitError
         With one line that says what to change. Nothing is left behind.
     """
-    recipe, rows = _recipe_of(model, data, parameters)
-    return run(recipe, out=out, overwrite=overwrite, progress=progress, rows=rows)
+    recipe, given = recipe_of(model, data, tokenizer, parameters)
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, **given._asdict())
 
 
 @with_options("plan")
 @checked("plan")
 def make_plan(
-    model: Place | None = None,
+    model: Place | nn.Module | None = None,
     data: object = None,
     *,
+    tokenizer: object = None,
     statistics: Place | None = None,
     progress: bool = False,
     **parameters: Any,
@@ -115,7 +100,7 @@ def make_plan(
 
     Parameters
     ----------
-    model, data, progress, **parameters
+    model, data, tokenizer, progress, **parameters
         As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
     statistics : path, optional
         The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
@@ -132,18 +117,20 @@ def make_plan(
     PrunekitError
         With one line that says what to change.
     """
-    recipe, rows = _recipe_of(model, data, parameters)
-    return run_plan(recipe, statistics=statistics, progress=progress, rows=rows)
-
-
-def _recipe_of(model: Place | None, data: object, parameters: dict[str, Any]) -> tuple[Recipe, object]:
-    """The recipe of a call, and the rows that are in memory already."""
-    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
-    return Recipe(model=model, data=named, **parameters), data if named is None else None
+    recipe, given = recipe_of(model, data, tokenizer, parameters, of="plan")
+    return run_plan(recipe, statistics=statistics, progress=progress, **given._asdict())
 
 
 @checked("compress")
-def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool = False, rows: object = None) -> Result:
+def run(
+    recipe: Recipe,
+    *,
+    out: Place,
+    overwrite: bool = False,
+    progress: bool = False,
+    rows: object = None,
+    live: LoadedModel | None = None,
+) -> Result:
     """Carry out a recipe.
 
     Parameters
@@ -155,6 +142,8 @@ def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool =
         As in `compress`.
     rows : object, optional
         Data that is in memory already, in the place of `recipe.data`.
+    live : LoadedModel, optional
+        The model that `recipe.model` is the fingerprint of.
     """
     of = "compress" if recipe.plan is None else "apply"
     check_output(out, overwrite, of=of, inputs=(recipe.model, recipe.data, recipe.plan))
@@ -167,9 +156,9 @@ def run(recipe: Recipe, *, out: Place, overwrite: bool = False, progress: bool =
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
         if plan is not None and recipe.data is None and rows is None:
-            made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name)
+            made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name, live=live)
         else:
-            inputs = load_inputs(recipe, rows, plan, stage)
+            inputs = load_inputs(recipe, rows, plan, stage, live=live)
             writer.data = inputs.data.provenance["sha256"]
             # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
             named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
@@ -206,13 +195,15 @@ def _make(
     return models.plan, report, models.slim.eval()
 
 
-def _slice(recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stages, *, name: str) -> tuple[Plan, Report, nn.Module]:
+def _slice(
+    recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stages, *, name: str, live: LoadedModel | None
+) -> tuple[Plan, Report, nn.Module]:
     """Carry out a plan without data."""
     if recipe.max_drop is not None:
         raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
     if recipe.effort is not None and recipe.recover != "auto":
         raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
-    bare = bare_model(recipe, plan, stage)
+    bare = bare_model(recipe, plan, stage, live)
     files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
     report = bare_report(recipe, bare, files, latency, stage.seconds)
     save_checkpoint(bare.slim, bare.tokenizer, plan, folder)
@@ -231,6 +222,7 @@ def run_plan(
     overwrite: bool = False,
     progress: bool = False,
     rows: object = None,
+    live: LoadedModel | None = None,
 ) -> Plan:
     """Decide what a recipe keeps.
 
@@ -244,7 +236,7 @@ def run_plan(
         As in `make_plan`.
     overwrite : bool
         Replace a plan at `out`.
-    progress, rows
+    progress, rows, live
         As in `run`.
     """
     _check_decidable(recipe)
@@ -254,7 +246,7 @@ def run_plan(
     stored = None if statistics is None else Statistics.load(statistics)
     path = None if out is None else _check_file(Path(out), overwrite)
     with _of_the_disk(out), stages(progress) as stage, _beside(path) as scratch:
-        inputs = load_inputs(recipe, rows, None, stage)
+        inputs = load_inputs(recipe, rows, None, stage, live=live)
         plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:
             plan.save(scratch / path.name)

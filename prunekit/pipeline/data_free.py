@@ -82,7 +82,7 @@ class Bare:
         return {"dense": space_of(self.loaded.config, self.loaded.tokenizer), "slim": space_of(self.slim.config, self.tokenizer)}
 
 
-def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
+def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | None = None) -> Bare:
     """Load the model and slice it."""
     if recipe.dtype == "int8-static":
         raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
@@ -92,7 +92,7 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages) -> Bare:
         must = "given for a plan that reads principal components, which are those of the data"
         raise ParameterError("data", "apply", must, recipe.data)
     with stage("load"):
-        loaded = load_dense(recipe)
+        loaded = load_dense(recipe, live)
     if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):
         raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.embedding import EmbeddingModel, embedder
+from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
+from prunekit.arch.live import live_model
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import MANY_LABELS, ModelView
 from prunekit.data.batches import Encoded, encode
@@ -22,7 +26,7 @@ from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
-from prunekit.errors import DataError, ParameterError
+from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -36,9 +40,29 @@ from prunekit.training.teacher import answer
 CALIBRATION = 2048
 
 
-def load_dense(recipe: Recipe) -> LoadedModel:
-    """The model that a recipe names; as an embedder where that is the task."""
-    loaded = load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+class Given(NamedTuple):
+    """What is in memory already: the task's rows, and the model."""
+
+    rows: object = None
+    live: LoadedModel | None = None
+
+
+def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress") -> tuple[Recipe, Given]:
+    """The recipe of a call; a model that is in memory is named by its fingerprint, and rows are once they have been read."""
+    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
+    live = None
+    if isinstance(model, nn.Module):
+        live = live_model(model, tokenizer, of=of)
+    elif tokenizer is not None:
+        raise ParameterError("tokenizer", of, "left out for a model that is named, which has its own", f"a {type(tokenizer).__name__}")
+    place: Any = model if live is None else live.name
+    return Recipe(model=place, data=named, **parameters), Given(data if named is None else None, live)
+
+
+def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
+    """The model that a recipe names, or that is in memory already; as an embedder where that is the task."""
+    _same_model(recipe, live)
+    loaded = live or load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     if recipe.task is not TaskKind.EMBEDDING:
         return loaded
     if loaded.fine_tuned:
@@ -51,14 +75,16 @@ def load_dense(recipe: Recipe) -> LoadedModel:
     return loaded
 
 
-def load_inputs(recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None) -> Inputs:
+def load_inputs(
+    recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None, live: LoadedModel | None = None
+) -> Inputs:
     """Load model and data, check that they fit, and tokenise.
 
     `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
-    (by default all, as they come).
+    (by default all, as they come); `live` is the model, where it is in memory already.
     """
     with stage("load"):
-        loaded = load_dense(recipe)
+        loaded = load_dense(recipe, live)
         view = ModelView.of(loaded.model)
         longest = loaded.row_length(recipe.max_length)
         names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
@@ -145,6 +171,18 @@ def _answered(
         data = data.with_splits({name: readable(rows, encoded[name]) for name, rows in data.splits.items()})
         encoded = {name: encode(rows, tokenizer, max_length=longest, per_token=True) for name, rows in data.splits.items()}
     return answered(data, encoded, {name: outputs_of_model(view, rows, data.task.outputs) for name, rows in encoded.items()})
+
+
+def _same_model(recipe: Recipe, live: LoadedModel | None) -> None:
+    """Raise ModelError where a recipe was made from another model in memory than the one that is given, or where none is given."""
+    if recipe.model is None or not recipe.model.startswith(IN_MEMORY_MODEL):
+        return
+    was = recipe.model.removeprefix(IN_MEMORY_MODEL)[:12]
+    if live is None:
+        raise ModelError(f"The recipe was made from a model in memory (sha256 {was}). Give that model: compress(model, tokenizer=...).")
+    if recipe.model != live.name:
+        now = live.name.removeprefix(IN_MEMORY_MODEL)[:12]
+        raise ModelError(f"The recipe was made from another model in memory (sha256 {was}) than the one that is given (sha256 {now}).")
 
 
 def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:

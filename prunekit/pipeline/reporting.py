@@ -10,6 +10,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
+from prunekit.arch.live import MEMORY
+from prunekit.arch.load import LoadedModel
 from prunekit.budget import Budget, Unit
 from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
@@ -29,6 +31,8 @@ from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import score_of
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
+#: Where the embedded model comes from.
+EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 _ORDER: tuple[RowName, ...] = ("dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag")
 
 
@@ -63,7 +67,7 @@ def build_report(
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
     return Report(
-        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
+        model=_model_name(recipe, inputs.loaded),
         data=_data_name(recipe, inputs),
         kind=task.kind,
         metric=task.metric,
@@ -93,6 +97,14 @@ def build_report(
     )
 
 
+def _model_name(recipe: Recipe, loaded: LoadedModel) -> str:
+    if recipe.model is None:
+        return _EMBEDDED
+    if recipe.model.startswith(MEMORY):
+        return f"{type(loaded.model).__name__} in memory (sha256 {recipe.model.removeprefix(MEMORY)[:12]})"
+    return short_name(recipe.model)
+
+
 def _data_name(recipe: Recipe, inputs: Inputs) -> str:
     known = inputs.data.provenance
     if known["source"] == IN_MEMORY:
@@ -104,7 +116,7 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
     """What is known of a plan that was carried out without data."""
     lengths = ", ".join(str(length) for length in bare.lengths)
     return Report(
-        model=_EMBEDDED if recipe.model is None else short_name(recipe.model),
+        model=_model_name(recipe, bare.loaded),
         data="no data",
         kind=bare.kind,
         metric=bare.metric,
@@ -288,7 +300,7 @@ def _card(
 ) -> Card:
     return Card(
         name=name,
-        base=recipe.model or "sentence-transformers/all-MiniLM-L6-v2",
+        base=report.model if (recipe.model or "").startswith(MEMORY) else recipe.model or EMBEDDED_BASE,
         kind=report.kind,
         labels=labels,
         inputs=files.slim.inputs,

@@ -1,0 +1,61 @@
+"""A model that is in memory already, as a checkpoint would have been loaded."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prunekit.arch.load import LoadedModel, agree, head_named
+from prunekit.arch.view import ModelView, digest_of
+from prunekit.errors import ParameterError
+
+#: What the name of a model that was in memory begins with; its fingerprint follows.
+MEMORY = "memory:"
+
+
+def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress", any_head: bool = False) -> LoadedModel:
+    """Copy a live model to the processor in float32; it is left as it is.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Of a supported family. A head for sequence or token classification is kept, the body of any other is taken without it.
+    tokenizer : PreTrainedTokenizerBase
+    of : str
+        Who asks, for errors.
+    any_head : bool
+        Keep a head for question answering too.
+
+    Returns
+    -------
+    LoadedModel
+        Its name is `MEMORY` and the sha256 of the weights.
+
+    Raises
+    ------
+    ParameterError
+        What is no model, or has no tokenizer.
+    UnsupportedError
+        A family that prunekit does not know, or a multi-label head.
+    ModelError
+        A tokenizer with more tokens than the model embeds.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise ParameterError("model", of, "a directory, a hub name or a model of transformers", f"a {type(model).__name__}")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        got = None if tokenizer is None else f"a {type(tokenizer).__name__}"
+        raise ParameterError("tokenizer", of, "the model's tokenizer, where the model is in memory", got)
+    ModelView.of(model)  # raises where the family is not known
+    made: Any = copy.deepcopy(model)
+    made = made.to(device="cpu", dtype=torch.float32)
+    head = head_named((type(model).__name__,), made.config, any_head)
+    if head is None:
+        made = ModelView.of(made).body
+    text = copy.deepcopy(tokenizer)
+    name = f"{MEMORY}{digest_of(made)}"
+    agree("in memory", text, made.config, None, head is not None)
+    return LoadedModel(made.eval(), text, made.config, head is not None, head == "ForTokenClassification", name)

@@ -1,0 +1,119 @@
+"""A directory goes to the hub, with a model card that the hub can read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from prunekit.arch.live import MEMORY
+from prunekit.errors import OutputError, ParameterError
+from prunekit.exporters.artefact import RECIPE
+from prunekit.exporters.layout import CARD, HUB_ID, short_name
+from prunekit.exporters.manifest import Manifest, write_manifest
+from prunekit.metrics import Metric
+from prunekit.pipeline.reporting import EMBEDDED_BASE
+from prunekit.recipe import Recipe
+from prunekit.report.model import Report
+from prunekit.validation.escape import front_matter
+
+#: What the hub calls our metrics.
+_METRICS = {
+    Metric.MATTHEWS: "matthews_correlation",
+    Metric.PEARSON: "pearsonr",
+    Metric.SPEARMAN: "spearmanr",
+    Metric.ENTITY_F1: "seqeval",
+}
+#: What the card of the embedded model says.
+_EMBEDDED = {"license": "apache-2.0", "language": "en"}
+
+
+def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, private: bool | None, token: str | None, message: str) -> str:
+    """See `prunekit.Result.push_to_hub`."""
+    if not HUB_ID.fullmatch(repo):
+        raise ParameterError("repo_id", "push_to_hub", "'user/name', as the hub has it", repo)
+    recipe = Recipe.load(folder / RECIPE)
+    base = recipe.model or EMBEDDED_BASE
+    known = _EMBEDDED if recipe.model is None else _of_card(base)
+    said: dict[str, Any] = {name: value or known.get(name) for name, value in told.items()}
+    for name, value in said.items():
+        if not value:
+            must = "given, since the base model's card does not say it"
+            raise ParameterError(name, "push_to_hub", must, None, "Such as 'apache-2.0'." if name == "license" else "Such as 'en'.")
+    data = _on_hub(recipe.data)
+    fields: dict[str, Any] = {
+        "base_model": base if _on_hub(base) else None,
+        "datasets": [data] if data else None,
+        "pipeline_tag": report.kind.traits.pipeline,
+        "tags": ["prunekit", "onnx", "pruned"],
+        "metrics": [_metric(report)],
+        "model_name": repo.rpartition("/")[2],
+        "eval_results": _results(report, recipe, data),
+    }
+    card = ModelCardData(**{name: value for name, value in {**said, **fields}.items() if value})
+    try:
+        _rewrite(folder, card)
+        api = HfApi(token=token)
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise OutputError(f"The repository {repo!r} cannot be written: {' '.join(str(error).split())[:300]}") from None
+
+
+def _on_hub(name: str | None) -> str | None:
+    """A name that is one of the hub, which a path on somebody's disk and a fingerprint are not."""
+    known = name is not None and not name.startswith(MEMORY) and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", name)
+    return name if known and not Path(str(name)).expanduser().exists() else None
+
+
+def _of_card(base: str) -> dict[str, Any]:
+    """License and language of the base model's card, as far as there is one."""
+    if base.startswith(MEMORY):
+        return {}
+    folder = Path(base).expanduser()
+    try:
+        if folder.is_dir():
+            fields = ModelCard.load(folder / CARD).data if (folder / CARD).is_file() else ModelCardData()
+        else:
+            fields = ModelCard.load(base).data
+    except (HfHubHTTPError, OSError, ValueError, yaml.YAMLError):
+        # The user is asked for what is not known.
+        return {}
+    return {"license": fields.get("license"), "language": fields.get("language")}
+
+
+def _metric(report: Report) -> str:
+    return _METRICS.get(report.metric, report.metric.value)
+
+
+def _results(report: Report, recipe: Recipe, data: str | None) -> list[EvalResult]:
+    """Each file's metric on the test split."""
+    name = short_name(report.data)
+    return [
+        EvalResult(
+            task_type=report.kind.traits.pipeline,
+            dataset_type=data or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+            dataset_name=name,
+            dataset_config=recipe.data_config,
+            dataset_split="test",
+            metric_type=_metric(report),
+            metric_name=f"{report.metric.label}, {file.dtype}",
+            metric_value=float(file.value),
+        )
+        for file in report.files
+        if file.value is not None
+    ]
+
+
+def _rewrite(folder: Path, card: ModelCardData) -> None:
+    """Put metadata at the head of the directory's card, and the manifest right."""
+    path = folder / CARD
+    body = path.read_text(encoding="utf-8").partition("---\n")[2].partition("---\n")[2]
+    fields: dict[str, object] = card.to_dict()  # type: ignore[no-untyped-call]
+    path.write_text(f"{front_matter(fields)}\n{body}", encoding="utf-8")
+    write_manifest(folder, Manifest.load(folder).data)

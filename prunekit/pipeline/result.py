@@ -1,0 +1,134 @@
+"""What a compression gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from prunekit.pipeline.hub import push
+from prunekit.plan import Plan
+from prunekit.report.model import REFERENCES, Report
+from prunekit.report.tradeoff import Picture, tradeoff
+from prunekit.validation.arguments import checked
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What a compression made.
+
+    Attributes
+    ----------
+    path : Path
+        The artefact directory.
+    plan : Plan
+        What was kept.
+    report : Report
+        What was measured.
+    model : nn.Module
+        The slim PyTorch model, in eval mode; `prunekit.load(path)` gives the same.
+    """
+
+    path: Path
+    plan: Plan
+    report: Report
+    model: nn.Module
+
+    def __repr__(self) -> str:
+        """The directory, and the metrics that come first."""
+        first = ", ".join(f"{name}={value:.4g}" for name, value in list(self.metrics.items())[:4])
+        return f"Result({str(self.path)!r}, {first})"
+
+    @property
+    def verdict(self) -> str:
+        """What was gained and lost, in one sentence, or why not to ship."""
+        return self.report.verdict
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured, as a flat dict that loggers take: the slim model's metric first, then shares, speeds and sizes.
+
+        ``accuracy`` (or the task's other metric) is that of the slim fp32 file on test, ``dense_accuracy``, ``random_accuracy``, ... that
+        of the report's other rows; ``retained_of_dense`` and ``retained_of_oracle`` are shares; ``speedup_batch_1`` is how many times as
+        fast the file is as the dense one; ``kept_params``, ``kept_macs``, ... are shares of the dense model, ``bytes`` is the file's. For
+        the file in lower precision the same begins with ``int8_``.
+        """
+        report = self.report
+        metric = report.metric.value
+        slim = report.row("slim")
+        found = {} if slim is None else {metric: slim.value}
+        shares = {f"retained_of_{of}": report.retained("slim", of) for of in REFERENCES}
+        found |= {name: value for name, value in shares.items() if value is not None}
+        found |= {f"speedup_batch_{each.batch_size}": each.ratio("slim").value for each in report.latency}
+        sizes = type(report.slim).model_fields
+        found |= {f"kept_{name}": getattr(report.slim, name) / getattr(report.dense, name) for name in sizes if name != "layers"}
+        found |= {name: float(getattr(report.slim, name)) for name in ("params", "bytes")}
+        for file, prefix in ((report.low, ""), (report.dense_low, "dense_")):
+            if file is not None:
+                name = f"{prefix}{file.dtype.replace('-', '_')}"
+                told = {metric: file.value, "flips": file.flips, "bytes": float(file.bytes)}
+                told |= {f"speedup_batch_{each.batch_size}": each.ratio(file.timing).value for each in report.latency}
+                found |= {f"{name}_{what}": value for what, value in told.items() if value is not None}
+        others = (row for row in report.rows if row.name not in ("slim", "slim-low", "dense-low"))
+        return {name: float(value) for name, value in {**found, **{f"{row.name}_{metric}": row.value for row in others}}.items()}
+
+    def plot(self) -> Picture:
+        """Draw what the metric costs and what it gains in speed: dense and slim, in fp32 and in lower precision.
+
+        Returns
+        -------
+        Picture
+            Shown by notebooks, and written by ``.save("tradeoff.svg")``.
+
+        Raises
+        ------
+        StatisticsError
+            Nothing was measured on data.
+        """
+        return tradeoff({self.report.data: self.report})
+
+    @checked("push_to_hub")
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,
+        language: str | list[str] | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Slim model, made by prunekit",
+    ) -> str:
+        """Put the directory on the hub, with a complete model card.
+
+        The card's metadata names the base model, the data set, license, language, and what was measured (``model-index``); it is
+        written into the directory's README.md, and the manifest anew.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``"user/name"``; made where it is not there.
+        license : str, optional
+            By its name on the hub, such as ``"apache-2.0"``; default: that of the base model's card.
+        language : str or list of str, optional
+            Such as ``"en"``; default: that of the base model's card.
+        private : bool, optional
+            Of a repository that is made; default: what the account says.
+        token : str, optional
+            Default: the one that is logged in.
+        commit_message : str
+
+        Returns
+        -------
+        str
+            Where it is.
+
+        Raises
+        ------
+        ParameterError
+            No license or language where the base model's card has none, or a name that is none; nothing is uploaded.
+        OutputError
+            What the hub, or the disk, refuses.
+        """
+        told = {"license": license, "language": language}
+        return push(self.path, self.report, repo_id, told, private=private, token=token, message=commit_message)
