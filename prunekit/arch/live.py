@@ -17,6 +17,22 @@ from prunekit.errors import ParameterError
 MEMORY = "memory:"
 
 
+def given_model(model: Any, tokenizer: object, *, of: str, any_head: bool = False) -> tuple[Any, LoadedModel | None]:
+    """The place of a model, and the model where it is in memory already: then its place is its fingerprint.
+
+    Raises
+    ------
+    ParameterError
+        A tokenizer of a model that is named; and as in `live_model`, as are all others.
+    """
+    if isinstance(model, nn.Module):
+        live = live_model(model, tokenizer, of=of, any_head=any_head)
+        return live.name, live
+    if tokenizer is not None:
+        raise ParameterError("tokenizer", of, "left out for a model that is named, which has its own", f"a {type(tokenizer).__name__}")
+    return model, None
+
+
 def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress", any_head: bool = False) -> LoadedModel:
     """Copy a live model to the processor in float32; it is left as it is.
 

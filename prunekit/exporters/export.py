@@ -14,7 +14,7 @@ from torch import nn
 
 from prunekit import __version__
 from prunekit.arch.config import read_config
-from prunekit.arch.live import live_model
+from prunekit.arch.live import given_model
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
@@ -211,10 +211,7 @@ def export(
     _check(dtype, level, device, opset, data)
     check_columns(columns or {}, data, of="export")
     check_output(out, overwrite, of="export", inputs=(model, data))
-    live = live_model(model, tokenizer, of="export", any_head=True) if isinstance(model, nn.Module) else None
-    if live is None and tokenizer is not None:
-        raise ParameterError("tokenizer", "export", "left out for a model that is named", f"a {type(tokenizer).__name__}")
-    place = str(model) if live is None else live.name
+    place, live = given_model(model, tokenizer, of="export", any_head=True)
     source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code, live=live)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:

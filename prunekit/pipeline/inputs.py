@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
-from prunekit.arch.live import live_model
+from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import MANY_LABELS, ModelView
 from prunekit.data.batches import Encoded, encode
@@ -50,12 +49,7 @@ class Given(NamedTuple):
 def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress") -> tuple[Recipe, Given]:
     """The recipe of a call; a model that is in memory is named by its fingerprint, and rows are once they have been read."""
     named = data if data is None or isinstance(data, (str, os.PathLike)) else None
-    live = None
-    if isinstance(model, nn.Module):
-        live = live_model(model, tokenizer, of=of)
-    elif tokenizer is not None:
-        raise ParameterError("tokenizer", of, "left out for a model that is named, which has its own", f"a {type(tokenizer).__name__}")
-    place: Any = model if live is None else live.name
+    place, live = given_model(model, tokenizer, of=of)
     return Recipe(model=place, data=named, **parameters), Given(data if named is None else None, live)
 
 

@@ -84,7 +84,7 @@ def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: P
 
 def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_path: Path) -> None:
     with lines.quick():
-        trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", out=tmp_path / "trained")
+        trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", dtype="fp32", out=tmp_path / "trained")
         low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", recover="none", out=tmp_path / "low")
     assert any("judged candidates before any training" in note for note in trained.report.notes)
     assert any("held against the file in fp32" in note for note in low.report.notes)
