@@ -56,7 +56,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress", any
     ParameterError
         What is no model, or has no tokenizer.
     UnsupportedError
-        A family that prunekit does not know, or a multi-label head.
+        A family that prunekit does not know.
     ModelError
         A tokenizer with more tokens than the model embeds.
     """

@@ -272,7 +272,7 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
 
 
 def head_named(names: Sequence[str], config: PretrainedConfig, any_head: bool) -> str | None:
-    """The end of the first class name that is a head prunekit works with; None for a body. UnsupportedError for several classes a row."""
+    """The end of the first class name that is a head prunekit works with; None for a body."""
     known: tuple[str, ...] = (*_HEADS, *(_DEPLOYED if any_head else ()))
     for architecture in names:
         for suffix in known:

@@ -14,7 +14,7 @@ import transformers
 
 import prunekit
 from prunekit.arch.live import live_model
-from prunekit.errors import DataError, ModelError, ParameterError, UnsupportedError
+from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.pipeline.compress import run
 from prunekit.recipe import Recipe
 from prunekit.runtime.session import OnnxSession
@@ -83,13 +83,6 @@ def test_a_head_that_no_task_trains_is_left_out() -> None:
     found = live_model(transformers.BertForMaskedLM(config), lines.tokenizer_of())
     assert type(found.model) is transformers.BertModel
     assert not found.fine_tuned
-    with pytest.raises(UnsupportedError, match="multi-label"):
-        live_model(
-            transformers.BertForSequenceClassification(
-                transformers.BertConfig(**{**config.to_dict(), "problem_type": "multi_label_classification"})
-            ),
-            lines.tokenizer_of(),
-        )
 
 
 @pytest.mark.parametrize(
