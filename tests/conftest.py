@@ -52,6 +52,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
     "compiler": (_no_compiler, "torch.compile needs a C++ compiler; install g++"),
     "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
+    "sentence-transformers": (lambda: find_spec("sentence_transformers") is None, "sentence-transformers is not installed; pip install it"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
     "linux": (lambda: not sys.platform.startswith("linux"), "ru_maxrss is in other units elsewhere"),

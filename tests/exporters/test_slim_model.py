@@ -78,14 +78,16 @@ def test_a_pipeline_takes_it_without_complaint(folder: Path, caplog: pytest.LogC
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+@pytest.mark.needs("sentence-transformers")
 def test_sentence_transformers_takes_its_body(folder: Path) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers", exc_type=ImportError)
+    from sentence_transformers import SentenceTransformer
+
     given = batch(folder)
     with torch.no_grad():
         states = ModelView.of(prunekit.load(folder)).body(**given).last_hidden_state
     weights = given["attention_mask"][:, :, None]
     want = (states * weights).sum(1) / weights.sum(1)
-    got = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False)
+    got = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False)
     assert torch.allclose(torch.from_numpy(got), want, atol=1e-5)
 
 
