@@ -47,7 +47,6 @@ FAMILIES = (
 )
 HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 SHAPES = ("dense", "uneven", "dropped")
-_FUSED = ("Attention", "SkipLayerNormalization", "Gelu", "EmbedLayerNormalization")
 
 
 def head_name(case: str, head: str) -> str:
@@ -82,20 +81,18 @@ def row(case: str, head: str, shape: str, folder: Path) -> tuple[str, ...]:
             lambda path: check_parity(path, model, **shown),
             file,
             routes=routes_of(case),
-            level="O2",
+            level="O1",
         )
     except AttributeError as error:
         if "has no attribute" not in str(error) or not str(error).startswith("module transformers"):
             raise
-        return case, head, shape, "-", "-", "-", "no such head in transformers"
+        return case, head, shape, "-", "-", "no such head in transformers"
     except PrunekitError as error:
-        return case, head, shape, "-", "-", "-", f"refused: {' '.join(str(error).split())}"
-    passes = done.file.passes
-    fused = " / ".join(str(passes.get(f"{name} fused", 0)) for name in _FUSED)
+        return case, head, shape, "-", "-", f"refused: {' '.join(str(error).split())}"
     largest = max(each.largest for each in done.parity.shapes)
     route = f"{done.file.route} {done.level}"
     note = f"after {len(done.failed)} failed: {done.failed[0]}" if done.failed else ""
-    return case, head, shape, route, fused, f"{done.parity.max_abs_difference:.1e} of {largest:.1f}", note
+    return case, head, shape, route, f"{done.parity.max_abs_difference:.1e} of {largest:.1f}", note
 
 
 def rows(families: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -116,7 +113,7 @@ def main(out: str, *families: str) -> None:
     table = list(rows(families or FAMILIES))
     packages = environment().packages
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "onnx", "onnxruntime"))
-    titles = ("family", "head", "model", "route", f"fused: {' / '.join(_FUSED)}", "largest difference, of the largest output", "note")
+    titles = ("family", "head", "model", "route", "largest difference, of the largest output", "note")
     lines = [" | ".join(cells) for cells in (titles, ("---",) * len(titles), *table)]
     passed, refused = sum(cells[3] != "-" for cells in table), sum(cells[3] == "-" for cells in table)
     Path(out).write_text(

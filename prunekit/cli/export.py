@@ -27,14 +27,8 @@ def export(
         int | None, option("--opset", group="Output", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")
     ] = None,
     optimize: Annotated[
-        str | None,
-        option(
-            "--optimize",
-            group="Output",
-            metavar="LEVEL",
-            help="'none'; 'O1', what changes no output; 'O2', also onnxruntime's fused operators [default: O1, on cuda O2].",
-        ),
-    ] = None,
+        str, option("--optimize", group="Output", metavar="LEVEL", help="'none'; 'O1', what changes no output [default: O1].")
+    ] = "O1",
     device: Annotated[
         str, option("--device", group="Output", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].")
     ] = "cpu",

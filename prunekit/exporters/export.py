@@ -137,7 +137,7 @@ def export(
     tokenizer: object = None,
     dtype: Dtype = "fp32",
     opset: int = OPSET,
-    optimize: Level | None = None,
+    optimize: Level = "O1",
     device: Device = "cpu",
     triton: bool = False,
     data: Place | None = None,
@@ -164,9 +164,8 @@ def export(
         Type of the deployed weights; where it is not fp32, the file in fp32 is there too.
     opset : int
         17 to 20.
-    optimize : {"none", "O1", "O2"}, optional
-        O1 leaves out of the graph what does not change its outputs; O2 also writes attention, norms, Gelu and embeddings as
-        onnxruntime's own operators. Default: O1, on CUDA O2.
+    optimize : {"none", "O1"}
+        O1 leaves out of the graph what does not change its outputs.
     device : {"cpu", "cuda"}
         What the file is for, and where it is held against the model.
     triton : bool
@@ -207,15 +206,14 @@ def export(
     OutputError
         A place that cannot be written.
     """
-    level: Level = ("O1" if device == "cpu" else "O2") if optimize is None else optimize
-    _check(dtype, level, device, opset, data)
+    _check(dtype, device, opset, data)
     check_columns(columns or {}, data, of="export")
     check_output(out, overwrite, of="export", inputs=(model, data))
     place, live = given_model(model, tokenizer, of="export", any_head=True)
     source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code, live=live)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:
-        routed = _fp32(source, folder / MODEL, opset, level, device)
+        routed = _fp32(source, folder / MODEL, opset, optimize, device)
         low = None
         if dtype != "fp32":
             drawn = Samples() if judge is None else judge.samples
@@ -230,7 +228,7 @@ def export(
     return Exported(Path(out), report)
 
 
-def _check(dtype: str, level: str, device: str, opset: int, data: object) -> None:
+def _check(dtype: str, device: str, opset: int, data: object) -> None:
     """What is wrong with the options is said before anything is loaded."""
     check_opset(opset, of="export")
     if dtype == "int8-static" and data is None:
@@ -238,9 +236,6 @@ def _check(dtype: str, level: str, device: str, opset: int, data: object) -> Non
         raise ParameterError("data", "export", must, None, "Give --data NAME, or --dtype int8.")
     if dtype.startswith("int8") and device == "cuda":
         raise ParameterError("dtype", "export", "fp32 or fp16 for cuda", dtype, "onnxruntime runs int8 products on the processor.")
-    if dtype.startswith("int8") and level == "O2":
-        must = "none or O1 for int8"
-        raise ParameterError("optimize", "export", must, level, "Attention that is fused in the file would stay in float32.")
     provider_of(device)
 
 

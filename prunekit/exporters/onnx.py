@@ -179,7 +179,7 @@ def export_onnx(
         Fields of what the model returns; default: the logits, or of an embedder the last hidden state and the vector.
     opset : int
         17 to 20.
-    level : {"none", "O1", "O2"}
+    level : {"none", "O1"}
         Graph passes that are run on the file, as in `prunekit.exporters.passes.optimize`.
     route : {"torchscript", "dynamo"}
         The exporter of torch.

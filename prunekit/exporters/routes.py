@@ -62,7 +62,7 @@ def export_by_route(
     path : Path
     routes : tuple of str
         Exporters, in the order in which they are tried.
-    level : {"none", "O1", "O2"}
+    level : {"none", "O1"}
         Of the graph passes.
 
     Returns

@@ -140,9 +140,7 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
     if after.kept_layers != blocks:
         view = ModelView.of(root)
         drop = Plan(source=view.source, layers=tuple(blocks.index(block) for block in after.kept_layers))
-        transform = DropLayers()
-        transform.requires(view, drop)
-        transform(view, drop)
+        DropLayers()(view, drop)
     view = ModelView.of(root)
     for place in range(1 if view.spec.shared_blocks else view.num_layers):
         for role in ROLES:

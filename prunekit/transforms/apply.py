@@ -66,13 +66,12 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     _remember(view)
     readout = Readout()
     if readout.concerns(plan):
-        readout.requires(view, plan)
         view = ModelView.of(readout(view, plan))
     wanted = [transform for transform in ORDER if transform.concerns(plan)]
     for transform in wanted:
         transform.requires(view, plan)
     for transform in wanted:
-        transform(view, plan)
+        transform.carry_out(view, plan)
     return view.model
 
 

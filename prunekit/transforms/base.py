@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import final
+from abc import abstractmethod
 
 from torch import nn
 
 from prunekit.arch.view import ModelView
 from prunekit.plan import Plan
+from prunekit.validation.contract import Contract
 
 
-class Transform(ABC):
+class Transform(Contract[[ModelView, Plan], nn.Module]):
     """Changes one kind of unit of a model, in place, as a plan says.
 
     `requires` sees the dense model and raises for what the plan may not ask of it; `call` changes the model that the
@@ -31,12 +31,5 @@ class Transform(ABC):
         """Change the model; return it, or what takes its place."""
 
     @abstractmethod
-    def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
+    def ensures(self, result: nn.Module, view: ModelView, plan: Plan) -> None:
         """Assert what holds of the changed model."""
-
-    @final
-    def __call__(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Change the model and check the result."""
-        model = self.call(view, plan)
-        self.ensures(model, view, plan)
-        return model

@@ -80,7 +80,5 @@ def drop_tokens(model: nn.Module, plan: Plan) -> nn.Module:
     """
     transform = DropVocabulary()
     if transform.concerns(plan):
-        view = ModelView.of(model)
-        transform.requires(view, plan)
-        transform(view, plan)
+        transform(ModelView.of(model), plan)
     return model

@@ -44,9 +44,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--optimize", "O3"], "The 'optimize' parameter of export must be one of none, O1, O2. Got 'O3' instead."),
+        (["--optimize", "O3"], "The 'optimize' parameter of export must be one of none, O1. Got 'O3' instead."),
         (["--optimize", ""], "Got '' instead."),
-        (["--optimize", "O2", "--dtype", "int8"], "The 'optimize' parameter of export must be none or O1 for int8. Got 'O2' instead."),
         (["--opset", "16"], "The 'opset' parameter of export must be 17 to 20. Got 16 instead."),
         (["--opset", "21"], "Got 21 instead."),
         (["--opset", "new"], "Invalid value for '--opset'"),

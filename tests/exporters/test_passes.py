@@ -8,7 +8,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-import transformers
 from onnx import TensorProto, helper
 
 from prunekit.arch.view import ModelView
@@ -277,71 +276,8 @@ def test_a_pass_may_not_change_what_the_file_takes_or_gives(tmp_path: Path) -> N
         Break()(Traced(model, (), 40))
 
 
-def fused(case: str, plan: dict[str, Any], tmp_path: Path, head: str = "ForSequenceClassification") -> tuple[onnx.GraphProto, float]:
-    """The graph with fused operators of a family's model, pruned or not, and its distance from PyTorch."""
-    model = build(case, head)
-    view = ModelView.of(model)
-    slim = apply(model, Plan(source=view.source, **plan)) if plan else model
-    space = sample_space(view.config, pad_id=1)
-    file = export_onnx(slim, tmp_path / "model.onnx", inputs=view.inputs, space=space, level="O2")
-    parity = check_parity(file.path, slim, inputs=view.inputs, space=space)
-    return onnx.load(str(file.path)).graph, parity.max_abs_difference
-
-
-def heads_of(graph: onnx.GraphProto) -> list[int]:
-    nodes = [node for node in graph.node if node.op_type in ("Attention", "MultiHeadAttention")]
-    return [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "num_heads"]
-
-
-@pytest.mark.parametrize("case", ["bert", "roberta", "distilbert"])
-def test_every_fused_attention_has_its_own_number_of_heads(case: str, tmp_path: Path) -> None:
-    heads = {1: (1, 3), 2: (2,), 3: ()}
-    graph, apart = fused(case, {"heads": heads, "ffn": {1: tuple(range(7)), 2: ()}}, tmp_path)
-    assert heads_of(graph) == [4, 2, 1]
-    assert apart <= 1e-5
-    kinds = [node.op_type for node in graph.node]
-    # One by the attention and one by the FFN in each block, less what was removed.
-    assert kinds.count("SkipLayerNormalization") >= 6
-    assert kinds.count("BiasGelu") == 3
-    assert "Softmax" not in kinds
-
-
-@pytest.mark.parametrize(("case", "attentions"), [("mpnet", 4), ("modernbert", 4), ("gpt2", 4), ("llama", 4), ("albert", 4), ("xlnet", 0)])
-def test_what_is_added_to_the_scores_is_handed_over(case: str, attentions: int, tmp_path: Path) -> None:
-    graph, apart = fused(case, {}, tmp_path, "ForTokenClassification")
-    if case == "gpt2" and transformers.__version__.startswith("4."):
-        # There, what is to come is not masked by a sum but by a condition, which the operator does not take.
-        attentions = 0
-    assert len(heads_of(graph)) == attentions
-    assert apart <= 1e-5
-
-
-def test_embeddings_are_one_operator_where_positions_count_from_zero(tmp_path: Path) -> None:
-    for case, expected in (("bert", 1), ("electra", 1), ("roberta", 0)):
-        graph, apart = fused(case, {}, tmp_path)
-        assert [node.op_type for node in graph.node].count("EmbedLayerNormalization") == expected
-        assert apart <= 1e-5
-
-
 def test_the_exact_level_writes_standard_operators_only(tmp_path: Path) -> None:
     model = build("bert", "ForSequenceClassification")
     view = ModelView.of(model)
     file = export_onnx(model, tmp_path / "model.onnx", inputs=view.inputs, space=sample_space(view.config), level="O1")
     assert {node.domain for node in onnx.load(str(file.path)).graph.node} == {""}
-
-
-def test_a_gelu_that_is_not_one_is_left_alone(tmp_path: Path) -> None:
-    # x / 2 * (1 + erf(x)): the argument is not divided by the root of two.
-    nodes = [
-        N("Erf", ["x"], ["e"]),
-        N("Add", ["e", "one"], ["p"]),
-        N("Mul", ["x", "p"], ["m"]),
-        N("Mul", ["m", "half"], ["out"]),
-    ]
-    weights = {"one": np.array(1, dtype=np.float32), "half": np.array(0.5, dtype=np.float32)}
-
-    def draw(rows: int, length: int) -> Any:
-        return SPACE.batch(rows, length, seed=0, names=("input_ids",))
-
-    found, _ = optimize(graph(nodes, weights), "O2", draw, 40, save)
-    assert {node.op_type for node in found.graph.node} == {"Gather", "Erf", "Add", "Mul"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from prunekit.errors import ExportError
 from prunekit.exporters.passes.probe import Dim, Probe
-
-CONTRIB = "com.microsoft"
+from prunekit.validation.contract import Contract
 
 
 class Traced:
@@ -32,10 +31,13 @@ class Traced:
     Attributes
     ----------
     graph : ir.Graph
+    signature : list of str
+        Names of the inputs and outputs.
     """
 
     def __init__(self, model: ir.Model, probes: Sequence[Probe], max_length: int, run: int = 0) -> None:
         self.model, self.graph, self.probes, self.max_length = model, model.graph, tuple(probes), max_length
+        self.signature = _signature(model)
         self._made, self._run = 0, run
 
     def dims(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
@@ -67,22 +69,13 @@ class Traced:
         self.graph.register_initializer(value)
         return value
 
-    def add_node(self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], domain: str = "", **attributes: Any) -> ir.Value:
+    def add_node(self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
         """A new node with one output, placed before another."""
-        return self.add_nodes(before, op, inputs, 1, domain, **attributes)[0]
-
-    def add_nodes(
-        self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], outputs: int, domain: str = "", **attributes: Any
-    ) -> Sequence[ir.Value]:
-        """A new node with several outputs, placed before another."""
-        node = ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs)
+        node = ir.node(op, inputs, attributes)
         node.name = self.new_name(op)
-        for at, output in enumerate(node.outputs):
-            output.name = f"{node.name}_output_{at}"
-        if domain:
-            self.model.opset_imports.setdefault(domain, 1)
+        node.outputs[0].name = f"{node.name}_output_0"
         self.graph.insert_before(before, node)
-        return node.outputs
+        return node.outputs[0]
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let every reader of a value, the graph's outputs among them, read another that is the same; it takes over the name."""
@@ -113,8 +106,8 @@ def form_of(sizes: Sequence[int], probes: Sequence[Probe]) -> Dim:
     return None
 
 
-class GraphPass(ABC):
-    """One change of a graph that leaves what it computes as it was.
+class GraphPass(Contract[[Traced], int]):
+    """One change of a graph that leaves what it computes as it was; called, it gives the number of places changed.
 
     Attributes
     ----------
@@ -130,33 +123,23 @@ class GraphPass(ABC):
     looks: bool = True
     reshapes: bool = False
 
-    def __call__(self, traced: Traced) -> int:
-        """Check, change and check again; the number of places changed."""
-        signature = _signature(traced.model)
-        if not self.requires(traced):
-            return 0
-        changed = self.call(traced)
-        self.ensures(traced)
-        if _signature(traced.model) != signature:
-            raise ExportError(f"The graph pass {self.name!r} has changed the inputs or outputs of the file.")
-        return changed
-
-    def requires(self, traced: Traced) -> bool:
-        """Whether the graph is one that the pass can be run on."""
-        return True
+    def requires(self, traced: Traced) -> None:
+        """Nothing: a pass leaves alone what it does not know."""
 
     @abstractmethod
     def call(self, traced: Traced) -> int:
         """Change the graph in place; the number of places changed."""
 
-    def ensures(self, traced: Traced) -> None:
-        """Every value that is read must be there before it is read."""
+    def ensures(self, result: int, traced: Traced) -> None:
+        """Every value that is read must be there before it is read; what the file takes and gives must be what it was."""
         known = {id(value) for value in (*traced.graph.inputs, *traced.graph.initializers.values())}
         for node in traced.graph:
             for value in node.inputs:
                 if value is not None and id(value) not in known:
                     raise ExportError(f"The graph pass {self.name!r} has left {value.name!r} without a producer before its reader.")
             known.update(id(value) for value in node.outputs)
+        if _signature(traced.model) != traced.signature:
+            raise ExportError(f"The graph pass {self.name!r} has changed the inputs or outputs of the file.")
 
 
 def _signature(model: ir.Model) -> list[str | None]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from prunekit.exporters.passes.base import GraphPass, Traced
-from prunekit.exporters.passes.match import other_input
 from prunekit.exporters.passes.probe import Dim
 
 #: Operators that compute element by element and repeat their inputs where an axis has the size 1.
@@ -69,3 +68,9 @@ def _broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
             return None
         found.append(larger.pop() if larger else 1)
     return tuple(found)
+
+
+def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
+    """Of a node with two inputs, the one that is not `value`."""
+    first, second = node.inputs
+    return second if first is value else first

@@ -11,19 +11,15 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunekit.exporters.passes.attention import FuseAttention
 from prunekit.exporters.passes.base import GraphPass, Traced
 from prunekit.exporters.passes.broadcast import DropRepeats
-from prunekit.exporters.passes.embed import FuseEmbedLayerNorm
 from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
-from prunekit.exporters.passes.gelu import FuseGelu
 from prunekit.exporters.passes.hoist import HoistFeatures, HoistPosition
-from prunekit.exporters.passes.norm import FuseSkipLayerNorm
 from prunekit.exporters.passes.positions import CutPositions
 from prunekit.exporters.passes.probe import LENGTHS, ROWS, Probe, probe
 from prunekit.exporters.passes.share import LiftConstants, Prune, Share
 
-Level = Literal["none", "O1", "O2"]
+Level = Literal["none", "O1"]
 EXACT: tuple[type[GraphPass], ...] = (
     LiftConstants,
     DropCasts,
@@ -36,14 +32,6 @@ EXACT: tuple[type[GraphPass], ...] = (
     CutPositions,
     Share,
 )
-#: Written in onnxruntime's own operators.
-FUSED: tuple[type[GraphPass], ...] = (FuseAttention, FuseEmbedLayerNorm, FuseGelu, FuseSkipLayerNorm)
-_LEVELS: dict[Level, tuple[type[GraphPass], ...]] = {
-    "none": (),
-    "O1": EXACT,
-    # onnxruntime's fused attention does not repeat a mask.
-    "O2": (*(kind for kind in EXACT if kind is not DropRepeats), *FUSED),
-}
 
 
 class Draw(Protocol):
@@ -61,7 +49,7 @@ def optimize(
     Parameters
     ----------
     proto : onnx.ModelProto
-    level : {"none", "O1", "O2"}
+    level : {"none", "O1"}
     draw : callable
         Draws inputs for the probes.
     max_length : int
@@ -75,13 +63,13 @@ def optimize(
         The optimised graph, and how often each pass changed something.
     """
     lengths = _lengths(max_length)
-    if lengths is None or not _LEVELS[level]:
+    if lengths is None or level == "none":
         return proto, {}
     model = ir.from_proto(proto)
     feeds = [draw(rows, length) for rows, length in zip(ROWS, lengths, strict=True)]
     counts: dict[str, int] = {}
     seen: tuple[Probe, ...] = ()
-    for run, kind in enumerate(_LEVELS[level]):
+    for run, kind in enumerate(EXACT):
         graph_pass = kind()
         if graph_pass.looks and not seen:
             seen = probe(model, feeds, save)
