@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -32,6 +33,10 @@ os.environ.update(
     MKL_NUM_THREADS="1",
     OPENBLAS_NUM_THREADS="1",
 )
+
+# Every call into these packages has its arguments and what it returns checked against the annotations: types, dtypes and shapes.
+CHECKED = ("prunekit.analyzers", "prunekit.probes", "prunekit.refit", "prunekit.stats")
+jaxtyping.install_import_hook(CHECKED, "tests.typecheck.checked")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("prunekit", deadline=None)
@@ -82,6 +87,14 @@ def _seeded() -> None:
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked, as for a user: for tests that pass what no type allows."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

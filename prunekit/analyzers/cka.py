@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
@@ -219,7 +220,7 @@ def _similarity(squares: Floats, alive: NDArray[np.bool_], unbiased: Floats | No
     return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(alive)), across)
 
 
-def block_norms(moments: Moments, hidden: int, layers: int) -> Floats:
+def block_norms(moments: Moments, hidden: int, layers: int) -> Float64[Floats, "layers layers"]:
     """Squared Frobenius norms of the blocks of a co-moment, (layers, layers) float64; label columns at its end are left out."""
     found = np.empty((layers, layers))
     spans = [slice(layer * hidden, (layer + 1) * hidden) for layer in range(layers)]
@@ -229,7 +230,7 @@ def block_norms(moments: Moments, hidden: int, layers: int) -> Floats:
     return found
 
 
-def cka(cross: Floats, own_a: Floats, own_b: Floats) -> Floats:
+def cka(cross: Float64[Floats, "a b"], own_a: Float64[Floats, " a"], own_b: Float64[Floats, " b"]) -> Float64[Floats, "a b"]:
     """Linear CKA from squared norms: cross (a, b), own (a,) and (b,); NaN where an own norm is 0."""
     scale = np.sqrt(np.outer(own_a, own_b))
     return np.asarray(np.divide(cross, scale, out=np.full(cross.shape, np.nan), where=scale > 0))

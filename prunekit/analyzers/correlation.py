@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import fastcluster
 import numpy as np
@@ -50,7 +50,7 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         self.representative = representative
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None) -> CorrelationClusters:
         """Cluster the columns of X, (n, D)."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         return self._cluster(Moments.of(X))
@@ -58,11 +58,11 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     @classmethod
     def from_moments(
         cls, moments: Moments, threshold: float = 0.3, representative: Literal["medoid", "random"] = "medoid", random_state: int = 0
-    ) -> Self:
+    ) -> CorrelationClusters:
         """Fitted on moments instead of rows."""
         return cls(threshold, representative, random_state)._cluster(moments)
 
-    def _cluster(self, moments: Moments) -> Self:
+    def _cluster(self, moments: Moments) -> CorrelationClusters:
         if not 0.0 <= self.threshold <= 1.0:
             raise ParameterError("threshold", "CorrelationClusters", "in [0, 1]", self.threshold)
         if self.representative not in ("medoid", "random"):

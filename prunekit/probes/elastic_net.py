@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -296,13 +296,13 @@ class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         Passes over the rows.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> ElasticNetProbe:
         """Fit to X, (n, D), and class labels y, (n,)."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         return self.fit_rows(ArrayRows(np.asarray(X)), y)
 
-    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> Self:
+    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> ElasticNetProbe:
         """Fit to rows that are streamed; `moments` over [neurons | one-hot labels] saves a pass over them."""
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         self.n_features_in_ = rows.shape[1]
@@ -345,12 +345,12 @@ class ElasticNetProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
     Parameters and attributes are those of `ElasticNetProbe`; `coef_` is (D,) and `intercept_` a number.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> ElasticNetProbeRegressor:
         """Fit to X, (n, D), and targets y, (n,)."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
         return self.fit_rows(ArrayRows(np.asarray(X)), y)
 
-    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> Self:
+    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> ElasticNetProbeRegressor:
         """Fit to rows that are streamed; with `moments` over [neurons | target] they are not read at all."""
         self.n_features_in_ = rows.shape[1]
         fit = self._fit(rows, np.asarray(y, dtype=np.float64), 1, moments)

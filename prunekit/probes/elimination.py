@@ -8,6 +8,7 @@ H^-1 kept exact, is greedy backward elimination without ever refitting.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy.linalg import blas, cholesky, lapack, solve_triangular
 
@@ -16,6 +17,10 @@ from prunekit.stats.moments import Moments, mirror
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: d neurons, k outputs.
+Square = Float64[Floats, "d d"]
+Columns = Float64[Floats, "d k"]
+Order = Int64[Ids, " d"]
 
 _CANDIDATES = 128
 _PENDING = 256
@@ -23,7 +28,7 @@ RIDGE = 0.1
 """Ridge of the elimination order, on correlations."""
 
 
-def eliminate(hessian: Floats, linear: Floats, *, overwrite: bool = False) -> Ids:
+def eliminate(hessian: Square, linear: Columns, *, overwrite: bool = False) -> Order:
     """Order features by backward elimination: most important first.
 
     Parameters
@@ -87,7 +92,7 @@ def eliminate(hessian: Floats, linear: Floats, *, overwrite: bool = False) -> Id
     return np.concatenate([names[alive], np.array(removed[::-1], dtype=np.int64)])
 
 
-def elimination_order(moments: Moments, width: int) -> Ids:
+def elimination_order(moments: Moments, width: int) -> Order:
     """Order of standardised neurons by backward elimination for ridge regression on the label columns, best first."""
     deviation = np.sqrt(moments.variance[:width])
     gram = moments.count * deviation[:, None] * deviation
@@ -96,7 +101,7 @@ def elimination_order(moments: Moments, width: int) -> Ids:
     return eliminate(gram, moments.comoment[:width, width:] / (moments.count * deviation[:, None]), overwrite=True)
 
 
-def _eliminate_block(small: Floats, local: Floats, bound: float, most: int) -> list[int]:
+def _eliminate_block(small: Square, local: Columns, bound: float, most: int) -> list[int]:
     """Greedy elimination among the candidates, whose part of the inverse is changed; one leaves at least, half (or `most`) at most."""
     here = np.ones(len(small), dtype=bool)
     leaving: list[int] = []
@@ -115,7 +120,7 @@ def _eliminate_block(small: Floats, local: Floats, bound: float, most: int) -> l
     return leaving
 
 
-def _solve(hessian: Floats, linear: Floats, overwrite: bool) -> tuple[Floats, Floats]:
+def _solve(hessian: Square, linear: Columns, overwrite: bool) -> tuple[Square, Columns]:
     """The inverse, (D, D) in Fortran's order, and the minimiser, (D, K)."""
     # The transpose of a symmetric matrix in C order is itself in Fortran's, so nothing is copied.
     given = hessian.T if overwrite else np.array(hessian, order="F")

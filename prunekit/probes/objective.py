@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """What a probe reads: a shape, and chunks of rows in order. `stats.rows.RowStore` is one."""
 

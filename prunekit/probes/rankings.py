@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau
 
@@ -19,13 +20,15 @@ from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: d neurons.
+Vector = Float64[Floats, " d"]
 
 BINS = 16
 """Quantile bins of a neuron, for the mutual information."""
 _COLUMNS = 64  # neurons that are binned at once
 
 
-def descending(scores: Floats, alive: NDArray[np.bool_]) -> Ids:
+def descending(scores: Vector, alive: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " d"]:
     """Ids of the neurons that are alive by falling score; equals by id."""
     if not np.isfinite(scores[alive]).all():
         raise StatisticsError("A ranking's scores hold NaN or infinity: its inputs are broken.")
@@ -33,7 +36,7 @@ def descending(scores: Floats, alive: NDArray[np.bool_]) -> Ids:
     return np.asarray(ids[np.argsort(-scores[ids], kind="stable")])
 
 
-def probeless(moments: Moments, outputs: int) -> Floats:
+def probeless(moments: Moments, outputs: int) -> Vector:
     """Probeless (Antverg and Belinkov 2022): the sum over pairs of classes of |mean activation of one - of the other|.
 
     Parameters
@@ -72,7 +75,7 @@ def class_means(moments: Moments, outputs: int) -> Floats:
     return np.asarray(moments.comoment[:width, width:][:, occurs] / counts[occurs])
 
 
-def correlation_with_labels(moments: Moments, outputs: int) -> Floats:
+def correlation_with_labels(moments: Moments, outputs: int) -> Vector:
     """Largest |correlation| of each neuron with a label column, (D,)."""
     width = moments.width - outputs
     deviation = np.sqrt(moments.variance)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32, Float64
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -18,6 +19,8 @@ from prunekit.tasks import Task
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: d neurons, k classes.
+Discriminant = tuple[Float32[NDArray[np.float32], " d"], Float64[Floats, "d k"], Float64[Floats, "d k"]]
 Curve = tuple[tuple[int, float], ...]
 """(number of dimensions, validation score) pairs, ascending."""
 
@@ -125,7 +128,7 @@ def of_tables(metric: Metric, tables: NDArray[np.int64]) -> Floats:
     return of_counts(metric, np.einsum("dcc->dc", cells), cells.sum(axis=2), cells.sum(axis=1))
 
 
-def _discriminant(train: Moments, width: int, outputs: int, alive: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+def _discriminant(train: Moments, width: int, outputs: int, alive: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
     """Mean (D,), slope and offset (D, K) of the one-dimensional discriminants of centred neurons."""
     counts = train.count * train.mean[width:]
     occurs = counts > 0.5

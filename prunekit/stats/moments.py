@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
 from prunekit.errors import StatisticsError
 
 Floats = NDArray[np.float64]
+# Sizes of one name are equal in a call: d columns.
+Vector = Float64[Floats, " d"]
+Square = Float64[Floats, "d d"]
+Mask = Bool[NDArray[np.bool_], " d"]
 
 _BLOCK_BYTES = 32 * 2**20
 _MIRROR = 1024
@@ -54,12 +59,12 @@ class Moments:
         return int(self.mean.size)
 
     @property
-    def variance(self) -> Floats:
+    def variance(self) -> Vector:
         """Variance of each column, (D,), with n in the denominator; exactly 0 for a constant column."""
         return np.asarray(self.comoment.diagonal() / self.count)
 
     @property
-    def covariance(self) -> Floats:
+    def covariance(self) -> Square:
         """Covariance, (D, D), with n in the denominator."""
         return self.comoment / self.count
 
@@ -88,7 +93,7 @@ class Moments:
         comoment += np.outer(delta * (self.count * other.count / count), delta)
         return Moments(count, self.mean + delta * (other.count / count), comoment)
 
-    def correlation(self) -> Floats:
+    def correlation(self) -> Square:
         """Pearson correlations, (D, D); a column without variance correlates 0 with all others and 1 with itself."""
         varies = self.varies
         deviation = np.sqrt(np.where(varies, self.comoment.diagonal(), 1.0))
@@ -202,7 +207,7 @@ def one_hot(labels: ArrayLike, outputs: int) -> Floats:
     return targets
 
 
-def alive(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:
+def alive(count: int, mean: Vector, diagonal: Vector) -> Mask:
     """Which neurons say anything in float32, (D,), from the diagonal of their co-moment; see `Moments.alive`."""
     varies = _varies(count, mean, diagonal)
     if not varies.any():
@@ -212,12 +217,12 @@ def alive(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:
     return np.asarray(varies & (deviation >= rounding))
 
 
-def _varies(count: int, mean: Floats, diagonal: Floats) -> NDArray[np.bool_]:
+def _varies(count: int, mean: Vector, diagonal: Vector) -> Mask:
     # A constant c sums to n * c with a relative error of about 1e-16 * sqrt(n), so its computed variance stays below (1e-12 c)^2 n.
     return np.asarray(diagonal > count * np.square(1e-12 * mean) + np.finfo(np.float64).tiny)
 
 
-def mirror(matrix: Floats) -> None:
+def mirror(matrix: Square) -> None:
     """Copy the lower triangle to the upper one in place, block by block (no second D x D array)."""
     width = len(matrix)
     for i in range(0, width, _MIRROR):

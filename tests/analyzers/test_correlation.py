@@ -93,6 +93,7 @@ def test_one_neuron() -> None:
     assert CorrelationClusters().fit(np.arange(5.0)[:, None]).representatives_.tolist() == [0]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("threshold", -0.1), ("representative", "best")])
 def test_parameters(name: str, value: object) -> None:
     with pytest.raises(ParameterError, match=name):

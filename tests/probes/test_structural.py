@@ -74,6 +74,7 @@ def test_the_probe_finds_the_tree_among_noise() -> None:
     assert np.array_equal(probe.projection, fit_structural(words, bank[:120], rank=19, epochs=80, lr=5e-2).projection)
 
 
+@pytest.mark.usefixtures("unchecked")  # in double precision
 def test_the_gradient_is_that_of_the_loss() -> None:
     bank = treebank(4)
     batch = _Batch.of(exact(bank).astype(np.float64), bank, 1.0)  # type: ignore[arg-type]

@@ -126,6 +126,7 @@ def test_a_model_that_computes_nan(model: BertModel, tokenizer: PreTrainedTokeni
         collect(ModelView.of(broken), encoded(tokenizer), pooling="mean", outputs=3)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_collected(model: BertModel, tokenizer: PreTrainedTokenizerFast) -> None:
     view = ModelView.of(model)
     with pytest.raises(ParameterError, match="one of cls, mean, last, token"):
