@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +38,11 @@ os.environ.update(
 
 # Every call into these packages has its arguments and what it returns checked against the annotations: types, dtypes and shapes.
 CHECKED = ("prunekit.analyzers", "prunekit.probes", "prunekit.refit", "prunekit.stats")
-jaxtyping.install_import_hook(CHECKED, "tests.typecheck.checked")
+# The hook takes a name to import, and pytest imports this directory under no fixed one. An int is a float, as in PEP 484.
+_CHECKER = ModuleType("prunekit_typecheck")
+vars(_CHECKER)["checked"] = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[_CHECKER.__name__] = _CHECKER
+jaxtyping.install_import_hook(CHECKED, f"{_CHECKER.__name__}.checked")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("prunekit", deadline=None)
