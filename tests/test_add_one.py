@@ -19,21 +19,22 @@ class Copy:
         self._root, self._folder = root, folder
         shutil.copytree(root / "prunekit", folder / "prunekit", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def follow(self, page: str) -> None:
-        """Write the page's files, and add its lines where it says."""
+    def follow(self, page: str) -> tuple[int, int]:
+        """Write the page's files, and add its lines where it says; how many files are new, and how many are changed."""
         text = (self._root / "docs" / page).read_text(encoding="utf-8")
         files = re.findall(r"file, `(prunekit/[\w/]+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL)
-        lines = re.findall(r"line, in `(prunekit/[\w/]+\.py)`[^:]*:\n\n```diff\n(.*?)```", text, re.DOTALL)
-        assert len(files) == len(lines) == 1
-        (name, code), (registry, change) = files[0], lines[0]
-        assert not (self._folder / name).exists()
-        (self._folder / name).write_text(code, encoding="utf-8")
-        before = "".join(line[1:] for line in change.splitlines(keepends=True) if not line.startswith("+"))
-        after = "".join(line[1:] for line in change.splitlines(keepends=True) if not line.startswith("-"))
-        assert len(after.splitlines()) == len(before.splitlines()) + 1
-        present = (self._folder / registry).read_text(encoding="utf-8")
-        assert present.count(before) == 1
-        (self._folder / registry).write_text(present.replace(before, after), encoding="utf-8")
+        for name, code in files:
+            assert not (self._folder / name).exists()
+            (self._folder / name).write_text(code, encoding="utf-8")
+        changes = re.findall(r"in `(prunekit/[\w/]+\.py)`[^:`]*:\n\n```diff\n(.*?)```", text, re.DOTALL)
+        for name, change in changes:
+            before, after = (
+                "".join(line[1:] or "\n" for line in change.splitlines(keepends=True) if not line.startswith(sign)) for sign in "+-"
+            )
+            present = (self._folder / name).read_text(encoding="utf-8")
+            assert present.count(before) == 1
+            (self._folder / name).write_text(present.replace(before, after), encoding="utf-8")
+        return len(files), len({name for name, _ in changes})
 
     def run(self, code: str) -> str:
         """Standard output of a program that imports the copy, and the tests' own helpers."""
@@ -50,7 +51,7 @@ def copy(root: Path, tmp_path: Path) -> Copy:
 
 
 def test_an_analyzer_is_a_file_and_a_line(copy: Copy) -> None:
-    copy.follow("add-an-analyzer.md")
+    assert copy.follow("add-an-analyzer.md") == (1, 1)
     shown = copy.run(
         """
 import sys
@@ -76,7 +77,7 @@ print(str(draw(result.figures()[0])).count("<svg"), sorted(plain(result)), "torc
 
 
 def test_an_architecture_is_a_file_and_a_line(copy: Copy) -> None:
-    copy.follow("add-an-architecture.md")
+    assert copy.follow("add-an-architecture.md") == (1, 1)
     shown = copy.run(
         """
 import random
@@ -97,3 +98,20 @@ print(sum(p.numel() for p in slim.parameters()) < sum(p.numel() for p in model.p
 """
     )
     assert shown.splitlines() == ["(3, 3) True", "True"]
+
+
+def test_a_kind_of_task_is_a_name_and_a_record(copy: Copy) -> None:
+    assert copy.follow("add-a-task.md") == (0, 1)
+    shown = copy.run(
+        """
+import sys
+import numpy as np
+from prunekit.tasks import Task, TaskKind
+kind = TaskKind("star-rating")
+task = Task(kind, kind.traits.metrics[0])
+outputs, labels = np.array([[1.2], [1.4], [3.9], [5.1]]), np.array([1.0, 1.0, 4.0, 5.0])
+print(task.score(outputs, labels), Task(TaskKind.REGRESSION, task.metric).score(outputs, labels) < 1)
+print(task.interval(outputs, labels).value, "torch" in sys.modules)
+"""
+    )
+    assert shown.splitlines() == ["1.0 True", "1.0 False"]
