@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_a_recipe_says_what_it_said() -> None:
 
 
 def test_a_report_can_be_shown(report: Report) -> None:
-    assert report.verdict in to_html(report)
+    assert report.verdict in unescape(to_html(report))
 
 
 def test_statistics_are_those_of_the_rows() -> None:

@@ -28,7 +28,7 @@ BINS = 16
 _COLUMNS = 64  # neurons that are binned at once
 
 
-def descending(scores: Vector, alive: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " d"]:
+def descending(scores: Vector, alive: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " living"]:
     """Ids of the neurons that are alive by falling score; equals by id."""
     if not np.isfinite(scores[alive]).all():
         raise StatisticsError("A ranking's scores hold NaN or infinity: its inputs are broken.")

@@ -100,5 +100,6 @@ def test_parameters(name: str, value: object) -> None:
         CorrelationClusters(**{name: value}).fit(correlated())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_it_is_a_scikit_learn_estimator() -> None:
     check_estimator(CorrelationClusters(), on_skip=None)

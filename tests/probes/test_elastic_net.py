@@ -177,6 +177,7 @@ def test_parameters(name: str, value: float) -> None:
         ElasticNetProbe(**{name: value}).fit(x, y)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("probe", [ElasticNetProbe(), ElasticNetProbeRegressor(), ElasticNetProbe(0.05, 0.5)])
 def test_they_are_scikit_learn_estimators(probe: ElasticNetProbe | ElasticNetProbeRegressor) -> None:
     # No exceptions: every check applies.
