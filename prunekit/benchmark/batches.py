@@ -16,6 +16,7 @@ from prunekit.benchmark.counts import vocabulary_size
 from prunekit.data.options import Column
 from prunekit.errors import ModelError, ParameterError
 from prunekit.runtime.timing import bucketed_rows, single_rows
+from prunekit.tasks import TaskKind
 from prunekit.validation.limits import BATCH, POSITIONS
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def encode_for(
         raise ModelError(f"No candidate has a tokenizer beside it ({', '.join(_TOKENIZERS)}): give a directory, or --length 128.")
     longest = row_length(positions_of_all(candidates), max_length, of="bench")
     given: Any = dict(columns)
-    found = load_data(str(data), **given)
+    # Only the texts are read: labels need not be there.
+    found = load_data(str(data), answers=TaskKind.CLASSIFICATION, **given)
     rows = found.splits[split]
     made = {
         folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))

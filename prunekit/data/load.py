@@ -109,8 +109,9 @@ def load_data(
     if kind is TaskKind.EMBEDDING:
         return load_sentences(came, asked, metric=wanted, seed=seed)
     model = None if labels is None else tuple(labels)
-    if answers is not None and label is None and tags is None and lacks_labels(came.splits["train"], answers):
-        return _without_labels(came, asked, answers, model or (), wanted, seed)
+    named = label is not None or tags is not None or kind not in (None, answers)
+    if answers is not None and not named and lacks_labels(came.splits["train"]):
+        return _without_labels(came, asked, answers, model or ("text",), wanted, seed)
     if wanted is Metric.AGREEMENT:
         must = "another where the data has labels: agreement is with the dense model, on data without"
         raise ParameterError("metric", "load_data", must, wanted.value)

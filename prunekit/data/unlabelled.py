@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 COLUMN = "(no labels)"
 
 
-def lacks_labels(data: Dataset, kind: TaskKind) -> bool:
-    """Whether no column of a table is named as one of labels is, of a token task one of lists."""
-    names = {name.casefold() for name in (TAGS if kind.traits.per_token else LABELS)}
-    return not any(name.casefold() in names and (not kind.traits.per_token or is_list(data, name)) for name in data.column_names)
+def lacks_labels(data: Dataset) -> bool:
+    """Whether no column of a table is named as one of labels is, or holds lists and is named as one of tags is."""
+    texts, words = {*LABELS}, {*TAGS}
+    return not any(name.casefold() in texts or (name.casefold() in words and is_list(data, name)) for name in data.column_names)
 
 
 def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], words: str | None) -> Dataset:

@@ -103,9 +103,22 @@ def test_what_needs_labels_says_so(tmp_path: Path, name: str, extra: list[str], 
     assert error.count("\n") == 1
 
 
+def test_labels_for_another_task_are_labels() -> None:
+    tagged = {"tokens": [[f"a{at}", f"b{at}"] for at in range(40)], "ner_tags": [["x", "y"]] * 40}
+    assert load_data(tagged, answers=TaskKind.CLASSIFICATION).labelled
+    named = {"text": [f"text {at}" for at in range(40)], "label": ["x", "y"] * 20}
+    assert load_data(named, answers=TaskKind.TOKENS).labelled
+
+
 def test_agreement_with_labels_is_refused(tmp_path: Path, capsys: Any) -> None:
     rows = [{"text": " ".join(words), "label": at % 2} for at, words in enumerate(sentences(60, 1))]
     folder = write_rows(tmp_path / "rows", {"rows": rows})
     command = ["compress", str(checkpoint("sequence")), "--data", str(folder / "rows.jsonl"), "--metric", "agreement"]
     assert cli.main([*command, "--out", str(tmp_path / "slim")]) == 2
     assert "agreement is with the dense model" in capsys.readouterr().err
+
+
+def test_bench_needs_the_texts_alone(tmp_path: Path, capsys: Any) -> None:
+    data = texts(tmp_path / "rows", "sequence")
+    assert cli.main(["bench", str(checkpoint("sequence")), "--data", str(data), "--time-budget", "0.01"]) == 0
+    assert "batch 1, data" in capsys.readouterr().out
