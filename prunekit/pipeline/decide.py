@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from prunekit import __version__
 from prunekit.arch.count import count
@@ -59,7 +59,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
             start.check_reach(goals)
             work = start.fork()
             check = verify(recipe, inputs, deployed_dense(inputs, neurons), goals, scratch)
-            descend(work, goals, tighten=check, progress=stage.step)
+            descend(work, goals, tighten=check, trained=recipe.effort is not None, progress=stage.step)
             if check is not None and work.trace:
                 check.settle(work)
             found = whole(inputs, before, work)
@@ -95,7 +95,7 @@ def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stag
     structure = Plan.model_validate({**dict(plan), "vocabulary": None})
     dense = inputs.loaded.model
     with stage("solve"):
-        solved = solve(dense, structure, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+        solved = solve(dense, structure, _calibration(recipe, inputs), seed=recipe.seed)
     changed = any((plan.heads, plan.ffn, plan.affine, plan.hidden, plan.layers is not None))
     if neurons is not None:
         set_readout(solved.model, *neurons.probe)
@@ -110,12 +110,16 @@ def check_plan(view: ModelView, plan: Plan) -> None:
             view.check(name)
 
 
+def _calibration(recipe: Recipe, inputs: Inputs) -> list[dict[str, Tensor]]:
+    return calibration(inputs.encoded["train"], recipe.seed, trained=recipe.effort is not None)
+
+
 def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Shrinker:
     """What removes heads and FFN neurons from a model; shares are those of the dense one."""
     lengths = inputs.encoded["train"].lengths
     return Shrinker(
         reader,
-        calibration(inputs.encoded["train"], recipe.seed),
+        _calibration(recipe, inputs),
         origin=Origin(lengths, count(inputs.view, lengths)),
         shape=Shape(recipe.uniform, recipe.multiple_of),
         seed=recipe.seed,
@@ -186,7 +190,7 @@ def _cut(recipe: Recipe, inputs: Inputs, stage: Stages, *, reads: bool) -> Cut:
         structure = bool(structure_budgets(recipe))
     check_plan(inputs.view, plan)
     with stage("layers"):
-        solved = solve(dense, plan, calibration(inputs.encoded["train"], recipe.seed), seed=recipe.seed)
+        solved = solve(dense, plan, _calibration(recipe, inputs), seed=recipe.seed)
     if structure:
         for config in configs(solved.model):
             setattr(config, DENSE, None)

@@ -35,8 +35,10 @@ from prunekit.stats.collected import Collected, Pooling
 from prunekit.tasks import Task, TaskKind
 from prunekit.training.teacher import answer
 
-#: Rows of train on which heads and FFN neurons are chosen and re-solved.
-CALIBRATION = 2048
+#: Rows of train on which heads and FFN neurons are chosen and re-solved, and their tokens: at most, as far as `LEAST` rows allow.
+CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
+#: Tokens where training follows, which makes good what fewer of them cost (`benchmarks/plain.py` has both).
+TOKENS_TRAINED = 16_384
 
 
 class Given(NamedTuple):
@@ -255,7 +257,10 @@ def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray
     return found
 
 
-def calibration(encoded: Encoded, seed: int) -> list[dict[str, torch.Tensor]]:
-    """A seeded sample of rows, long ones more often, as batches of tensors."""
-    drawn = encoded.draw(CALIBRATION, seed)
+def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:
+    """A seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
+    tokens = TOKENS_TRAINED if trained else TOKENS
+    # Rows are drawn in proportion to their tokens, so those drawn are longer than the mean.
+    typical = float((encoded.lengths.astype(np.float64) ** 2).sum() / encoded.lengths.sum())
+    drawn = encoded.draw(min(CALIBRATION, max(LEAST, int(tokens / typical))), seed)
     return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in drawn.batches()]

@@ -93,8 +93,13 @@ def shrink(
     return work.result()
 
 
-def descend(work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = None, progress: Progress | None = None) -> None:
-    """Go down to the goals in as few steps as do not hurt; none where there is nothing to remove, or no need to."""
+def descend(
+    work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = None, trained: bool = False, progress: Progress | None = None
+) -> None:
+    """Go down to the goals in as few steps as do not hurt; none where there is nothing to remove, or no need to.
+
+    Where the model is `trained` afterwards, all steps but the last are cheap ones (`Shrinker.trim`).
+    """
     if not work.removable or (work.fits and all(goal.met(work.view) for goal in goals)):
         return
     smallest = max(min(goal.share for goal in goals), 1e-3)
@@ -102,7 +107,10 @@ def descend(work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = 
     total = max(1, math.ceil(math.log(smallest) / math.log(_STEP))) if work.choice == "cost" else 1
     for step in range(1, total + 1):
         on_the_way = [goal.at(max(goal.share, smallest ** (step / total))) for goal in goals]
-        work.step(on_the_way, tighten if step == total else None)
+        if trained and step < total:
+            work.trim(on_the_way)
+        else:
+            work.step(on_the_way, tighten if step == total else None)
         if progress is not None:
             progress(step, total)
 

@@ -14,7 +14,8 @@ from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan, ReadoutPlan
-from prunekit.pruning.shrink import shrink
+from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.shrink import descend, goal_of, shrink
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 from tests.models import FFN, HEADS, LAYERS, batch_of, build
 
@@ -177,3 +178,21 @@ def test_a_model_that_reads_neurons_can_be_shrunk(case: str, top: int) -> None:
         name: tensor.shape for name, tensor in found.model.state_dict().items()
     }
     assert count(found.model, np.array([5])).params_layers <= 0.4 * start.params_layers
+
+
+def test_a_model_that_is_trained_afterwards_is_solved_anew_in_the_last_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches, goal = build("bert", HEAD), rows(4, 16), parse_budgets("12% params")[0]
+    steps: dict[bool, list[str]] = {}
+    found = {}
+    for trained in (False, True):
+        work = Shrinker(model, batches)
+        done = steps.setdefault(trained, [])
+        for name in ("step", "trim"):
+            taken = getattr(work, name)
+            monkeypatch.setattr(work, name, lambda *args, taken=taken, name=name, done=done: (done.append(name), taken(*args))[1])
+        descend(work, [goal_of(goal, work.start, work.lengths)], trained=trained)
+        found[trained] = work.result()
+        assert count(found[trained].model, work.lengths).params_layers <= 0.12 * work.start.params_layers
+    assert steps == {False: ["step"] * 3, True: ["trim", "trim", "step"]}
+    cut = apply(model, found[True].plan)
+    assert divergence(model, found[True].model, batches) < divergence(model, cut, batches)

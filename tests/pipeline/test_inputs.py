@@ -1,0 +1,31 @@
+"""The rows on which heads and FFN neurons are chosen: bounded in number and in tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prunekit.data.batches import Encoded, _Padding
+from prunekit.pipeline.inputs import CALIBRATION, LEAST, TOKENS, TOKENS_TRAINED, calibration
+
+
+def rows(lengths: np.ndarray) -> Encoded:
+    total = int(lengths.sum())
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids, kinds = np.ones(total, dtype=np.int32), np.zeros(total, dtype=np.int8)
+    return Encoded(ids, kinds, offsets, np.zeros(len(lengths), dtype=np.int64), 0, 0, _Padding(0, 0, False))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("length", "number"), [(4, 5000), (128, 3000), (2000, 100), (16, 40)])
+def test_calibration_rows_are_bounded_by_number_and_by_tokens(trained: bool, length: int, number: int) -> None:
+    generator = np.random.default_rng(length)
+    encoded = rows(generator.integers(max(1, length // 2), length + 1, size=number))
+    most = TOKENS_TRAINED if trained else TOKENS
+    batches = calibration(encoded, 0, trained=trained)
+    drawn = sum(len(batch["input_ids"]) for batch in batches)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    assert drawn <= min(CALIBRATION, number)
+    assert tokens <= 1.2 * most or drawn == LEAST
+    # Nothing is left out that there was room for.
+    assert drawn in (CALIBRATION, number, LEAST) or tokens >= 0.8 * most
