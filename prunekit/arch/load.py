@@ -49,6 +49,8 @@ _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForT
 #: Heads that no task of prunekit trains, which are exported all the same.
 _DEPLOYED = {name: AutoModelForQuestionAnswering for name in ("ForQuestionAnswering", "ForQuestionAnsweringSimple")}
 _INDEX = "model.safetensors.index.json"
+#: What `prunekit.load` reads.
+_PRUNED = "pruned.safetensors"
 _WEIGHTS = ("model.safetensors", _INDEX)
 #: Of a model that is loaded as another one and changed; the other one may be anywhere.
 _ADAPTER = "adapter_config.json"
@@ -213,6 +215,9 @@ def _check_folder(folder: Path) -> None:
     check_type(str(folder), config["model_type"])
     check_tokenizer_files(folder, where)
     _check_readable(folder)
+    if (folder / _PRUNED).is_file():
+        cure = "Prune the model that it came from (recipe.yaml names it) further, or keep all layers alike from the start (--uniform)"
+        raise ModelError(f"{where} was pruned by prunekit to layers that differ in width, which it does not prune again. {cure}.")
     if not any((folder / file).is_file() for file in _WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
             cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
