@@ -14,7 +14,7 @@ from prunekit.fields import Blocks, Column, Factor, Name, Percent, read_budgets,
 from prunekit.metrics import Metric
 from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Option
 from prunekit.tasks import TaskKind
-from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS
+from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS, WIDTH
 
 #: What may be kept where nothing at all is said of it.
 DEFAULT_KEEP = ("10%",)
@@ -255,6 +255,16 @@ class Options(BaseModel):
             more="Whose vectors a trained embedder gives: the dense model's, or such as are as alike as the dense model's.",
         ),
     ] = "dense"
+    dims: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=WIDTH)] | None,
+        Option(
+            "Output dimensions of an embedder: principal components of its vectors on train [default: all].",
+            "What to keep",
+            "N",
+            MAKING,
+            more="They are folded into an output projection; measured beside chosen, first and random dimensions.",
+        ),
+    ] = None
     layer_delta: Annotated[
         Percent,
         Option(

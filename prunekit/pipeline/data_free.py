@@ -91,6 +91,8 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
     if plan.components is not None:
         must = "given for a plan that reads principal components, which are those of the data"
         raise ParameterError("data", "apply", must, recipe.data)
+    if recipe.dims is not None:
+        raise ParameterError("data", "apply", "given for fewer dimensions, which are components of its vectors", recipe.data)
     with stage("load"):
         loaded = load_dense(recipe, live)
     if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):

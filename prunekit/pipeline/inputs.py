@@ -26,14 +26,16 @@ from prunekit.data.order import CHECKED, check_order
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
+from prunekit.pipeline.dimensions import shorten
+from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
+from prunekit.report.model import Shortened
 from prunekit.report.progress import Stages
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
 from prunekit.tasks import Task, TaskKind
-from prunekit.training.teacher import answer
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved, and their tokens: at most, as far as `LEAST` rows allow.
 CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
@@ -131,8 +133,8 @@ def load_inputs(
             notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
     if vectors:
         with stage("embed"):
-            for name in ("validation", "test"):
-                encoded[name] = _against_dense(view, data.splits[name], encoded[name], task)
+            loaded, shortened = _embedded(recipe, loaded, data, encoded, notes)
+        return Inputs(loaded, ModelView.of(loaded.model), data, encoded, pooling, own_head, longest, tuple(notes), shortened)
     if own_head and data.labelled and task.labels and not task.many:
         with stage("check labels"):
             notes.append(_check_order(view, encoded, task, recipe.seed))
@@ -151,12 +153,33 @@ def _prompted(data: TaskData, prompt: str) -> TaskData:
     return data.with_splits({name: put(rows) for name, rows in data.splits.items()})
 
 
-def _against_dense(view: ModelView, rows: Rows, encoded: Encoded, task: Task) -> Encoded:
-    """Texts with what their vectors are judged by: the scores of their pairs, or the vectors of the dense model."""
+def _embedded(
+    recipe: Recipe, loaded: LoadedModel, data: TaskData, encoded: dict[str, Encoded], notes: list[str]
+) -> tuple[LoadedModel, tuple[Shortened, ...]]:
+    """The embedder, with fewer dimensions where they are asked for; held-out texts get what their vectors are judged by."""
+    held = {name: _scored(data.splits[name], encoded[name], data.task) for name in ("validation", "test")}
+    shortened: tuple[Shortened, ...] = ()
+    if recipe.dims is not None:
+        assert isinstance(loaded.model, EmbeddingModel)
+        model, shortened = shorten(loaded.model, recipe.dims, encoded["train"], held["test"], data.test, data.task, seed=recipe.seed)
+        loaded = replace(loaded, model=model)
+        notes.append(
+            f"dimensions: {recipe.dims} principal components of the vectors of train take the place of all, in dense too: an index "
+            "of whole vectors must be made anew, or multiplied by the projection"
+        )
+    encoded |= {name: _against_dense(ModelView.of(loaded.model), found) for name, found in held.items()}
+    return loaded, shortened
+
+
+def _scored(rows: Rows, encoded: Encoded, task: Task) -> Encoded:
+    """Texts with the scores of their pairs, where there are some that the task's metric is about."""
     scored = rows.pairs is not None and not np.isnan(np.asarray(rows.labels)).any()
-    if scored and task.metric.of_values:
-        return replace(encoded, starts=np.arange(0, len(encoded) + 1, 2))
-    return replace(encoded, labels=outputs_of_model(view, encoded, view.width))
+    return replace(encoded, starts=np.arange(0, len(encoded) + 1, 2)) if scored and task.metric.of_values else encoded
+
+
+def _against_dense(view: ModelView, encoded: Encoded) -> Encoded:
+    """Texts that have no scores with the vectors of the dense model, by which others are judged."""
+    return encoded if encoded.starts is not None else replace(encoded, labels=outputs_of_model(view, encoded, view.width))
 
 
 def _answered(
@@ -244,17 +267,6 @@ def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage:
         return collect(
             view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
         )
-
-
-def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:
-    """The logits (n, outputs) of a model with a head, for every row, or every word of a token task."""
-    found = np.empty((len(encoded.labels), outputs), dtype=np.float32)
-    with torch.inference_mode():
-        for batch in encoded.batches():
-            first = None if batch.first is None else torch.from_numpy(batch.first)
-            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-            found[batch.targets] = answer(view, tensors, first, states=False).logits.numpy()
-    return found
 
 
 def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:

@@ -13,7 +13,8 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.drop import relative_drop
-from prunekit.pipeline.inputs import collected, outputs_of_model
+from prunekit.pipeline.inputs import collected
+from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Cut, Inputs, Neurons, Outputs, Probe
 from prunekit.plan import Plan, ReadoutPlan, slim_layer
 from prunekit.readout.baselines import baseline_neurons

@@ -24,6 +24,7 @@ from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
 from prunekit.readout.select import ReadoutChoice
 from prunekit.refit.solution import Solution
+from prunekit.report.model import Shortened
 from prunekit.runtime.records import Comparison, Parity
 from prunekit.stats.collected import Pooling
 
@@ -48,6 +49,8 @@ class Inputs:
         Whether the model came with a head for this task, which is then the dense model's.
     max_length : int
         Tokens after which a row is cut.
+    shortened : tuple of Shortened
+        What fewer dimensions of an embedder are worth, where the recipe asks for fewer.
     """
 
     loaded: LoadedModel
@@ -58,6 +61,7 @@ class Inputs:
     own_head: bool
     max_length: int
     notes: tuple[str, ...]
+    shortened: tuple[Shortened, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

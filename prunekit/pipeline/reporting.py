@@ -89,6 +89,7 @@ def build_report(
         vectors=()
         if task.kind.traits.labelled
         else nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed),
+        dimensions=inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
         stages=dict(seconds),

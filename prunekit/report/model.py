@@ -213,6 +213,27 @@ class Nearness(_Frozen):
     n: int
 
 
+class Shortened(_Frozen):
+    """What the dense embedder is worth with fewer dimensions, before anything else is removed.
+
+    Attributes
+    ----------
+    name : {"all", "components", "chosen", "truncation", "random"}
+        All dimensions; principal components of train's vectors, which is what is used; the dimensions of the largest mean square on
+        train; the first ones; random ones (mean of several draws).
+    dims : int
+    value : float or None
+        The metric on the test split; None where that has no scores.
+    overlap : float
+        Share of the 10 nearest neighbours that all dimensions find too, each in an index of its own.
+    """
+
+    name: Literal["all", "components", "chosen", "truncation", "random"]
+    dims: int
+    value: float | None
+    overlap: float
+
+
 class Point(_Frozen):
     """One step of the search.
 
@@ -291,6 +312,8 @@ class Report(_Frozen):
         The dense model and slim ones of several speeds, from slow to fast, where they were asked for.
     vectors : tuple of Nearness
         Of an embedder.
+    dimensions : tuple of Shortened
+        Of an embedder with fewer dimensions.
     notes : tuple of str
         What was decided on the way: splits, truncation, ...
     stages : dict
@@ -321,6 +344,7 @@ class Report(_Frozen):
     trace: tuple[Point, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
     vectors: tuple[Nearness, ...] = ()
+    dimensions: tuple[Shortened, ...] = ()
     notes: tuple[str, ...] = ()
     stages: dict[str, float] = {}
     seed: int

@@ -60,7 +60,17 @@ def plain_text(text: str, plain: bool, style: str = "") -> Text:
 
 def _tables(report: Report) -> tuple[Table, ...]:
     """All tables, some of which may be empty."""
-    made = (words.scores, words.paired, words.vectors, words.sizes, words.files, words.latency, words.budgets, words.frontier)
+    made = (
+        words.scores,
+        words.paired,
+        words.vectors,
+        words.dimensions,
+        words.sizes,
+        words.files,
+        words.latency,
+        words.budgets,
+        words.frontier,
+    )
     return tuple(make(report) for make in made)
 
 

@@ -164,6 +164,29 @@ def vectors(report: Report) -> Table:
     return Table(f"Vectors of {first.n:,} test texts, neighbours in {index}", header, tuple(rows), 0)
 
 
+_WAYS = {
+    "all": "all dimensions",
+    "components": "principal components",
+    "chosen": "largest in mean square",
+    "truncation": "the first ones",
+    "random": "random ones",
+}
+
+
+def dimensions(report: Report) -> Table:
+    """What fewer dimensions of the dense embedder are worth, by how they are chosen."""
+    if not report.dimensions:
+        return Table("Dimensions", (), ())
+    whole = report.dimensions[0].value
+    rows = []
+    for each in report.dimensions:
+        of = share(each.value / whole) if each.value is not None and whole is not None and whole > 0 else "–"
+        value = "–" if each.value is None else metric_value(report, each.value)
+        rows.append((_WAYS[each.name], str(each.dims), value, of, share(each.overlap)))
+    header = ("", "dimensions", metric_name(report), "of all", "10 nearest shared with all")
+    return Table("Dimensions of dense", header, tuple(rows), 1)
+
+
 def files(report: Report) -> Table:
     """The files of the slim model beside each other and beside those of the dense one, where there is more than one."""
     if len(report.files) < 2:
