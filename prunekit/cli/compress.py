@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from prunekit.cli.base import app
 from prunekit.cli.describe import describe_plan
-from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, RecipeFile, option, with_options
+from prunekit.cli.parameters import DryRun, Grouped, Out, Overwrite, Quiet, RecipeFile, Verbose, option, with_options
+from prunekit.errors import ParameterError
+from prunekit.validation.escape import terminal
 
 if TYPE_CHECKING:
+    from prunekit.pipeline.preview import Preview
     from prunekit.recipe import Recipe
 
 
@@ -19,6 +22,8 @@ def compress(
     out: Out = Path("prunekit-out"),
     recipe: RecipeFile = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
@@ -28,7 +33,7 @@ def compress(
         from prunekit.exporters.artefact import check_apart
 
         check_apart(out, (recipe,), of="compress")
-    _run(asked, out, overwrite, quiet)
+    _run(asked, out, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
 @app.command(cls=Grouped)
@@ -49,14 +54,22 @@ def plan(
     ] = None,
     recipe: RecipeFile = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     asked = _recipe(recipe, options)
+    _check_loud(verbose, quiet, "plan")
+    if dry_run:
+        from prunekit.pipeline.compress import dry_plan
+
+        _print_preview(dry_plan(asked, out=out, statistics=statistics, overwrite=overwrite))
+        return
     from prunekit.pipeline.compress import run_plan
 
-    found = run_plan(asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet)
+    found = run_plan(asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose)
     if quiet:
         print(out)
         return
@@ -75,6 +88,8 @@ def apply(
     ] = None,
     out: Out = Path("prunekit-out"),
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
@@ -83,13 +98,19 @@ def apply(
     With --data, weights are solved anew, a readout's classifier is fitted and everything is measured; without, weights are only cut.
     """
     named = {} if data is None else {"data": data}
-    _run(_recipe(None, {"plan": plan, **named, **options}), out, overwrite, quiet)
+    _run(_recipe(None, {"plan": plan, **named, **options}), out, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
-def _run(asked: Recipe, out: Path, overwrite: bool, quiet: bool) -> None:
+def _run(asked: Recipe, out: Path, overwrite: bool, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
+    _check_loud(verbose, quiet, "compress" if asked.plan is None else "apply")
+    if dry_run:
+        from prunekit.pipeline.compress import dry_run as preview
+
+        _print_preview(preview(asked, out=out, overwrite=overwrite))
+        return
     from prunekit.pipeline.compress import run
 
-    result = run(asked, out=out, overwrite=overwrite, progress=not quiet)
+    result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose)
     if quiet:
         print(result.path)
         return
@@ -105,3 +126,13 @@ def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
     from prunekit.recipe import Recipe
 
     return Recipe(**options) if path is None else Recipe.load(path).replace(**options)
+
+
+def _check_loud(verbose: bool, quiet: bool, of: str) -> None:
+    if verbose and quiet:
+        raise ParameterError("verbose", of, "left out beside --quiet", "true")
+
+
+def _print_preview(found: Preview) -> None:
+    for line in found.lines:
+        print(terminal(line))

@@ -60,6 +60,11 @@ Out = Annotated[Path, option("--out", "-o", group="Output", metavar="DIR", help=
 Overwrite = Annotated[bool, option("--overwrite", group="Output", help="Replace what prunekit wrote there before.")]
 Quiet = Annotated[bool, option("--quiet", "-q", group="Other options", help="Print the name of what was written and nothing else.")]
 
+Verbose = Annotated[bool, option("--verbose", "-v", group="Other options", help="Print each stage as it begins, and every note.")]
+DryRun = Annotated[
+    bool, option("--dry-run", group="Other options", help="Check everything, print what would be done and how long it takes, and stop.")
+]
+
 
 class Grouped(TyperCommand):
     """A command whose help lists its options under headings."""

@@ -23,13 +23,17 @@ from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
 from prunekit.pipeline.evaluate import deploy, measure
+from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
-from prunekit.pipeline.inputs import load_inputs, recipe_of
+from prunekit.pipeline.inputs import ask_dense, read_inputs, recipe_of
 from prunekit.pipeline.models import build_models
+from prunekit.pipeline.preflight import check_machine, check_request
+from prunekit.pipeline.preview import Preview, preview
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
 from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
 from prunekit.pipeline.result import Result
+from prunekit.pipeline.unmet import UnmetError, keep_reached
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
@@ -128,6 +132,7 @@ def run(
     out: Place,
     overwrite: bool = False,
     progress: bool = False,
+    verbose: bool = False,
     rows: object = None,
     live: LoadedModel | None = None,
 ) -> Result:
@@ -140,33 +145,59 @@ def run(
         The directory to write; it appears complete, or not at all.
     overwrite, progress : bool
         As in `compress`.
+    verbose : bool
+        Show more of the progress: what is expected, and each note as it is made.
     rows : object, optional
         Data that is in memory already, in the place of `recipe.data`.
     live : LoadedModel, optional
         The model that `recipe.model` is the fingerprint of.
     """
-    of = "compress" if recipe.plan is None else "apply"
-    check_output(out, overwrite, of=of, inputs=(recipe.model, recipe.data, recipe.plan))
-    plan = None if recipe.plan is None else Plan.load(recipe.plan)
-    name = Path(out).resolve().name
-    writer = ArtefactWriter(out, overwrite)
-    with (
-        writer as folder,
-        stages(progress) as stage,
-        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
-    ):
-        if plan is not None and recipe.data is None and rows is None:
-            made, report, model = _slice(recipe, plan, folder, Path(scratch), stage, name=name, live=live)
-        else:
-            inputs = load_inputs(recipe, rows, plan, stage, live=live)
-            writer.data = inputs.data.provenance["sha256"]
-            # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
-            named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
-            made, report, model = _make(recipe, named, inputs, plan, Path(out), folder, Path(scratch), stage)
+    plan = _check(recipe, out, overwrite)
+    try:
+        with stages(progress, verbose=verbose) as stage:
+            made, report, model = _run(recipe, Path(out), overwrite, stage, rows, plan, live)
+    except UnmetError as unmet:
+        raise keep_reached(unmet, out) from None
     if recipe.effort is not None:
         # The artefact has its name now; what it could have been resumed from has done its part.
         shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
     return Result(Path(out), made, report, model)
+
+
+def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, rows: object = None) -> Preview:
+    """What `run` would do, after everything that it would check first."""
+    plan = _check(recipe, out, overwrite)
+    return preview(recipe, place=_existing(out), plan=plan, rows=rows)
+
+
+def _existing(out: Place) -> Path:
+    """The nearest directory that is there already."""
+    return next(parent for parent in Path(out).expanduser().resolve().parents if parent.is_dir())
+
+
+def _check(recipe: Recipe, out: Place, overwrite: bool) -> Plan | None:
+    """Refuse what can be refused before anything is loaded; the plan that is given."""
+    of = "compress" if recipe.plan is None else "apply"
+    check_output(out, overwrite, of=of, inputs=(recipe.model, recipe.data, recipe.plan))
+    check_machine(recipe, out)
+    return None if recipe.plan is None else Plan.load(recipe.plan)
+
+
+def _run(
+    recipe: Recipe, out: Path, overwrite: bool, stage: Stages, rows: object, plan: Plan | None, live: LoadedModel | None
+) -> tuple[Plan, Report, nn.Module]:
+    writer = ArtefactWriter(out, overwrite)
+    with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
+        if plan is not None and recipe.data is None and rows is None:
+            return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=live)
+        inputs = read_inputs(recipe, rows, plan, stage, live=live)
+        check_request(recipe, inputs, plan, folder)
+        inputs = ask_dense(recipe, inputs, stage)
+        expect(recipe, inputs, plan, stage)
+        writer.data = inputs.data.provenance["sha256"]
+        # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
+        named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
+        return _make(recipe, named, inputs, plan, out, folder, Path(scratch), stage)
 
 
 def _make(
@@ -181,10 +212,10 @@ def _make(
     report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *said)})
     try:
         check_constraints(report, recipe, measured)
-    except BudgetError:
-        # Nothing is left behind, and nothing to go on from: the training came to its end.
+    except BudgetError as error:
+        # There is nothing to go on from: the training came to its end.
         shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
-        raise
+        raise UnmetError(str(error), models.plan, report) from None
     if measured.thresholds is not None:
         # What a label's probability is held against, in the order of the outputs.
         setattr(models.slim.config, "thresholds", probabilities(measured.thresholds).tolist())  # noqa: B010
@@ -221,6 +252,7 @@ def run_plan(
     statistics: Place | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    verbose: bool = False,
     rows: object = None,
     live: LoadedModel | None = None,
 ) -> Plan:
@@ -236,23 +268,37 @@ def run_plan(
         As in `make_plan`.
     overwrite : bool
         Replace a plan at `out`.
-    progress, rows, live
+    progress, verbose, rows, live
         As in `run`.
     """
-    _check_decidable(recipe)
-    if statistics is not None and (recipe.layers is not None or recipe.drop):
-        must = "left out with layers or drop, which change what neurons say"
-        raise ParameterError("statistics", "plan", must, str(statistics))
-    stored = None if statistics is None else Statistics.load(statistics)
-    path = None if out is None else _check_file(Path(out), overwrite)
-    with _of_the_disk(out), stages(progress) as stage, _beside(path) as scratch:
-        inputs = load_inputs(recipe, rows, None, stage, live=live)
+    path, stored = _check_plan(recipe, out, statistics, overwrite)
+    with _of_the_disk(out), stages(progress, verbose=verbose) as stage, _beside(path) as scratch:
+        inputs = read_inputs(recipe, rows, None, stage, live=live)
+        check_request(recipe, inputs, None, scratch)
+        inputs = ask_dense(recipe, inputs, stage)
+        expect(recipe, inputs, None, stage, chooses=True)
         plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:
             plan.save(scratch / path.name)
             _check_file(path, overwrite)
             os.replace(scratch / path.name, path)
     return plan
+
+
+def dry_plan(recipe: Recipe, *, out: Place, statistics: Place | None = None, overwrite: bool = False, rows: object = None) -> Preview:
+    """What `run_plan` would do, after everything that it would check first."""
+    path, _ = _check_plan(recipe, out, statistics, overwrite)
+    return preview(recipe, place=_existing(path or out), plan=None, rows=rows, chooses=True)
+
+
+def _check_plan(recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool) -> tuple[Path | None, Statistics | None]:
+    """Refuse what can be refused before anything is loaded; where the plan goes, and the statistics that are given."""
+    _check_decidable(recipe)
+    if statistics is not None and (recipe.layers is not None or recipe.drop):
+        must = "left out with layers or drop, which change what neurons say"
+        raise ParameterError("statistics", "plan", must, str(statistics))
+    stored = None if statistics is None else Statistics.load(statistics)
+    return None if out is None else _check_file(Path(out), overwrite), stored
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from prunekit.errors import ParameterError
 from prunekit.pipeline.apply import solve
 from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.inputs import calibration
-from prunekit.pipeline.max_drop import Judge, smallest
+from prunekit.pipeline.max_drop import Judge, NoneHoldsError, smallest
 from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons
 from prunekit.pipeline.targets import deployed_dense, goals_of, structure_budgets, verify
+from prunekit.pipeline.unmet import UnmetError
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
 from prunekit.pruning.costs import Goal, Params
@@ -54,7 +55,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     start: Shrinker | None = None
     goals = goals_of(recipe, inputs, before, neurons, scratch, stage)
     if goals:
-        with stage("shrink"):
+        with stage("shrink", unit="steps"):
             start = shrinker(recipe, inputs, reader)
             start.check_reach(goals)
             work = start.fork()
@@ -83,15 +84,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
     """Carry out a plan that is given: cut, solve the weights anew, and fit the classifier that its readout needs."""
-    check_plan(inputs.view, plan)
-    neurons = None
-    if plan.readout is not None and not inputs.data.task.kind.traits.readout:
-        raise ParameterError("plan", "apply", "one without a readout for an embedder", f"{recipe.plan}, which has one")
-    if plan.readout is not None:
-        neurons = given_neurons(inputs, plan.readout, scratch, stage)
-    elif not inputs.own_head:
-        must = "one with a readout for a model without a head of its own for the task"
-        raise ParameterError("plan", "apply", must, f"{recipe.plan}, which has none")
+    neurons = None if plan.readout is None else given_neurons(inputs, plan.readout, scratch, stage)
     structure = Plan.model_validate({**dict(plan), "vocabulary": None})
     dense = inputs.loaded.model
     with stage("solve"):
@@ -138,8 +131,14 @@ def _searched(
         found = whole(inputs, before, candidate)
         return judge.drop(judge.export(judge.read(found.model, found.plan), "candidate"))
 
-    with stage("search"):
-        found, tried = smallest(start, full, lose, recipe.max_drop, progress=stage.step)
+    with stage("search", unit="candidates"):
+        try:
+            found, tried = smallest(start, full, lose, recipe.max_drop, progress=stage.step)
+        except NoneHoldsError as error:
+            if error.nearest is None:
+                raise
+            reached = whole(inputs, before, error.nearest).plan.model_copy(update={"provenance": _provenance(recipe, inputs, None)})
+            raise UnmetError(str(error), reached) from None
     held = full.at(full.cost.of(found.view) / full.full)
     return found, (held,), tuple(f"search: {candidate}" for candidate in tried)
 
@@ -169,22 +168,13 @@ def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
 def _cut(recipe: Recipe, inputs: Inputs, stage: Stages, *, reads: bool) -> Cut:
     """Remove the blocks that were not named and the sub-blocks that were, and solve those above them anew."""
     source, dense = inputs.view.source, inputs.loaded.model
-    kept = _kept_blocks(recipe, inputs)
-    dropped = {kind: dict.fromkeys(blocks, ()) for kind, blocks in recipe.dropped.items()}
-    if len(kept) == inputs.view.num_layers and not dropped:
+    named = named_plan(recipe, inputs)
+    if named is None:
         return Cut(dense)
-    heads, ffn = dropped.get("attention", {}), dropped.get("ffn", {})
-    named = Plan(
-        source=source,
-        layers=kept if len(kept) < inputs.view.num_layers else None,
-        heads=heads,
-        ffn={} if recipe.affine else ffn,
-        affine=tuple(ffn) if recipe.affine else None,
-    )
     plan, structure = named, False
     if reads:
         everything = tuple(range(source.hidden))
-        neurons = {layer: everything for layer in (0, *(block + 1 for block in kept))}
+        neurons = {layer: everything for layer in (0, *(block + 1 for block in kept_blocks(named)))}
         plan = plan.model_copy(update={"readout": ReadoutPlan(pooling=inputs.pooling, neurons=neurons)})
     else:
         structure = bool(structure_budgets(recipe))
@@ -192,9 +182,30 @@ def _cut(recipe: Recipe, inputs: Inputs, stage: Stages, *, reads: bool) -> Cut:
     with stage("layers"):
         solved = solve(dense, plan, _calibration(recipe, inputs), seed=recipe.seed)
     if structure:
-        for config in configs(solved.model):
-            setattr(config, DENSE, None)
+        forget_dense(solved.model)
     return Cut(solved.model, named, solved.solutions)
+
+
+def forget_dense(model: nn.Module) -> None:
+    """Let a model that was cut pass for a dense one, from which heads and FFN neurons are removed."""
+    for config in configs(model):
+        setattr(config, DENSE, None)
+
+
+def named_plan(recipe: Recipe, inputs: Inputs) -> Plan | None:
+    """The blocks and sub-blocks that a recipe names, as a plan; None where it names none."""
+    kept = _kept_blocks(recipe, inputs)
+    dropped = {kind: dict.fromkeys(blocks, ()) for kind, blocks in recipe.dropped.items()}
+    if len(kept) == inputs.view.num_layers and not dropped:
+        return None
+    heads, ffn = dropped.get("attention", {}), dropped.get("ffn", {})
+    return Plan(
+        source=inputs.view.source,
+        layers=kept if len(kept) < inputs.view.num_layers else None,
+        heads=heads,
+        ffn={} if recipe.affine else ffn,
+        affine=tuple(ffn) if recipe.affine else None,
+    )
 
 
 def _kept_blocks(recipe: Recipe, inputs: Inputs) -> tuple[int, ...]:

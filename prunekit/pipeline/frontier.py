@@ -37,7 +37,7 @@ def draw_frontier(
         () if recipe.effort is None else ("frontier: its points are not trained; --recover trains the model that ships alone",)
     )
     (folder / FOLDER).mkdir()
-    with stage("frontier"):
+    with stage("frontier", unit="models"):
         for done, share in enumerate(SHARES):
             if share <= least:
                 break

@@ -76,7 +76,14 @@ def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
 def load_inputs(
     recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None, live: LoadedModel | None = None
 ) -> Inputs:
-    """Load model and data, check that they fit, and tokenise.
+    """`read_inputs` and `ask_dense`."""
+    return ask_dense(recipe, read_inputs(recipe, rows, plan, stage, most=most, live=live), stage)
+
+
+def read_inputs(
+    recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None, live: LoadedModel | None = None
+) -> Inputs:
+    """Load model and data, check that they fit, and tokenise; no model is run.
 
     `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
     (by default all, as they come); `live` is the model, where it is in memory already.
@@ -123,22 +130,43 @@ def load_inputs(
             name: encode(split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token)
             for name, split in data.splits.items()
         }
-        if not data.labelled:
-            data, encoded = _answered(view, data, encoded, loaded.tokenizer, longest)
-        cut = sum(split.truncated for split in encoded.values())
-        if cut:
-            notes.append(f"{cut} rows were cut at {longest} tokens")
-        lost = sum(split.dropped for split in encoded.values())
-        if lost:
-            notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
-    if vectors:
+        if data.labelled:
+            notes += _cut_notes(encoded, longest)
+    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
+
+
+def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
+    """What the dense model is run for first: answers in the place of labels, vectors, and whether a head's classes stand in order.
+
+    Raises
+    ------
+    DataError
+        Where the classes do not stand in the order of the data's labels.
+    """
+    loaded, data, encoded, notes = inputs.loaded, inputs.data, dict(inputs.encoded), list(inputs.notes)
+    labelled = data.labelled
+    if not labelled:
+        with stage("answer"):
+            data, encoded = _answered(inputs.view, data, encoded, loaded.tokenizer, inputs.max_length)
+        notes += _cut_notes(encoded, inputs.max_length)
+    if isinstance(loaded.model, EmbeddingModel):
         with stage("embed"):
             loaded, shortened = _embedded(recipe, loaded, data, encoded, notes)
-        return Inputs(loaded, ModelView.of(loaded.model), data, encoded, pooling, own_head, longest, tuple(notes), shortened)
-    if own_head and data.labelled and task.labels and not task.many:
+        view = ModelView.of(loaded.model)
+        return replace(inputs, loaded=loaded, view=view, data=data, encoded=encoded, notes=tuple(notes), shortened=shortened)
+    if inputs.own_head and labelled and data.task.labels and not data.task.many:
         with stage("check labels"):
-            notes.append(_check_order(view, encoded, task, recipe.seed))
-    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
+            notes.append(_check_order(inputs.view, encoded, data.task, recipe.seed))
+    return replace(inputs, data=data, encoded=encoded, notes=tuple(notes))
+
+
+def _cut_notes(encoded: Mapping[str, Encoded], longest: int) -> list[str]:
+    """What the limit of tokens has cost."""
+    cut, lost = sum(split.truncated for split in encoded.values()), sum(split.dropped for split in encoded.values())
+    notes = [f"{cut} rows were cut at {longest} tokens"] if cut else []
+    if lost:
+        notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
+    return notes
 
 
 def _prompted(data: TaskData, prompt: str) -> TaskData:
@@ -263,7 +291,7 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
 
 def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage: Stages) -> Collected:
     """The neurons of every row of a split."""
-    with stage(f"read {split}"):
+    with stage(f"read {split}", unit="rows"):
         return collect(
             view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
         )

@@ -27,6 +27,14 @@ from prunekit.transforms.readout_head import set_readout
 _STEP = 0.8
 
 
+class NoneHoldsError(BudgetError):
+    """Not even the mildest candidate keeps to the largest drop; `nearest` is that candidate, None where there is none."""
+
+    def __init__(self, message: str, nearest: Shrinker | None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
 class Judge:
     """What a candidate answers on the validation split, as the file that would ship, beside the dense file.
 
@@ -116,7 +124,7 @@ def smallest(
 
     Raises
     ------
-    BudgetError
+    NoneHoldsError
         If even the mildest candidate loses more; it says by how much.
     StatisticsError
         If no candidate can be solved or judged at all.
@@ -137,7 +145,7 @@ def smallest(
             progress(len(tried), len(grid))
         return candidate, found.drop is not None and found.drop.upper <= max_drop
 
-    good = start
+    good = candidate = start
     for share in grid:
         candidate, holds = step(good, share)
         if not holds:
@@ -148,5 +156,6 @@ def smallest(
         if tried and not judged:
             raise StatisticsError(f"No candidate of the search for --max-drop {max_drop:.2%} can be used; the last: {tried[-1]}")
         nearest = min(judged)[1] if judged else "nothing can be removed from this model"
-        raise BudgetError(f"--max-drop {max_drop:.2%} cannot be met by a smaller model; the nearest: {nearest}. Allow a larger drop.")
+        message = f"--max-drop {max_drop:.2%} cannot be met by a smaller model; the nearest: {nearest}. Allow a larger drop."
+        raise NoneHoldsError(message, candidate if judged else None)
     return good, tuple(tried)

@@ -44,7 +44,7 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
     if decided.goals:
         choices: tuple[Choice, ...] = ("random", "magnitude")
         for name in choices:
-            with stage(f"shrink, {name}"):
+            with stage(f"shrink, {name}", unit="steps"):
                 cut = baseline(inputs, decided, name, stage)
             baselines[name] = drop_tokens(read(cut), plan)
     slim = read(decided.model)

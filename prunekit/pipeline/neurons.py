@@ -162,7 +162,7 @@ def _select(
         neuron_delta=recipe.neuron_delta,
         threshold=recipe.threshold,
         seed=recipe.seed,
-        progress=lambda _, done, total: stage.step(done, total),
+        progress=lambda part, done, total: stage.step(done, total, part),
     )
 
 

@@ -46,7 +46,7 @@ def recovered(
     from prunekit.training.distill import recover
 
     place = checkpoint_place(recipe, plan, out)
-    with stage(f"recover, {effort} at most"):
+    with stage(f"recover, {effort} at most", unit="%"):
         try:
             return recover(
                 slim,

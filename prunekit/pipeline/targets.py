@@ -91,7 +91,7 @@ def goals_of(recipe: Recipe, inputs: Inputs, base: Plan, neurons: Neurons | None
 
 def latency_goal(recipe: Recipe, inputs: Inputs, base: Plan, neurons: Neurons | None, batch: int, stage: Stages) -> Goal:
     """All of the dense model's time, at one batch size."""
-    with stage(f"latency table, batch {batch}"):
+    with stage(f"latency table, batch {batch}", unit="files"):
         table = latency_table(timed_of(recipe, inputs, base, neurons), batch, progress=stage.step)
     return Goal(Latency(table, head_width(inputs.view)), 1.0, 1.0, "--keep '100% latency'")
 

@@ -216,7 +216,7 @@ class Pace(TrainerCallback, ExportableState):
         if self._share >= 1:
             control.should_training_stop = True
         if self._progress is not None:
-            self._progress(int(1000 * min(self._share, 1.0)), 1000, self.note)
+            self._progress(int(1000 * min(self._share, 1.0)), 1000, ", ".join(filter(None, [f"step {state.global_step:,}", self.note])))
 
     def _used(self, state: Any) -> float:
         if self._effort.unit == "epochs":

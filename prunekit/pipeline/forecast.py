@@ -1,0 +1,219 @@
+"""How long a run takes and how much memory, before it begins: what each stage costs, times how fast this machine is.
+
+Speed is measured on the model and the rows themselves, for about a second. What a stage costs beside a forward pass was measured once,
+as processor time, on MiniLM-L6 and BERT-base.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from prunekit.budget import Unit
+from prunekit.pipeline.evaluate import BATCH
+from prunekit.pipeline.inputs import CALIBRATION
+from prunekit.pipeline.neurons import CHOICE_ROWS, neuron_budget
+from prunekit.pipeline.records import Inputs
+from prunekit.pipeline.recovery import effort_of
+from prunekit.pipeline.targets import structure_budgets
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.report.schedule import Expected
+from prunekit.stats.rows import LIMIT
+
+_PROBE_ROWS, _PROBE_SECONDS = 256, 1.0
+#: Seconds that the loop of `_python` takes on the machine on which the constants were measured.
+_LOOP, _LOOP_SECONDS = 300_000, 0.011
+
+# Forward passes of the dense model over the same tokens.
+_READ = 1.1  # neurons of all layers, and their moments
+_STEP = 9.0  # one step of pruning: sensitivity, choice and refit
+_BASELINE = 6.0
+_SOLVE = 5.0
+_TRAIN = 3.0  # of the slim model, and one of the dense model that teaches
+_RUNTIME = 0.7  # a file in onnxruntime
+# Floating-point operations of the choice of neurons, as a multiple of D^3.
+_CHOICE = 6.0
+# Seconds on the machine of the constants, for what is Python's work.
+_EXPORT, _EXPORT_LAYER = 1.2, 0.25
+_LOWER = 4.0
+_STEP_SHARE = 0.35
+_LATENCY = 12.0  # seconds a batch size, of 20 at most
+_TABLE = 25.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine is at the moment.
+
+    Attributes
+    ----------
+    token : float
+        Seconds of a forward pass of the dense model, per token.
+    python : float
+        How many times as long Python's own work takes as on the machine of the constants.
+    """
+
+    token: float
+    python: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes
+    ----------
+    stages : tuple of Expected
+    memory : float
+        Peak, in bytes.
+    """
+
+    stages: tuple[Expected, ...]
+    memory: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(each.seconds for each in self.stages)
+
+
+def measure_speed(inputs: Inputs) -> Speed:
+    """Run the dense model on a few rows, for about a second."""
+    encoded = inputs.encoded["train"].sample(_PROBE_ROWS, 0)
+    batches = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in encoded.batches(2048)]
+    order = np.random.default_rng(0).permutation(len(batches))
+    tokens, begin = 0, 0.0
+    with torch.inference_mode():
+        inputs.loaded.model(**batches[int(order[0])])  # the first one is slower
+        begin = time.perf_counter()
+        for place in order:
+            inputs.loaded.model(**batches[int(place)])
+            tokens += int(batches[int(place)]["attention_mask"].sum())
+            if time.perf_counter() - begin > _PROBE_SECONDS:
+                break
+    seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    total = 0
+    for number in range(_LOOP):
+        total += number & 7
+    assert total
+    return Speed(seconds / tokens, (time.perf_counter() - begin) / _LOOP_SECONDS)
+
+
+def forecast(recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed, *, chooses: bool = False) -> Forecast:
+    """The stages of `compress`, of `apply` where there is a plan, or of `plan` where that is all, in the order in which they are entered.
+
+    What the labels are checked with is behind by then.
+    """
+    costs = _Costs(recipe, inputs, plan, speed)
+    stages = costs.chosen() if plan is None else costs.given()
+    return Forecast((*stages, *(() if chooses else costs.written())), costs.memory())
+
+
+def expect(recipe: Recipe, inputs: Inputs, plan: Plan | None, stage: Stages, *, chooses: bool = False) -> None:
+    """Tell the progress what is to come, where anybody looks at it."""
+    if stage.shown:
+        stage.expect(forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses).stages)
+        for note in inputs.notes:
+            stage.detail(note)
+
+
+class _Costs:
+    """The cost of each stage of one run, in seconds."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed) -> None:
+        self.recipe, self.inputs, self.plan, self.speed = recipe, inputs, plan, speed
+        self.tokens = {name: int(split.lengths.sum()) for name, split in inputs.encoded.items()}
+        self.rows = {name: len(split) for name, split in inputs.encoded.items()}
+        train = inputs.encoded["train"].lengths
+        self.calibration = min(self.rows["train"], CALIBRATION) * float(train.mean())
+        self.reads = not inputs.own_head or any(budget.unit is Unit.NEURONS for budget in recipe.budgets)
+        if plan is not None:
+            self.reads = plan.readout is not None
+        self.share = min((each.amount for each in structure_budgets(recipe) if each.unit is not Unit.BYTES), default=0.5)
+        self.cuts = bool(structure_budgets(recipe)) or recipe.searches
+        self.width = (inputs.view.num_layers + 1) * inputs.view.hidden_size
+        self.effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
+
+    def _passes(self, tokens: float, cost: float = 1.0) -> float:
+        return tokens * cost * self.speed.token
+
+    def _read(self, share: float = 1.0, most: int | None = None, *, test: bool = False) -> list[Expected]:
+        names = ("train", "validation", "test") if test else ("train", "validation")
+        found = []
+        for name in names:
+            part = 1.0 if most is None or name != "train" else min(1.0, most / self.rows["train"])
+            found.append(Expected(f"read {name}", self._passes(self.tokens[name] * part, _READ * share)))
+        return found
+
+    def _choice(self) -> float:
+        # What a forward pass computes for a token says how many operations a second there are.
+        operations = 2.0 * sum(each.numel() for each in self.inputs.view.blocks.parameters()) / self.speed.token
+        return _CHOICE * self.width**3 / operations
+
+    def chosen(self) -> list[Expected]:
+        """Neurons, heads and FFN neurons that are chosen, and baselines beside them."""
+        recipe, found = self.recipe, list[Expected]()
+        if not self.reads and neuron_budget(recipe) is not None:
+            found += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice())]
+        if recipe.layers is not None or recipe.drop:
+            found.append(Expected("layers", self._passes(self.calibration, _SOLVE)))
+        if self.reads:
+            found += [*self._read(), Expected("select neurons", 2 * self._choice()), *self._read(test=True)[2:]]
+        for budget in structure_budgets(recipe):
+            if budget.unit is Unit.LATENCY:
+                found += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
+        steps = max(1, math.ceil(math.log(max(self.share, 1e-3)) / math.log(_STEP_SHARE)))
+        if recipe.searches:
+            found.append(Expected("search", 8 * (self._passes(self.calibration, _STEP) + self._exports(1))))
+        elif self.cuts:
+            found.append(Expected("shrink", self._passes(self.calibration, _STEP * steps)))
+        if self.cuts:
+            found += [Expected(f"shrink, {name}", self._passes(self.calibration, _BASELINE)) for name in ("random", "magnitude")]
+        return found
+
+    def given(self) -> list[Expected]:
+        """A plan that is carried out."""
+        found = [*self._read(), Expected("fit", self._choice())] if self.reads else []
+        return [*found, Expected("solve", self._passes(self.calibration, _SOLVE))]
+
+    def written(self) -> list[Expected]:
+        """What is trained, exported and measured."""
+        found = []
+        if self.reads and (self.cuts or self.plan is not None):
+            most = None if self.effort is None else CHOICE_ROWS
+            found += [*self._read(max(self.share, 0.2), most), Expected("fit", self._choice() * self.share)]
+        if self.effort is not None:
+            found.append(self._recover())
+        files = 2 + 3 * self.cuts
+        found.append(Expected("export", self._exports(files)))
+        if self.recipe.dtype != "fp32":
+            found.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))
+        found.append(Expected("score", self._passes(self.tokens["test"] + self.tokens["validation"], _RUNTIME * (1 + files * self.share))))
+        found.append(Expected("latency", _LATENCY * 2, bounded=True))
+        return found
+
+    def _recover(self) -> Expected:
+        assert self.effort is not None
+        teacher = 1.0 if self.inputs.own_head else 0.0
+        an_epoch = self._passes(self.tokens["train"], _TRAIN * self.share + teacher)
+        name = f"recover, {self.effort} at most"
+        if self.effort.unit == "epochs":
+            return Expected(name, self.effort.amount * an_epoch)
+        whole = math.inf if self.effort.passes is None else self.effort.passes * an_epoch
+        return Expected(name, min(self.effort.amount, whole), bounded=True)
+
+    def _exports(self, files: int) -> float:
+        return files * (_EXPORT + _EXPORT_LAYER * self.inputs.view.num_layers) * self.speed.python
+
+    def memory(self) -> float:
+        """Python and its libraries, the copies of the model, the rows that are held, and two co-moments."""
+        weights = 4.0 * sum(each.numel() for each in self.inputs.loaded.model.parameters())
+        rows = min(LIMIT, 4.0 * self.rows["train"] * self.width) if self.reads else 0.0
+        return 6e8 + (3 + 2 * self.cuts + 2) * weights + rows + (32.0 * self.width**2 if self.reads else 0.0) + 8192 * 4.0 * BATCH

@@ -1,0 +1,142 @@
+"""What can be refused is refused here, within seconds: before a model is loaded, and before one is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from prunekit.arch.count import count
+from prunekit.budget import Unit
+from prunekit.errors import BudgetError, DependencyError, OutputError, ParameterError
+from prunekit.exporters.artefact import check_output
+from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
+from prunekit.pipeline.records import Inputs
+from prunekit.pipeline.targets import structure_budgets
+from prunekit.pipeline.unmet import unmet_place
+from prunekit.pipeline.vocabulary import seen_tokens
+from prunekit.plan import Plan
+from prunekit.pruning.shrink import goal_of
+from prunekit.recipe import Recipe
+from prunekit.runtime.session import provider_of
+from prunekit.stats.rows import LIMIT
+from prunekit.training.freeze import parse_freeze
+from prunekit.transforms.apply import apply
+
+#: Budgets that only a finished file can be held against; what misses them is kept beside the output.
+_MEASURED = {Unit.BYTES, Unit.LATENCY}
+
+
+def check_machine(recipe: Recipe, out: str | Path) -> None:
+    """Raise before a model is loaded where packages are missing, or what misses a bound could not be kept.
+
+    Raises
+    ------
+    DependencyError, ParameterError, OutputError
+    """
+    provider_of("cpu")
+    if recipe.effort is not None and importlib.util.find_spec("accelerate") is None:
+        raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1', or give --recover none.")
+    if recipe.freeze is not None:
+        parse_freeze(recipe.freeze, of="compress")
+    if recipe.max_drop is not None or _MEASURED & {budget.unit for budget in recipe.budgets}:
+        check_output(unmet_place(out), overwrite=True)
+
+
+def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Path) -> None:
+    """Raise before a model is run where a recipe cannot be carried out on this model and these data.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    inputs : Inputs
+    plan : Plan or None
+        One that is given, and not to be made.
+    folder : path
+        On the disk that the output goes to.
+
+    Raises
+    ------
+    BudgetError
+        A budget that cannot be met whatever is removed.
+    ParameterError, PlanError, UnsupportedError
+        Blocks, units or a plan that the model does not have.
+    OutputError
+        A disk with less room than the files need at least.
+    """
+    _check_disk(inputs, folder)
+    if plan is not None:
+        check_plan(inputs.view, plan)
+        if plan.readout is not None and not inputs.data.task.kind.traits.readout:
+            raise ParameterError("plan", "apply", "one without a readout for an embedder", f"{recipe.plan}, which has one")
+        if plan.readout is None and not inputs.own_head:
+            must = "one with a readout for a model without a head of its own for the task"
+            raise ParameterError("plan", "apply", must, f"{recipe.plan}, which has none")
+        _check_freeze(recipe, inputs, plan)
+        return
+    named = named_plan(recipe, inputs)
+    if named is not None:
+        check_plan(inputs.view, named)
+    if recipe.vocabulary == "data":
+        inputs.view.check("vocabulary")
+        seen_tokens(inputs)
+    _check_freeze(recipe, inputs, named)
+    _check_bytes(recipe, inputs)
+    _check_shares(recipe, inputs, named)
+
+
+def _check_disk(inputs: Inputs, folder: Path) -> None:
+    """The dense file beside the slim one's embeddings, and the rows that do not fit into memory, are the least that is written."""
+    counts = count(inputs.view, inputs.encoded["train"].lengths)
+    rows = 4 * len(inputs.encoded["train"].labels) * (inputs.view.num_layers + 1) * inputs.view.hidden_size
+    needed = 4 * (counts.params + 2 * _embedding(inputs)) + (0 if inputs.own_head or rows <= LIMIT else rows)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"The output directory cannot be written: it takes {needed / 1e6:,.0f} MB of disk at least while it is made, and "
+            f"{free / 1e6:,.0f} MB are free."
+        )
+
+
+def _embedding(inputs: Inputs) -> int:
+    """Weights of the token embedding that stay."""
+    table = inputs.view.source.vocabulary
+    width = next(each.shape[1] for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)
+    return table * int(width)
+
+
+def _check_freeze(recipe: Recipe, inputs: Inputs, plan: Plan | None) -> None:
+    if recipe.freeze is None:
+        return
+    wanted, total = parse_freeze(recipe.freeze, of="compress"), inputs.view.num_layers
+    kept = tuple(range(total)) if plan is None or plan.layers is None else plan.layers
+    if any(block not in kept for block in wanted):
+        raise ParameterError("freeze", "compress", f"blocks that are kept ({', '.join(map(str, kept))})", recipe.freeze)
+    if inputs.view.spec.shared_blocks and len(wanted) < len(kept):
+        raise ParameterError("freeze", "compress", f"all blocks or none ({inputs.view.spec.shared_blocks})", recipe.freeze)
+
+
+def _check_bytes(recipe: Recipe, inputs: Inputs) -> None:
+    """Heads, FFN neurons and layers may go; what is left of a file then is its embedding."""
+    rows, table = inputs.view.source.vocabulary, _embedding(inputs)
+    least = 4 * table * (len(seen_tokens(inputs)) if recipe.vocabulary == "data" else rows) // rows
+    for budget in recipe.budgets:
+        if budget.unit is Unit.BYTES and budget.amount < least:
+            cure = "Allow more." if recipe.vocabulary == "data" else "Add --vocabulary data, or allow more."
+            raise BudgetError(f"{budget.option} cannot be met: the embedding alone takes {least / 1e6:.2f} MB. {cure}")
+
+
+def _check_shares(recipe: Recipe, inputs: Inputs, named: Plan | None) -> None:
+    """Shares of params and macs, where nothing but heads and FFN neurons can go: a readout may cut depth too."""
+    if not inputs.own_head or {Unit.NEURONS, Unit.MODEL} & {budget.unit for budget in recipe.budgets}:
+        return
+    budgets = [budget for budget in structure_budgets(recipe) if budget.unit in (Unit.PARAMS, Unit.MACS)]
+    if not budgets:
+        return
+    lengths = inputs.encoded["train"].lengths
+    start = count(inputs.view, lengths)
+    model = inputs.loaded.model if named is None else apply(inputs.loaded.model, named)
+    if named is not None:
+        forget_dense(model)
+    work = shrinker(recipe, inputs, model)
+    work.check_reach([goal_of(budget, start, lengths) for budget in budgets])

@@ -1,0 +1,100 @@
+"""--dry-run, and what is expected of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prunekit import cli
+from prunekit.pipeline.compress import compress
+from prunekit.pipeline.forecast import Speed, forecast
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.plan import Plan, Source
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from tests import lines
+from tests.lines import checkpoint, data
+
+PLAN = Plan(source=Source(model_type="bert", layers=3, hidden=16, heads=4, ffn=32, vocabulary=73), layers=(0, 1))
+
+
+@pytest.mark.parametrize("command", ["compress", "plan", "apply", "apply without data"])
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [command.split()[0], str(checkpoint("sequence")), "--dry-run"]
+    line += [] if command.endswith("without data") else ["--data", str(data("text"))]
+    PLAN.model_copy(update={"source": source_of()}).save(tmp_path / "given.json")
+    line += ["--plan", str(tmp_path / "given.json")] if command.startswith("apply") else ["--keep", "50% params"]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith("nothing was written (--dry-run)\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["given.json"]
+    if not command.endswith("without data"):
+        assert "rows   300 of train, 60 of validation, 60 of test" in shown
+        assert "task   text-classification, 2 classes, accuracy" in shown
+        assert "GB of memory at the peak" in shown
+    assert ("  shrink " in shown) == (command in ("compress", "plan"))
+    assert ("  export " in shown) == (command in ("compress", "apply"))
+    if command.startswith("apply"):
+        assert "blocks: 2 of 3" in shown
+
+
+def source_of() -> Source:
+    return PLAN.source.model_copy(update={"vocabulary": len(lines.VOCABULARY)})
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["compress", str(checkpoint("sequence")), "--data", str(data("text")), "--dry-run"]
+    assert cli.main([*line, "--keep", "0.01% params"]) == 1
+    assert "cannot be met" in capsys.readouterr().err
+    assert cli.main([*line, "--label", "stars"]) == 2
+    assert cli.main([*line, "--verbose", "--quiet"]) == 2
+    (tmp_path / "prunekit-out").mkdir()
+    (tmp_path / "prunekit-out" / "mine").touch()
+    assert cli.main(line) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "recipe"),
+    [
+        ("sequence", "text", {"keep": "50%", "recover": "none"}),
+        ("base", "topics", {"keep": "50%", "recover": "1epochs"}),
+        ("sequence", "text", {"keep": "50% params", "dtype": "int8", "recover": "none"}),
+    ],
+    ids=str,
+)
+def test_what_is_expected_is_what_is_entered_in_this_order(
+    model: str, rows: str, recipe: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = list[str]()
+    call = Stages.__call__
+
+    def note(stage: Stages, name: str, unit: str = "") -> object:
+        if not stage._depth:
+            entered.append(name)
+        return call(stage, name, unit)
+
+    asked = Recipe(model=str(checkpoint(model)), data=str(data(rows)), **recipe)
+    inputs = load_inputs(asked, None, None, Stages())
+    names = [each.name for each in forecast(asked, inputs, None, Speed(1e-6, 1.0)).stages]
+    monkeypatch.setattr(Stages, "__call__", note)
+    with lines.quick():
+        compress(checkpoint(model), data(rows), out=tmp_path / "slim", **recipe)
+    entered = [name for name in entered if name not in ("load", "answer", "embed", "check labels")]
+    expected = iter(names)
+    assert all(name in expected for name in entered), (entered, names)
+    # What a readout leaves to be shrunk is not known before.
+    assert model == "base" or entered == names
+
+
+def test_a_machine_twice_as_slow_takes_twice_as_long_but_for_what_is_bounded() -> None:
+    asked = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), recover="1epochs")
+    inputs = load_inputs(asked, None, None, Stages())
+    fast, slow = (forecast(asked, inputs, None, Speed(token * 1e-6, token)).stages for token in (1, 2))
+    for one, two in zip(fast, slow, strict=True):
+        assert two.seconds == pytest.approx(one.seconds if one.bounded else 2 * one.seconds)
+    assert sum(each.seconds for each in fast) > 0
