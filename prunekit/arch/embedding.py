@@ -248,7 +248,7 @@ class EmbeddingModel(Embedder):
         super().__init__()
         view = ModelView.of(body)
         self.body, self.config, self.embedding, self.project = body, view.config, embedding, project
-        self.spec = SPECS[view.config.model_type]
+        self.spec, self.averages = SPECS[view.config.model_type], embedding.pooling == "mean"
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, *, return_dict: bool = True

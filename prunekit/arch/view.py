@@ -46,11 +46,14 @@ class Embedder(nn.Module):
     body : PreTrainedModel
     project : nn.Linear or None
         What the pooled vector passes before it is normalised.
+    averages : bool
+        Whether the vector is the mean of the tokens, each of which counts alike.
     """
 
     base_model_prefix = "body"
     body: nn.Module
     project: nn.Linear | None
+    averages: bool
 
 
 def find(root: nn.Module, path: str) -> Any:

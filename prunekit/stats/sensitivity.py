@@ -2,8 +2,8 @@
 
 The cost of a small change of the output is measured as the Kullback-Leibler divergence from the model's own
 prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities; a regression or a
-bare encoder has the identity in the place of F, and so has an embedder, of its pooled and normalised vector. One backward pass over
-each row gives an unbiased estimate for all sites.
+bare encoder has the identity in the place of F, of its tokens, and so has an embedder that averages them; of any other embedder it
+is that of the vector. One backward pass over each row gives an unbiased estimate for all sites.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import Embedder, ModelView
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
@@ -154,7 +154,8 @@ def _differentiate(
             seen[number] = stack.enter_context(taps(block, [*here, *(tap for site, tap in entries.items() if site.block == number)]))
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
-        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=view.many_labels)
+        tokens = isinstance(view.model, Embedder) and view.model.averages
+        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=view.many_labels, tokens=tokens)
         grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
     found = {}
     for site, each in passes.items():
@@ -165,18 +166,21 @@ def _differentiate(
     return found
 
 
-def felt_by(output: Any, mask: Tensor, temperature: float, generator: torch.Generator, *, labels: bool = False) -> Tensor:
+def felt_by(
+    output: Any, mask: Tensor, temperature: float, generator: torch.Generator, *, labels: bool = False, tokens: bool = False
+) -> Tensor:
     """A random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
 
-    `labels` says that the logits are those of labels that do not exclude each other, each of which is there or not.
+    `labels` says that the logits are those of labels that do not exclude each other, each of which is there or not. `tokens` says
+    that an embedder is judged by its tokens and not by its vector.
     """
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
             return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
         embedding: Tensor | None = getattr(output, "sentence_embedding", None)
-        # An embedder is judged by its vectors: what counts is their squared distance, whatever single tokens do.
-        states = widened(output.last_hidden_state[mask] if embedding is None else embedding)
+        # A mean is judged by the tokens that it is of: each has a direction of its own, so that far more are drawn than one a row.
+        states = widened(output.last_hidden_state[mask] if embedding is None or tokens else embedding)
         total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
     logits = widened(output.logits)

@@ -78,7 +78,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any], str, Callable[[pytest.MonkeyPatch
 ]
 
 
-@pytest.mark.parametrize(("model", "rows", "parameters", "says", "prepare"), MISTAKES, ids=lambda value: getattr(value, "__name__", str(value))[:40])
+@pytest.mark.parametrize(
+    ("model", "rows", "parameters", "says", "prepare"), MISTAKES, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_a_mistake_is_refused_before_a_model_is_run(
     model: str,
     rows: str,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, record_calls, run_until
@@ -194,3 +195,12 @@ def test_broken_models_and_no_rows_are_refused() -> None:
     view.model.classifier.weight.data.fill_(torch.nan)
     with pytest.raises(StatisticsError, match="not finite"):
         sensitivity(view, [batch_of()])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_an_embedder_that_averages_feels_what_its_bare_encoder_feels(pooling: str) -> None:
+    body, batches = build("bert"), [batch_of(6, seed=seed) for seed in range(2)]
+    bare = sensitivity(ModelView.of(body), batches, seed=3)
+    found = sensitivity(ModelView.of(EmbeddingModel(body, Embedding(pooling)).eval()), batches, seed=3)
+    alike = [torch.allclose(found[site].metric, of_bare.metric) for site, of_bare in bare.items()]
+    assert all(alike) if pooling == "mean" else not any(alike)
