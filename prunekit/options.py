@@ -258,7 +258,7 @@ class Options(BaseModel):
     dims: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=WIDTH)] | None,
         Option(
-            "Output dimensions of an embedder: principal components of its vectors on train [default: all].",
+            "Output dimensions of an embedder: principal components of its vectors on train [default: all of them].",
             "What to keep",
             "N",
             MAKING,

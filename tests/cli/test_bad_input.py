@@ -182,10 +182,9 @@ def test_of_a_disk_that_turns_read_only(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (
             ["--keep", "20%", "--keep", "1 KB"],
-            "--keep '0.001 MB' cannot be met by removing heads and FFN neurons: with as few as may be, 0.0",
+            "--keep '0.001 MB' cannot be met: the embedding alone takes 0.0",
         ),
         (["--keep", "1% params"], "--keep '1% params' cannot be met by removing heads and FFN neurons: with as few as may be"),
-        (["--keep", "2%", "--max-drop", "0%"], "--max-drop 0.00% was not met: on validation the slim model loses"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -193,6 +192,16 @@ def test_of_what_cannot_be_met(options: list[str], says: str, tmp_path: Path, ca
     with lines.quick():
         given = ["compress", str(checkpoint("base")), "--data", str(data("topics")), *options]
         assert re.search(says, complaint(capsys, given, tmp_path / "slim", code=1))
+
+
+def test_what_misses_the_largest_drop_keeps_its_plan_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["compress", str(checkpoint("base")), "--data", str(data("topics")), "--keep", "2%", "--max-drop", "0%"]
+    with lines.quick():
+        assert cli.main([*given, "-o", str(tmp_path / "slim"), "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: --max-drop 0.00% was not met: on validation the slim model loses [^\n]+\n", said), said
+    assert [path.name for path in tmp_path.iterdir()] == ["slim-unmet"]
+    assert {"plan.json", "report.json"} <= {path.name for path in (tmp_path / "slim-unmet").iterdir()}
 
 
 def edited(text: str, **changes: Any) -> str:

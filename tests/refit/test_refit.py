@@ -83,7 +83,8 @@ def test_every_block_kept_about_an_inner_gap_aims_at_the_dense_model_s_own_state
             assert projection is not None
             if projection.bias is not None:
                 units = units - units.mean(0)
-                np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=1e-5)
+                # Sums in single precision: in another order, as on another processor, they differ by 2e-5.
+                np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=5e-5)
             assert (missing.T @ units).abs().max() / (target.norm() * units.norm()) < 1e-5
 
 
