@@ -1,7 +1,7 @@
 """How long a run takes and how much memory, before it begins: what each stage costs, times how fast this machine is.
 
-Speed is measured on the model and the rows themselves, for about a second. What a stage costs beside a forward pass was measured once,
-as processor time, on MiniLM-L6 and BERT-base.
+Speed is measured on the model and the rows themselves, for about a second. What a stage costs beside a forward pass is estimated from
+what it computes, and has not been held against runs: neither minutes nor memory are known to be right within any factor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prunekit.report.schedule import Expected
 from prunekit.stats.rows import LIMIT
 
 _PROBE_ROWS, _PROBE_SECONDS = 256, 1.0
-#: Seconds that the loop of `_python` takes on the machine on which the constants were measured.
+#: Seconds that a loop in Python is taken to need on the machine for which the constants are meant.
 _LOOP, _LOOP_SECONDS = 300_000, 0.011
 
 # Forward passes of the dense model over the same tokens.
@@ -39,7 +39,7 @@ _TRAIN = 3.0  # of the slim model, and one of the dense model that teaches
 _RUNTIME = 0.7  # a file in onnxruntime
 # Floating-point operations of the choice of neurons, as a multiple of D^3.
 _CHOICE = 6.0
-# Seconds on the machine of the constants, for what is Python's work.
+# Seconds on the machine for which the constants are meant, for what is Python's work.
 _EXPORT, _EXPORT_LAYER = 1.2, 0.25
 _LOWER = 4.0
 _STEP_SHARE = 0.35
@@ -56,7 +56,7 @@ class Speed:
     token : float
         Seconds of a forward pass of the dense model, per token.
     python : float
-        How many times as long Python's own work takes as on the machine of the constants.
+        How many times as long Python's own work takes as on the machine for which the constants are meant.
     """
 
     token: float
