@@ -213,7 +213,7 @@ def test_of_many_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (lambda: prunekit.apply(lines.dense("sequence"), None), "The 'plan' parameter of apply must be a prunekit Plan. Got None instead."),
         (lambda: prunekit.recover(lines.dense("sequence"), None, ["a"], effort=5), "The 'effort' parameter of recover must be text or"),
-        (lambda: prunekit.export(None), "The 'model' parameter of export must be text or a path that can exist. Got None instead."),
+        (lambda: prunekit.export(None), "must be text or a path that can exist or a torch Module. Got None instead."),
         (
             lambda: prunekit.bench("m", batch_sizes="12"),
             "The 'batch_sizes' parameter of bench must be a sequence of a whole number, at least",
