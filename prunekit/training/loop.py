@@ -316,7 +316,8 @@ class Distiller(Trainer):
                 found = answer(self._view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
-                    missed += float(self._objective.apart(found.logits, theirs.logits, inputs["queries"])) * len(found.logits)
+                    # Rounding must not make nothing less than nothing.
+                    missed += max(float(self._objective.apart(found.logits, theirs.logits, inputs["queries"])), 0.0) * len(found.logits)
                 rows += len(found.logits)
                 outputs.append(found.logits.cpu().numpy())
                 labels.append(batch.labels)
