@@ -55,6 +55,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.usefixtures("unchecked")  # checks of items of a list draw from the generator that is looked at
 def test_unlabelled_rows_bring_the_slim_model_nearer_to_the_dense_one() -> None:
     teacher, before = dense(), weights(slim().model)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state()
