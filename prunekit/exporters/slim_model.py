@@ -17,7 +17,7 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.heads import Head, head_of
 from prunekit.exporters.manifest import PLAN
-from prunekit.exporters.slim_config import SLIM_CONFIG, SlimConfig
+from prunekit.exporters.slim_config import SLIM_CONFIG, SlimConfig, slim_fields
 from prunekit.plan import Plan
 
 _FILES = ("config.json", SLIM_CONFIG, PLAN, "pruned.safetensors")
@@ -97,7 +97,9 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             raise ParameterError(min(asked, default="model_args"), cls.__name__, must, str(kwargs.get(min(asked, default=""), args))[:60])
         folder = _folder(str(pretrained_model_name_or_path), place) / subfolder
         slim = load(folder)
-        made = _named(cls, slim)(config or SlimConfig.from_pretrained(folder), slim)
+        # What was loaded has been checked: the second file with its config need not be read.
+        config = config or SlimConfig.from_dict(slim_fields(ModelView.of(slim).config.to_dict()))
+        made = _named(cls, slim)(config, slim)
         made.__dict__["plan"] = Plan.load(folder / PLAN)
         made.name_or_path = made.config._name_or_path = str(pretrained_model_name_or_path)
         made = _moved(made, dtype, device)

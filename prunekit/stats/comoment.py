@@ -153,7 +153,9 @@ class ComomentSum:
         if not len(x):
             return
         self._rows += len(x)
-        x, y, weights = map(widened, (x, y, weights))
+        x, y = widened(x), widened(y)
+        # Weights are single: the rows of a model in double precision are not.
+        weights = weights.to(x.dtype)
         if self._parts is None:
             # A mean far from zero would cost the digits of the variance.
             self._shift = x.mean(0), y.mean(0)

@@ -51,9 +51,7 @@ def test_one_place_loads_and_nothing_opens_a_pickle(path: Path) -> None:
         if attribute in ("from_pretrained", "for_model", "get_class_from_dynamic_module") or (
             attribute == "getattr" and ast.unparse(call.args[0]) == "transformers"
         ):
-            # Our own config, of a folder that prunekit.load has checked.
-            ours = (name, of) == ("exporters/slim_model.py", "SlimConfig")
-            assert name in LOADING or ours, f"{where}: load by prunekit.arch.load"
+            assert name in LOADING, f"{where}: load by prunekit.arch.load"
         assert (of, attribute) not in PICKLES, f"{where}: opens a pickle"
         assert not any(
             keyword.arg == "allow_pickle" and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)

@@ -68,9 +68,10 @@ def test_what_is_missing_is_orthogonal_to_what_was_kept(case: str, role: str) ->
 @pytest.mark.parametrize("kept", [(0, 2, 3), (0, 3), (1, 4, 5)])
 def test_every_block_kept_about_an_inner_gap_aims_at_the_dense_model_s_own_states(case: str, kept: tuple[int, ...]) -> None:
     """What is missing of the dense sums, taken from a plain run of the dense model, is orthogonal to the units of each block."""
-    model = build(case, num_hidden_layers=6)
+    # In double precision: what rounding leaves in single precision differs from processor to processor.
+    model = build(case, num_hidden_layers=6).double()
     dense = ModelView.of(model)
-    slim = ModelView.of(apply(model, Plan(source=dense.source, layers=kept)))
+    slim = ModelView.of(apply(model, Plan(source=dense.source, layers=kept)).double())
     batches = [{name: tensor for name, tensor in batch.items() if name in dense.inputs} for batch in rows()]
     pairs = matches(kept, 6)
     refit(slim, dense, batches, matched=pairs, damping=NONE)
@@ -83,8 +84,7 @@ def test_every_block_kept_about_an_inner_gap_aims_at_the_dense_model_s_own_state
             assert projection is not None
             if projection.bias is not None:
                 units = units - units.mean(0)
-                # Sums in single precision: in another order, as on another processor, they differ by 2e-5.
-                np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=5e-5)
+                np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=1e-5)
             assert (missing.T @ units).abs().max() / (target.norm() * units.norm()) < 1e-5
 
 
