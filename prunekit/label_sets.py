@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from prunekit.errors import ModelError, StatisticsError
 from prunekit.metrics import Judged, Metric, judged_spans, of_counts
@@ -58,7 +58,7 @@ def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
 
 def probabilities(logits: Floats) -> Floats:
     """Of a label's logit."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+    return np.asarray(expit(logits))
 
 
 def read_thresholds(stored: object, width: int, where: str) -> Floats:

@@ -35,6 +35,16 @@ TOKENS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
 
 
+def read_columns(data: Dataset, names: Sequence[str], split: str) -> dict[str, list[Any]]:
+    """The values of some columns as Python has them; raises DataError where the file behind them cannot be read."""
+    try:
+        found: dict[str, list[Any]] = data.select_columns(list(names)).with_format(None)[:]
+    except (ValueError, OSError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason}.") from None
+    return found
+
+
 @dataclass(frozen=True)
 class Columns:
     """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` says which rows belong together.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.data.columns import Columns, class_names, is_list, query_column, resolve, text_column
+from prunekit.data.columns import Columns, class_names, is_list, query_column, read_columns, resolve, text_column
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, Source, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
@@ -170,7 +170,7 @@ def _without_labels(
     """Rows whose labels are placeholders."""
     first, per_token = came.splits["train"], kind.traits.per_token
     words = (asked["tokens"] or text_column(first)) if per_token else None
-    found = {split: with_placeholders(data, kind, labels, words) for split, data in came.splits.items()}
+    found = {split: with_placeholders(data, kind, labels, words, split) for split, data in came.splits.items()}
     columns = resolve(
         found["train"],
         text=None if per_token else asked["text"],
@@ -200,7 +200,6 @@ def _usual_metric(space: Space, notes: list[str]) -> Metric:
     return Metric.ENTITY_F1
 
 
-#: Parameters of `load_data` that say which column is which, and how the data is read.
 E = TypeVar("E", TaskKind, Metric)
 
 
@@ -280,11 +279,7 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
     for column in columns.names:
         if column not in data.column_names:
             raise DataError(f"The {split} split has no column {column!r}, which train has. It has {listed(data.column_names)}.")
-    try:
-        values: dict[str, list[Any]] = data.select_columns(list(columns.names)).with_format(None)[:]
-    except (ValueError, OSError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"The columns {listed(columns.names)} of {split} cannot be read: {reason}.") from None
+    values = read_columns(data, columns.names, split)
     names = class_names(data, columns.label)
     if names is not None:
         by_id: dict[int | None, str | None] = {**dict(enumerate(names)), None: None, -1: None}
@@ -359,7 +354,7 @@ def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, s
 
 def _trees(data: Dataset, rows: Rows, split: str) -> tuple[tuple[tuple[int, ...], tuple[str, ...]], ...]:
     """The dependency tree of each row."""
-    values = data.select_columns(list(TREE)).with_format(None)[:]
+    values = read_columns(data, TREE, split)
     found = tuple((tuple(heads or ()), tuple(names or ())) for heads, names in zip(values[TREE[0]], values[TREE[1]], strict=True))
     for at, ((heads, names), words) in enumerate(zip(found, rows.tokens, strict=True)):
         fits = len(heads) == len(names) == len(words)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunekit.data.columns import LABELS, pair_columns, text_column
+from prunekit.data.columns import LABELS, pair_columns, read_columns, text_column
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, Source
 from prunekit.data.labels import VALUE, listed
@@ -92,10 +92,7 @@ def _read(data: Dataset, named: Mapping[str, str | None], split: str) -> Grouped
     label = named.get("label") or next((name for name in data.column_names if second and name.casefold() in LABELS), None)
     group = named.get("group")
     wanted = [name for name in dict.fromkeys((first, second, label, group)) if name is not None]
-    try:
-        values = data.select_columns(wanted).with_format(None)[:]
-    except (ValueError, OSError, NotImplementedError) as error:
-        raise DataError(f"The columns {listed(wanted)} of {split} cannot be read: {' '.join(str(error).split())[:200]}.") from None
+    values = read_columns(data, wanted, split)
     texts = _texts(values[first], first, split)
     pairs = None if second is None else _texts(values[second], second, split)
     scores = np.full(len(texts), np.nan)

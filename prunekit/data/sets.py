@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.data.columns import read_columns
 from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 
@@ -48,7 +49,7 @@ def joined(data: Dataset, names: Sequence[str], column: str, split: str) -> Data
     """
     if not all(name in data.column_names for name in names):
         return data
-    values = data.select_columns(list(names)).with_format(None)[:]
+    values = read_columns(data, names, split)
     table = [_flags(values[name], name, split) for name in names]
     sets = [[name for name, there in zip(names, row, strict=True) if there] for row in zip(*table, strict=True)]
     from datasets import Sequence as ListOf

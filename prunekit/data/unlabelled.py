@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.batches import Encoded
-from prunekit.data.columns import LABELS, TAGS, is_list
+from prunekit.data.columns import LABELS, TAGS, is_list, read_columns
 from prunekit.data.labels import Space
 from prunekit.data.rows import Rows, TaskData
 from prunekit.tasks import Task, TaskKind
@@ -28,11 +28,11 @@ def lacks_labels(data: Dataset) -> bool:
     return not any(name.casefold() in texts or (name.casefold() in words and is_list(data, name)) for name in data.column_names)
 
 
-def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], words: str | None) -> Dataset:
+def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], words: str | None, split: str) -> Dataset:
     """Add a column that says nothing: the first class, the value 0, or no label at all; for a token task one a word."""
     rows = len(data)
     if kind.traits.per_token:
-        lists = [[labels[0]] * len(row or ()) for row in data.select_columns([str(words)]).with_format(None)[:][words]]
+        lists = [[labels[0]] * len(row or ()) for row in read_columns(data, [str(words)], split)[str(words)]]
         return data.add_column(COLUMN, lists)
     if kind.traits.many:
         from datasets import Sequence, Value

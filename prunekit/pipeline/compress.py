@@ -25,9 +25,9 @@ from prunekit.pipeline.decide import decide, given
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
-from prunekit.pipeline.inputs import ask_dense, read_inputs, recipe_of
+from prunekit.pipeline.inputs import recipe_of
 from prunekit.pipeline.models import build_models
-from prunekit.pipeline.preflight import check_machine, check_request
+from prunekit.pipeline.preflight import admitted, check_machine
 from prunekit.pipeline.preview import Preview, preview
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
@@ -190,9 +190,7 @@ def _run(
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
         if plan is not None and recipe.data is None and rows is None:
             return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=live)
-        inputs = read_inputs(recipe, rows, plan, stage, live=live)
-        check_request(recipe, inputs, plan, folder)
-        inputs = ask_dense(recipe, inputs, stage)
+        inputs = admitted(recipe, rows, plan, folder, stage, live=live)
         expect(recipe, inputs, plan, stage)
         writer.data = inputs.data.provenance["sha256"]
         # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
@@ -273,9 +271,7 @@ def run_plan(
     """
     path, stored = _check_plan(recipe, out, statistics, overwrite)
     with _of_the_disk(out), stages(progress, verbose=verbose) as stage, _beside(path) as scratch:
-        inputs = read_inputs(recipe, rows, None, stage, live=live)
-        check_request(recipe, inputs, None, scratch)
-        inputs = ask_dense(recipe, inputs, stage)
+        inputs = admitted(recipe, rows, None, scratch, stage, live=live)
         expect(recipe, inputs, None, stage, chooses=True)
         plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:

@@ -72,10 +72,11 @@ def _lowered(recipe: Recipe, inputs: Inputs, text: Text, files: Files, path: Pat
     drawn = _samples(recipe, inputs, text.encoded["validation"], text.tokenizer)
     accept = None
     if recipe.max_drop is not None:
-        most, drop = recipe.max_drop, _drop_of(recipe, inputs, text, files)
+        most, threads = recipe.max_drop, recipe.threads
+        drop = _drop_from(inputs, text, outputs_of_file(files.dense.path, inputs.encoded["validation"], threads=threads))
 
         def accept(trial: Path) -> bool:
-            return drop(trial).upper <= most
+            return drop(outputs_of_file(trial, text.encoded["validation"], threads=threads)).upper <= most
 
     return lower(files.slim, path, recipe.dtype, **drawn._asdict(), accept=accept)
 
@@ -106,12 +107,13 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
         test = {name: Answers(held.every(found), held.every_label, held.every_start) for name, found in answers.items()}
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         thresholds: dict[str, NDArray[np.float64]] = {}
+        asked: dict[str, NDArray[Any]] = {}
         raw: dict[str, NDArray[Any]] = {}
         for encoded, files_of in ((text.encoded, ours), (inputs.encoded, {**theirs, **dense_low})):
             chosen, test_rows = encoded["validation"], encoded["test"]
             for name, file in files_of.items():
                 if task.many or name in ("slim", "slim-low", "dense"):
-                    outputs = outputs_of_file(file.path, chosen, threads=threads)
+                    outputs = asked[name] = outputs_of_file(file.path, chosen, threads=threads)
                     # A model has one set of thresholds, whichever of its files is loaded.
                     cut = thresholds.get(name.removesuffix("-low"))
                     cut = task.thresholds(outputs, chosen.labels) if cut is None else cut
@@ -126,8 +128,11 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             test["bag"] = Answers(floor, inputs.encoded["test"].every_label, inputs.encoded["test"].every_start)
         drops = {}
         if recipe.max_drop is not None:
-            drop = _drop_of(recipe, inputs, text, files)
-            drops = {name: drop(file.path) for name, file in {"slim": files.slim, **low}.items()}
+            reference = asked.get("dense")
+            if reference is None:
+                reference = outputs_of_file(files.dense.path, inputs.encoded["validation"], threads=threads)
+            drop = _drop_from(inputs, text, reference)
+            drops = {name: drop(asked[name]) for name in ("slim", *low)}
     # A budget is held against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):
@@ -144,13 +149,8 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     return Measured(test, validation, latency, drops, thresholds.get("slim"), apart)
 
 
-def _drop_of(recipe: Recipe, inputs: Inputs, text: Text, files: Files) -> Callable[[Path], Drop]:
-    """What a slim file loses of the dense file's metric on the validation split."""
+def _drop_from(inputs: Inputs, text: Text, reference: NDArray[Any]) -> Callable[[NDArray[Any]], Drop]:
+    """What slim outputs lose of the metric of the dense file's, both on the validation split."""
     ours, theirs, task = text.encoded["validation"], inputs.encoded["validation"], inputs.data.task
-    reference = tuned(task, theirs, outputs_of_file(files.dense.path, theirs, threads=recipe.threads))
-
-    def drop(path: Path) -> Drop:
-        found = tuned(task, ours, outputs_of_file(path, ours, threads=recipe.threads))
-        return relative_drop(task, reference, found, theirs.every_label, theirs.every_start)
-
-    return drop
+    dense = tuned(task, theirs, reference)
+    return lambda outputs: relative_drop(task, dense, tuned(task, ours, outputs), theirs.every_label, theirs.every_start)

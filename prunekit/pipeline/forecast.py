@@ -15,12 +15,13 @@ import torch
 
 from prunekit.budget import Unit
 from prunekit.pipeline.evaluate import BATCH
-from prunekit.pipeline.inputs import CALIBRATION
+from prunekit.pipeline.inputs import calibration_size
 from prunekit.pipeline.neurons import CHOICE_ROWS, neuron_budget
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import effort_of
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.plan import Plan
+from prunekit.pruning.shrink import steps_to
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.report.schedule import Expected
@@ -33,6 +34,7 @@ _LOOP, _LOOP_SECONDS = 300_000, 0.011
 # Forward passes of the dense model over the same tokens.
 _READ = 1.1  # neurons of all layers, and their moments
 _STEP = 9.0  # one step of pruning: sensitivity, choice and refit
+_TRIM = 3.7  # a cheap one, 24 s where one with a refit took 59 s (MiniLM-L6 on TREC)
 _BASELINE = 6.0
 _SOLVE = 5.0
 _TRAIN = 3.0  # of the slim model, and one of the dense model that teaches
@@ -42,7 +44,6 @@ _CHOICE = 6.0
 # Seconds on the machine for which the constants are meant, for what is Python's work.
 _EXPORT, _EXPORT_LAYER = 1.2, 0.25
 _LOWER = 4.0
-_STEP_SHARE = 0.35
 _LATENCY = 12.0  # seconds a batch size, of 20 at most
 _TABLE = 25.0
 
@@ -131,8 +132,8 @@ class _Costs:
         self.recipe, self.inputs, self.plan, self.speed = recipe, inputs, plan, speed
         self.tokens = {name: int(split.lengths.sum()) for name, split in inputs.encoded.items()}
         self.rows = {name: len(split) for name, split in inputs.encoded.items()}
-        train = inputs.encoded["train"].lengths
-        self.calibration = min(self.rows["train"], CALIBRATION) * float(train.mean())
+        self.trained = recipe.effort is not None
+        self.calibration = calibration_size(inputs.encoded["train"], trained=self.trained)[1]
         self.reads = not inputs.own_head or any(budget.unit is Unit.NEURONS for budget in recipe.budgets)
         if plan is not None:
             self.reads = plan.readout is not None
@@ -169,11 +170,11 @@ class _Costs:
         for budget in structure_budgets(recipe):
             if budget.unit is Unit.LATENCY:
                 found += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
-        steps = max(1, math.ceil(math.log(max(self.share, 1e-3)) / math.log(_STEP_SHARE)))
+        before = steps_to(self.share) - 1
         if recipe.searches:
             found.append(Expected("search", 8 * (self._passes(self.calibration, _STEP) + self._exports(1))))
         elif self.cuts:
-            found.append(Expected("shrink", self._passes(self.calibration, _STEP * steps)))
+            found.append(Expected("shrink", self._passes(self.calibration, before * (_TRIM if self.trained else _STEP) + _STEP)))
         if self.cuts:
             found += [Expected(f"shrink, {name}", self._passes(self.calibration, _BASELINE)) for name in ("random", "magnitude")]
         return found

@@ -39,7 +39,7 @@ from prunekit.tasks import Task, TaskKind
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved, and their tokens: at most, as far as `LEAST` rows allow.
 CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
-#: Tokens where training follows, which makes good what fewer of them cost (`benchmarks/plain.py` has both).
+#: Tokens where training follows, which made good what fewer of them cost (TREC, one seed).
 TOKENS_TRAINED = 16_384
 
 
@@ -297,10 +297,17 @@ def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage:
         )
 
 
-def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:
-    """A seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
+def calibration_size(encoded: Encoded, *, trained: bool) -> tuple[int, float]:
+    """How many rows `calibration` draws, and about how many tokens they have."""
     tokens = TOKENS_TRAINED if trained else TOKENS
     # Rows are drawn in proportion to their tokens, so those drawn are longer than the mean.
     typical = float((encoded.lengths.astype(np.float64) ** 2).sum() / encoded.lengths.sum())
-    drawn = encoded.draw(min(CALIBRATION, max(LEAST, int(tokens / typical))), seed)
+    rows = min(len(encoded), CALIBRATION, max(LEAST, int(tokens / typical)))
+    return rows, min(rows * typical, float(encoded.lengths.sum()))
+
+
+def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:
+    """A seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
+    rows, _ = calibration_size(encoded, trained=trained)
+    drawn = encoded.draw(rows, seed)
     return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in drawn.batches()]

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 from prunekit.arch.count import count
+from prunekit.arch.load import LoadedModel
 from prunekit.budget import Unit
 from prunekit.errors import BudgetError, DependencyError, OutputError, ParameterError
 from prunekit.exporters.artefact import check_output
 from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
+from prunekit.pipeline.inputs import ask_dense, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.pipeline.unmet import unmet_place
@@ -18,6 +20,7 @@ from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan
 from prunekit.pruning.shrink import goal_of
 from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
 from prunekit.runtime.session import provider_of
 from prunekit.stats.rows import LIMIT
 from prunekit.training.freeze import parse_freeze
@@ -41,6 +44,16 @@ def check_machine(recipe: Recipe, out: str | Path) -> None:
         parse_freeze(recipe.freeze, of="compress")
     if recipe.max_drop is not None or _MEASURED & {budget.unit for budget in recipe.budgets}:
         check_output(unmet_place(out), overwrite=True)
+
+
+def admitted(recipe: Recipe, rows: object, plan: Plan | None, folder: Path, stage: Stages, *, live: LoadedModel | None = None) -> Inputs:
+    """Read model and data, refuse what cannot be done, and only then run the dense model for what it is asked first.
+
+    The parameters are those of `read_inputs` and `check_request`, and so is what is raised.
+    """
+    inputs = read_inputs(recipe, rows, plan, stage, live=live)
+    check_request(recipe, inputs, plan, folder)
+    return ask_dense(recipe, inputs, stage)
 
 
 def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from prunekit.arch.count import count
 from prunekit.pipeline.data_free import bare_model
 from prunekit.pipeline.forecast import Forecast, forecast, measure_speed
-from prunekit.pipeline.inputs import ask_dense, read_inputs
-from prunekit.pipeline.preflight import check_request
+from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan, describe
 from prunekit.recipe import Recipe
@@ -57,9 +56,7 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, rows: object = No
     if plan is not None and recipe.data is None and rows is None:
         bare = bare_model(recipe, plan, quiet)
         return Preview((f"model  {bare.loaded.name}: {_sizes(bare.counts['dense'].params)}", *_kept(plan), _END), None)
-    inputs = read_inputs(recipe, rows, plan, quiet)
-    check_request(recipe, inputs, plan, place)
-    inputs = ask_dense(recipe, inputs, quiet)
+    inputs = admitted(recipe, rows, plan, place, quiet)
     found = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
     return Preview((*_about(inputs), *(() if plan is None else _kept(plan)), *_done(found), _END), found)
 

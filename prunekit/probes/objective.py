@@ -142,9 +142,7 @@ def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[
 def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
     """Sum of the cross-entropies of (k, K) scores, which are overwritten by probability - target."""
     if scores.shape[1] == 1:
-        z = scores[:, 0].copy()
-        scores[:, 0] = 0.5 * (1.0 + np.tanh(0.5 * z)) - labels
-        return float(np.logaddexp(0.0, z).sum(dtype=np.float64) - z[labels == 1].sum(dtype=np.float64))
+        return _logistic(scores, labels[:, None] == 1)
     index = np.arange(len(labels))
     scores -= scores.max(axis=1, keepdims=True)
     right = scores[index, labels].sum(dtype=np.float64)

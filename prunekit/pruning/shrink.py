@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 
 #: Each step leaves no less than this share of what the step before left. More steps do not pay: every refit adds noise.
 _STEP = 0.35
+#: The share below which steps do not become more.
+LEAST = 1e-3
 
 
 @checked("shrink")
@@ -102,9 +104,9 @@ def descend(
     """
     if not work.removable or (work.fits and all(goal.met(work.view) for goal in goals)):
         return
-    smallest = max(min(goal.share for goal in goals), 1e-3)
+    smallest = max(min(goal.share for goal in goals), LEAST)
     # What the baselines choose does not depend on what else is gone.
-    total = max(1, math.ceil(math.log(smallest) / math.log(_STEP))) if work.choice == "cost" else 1
+    total = steps_to(smallest) if work.choice == "cost" else 1
     for step in range(1, total + 1):
         on_the_way = [goal.at(max(goal.share, smallest ** (step / total))) for goal in goals]
         if trained and step < total:
@@ -113,6 +115,11 @@ def descend(
             work.step(on_the_way, tighten if step == total else None)
         if progress is not None:
             progress(step, total)
+
+
+def steps_to(share: float) -> int:
+    """In how many steps a share is gone down to."""
+    return max(1, math.ceil(math.log(max(share, LEAST)) / math.log(_STEP)))
 
 
 def goal_of(budget: Budget, start: Counts, lengths: NDArray[np.integer]) -> Goal:

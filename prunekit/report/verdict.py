@@ -6,7 +6,7 @@ from __future__ import annotations
 from prunekit.metrics import Metric
 from prunekit.report import words
 from prunekit.report.model import REFERENCES, DeployedFile, Paired, Report, RowName
-from prunekit.runtime.records import Comparison
+from prunekit.runtime.records import Comparison, Ratio
 from prunekit.runtime.timing import ratio_between
 
 #: A speed whose interval does not lie above this is none.
@@ -55,12 +55,8 @@ def _in_low(report: Report) -> str:
     said = []
     pair = _against(report, "dense-low")
     if pair is not None:
-        said.append(f"{words.points(report, pair.value)} ({words.points(report, pair.low)} – {words.points(report, pair.high)})")
-    for found in report.latency:
-        ratio = ratio_between(found, file.timing, rival.timing)
-        said.append(
-            f"{words.times(ratio.value)} ({words.times(ratio.low)} – {words.times(ratio.high)}) as fast at batch {found.batch_size}"
-        )
+        said.append(_points(report, pair))
+    said += [_as_fast(ratio_between(found, file.timing, rival.timing), found) for found in report.latency]
     said.append(f"{words.share(file.bytes / rival.bytes)} of the file's bytes")
     return f"in {file.dtype} against dense in {rival.dtype}: {', '.join(said)}"
 
@@ -98,13 +94,21 @@ def _lost(report: Report) -> tuple[str, ...]:
     return ("its answers were not measured",) if slim is None else (f"{report.metric.label} {report.metric.said(slim.value)}",)
 
 
+def _as_fast(ratio: Ratio, found: Comparison) -> str:
+    interval = f"{words.times(ratio.low)} – {words.times(ratio.high)}"
+    return f"{words.times(ratio.value)} ({interval}) as fast at batch {found.batch_size}"
+
+
+def _points(report: Report, pair: Paired) -> str:
+    """A difference with its interval."""
+    return f"{words.points(report, pair.value)} ({words.points(report, pair.low)} – {words.points(report, pair.high)})"
+
+
 def _gained(report: Report) -> tuple[str, ...]:
-    speeds = []
-    for found in report.latency:
-        ratio = found.ratio("slim")
-        interval = f"{words.times(ratio.low)} – {words.times(ratio.high)}"
-        speeds.append(f"{words.times(ratio.value)} ({interval}) as fast at batch {found.batch_size}")
-    return (*speeds, f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes")
+    return (
+        *(_as_fast(found.ratio("slim"), found) for found in report.latency),
+        f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes",
+    )
 
 
 def _above(report: Report) -> tuple[str, ...]:
@@ -113,7 +117,6 @@ def _above(report: Report) -> tuple[str, ...]:
     for name, what in names:
         pair = _against(report, name)
         if pair is not None:
-            interval = f"{words.points(report, pair.low)} – {words.points(report, pair.high)}"
             apart = ", both not trained" if pair.name == "untrained" else ""
-            said.append(f"{words.points(report, pair.value)} ({interval}) against {what}{apart}")
+            said.append(f"{_points(report, pair)} against {what}{apart}")
     return tuple(said)

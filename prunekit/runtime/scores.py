@@ -121,10 +121,8 @@ def score_of(
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
     same: float | None = None
-    if task.many:
-        same = float(((outputs > 0) == (reference > 0)).all(axis=1).mean())
-    elif task.labels:
-        same = float((outputs.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    if task.labels:
+        same = float((task.answers(outputs) == task.answers(reference)).reshape(len(outputs), -1).all(axis=1).mean())
     spread = float(reference.var())
     error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
     return Score(value, low, high, same, error)
