@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -28,7 +28,8 @@ from prunekit.report.html import to_html
 from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
 from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
-from prunekit.runtime.scores import score_of
+from prunekit.runtime.scores import apart
+from prunekit.tasks import Task
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 #: Where the embedded model comes from.
@@ -77,9 +78,9 @@ def build_report(
         paired=paired(task, measured.test, seed=recipe.seed),
         dense=dense,
         slim=slim,
-        files=_scored(recipe, inputs, measured, _bare_files(files), ("slim", "slim-low")),
+        files=_scored(task, measured, rows, _bare_files(files), ("slim", "slim-low")),
         # What the probe of the dense file answers is read off the neurons.
-        rivals=_scored(recipe, inputs, measured, _bare_rivals(files), ("dense" if inputs.own_head else "oracle", "dense-low")),
+        rivals=_scored(task, measured, rows, _bare_rivals(files), ("dense" if inputs.own_head else "oracle", "dense-low")),
         mean_length=float(inputs.encoded["train"].lengths.mean()),
         latency=measured.latency,
         parity=files.parity,
@@ -171,15 +172,15 @@ def _bare_rivals(files: Files) -> tuple[DeployedFile, ...]:
 
 
 def _scored(
-    recipe: Recipe, inputs: Inputs, measured: Measured, files: tuple[DeployedFile, ...], names: tuple[str, ...]
+    task: Task, measured: Measured, rows: Sequence[Row], files: tuple[DeployedFile, ...], names: tuple[RowName, ...]
 ) -> tuple[DeployedFile, ...]:
-    """Files with what each answers on the test split; `names` are of their answers, the first those that the others are held against."""
-    task, test = inputs.data.task, measured.test
-    found = []
+    """Files with what each answers on the test split; `names` are of their rows, the first those that the others are held against."""
+    known, found = {row.name: row for row in rows}, []
     for file, name in zip(files, names, strict=False):
-        outputs, labels, starts = test[name]
-        score = score_of(task, outputs, labels, test[names[0]].outputs, starts=starts, seed=recipe.seed)
-        found.append(file.model_copy(update=asdict(score)))
+        row = known[name]
+        agreement, error = apart(task, measured.test[name].outputs, measured.test[names[0]].outputs)
+        score = {"value": row.value, "low": row.low, "high": row.high, "agreement": agreement, "error": error}
+        found.append(file.model_copy(update=score))
     return tuple(found)
 
 

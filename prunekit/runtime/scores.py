@@ -117,12 +117,18 @@ def score_of(
     seed : int
         Of the interval.
     """
-    value, low, high = task.interval(outputs, labels, starts, seed=seed)
+    return Score(*task.interval(outputs, labels, starts, seed=seed), *apart(task, outputs, reference))
+
+
+def apart(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> tuple[float | None, float | None]:
+    """How far outputs are from others: the share of predictions that are the same, and the mean squared error as a share of the variance.
+
+    Over the rows that both answer; None where nothing is predicted, or nothing varies.
+    """
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
     same: float | None = None
     if task.labels:
         same = float((task.answers(outputs) == task.answers(reference)).reshape(len(outputs), -1).all(axis=1).mean())
     spread = float(reference.var())
-    error = float(((outputs - reference) ** 2).mean()) / spread if spread else None
-    return Score(value, low, high, same, error)
+    return same, float(((outputs - reference) ** 2).mean()) / spread if spread else None
