@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--recover", default="auto")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--json", type=Path, default=Path("plain.json"))
+    parser.add_argument("--reports", type=Path, help="a folder that keeps each run's report.json, for benchmarks/picture.py")
     arguments = parser.parse_args()
     rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     for text in arguments.sets:
@@ -40,14 +41,15 @@ def main() -> None:
                 continue
             words = [*([model] if model else []), *(["--data", data] if data else []), *options]
             words += ["--keep", arguments.keep, "--recover", arguments.recover, "--seed", str(seed)]
-            rows.append({**key, **run(words)})
+            kept = arguments.reports / f"{name}-{seed}.json" if arguments.reports else None
+            rows.append({**key, **run(words, kept)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 
 
-def run(words: list[str]) -> dict[str, Any]:
-    """One compression, and what its report says."""
+def run(words: list[str], kept: Path | None = None) -> dict[str, Any]:
+    """One compression, and what its report says; the report itself goes to ``kept``."""
     with tempfile.TemporaryDirectory() as folder:
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "prunekit", "compress", *words, "--out", f"{folder}/slim"]
@@ -55,7 +57,11 @@ def run(words: list[str]) -> dict[str, Any]:
         after, end = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         if done.returncode:
             return {"failed": done.stderr.splitlines()[-1:]}
-        report = json.loads(Path(folder, "slim", "report.json").read_text())
+        text = Path(folder, "slim", "report.json").read_text()
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(text)
+        report = json.loads(text)
     values = {row["name"]: row for row in report["rows"]}
     reference = "oracle" if "oracle" in values else "dense"
     return {
