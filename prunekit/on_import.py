@@ -6,9 +6,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importlib.abc takes a fifth of the time that ``--help`` takes
 
 
 def call_after(module: str, function: str) -> None:
@@ -24,7 +29,7 @@ def _call(function: str) -> None:
     getattr(importlib.import_module(where), name)()
 
 
-class _Watch(MetaPathFinder):
+class _Watch:
     """Finds one module by asking the other finders, and is gone then."""
 
     def __init__(self, module: str, function: str) -> None:

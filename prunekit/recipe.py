@@ -21,7 +21,8 @@ from prunekit.tasks import Task
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.indices import parse_indices
 from prunekit.validation.limits import RECIPE_BYTES
-from prunekit.validation.reading import ReadError, parse_yaml, read_text, shown
+from prunekit.validation.reading import ReadError, read_text, shown
+from prunekit.validation.yaml_text import parse_yaml
 
 VERSION = 3
 #: What may be kept where a frontier is all that is asked for.

@@ -9,7 +9,7 @@ import pytest
 
 import prunekit
 
-HEAVY = {"torch", "transformers", "numpy", "scipy", "sklearn", "datasets", "onnx", "onnxruntime", "pydantic", "rich", "pandas"}
+HEAVY = {"torch", "transformers", "numpy", "scipy", "sklearn", "datasets", "onnx", "onnxruntime", "pydantic", "rich", "pandas", "yaml"}
 
 
 def loaded(code: str, root: Path) -> set[str]:
@@ -33,7 +33,7 @@ def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
 @pytest.mark.parametrize("command", [[], ["bench"], ["compress"], ["plan"], ["apply"], ["export"], ["show"]], ids=" ".join)
 def test_help_loads_nothing_heavy(command: list[str], root: Path) -> None:
     names = loaded(f"from prunekit.cli import main\nassert main({[*command, '--help']!r}) == 0", root)
-    assert not names & (HEAVY - {"pydantic"})  # Typer's own
+    assert not names & HEAVY
 
 
 def test_public_names_are_loaded_on_first_use(root: Path) -> None:

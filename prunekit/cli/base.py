@@ -28,7 +28,8 @@ _PLAIN: dict[str, Any] = {
     "add_completion": False,
     "rich_markup_mode": None,  # rich takes longer to import than everything else here
     "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    # Typer loads pydantic to check a value of --help that nobody gave.
+    "context_settings": {"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
 }
 
 app = typer.Typer(name="prunekit", **_PLAIN)

@@ -10,8 +10,8 @@ from typing import Literal
 from markupsafe import Markup
 
 from prunekit.tasks import TaskKind
-from prunekit.validation.escape import front_matter
 from prunekit.validation.templates import render
+from prunekit.validation.yaml_text import front_matter
 
 CARD = "README.md"
 ONNX = "onnx/model.onnx"

@@ -20,7 +20,7 @@ from prunekit.metrics import Metric
 from prunekit.pipeline.reporting import EMBEDDED_BASE
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
-from prunekit.validation.escape import front_matter
+from prunekit.validation.yaml_text import front_matter
 
 #: What the hub calls our metrics.
 _METRICS = {

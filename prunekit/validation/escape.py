@@ -6,8 +6,6 @@ import json
 import re
 import unicodedata
 
-import yaml
-
 #: The longest line that is said of a mistake.
 LINE = 600
 # Joiners that scripts and emoji are written with; all other format characters can reorder or hide what a person reads.
@@ -52,8 +50,3 @@ def code(text: str) -> str:
 def python_text(text: str) -> str:
     """A string of Python that a reader sees as it is run."""
     return terminal(json.dumps(text, ensure_ascii=False))
-
-
-def front_matter(fields: dict[str, object]) -> str:
-    """The YAML block at the top of a Markdown file."""
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=2**16)}---"

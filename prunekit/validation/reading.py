@@ -1,4 +1,4 @@
-"""Files from outside as checked values: regular files of bounded size, JSON and YAML of bounded depth, paths that can exist.
+"""Files from outside as checked values: regular files of bounded size, JSON of bounded depth, paths that can exist.
 
 Each function raises `ReadError` with a few words that say why; whoever calls it knows what the file is for, and says that.
 """
@@ -10,11 +10,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn
-
-import yaml
 
 from prunekit.validation.limits import DEPTH
 
@@ -108,7 +105,7 @@ def parse_json(text: str, *, unique: bool = False) -> Any:
     """JSON whose brackets nest at most `DEPTH` deep and whose numbers are finite; with `unique` no key may come twice."""
     _check_depth(text)
     try:
-        found = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_twins if unique else None)
+        found = json.loads(text, parse_constant=_no_number, parse_float=finite, object_pairs_hook=_without_twins if unique else None)
         if not text.isascii() or _HALVES.search(text):
             json.dumps(found, ensure_ascii=False).encode()
         return found
@@ -151,7 +148,8 @@ def _no_number(name: str) -> NoReturn:
     raise ReadError(f"{name} is no number of JSON")
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """A number that a float can hold."""
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise ReadError(f"the number {text[:20]} is too large")
@@ -165,61 +163,3 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twin = next(name for name in names if names.count(name) > 1)
         raise ReadError(f"the key {twin[:40]!r} comes twice")
     return found
-
-
-class _Plain(yaml.SafeLoader):
-    """The core schema of YAML 1.2: null, true and false, whole numbers, numbers; anything else is text.
-
-    YAML 1.1 would read ``no`` as false, ``1_0`` as 10, ``1:30`` as 90 and ``2001-01-01`` as a date.
-    """
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - filled below, as PyYAML asks
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twin = next((name for name in names if names.count(name) > 1), None)
-        if twin is not None:
-            raise ReadError(f"the key {twin[:40]!r} comes twice")
-        return super().construct_mapping(node, deep)
-
-
-_CORE = {
-    "null": (r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
-    "bool": (r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
-    "int": (r"[-+]?[0-9]+", list("-+0123456789")),
-    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-}
-for _name, (_pattern, _first) in _CORE.items():
-    _Plain.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"{_pattern}\Z", re.ASCII), _first)
-
-
-def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(node.value)
-
-
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return _finite(node.value)
-
-
-_Plain.add_constructor("tag:yaml.org,2002:int", _whole)
-_Plain.add_constructor("tag:yaml.org,2002:float", _number)
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML of the core schema, nested at most `DEPTH` deep, without anchors, which can make a small file large."""
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=_Plain):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise ReadError("anchors and aliases (& and *) are not read")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEPTH:
-                raise ReadError(f"its values nest more than {DEPTH} deep")
-        return yaml.load(text, Loader=_Plain)
-    except yaml.YAMLError as error:
-        raise ReadError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
-    except ReadError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        # What PyYAML's constructors raise on the value of an explicit tag, `!!int abc`.
-        raise ReadError(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None

@@ -28,7 +28,8 @@ from prunekit.stats.header import KEY, Header
 from prunekit.validation.arguments import check
 from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import VOCABULARY
-from prunekit.validation.reading import ReadError, parse_json, parse_yaml
+from prunekit.validation.reading import ReadError, parse_json
+from prunekit.validation.yaml_text import parse_yaml
 from tests.fuzz import strategies as fuzz
 
 _LONGEST = 1000
