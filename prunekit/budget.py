@@ -14,6 +14,7 @@ from typing import Literal
 
 from prunekit.errors import ParameterError
 from prunekit.validation.arguments import checked
+from prunekit.validation.near import near
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*([A-Za-z]*)\s*", re.ASCII)
@@ -33,6 +34,9 @@ class Unit(StrEnum):
     MACS = "macs"
     LATENCY = "latency"
     BYTES = "bytes"
+
+
+_SHARES = {unit.value: unit for unit in Unit if unit is not Unit.BYTES}
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,12 @@ class Budget:
         number, percent, word = float(match[1]), match[2], match[3]
         if not percent:
             if word.upper() not in _BYTES or number <= 0:
-                raise ParameterError("keep", of, _MUST, text)
+                raise ParameterError("keep", of, _MUST, text, _meant(number, percent, word))
             return cls(Unit.BYTES, number * _BYTES[word.upper()])
-        units = {unit.value: unit for unit in Unit if unit is not Unit.BYTES}
         name = word.lower() or Unit.MODEL.value
-        if name not in units or not 0 < number <= 100:
-            raise ParameterError("keep", of, _MUST, text)
-        return cls(units[name], number / 100)
+        if name not in _SHARES or not 0 < number <= 100:
+            raise ParameterError("keep", of, _MUST, text, _meant(number, percent, word))
+        return cls(_SHARES[name], number / 100)
 
     @classmethod
     def speedup(cls, factor: float) -> Budget:
@@ -87,6 +90,17 @@ class Budget:
         if self.unit is Unit.BYTES:
             return f"{self.amount / 10**6:g} MB"
         return f"{self.amount * 100:g}%" if self.unit is Unit.MODEL else f"{self.amount * 100:g}% {self.unit.value}"
+
+
+def _meant(number: float, percent: str, word: str) -> str:
+    """What would have been right, where that can be told: a share without its sign, a unit by another name, a factor."""
+    if word.lower() == "x" and number > 1:
+        return f"Did you mean --speedup {number:g}x?"
+    unit = near(word, _SHARES) if word else ""
+    share = number if percent or number >= 1 else 100 * number
+    if unit is None or not 0 < share <= 100:
+        return ""
+    return f"Did you mean '{' '.join(filter(None, (f'{share:g}%', unit)))}'?"
 
 
 def parse_budgets(texts: str | Iterable[str], *, of: str = "compress") -> tuple[Budget, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection
@@ -14,12 +13,13 @@ from prunekit.budget import Effort, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import LAYERS
+from prunekit.validation.near import near
 from prunekit.validation.reading import place_fault
 
 NO_EFFORT = "none"
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
-_FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x\s*", re.ASCII)
+_FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x?\s*", re.ASCII)
 
 _KINDS = {
     "string_type": "text (in YAML, put it in quotes)",
@@ -139,15 +139,17 @@ def refuse(error: ValidationError, names: Collection[str]) -> NoReturn:
     cause = context.get("error")
     if isinstance(cause, ParameterError):
         raise cause from None
-    parameter = str(first["loc"][0])
+    parameter, hint = str(first["loc"][0]), ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(parameter, names, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"The parameters are {', '.join(names)}."
+        meant = near(parameter, names)
+        hint = f"The parameters are {', '.join(names)}." if meant is None else f"Did you mean '{meant}'?"
         raise ParameterError(parameter, "compress", "one that exists", first["input"], hint) from None
     if cause is not None:
         must = str(cause)
     elif "expected" in context:
         must = f"one of {context['expected']}".replace(" or ", ", ")
+        meant = near(str(first["input"]), re.findall("'([^']+)'", must))
+        hint = "" if meant is None else f"Did you mean '{meant}'?"
     else:
         must = _KINDS.get(first["type"], first["msg"].removeprefix("Input should be ").removeprefix("String should "))
-    raise ParameterError(parameter, "compress", must, first["input"]) from None
+    raise ParameterError(parameter, "compress", must, first["input"], hint) from None

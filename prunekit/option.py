@@ -47,6 +47,8 @@ class Option:
         The Recipe's field.
     kind : str
         How the command line reads it.
+    choices : tuple of str
+        All that it may be, where that can be listed; what a shell completes.
     """
 
     help: str
@@ -58,6 +60,7 @@ class Option:
     typed: bool = True
     name: str = ""
     kind: Kind = "text"
+    choices: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:

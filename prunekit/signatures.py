@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import EnumType
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -17,6 +18,7 @@ from prunekit.errors import ParameterError
 from prunekit.fields import Name
 from prunekit.option import Kind, Option
 from prunekit.options import Options
+from prunekit.validation.near import near
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +61,8 @@ def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if name in Options.model_fields and name not in fields and name not in names:
                     has = [of for of in ("compress", "plan", "apply") if name in options(of)]
                     raise ParameterError(name, command, f"left out: it is an option of {' and '.join(has) or 'recipes'}", value)
+                if name not in Options.model_fields and name not in names and (meant := near(name, [*fields, *names])) is not None:
+                    raise ParameterError(name, command, "one that exists", value, f"Did you mean {meant!r}?")
             return function(*args, **kwargs)
 
         dumped = Options().model_dump(mode="json")
@@ -75,7 +79,19 @@ def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _option(name: str, field: FieldInfo) -> Option | None:
     declared = next((each for each in field.metadata if isinstance(each, Option)), None)
-    return None if declared is None else replace(declared, name=name, kind=_kind(accepts(field)))
+    return None if declared is None else replace(declared, name=name, kind=_kind(accepts(field)), choices=_choices(field.annotation))
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """All values of a type as they are typed; none where they cannot be listed."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _choices(args[0])
+    if origin is Literal:
+        return tuple(map(str, args))
+    if origin in (Union, UnionType):
+        return tuple(choice for each in args for choice in _choices(each))
+    return tuple(map(str, annotation)) if isinstance(annotation, EnumType) else ()
 
 
 def _accepted(annotation: Any, metadata: Sequence[Any] = ()) -> Any:

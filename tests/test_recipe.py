@@ -117,7 +117,7 @@ def test_recipes_are_frozen() -> None:
         ({"keep": [10]}, "The 'keep' parameter of compress must be text such as '10%'"),
         ({"keep": []}, "must be given where nothing else says what to remove. Got 'none' instead."),
         ({"keep": "none"}, "must be given where nothing else says what to remove. Got 'none' instead."),
-        ({"speedup": "3"}, "The 'speedup' parameter of compress must be a factor above 1x, such as '3x'. Got '3' instead."),
+        ({"speedup": "3%"}, "The 'speedup' parameter of compress must be a factor above 1x, such as '3x'. Got '3%' instead."),
         ({"speedup": "1x"}, "must be a factor above 1x"),
         ({"speedup": "0x"}, "must be a factor above 1x"),
         ({"speedup": "3x", "batch": 1}, "The 'batch' parameter of compress must be greater than or equal to 2"),
@@ -208,6 +208,7 @@ def test_the_recipes_of_the_repository_load(path: Path) -> None:
 
 def test_a_speedup_is_a_share_of_the_time() -> None:
     recipe = Recipe(speedup="4x", batch=8)
+    assert Recipe(speedup="4", batch=8) == recipe
     (budget,) = recipe.budgets
     assert (budget.unit, budget.amount) == (Unit.LATENCY, 0.25)
     assert budget.option == "--speedup 4x"

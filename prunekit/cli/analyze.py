@@ -13,7 +13,7 @@ from prunekit.cli.parameters import Grouped, Overwrite, Quiet, option, whole, wi
 @with_options("analyze")
 def analyze(
     out: Annotated[
-        Path, option("--out", "-o", group="Output", metavar="DIR", help="Directory to write [default: prunekit-analysis].")
+        Path, option("--out", "-o", "--output-dir", group="Output", metavar="DIR", help="Directory to write [default: prunekit-analysis].")
     ] = Path("prunekit-analysis"),
     compare: Annotated[
         str | None,

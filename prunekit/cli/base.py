@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from prunekit import __version__
+from prunekit.cli.mistakes import usage
 from prunekit.errors import PrunekitError
 from prunekit.validation.escape import one_line
 
@@ -25,11 +26,13 @@ from prunekit.validation.escape import one_line
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 _PLAIN: dict[str, Any] = {
-    "add_completion": False,
     "rich_markup_mode": None,  # rich takes longer to import than everything else here
     "pretty_exceptions_enable": False,
-    # Typer loads pydantic to check a value of --help that nobody gave.
-    "context_settings": {"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
+    # Typer loads pydantic to check the values of its own options that nobody gave.
+    "context_settings": {
+        "help_option_names": ["-h", "--help"],
+        "default_map": {"help": False, "install_completion": False, "show_completion": False},
+    },
 }
 
 app = typer.Typer(name="prunekit", **_PLAIN)
@@ -70,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "prunekit"
-        _complain(f"{error.format_message().rstrip('.')}. See '{command} --help'.")
+        said = usage(error)
+        _complain(f"{said}{'' if said.endswith('?') else '.'} See '{command} --help'.")
         return 2
     except _Interrupted as stopped:
         with contextlib.suppress(OSError):

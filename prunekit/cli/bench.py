@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from typer import Argument
 
 from prunekit.cli.base import app
+from prunekit.cli.output_files import check_file, standard_output, writable, write_file
 from prunekit.cli.parameters import Grouped, number, option, whole, with_options
 from prunekit.errors import OutputError, ParameterError
 from prunekit.validation.escape import terminal
@@ -34,9 +35,18 @@ def bench(
         option("--backend", group="Measuring", metavar="NAMES", help="Backends of models that name none, with commas [default: ort]."),
     ] = None,
     device: Annotated[
-        str, option("--device", group="Measuring", metavar="NAME", help="'cpu' or 'cuda', for the default backend [default: cpu].")
+        str,
+        option(
+            "--device",
+            group="Measuring",
+            metavar="NAME",
+            choices=("cpu", "cuda"),
+            help="'cpu' or 'cuda', for the default backend [default: cpu].",
+        ),
     ] = "cpu",
-    batch: Annotated[str, option("--batch", group="Measuring", metavar="SIZES", help="Rows in a batch, with commas [default: 1].")] = "1",
+    batch: Annotated[
+        str, option("--batch", "--batch-size", group="Measuring", metavar="SIZES", help="Rows in a batch, with commas [default: 1].")
+    ] = "1",
     length: Annotated[
         str | None,
         option(
@@ -107,7 +117,15 @@ def bench(
         int,
         option("--seed", group="Other options", parser=whole, metavar="N", help="Seed of the batches and of the bootstrap [default: 0]."),
     ] = 0,
-    json: Annotated[Path | None, option("--json", group="Output", metavar="FILE", help="Everything, raw times included.")] = None,
+    json: Annotated[
+        Path | None,
+        option(
+            "--json",
+            group="Output",
+            metavar="FILE",
+            help="Everything, raw times included; '-', here and below: the standard output, all else on stderr.",
+        ),
+    ] = None,
     csv: Annotated[Path | None, option("--csv", group="Output", metavar="FILE", help="A line for each model and comparison.")] = None,
     markdown: Annotated[Path | None, option("--markdown", group="Output", metavar="FILE", help="The tables.")] = None,
     github: Annotated[
@@ -125,7 +143,7 @@ def bench(
     """
     files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
     for name, path in files.items():
-        _check_file(name, path, [*models, baseline or ""])
+        check_file(name, "bench", path, [model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")])
     _check_apart(files)
     _check_summary()
     sizes = _numbers("batch", batch)
@@ -137,26 +155,27 @@ def bench(
 
     from prunekit.benchmark.bench import bench as run
 
-    found = run(
-        *models,
-        baseline=baseline,
-        backends=None if backend is None else _names("backend", backend),
-        device=device,  # type: ignore[arg-type]  # it is checked there
-        batch_sizes=sizes,
-        lengths=lengths,
-        data=data,
-        columns=options,  # type: ignore[arg-type]  # it is checked there
-        max_length=max_length,
-        threads=threads,
-        max_regression=allowed,
-        min_speedup=min_speedup,
-        against=() if against is None else _names("against", against),
-        time_budget=time_budget,
-        seed=seed,
-        **given,
-    )
-    _write(found, files)
-    _print(found, quiet)
+    with standard_output(files.values()) as stdout:
+        found = run(
+            *models,
+            baseline=baseline,
+            backends=None if backend is None else _names("backend", backend),
+            device=device,  # type: ignore[arg-type]  # it is checked there
+            batch_sizes=sizes,
+            lengths=lengths,
+            data=data,
+            columns=options,  # type: ignore[arg-type]  # it is checked there
+            max_length=max_length,
+            threads=threads,
+            max_regression=allowed,
+            min_speedup=min_speedup,
+            against=() if against is None else _names("against", against),
+            time_budget=time_budget,
+            seed=seed,
+            **given,
+        )
+        _write(found, files, stdout)
+        _print(found, quiet)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -197,43 +216,17 @@ def _check_summary() -> None:
     if not summary:
         return
     fault = place_fault(summary)
-    if fault is None and _writable(Path(summary)):
+    if fault is None and writable(Path(summary)):
         return
     raise ParameterError(_SUMMARY, "the environment", "a file that can be written", summary, f"({fault})" if fault else "Unset it.")
 
 
-def _writable(path: Path) -> bool:
-    """Whether a file may be written there, new or over another."""
-    parent = path.resolve().parent
-    return not path.is_dir() and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
-
-
-def _check_file(name: str, path: Path | None, models: list[str]) -> None:
-    """Before anything is timed: a place that cannot be written would lose it all."""
-    if path is None:
-        return
-    fault = place_fault(path)
-    if fault is not None:
-        raise ParameterError(name, "bench", "a path that can exist", str(path), f"({fault})")
-    named = (Path(model.split("=")[-1].split(":")[-1]) for model in models if model.endswith(path.name))
-    if path.exists() and any(model.resolve() == path.resolve() for model in named):
-        raise ParameterError(name, "bench", "another file than a model", str(path))
-    if not _writable(path) or not os.access(path.resolve().parent, os.W_OK):
-        raise ParameterError(name, "bench", "a file in a directory that exists and can be written", str(path))
-
-
-def _write(found: Benchmark, files: dict[str, Path | None]) -> None:
+def _write(found: Benchmark, files: dict[str, Path | None], stdout: TextIO) -> None:
     from prunekit.benchmark.formats import FORMATS, to_markdown
 
     texts = {path: FORMATS[name](found) for name, path in files.items() if path is not None}
     for path, text in texts.items():
-        part = path.with_name(f".{path.name}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from None
+        write_file(path, text, stdout)
     if summary := os.environ.get(_SUMMARY):
         try:
             with open(summary, "a", encoding="utf-8") as file:

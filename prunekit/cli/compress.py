@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from prunekit.cli.base import app
 from prunekit.cli.describe import describe_plan
-from prunekit.cli.parameters import DryRun, Grouped, Out, Overwrite, Quiet, RecipeFile, Verbose, option, with_options
+from prunekit.cli.output_files import STDOUT, check_file, standard_output, write_file
+from prunekit.cli.parameters import DryRun, Grouped, Json, Out, Overwrite, Quiet, RecipeFile, Verbose, option, with_options
 from prunekit.errors import ParameterError
 from prunekit.validation.escape import terminal
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @with_options("compress")
 def compress(
     out: Out = Path("prunekit-out"),
+    json: Json = None,
     recipe: RecipeFile = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -33,7 +35,7 @@ def compress(
         from prunekit.exporters.artefact import check_apart
 
         check_apart(out, (recipe,), of="compress")
-    _run(asked, out, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    _run(asked, out, json, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
 @app.command(cls=Grouped)
@@ -87,6 +89,7 @@ def apply(
         option("--data", group="Data", metavar="NAME", help="File, directory or hub name, to solve the weights anew and to measure."),
     ] = None,
     out: Out = Path("prunekit-out"),
+    json: Json = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     verbose: Verbose = False,
@@ -98,11 +101,13 @@ def apply(
     With --data, weights are solved anew, a readout's classifier is fitted and everything is measured; without, weights are only cut.
     """
     named = {} if data is None else {"data": data}
-    _run(_recipe(None, {"plan": plan, **named, **options}), out, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    _run(_recipe(None, {"plan": plan, **named, **options}), out, json, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
-def _run(asked: Recipe, out: Path, overwrite: bool, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
-    _check_loud(verbose, quiet, "compress" if asked.plan is None else "apply")
+def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
+    of = "compress" if asked.plan is None else "apply"
+    _check_loud(verbose, quiet, of)
+    _check_json(json, out, of, dry_run)
     if dry_run:
         from prunekit.pipeline.compress import dry_run as preview
 
@@ -110,15 +115,29 @@ def _run(asked: Recipe, out: Path, overwrite: bool, *, dry_run: bool, verbose: b
         return
     from prunekit.pipeline.compress import run
 
-    result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose)
-    if quiet:
-        print(result.path)
-        return
-    from prunekit.report.tables import render_terminal
+    with standard_output((json,)) as stdout:
+        result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose)
+        if json is not None:
+            write_file(json, result.report.to_json(), stdout)
+        if quiet:
+            print(result.path)
+            return
+        from prunekit.report.tables import render_terminal
 
-    render_terminal(result.report)
-    print(f"\nwritten to {result.path}")
-    print(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
+        render_terminal(result.report)
+        print(f"\nwritten to {result.path}")
+        print(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
+
+
+def _check_json(json: Path | None, out: Path, of: str, dry_run: bool) -> None:
+    """Before any work: a place that cannot be written, or that the output takes."""
+    if json is None:
+        return
+    if dry_run:
+        raise ParameterError("json", of, "left out beside --dry-run, which makes no report", str(json))
+    check_file("json", of, json)
+    if json != STDOUT and json.resolve().is_relative_to(out.expanduser().resolve()):
+        raise ParameterError("json", of, "a file outside of the output directory", str(json))
 
 
 def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:

@@ -21,16 +21,37 @@ def export(
     model: Annotated[str, Argument(metavar="MODEL", help="Directory that prunekit wrote, any checkpoint's directory, or hub name.")],
     out: Out = Path("prunekit-out"),
     dtype: Annotated[
-        str, option("--dtype", group="Output", metavar="NAME", help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].")
+        str,
+        option(
+            "--dtype",
+            group="Output",
+            metavar="NAME",
+            choices=("fp32", "fp16", "int8", "int8-static"),
+            help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].",
+        ),
     ] = "fp32",
     opset: Annotated[
         int | None, option("--opset", group="Output", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")
     ] = None,
     optimize: Annotated[
-        str, option("--optimize", group="Output", metavar="LEVEL", help="'none'; 'O1', what changes no output [default: O1].")
+        str,
+        option(
+            "--optimize",
+            group="Output",
+            metavar="LEVEL",
+            choices=("none", "O1"),
+            help="'none'; 'O1', what changes no output [default: O1].",
+        ),
     ] = "O1",
     device: Annotated[
-        str, option("--device", group="Output", metavar="NAME", help="'cpu' or 'cuda', what the file is for [default: cpu].")
+        str,
+        option(
+            "--device",
+            group="Output",
+            metavar="NAME",
+            choices=("cpu", "cuda"),
+            help="'cpu' or 'cuda', what the file is for [default: cpu].",
+        ),
     ] = "cpu",
     triton: Annotated[bool, option("--triton", group="Output", help="Add a model repository of Triton, triton/.")] = False,
     data: Annotated[
@@ -58,6 +79,7 @@ def export(
             "--pooling",
             group="Data",
             metavar="NAME",
+            choices=("mean", "cls", "last", "max"),
             help="How a model without a head embeds a text: 'mean', 'cls', 'last' or 'max' [default: its own].",
         ),
     ] = None,

@@ -11,17 +11,18 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from prunekit.cli.mistakes import check_quoted
 from prunekit.option import Group, Option
 
 DECLARED = tuple(
-    Option(**{**row, "commands": tuple(row["commands"])})
+    Option(**{**row, "commands": tuple(row["commands"]), "choices": tuple(row["choices"])})
     for row in json.loads(Path(__file__).with_name("options.json").read_text(encoding="utf-8"))
 )
 
@@ -47,19 +48,31 @@ def number(text: str | float) -> float:
     return float(text)
 
 
-def option(*names: str, group: Group, **settings: Any) -> Any:
-    """A `typer.Option` under a heading of ``--help``; its default is said by its help, where that says one."""
-    return typer.Option(*names, rich_help_panel=group, show_default=False, **settings)
+def option(*names: str, group: Group, choices: Sequence[str] = (), **settings: Any) -> Any:
+    """A `typer.Option` under a heading of ``--help``; its default is said by its help, where that says one; a shell completes choices."""
+    return typer.Option(*names, rich_help_panel=group, show_default=False, autocompletion=_completion(choices), **settings)
+
+
+def _completion(choices: Sequence[str]) -> Callable[[str], list[str]] | None:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete if choices else None
 
 
 RecipeFile = Annotated[
     Path | None,
     option("--recipe", group="Other options", metavar="FILE", help="YAML file of these options; those given here take precedence."),
 ]
-Out = Annotated[Path, option("--out", "-o", group="Output", metavar="DIR", help="Directory to write [default: prunekit-out].")]
+Out = Annotated[
+    Path, option("--out", "-o", "--output-dir", group="Output", metavar="DIR", help="Directory to write [default: prunekit-out].")
+]
 Overwrite = Annotated[bool, option("--overwrite", group="Output", help="Replace what prunekit wrote there before.")]
 Quiet = Annotated[bool, option("--quiet", "-q", group="Other options", help="Print the name of what was written and nothing else.")]
-
+Json = Annotated[
+    Path | None,
+    option("--json", group="Output", metavar="FILE", help="The report, here too; '-': on the standard output, and all else on stderr."),
+]
 Verbose = Annotated[bool, option("--verbose", "-v", group="Other options", help="Print each stage as it begins, and every note.")]
 DryRun = Annotated[
     bool, option("--dry-run", group="Other options", help="Check everything, print what would be done and how long it takes, and stop.")
@@ -67,7 +80,12 @@ DryRun = Annotated[
 
 
 class Grouped(TyperCommand):
-    """A command whose help lists its options under headings."""
+    """A command whose help lists its options under headings, and that knows what two words without quotes meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments of the command."""
+        check_quoted(args, str(self.name))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each heading, in the order of `prunekit.option.Group`."""
@@ -124,6 +142,6 @@ _PARSERS = {"whole": whole, "number": number}
 
 def _parameter(declared: Option) -> inspect.Parameter:
     said: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar or None, "parser": _PARSERS.get(declared.kind)}
-    made = typer.Argument(**said) if declared.positional else option(declared.flag, group=declared.group, **said)
+    made = typer.Argument(**said) if declared.positional else option(declared.flag, group=declared.group, choices=declared.choices, **said)
     annotation = cast(Any, Annotated)[_TYPES[declared.kind] | None, made]
     return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

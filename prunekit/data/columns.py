@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import TaskKind
+from prunekit.validation.near import near
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,7 +95,9 @@ def resolve(
     named = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
     for parameter, name in {**named, "group": group}.items():
         if name is not None and name not in data.column_names:
-            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(data.column_names)})", name)
+            meant = near(name, data.column_names)
+            hint = "" if meant is None else f"Did you mean {meant!r}?"
+            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(data.column_names)})", name, hint)
     taken = [name for name in named.values() if name is not None]
     for name in taken:
         if taken.count(name) > 1:

