@@ -119,6 +119,7 @@ def compress(
     max_drop: str | None = None,
     frontier: bool = False,
     recover: str = "auto",
+    baselines: bool = False,
     freeze: str | None = None,
     method: Literal["prunekit", "dalvi2020"] = "prunekit",
     pooling: Literal["cls", "mean", "last", "max"] | None = None,

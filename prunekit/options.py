@@ -218,6 +218,17 @@ class Options(BaseModel):
             "or FFN neurons were cut and there is data to train on.",
         ),
     ] = "auto"
+    baselines: Annotated[
+        bool,
+        Field(strict=True),
+        Option(
+            "Train the baselines for as long, three of each, and the dense model that came without a head.",
+            "Measuring",
+            "",
+            ("compress",),
+            more="The report gives the median of the three and all three values. Without training, three choices at random are compared.",
+        ),
+    ] = False
     freeze: Annotated[
         Column | None,
         Option(

@@ -93,7 +93,19 @@ class Recipe(Options):
         if self.affine and "ffn" not in self.dropped:
             raise ParameterError("affine", "compress", "left out where no FFN block is dropped (add --drop ffn:4-5)", "true")
         if self.plan is not None:
-            for name in ("keep", "speedup", "batch", "layers", "drop", "affine", "vocabulary", "uniform", "multiple_of", "frontier"):
+            for name in (
+                "keep",
+                "speedup",
+                "batch",
+                "layers",
+                "drop",
+                "affine",
+                "vocabulary",
+                "uniform",
+                "multiple_of",
+                "frontier",
+                "baselines",
+            ):
                 value = getattr(self, name)
                 if value != (() if name == "keep" else type(self).model_fields[name].default):
                     must = "left out where a plan is given, which says what is kept"

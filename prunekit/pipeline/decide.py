@@ -79,7 +79,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     if not plan.heads and not plan.ffn:
         # The goals were met without them.
         goals = ()
-    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes, start)
+    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes, start, cut)
 
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
@@ -143,12 +143,21 @@ def _searched(
     return found, (held,), tuple(f"search: {candidate}" for candidate in tried)
 
 
-def baseline(inputs: Inputs, decided: Decided, choice: Choice, stage: Stages) -> nn.Module:
+def baseline(inputs: Inputs, decided: Decided, choice: Choice, draw: int, stage: Stages) -> Shrunk:
     """The same goals met by units that are chosen otherwise."""
     assert decided.start is not None
-    work = decided.start.fork(choice)
+    work = decided.start.fork(choice, draw=draw)
     descend(work, decided.goals, progress=stage.step)
-    return whole(inputs, decided.before, work).model
+    return whole(inputs, decided.before, work)
+
+
+def other_readout(inputs: Inputs, decided: Decided, name: str) -> Shrunk:
+    """As many neurons read as were chosen, but others."""
+    assert decided.neurons is not None
+    assert decided.cut is not None
+    neurons, probe = decided.neurons.others[name]
+    plan = decided.before.model_copy(update={"readout": ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons))})
+    return Shrunk(_reader(inputs, decided.cut, plan, replace(decided.neurons, probe=probe)), plan)
 
 
 def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:

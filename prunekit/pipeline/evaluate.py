@@ -24,10 +24,13 @@ from prunekit.pipeline.bag_of_words import bag_of_words
 from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Text, space_of
 from prunekit.plan import Plan
+from prunekit.readout.baselines import first_of
 from prunekit.recipe import Recipe
+from prunekit.report.model import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.runtime.scores import divergence, judged, outputs_of_file, tuned
 from prunekit.runtime.timing import latency_of_files
+from prunekit.tasks import Task
 
 #: Rows of the larger batches at which latency is measured, where none are named.
 BATCH = 32
@@ -57,7 +60,8 @@ def deploy(recipe: Recipe, inputs: Inputs, models: Models, folder: Path, scratch
         baselines = {
             name: export_onnx(model, scratch / f"{name}.onnx", inputs=names, space=space) for name, model in models.baselines.items()
         }
-    files = Files(slim, dense, baselines, parity)
+        tuned = None if models.tuned is None else export_onnx(models.tuned, scratch / "tuned.onnx", inputs=names, space=full)
+    files = Files(slim, dense, baselines, parity, tuned=tuned)
     if recipe.dtype != "fp32":
         with stage(recipe.dtype):
             files = replace(files, low=_lowered(recipe, inputs, text, files, folder / FILES[recipe.dtype]))
@@ -100,6 +104,7 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
     low = {} if files.low is None else {"slim-low": files.low.file}
     ours = {"slim": files.slim, **low, **files.baselines}
     theirs = {"dense": files.dense} if inputs.own_head else {}
+    theirs |= {} if files.tuned is None else {"tuned": files.tuned}
     dense_low = {} if files.dense_low is None else {"dense-low": files.dense_low}
     with stage("score"):
         held = inputs.encoded["test"]
@@ -145,8 +150,24 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             seed=recipe.seed,
             **longer,
         )
+    draws = _draws(task, test, recipe.baselines)
     apart = {name: divergence(task, found, raw["dense"]) for name, found in raw.items()} if "dense" in raw else {}
-    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart)
+    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart, draws)
+
+
+def _draws(task: Task, test: dict[str, Answers], several: bool) -> dict[str, tuple[float, ...]]:
+    """The metric of each draw of a baseline; of several the median's answers stay, under the first one's name."""
+    found: dict[str, tuple[float, ...]] = {}
+    for name in BASELINES if several else ():
+        drawn = {each: task.score(*answers) for each, answers in test.items() if first_of(each) == name}
+        if len(drawn) < 2:
+            continue
+        middle = sorted(drawn, key=lambda each: drawn[each])[len(drawn) // 2]
+        answers = test[middle]
+        for each in drawn:
+            del test[each]
+        test[name], found[name] = answers, tuple(drawn.values())
+    return found
 
 
 def _drop_from(inputs: Inputs, text: Text, reference: NDArray[Any]) -> Callable[[NDArray[Any]], Drop]:

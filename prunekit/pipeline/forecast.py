@@ -16,13 +16,15 @@ import torch
 from prunekit.budget import Unit
 from prunekit.pipeline.evaluate import BATCH
 from prunekit.pipeline.inputs import calibration_size
-from prunekit.pipeline.neurons import CHOICE_ROWS, neuron_budget
+from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, neuron_budget
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import effort_of
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.plan import Plan
 from prunekit.pruning.shrink import steps_to
+from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
+from prunekit.report.model import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.report.schedule import Expected
 from prunekit.stats.rows import LIMIT
@@ -141,6 +143,7 @@ class _Costs:
         self.cuts = bool(structure_budgets(recipe)) or recipe.searches
         self.width = (inputs.view.num_layers + 1) * inputs.view.hidden_size
         self.effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
+        self.alike = recipe.baselines and self.effort is not None
 
     def _passes(self, tokens: float, cost: float = 1.0) -> float:
         return tokens * cost * self.speed.token
@@ -176,8 +179,18 @@ class _Costs:
         elif self.cuts:
             found.append(Expected("shrink", self._passes(self.calibration, before * (_TRIM if self.trained else _STEP) + _STEP)))
         if self.cuts:
-            found += [Expected(f"shrink, {name}", self._passes(self.calibration, _BASELINE)) for name in ("random", "magnitude")]
+            for name, draw in self._baselines():
+                found.append(Expected(f"shrink, {numbered(name, draw)}", self._passes(self.calibration, _BASELINE)))
+                if self.reads:
+                    found += self._fit()
+                if self.alike:
+                    found.append(self._recover(f"recover {numbered(name, draw)}"))
         return found
+
+    def _baselines(self) -> list[tuple[str, int]]:
+        """Those that are cut as the slim model is, and the number of each."""
+        several = {name for name in BASELINES if self.recipe.baselines and (self.alike or name == "random")}
+        return [(name, draw) for name in BASELINES for draw in range(DRAWS if name in several else 1)]
 
     def given(self) -> list[Expected]:
         """A plan that is carried out."""
@@ -188,11 +201,12 @@ class _Costs:
         """What is trained, exported and measured."""
         found = []
         if self.reads and (self.cuts or self.plan is not None):
-            most = None if self.effort is None else CHOICE_ROWS
-            found += [*self._read(max(self.share, 0.2), most), Expected("fit", self._choice() * self.share)]
+            found += self._fit()
         if self.effort is not None:
-            found.append(self._recover())
-        files = 2 + 3 * self.cuts
+            found.append(self._recover("recover"))
+        if self.alike and self.reads:
+            found.append(self._recover("recover dense", 1.0))
+        files = 3 + self.alike + len(self._baselines()) if self.cuts else 2
         found.append(Expected("export", self._exports(files)))
         if self.recipe.dtype != "fp32":
             found.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))
@@ -200,11 +214,17 @@ class _Costs:
         found.append(Expected("latency", _LATENCY * 2, bounded=True))
         return found
 
-    def _recover(self) -> Expected:
+    def _fit(self) -> list[Expected]:
+        """The classifier on what a slim model's neurons say."""
+        most = None if self.effort is None else CHOICE_ROWS
+        return [*self._read(max(self.share, 0.2), most), Expected("fit", self._choice() * self.share)]
+
+    def _recover(self, title: str, share: float | None = None) -> Expected:
+        """The training of a model that has a share of the parameters; by default the slim one's."""
         assert self.effort is not None
         teacher = 1.0 if self.inputs.own_head else 0.0
-        an_epoch = self._passes(self.tokens["train"], _TRAIN * self.share + teacher)
-        name = f"recover, {self.effort} at most"
+        an_epoch = self._passes(self.tokens["train"], _TRAIN * (self.share if share is None else share) + teacher)
+        name = f"{title}, {self.effort} at most"
         if self.effort.unit == "epochs":
             return Expected(name, self.effort.amount * an_epoch)
         whole = math.inf if self.effort.passes is None else self.effort.passes * an_epoch

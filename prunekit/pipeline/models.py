@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import nn
 
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
-from prunekit.pipeline.decide import baseline
-from prunekit.pipeline.neurons import CHOICE_ROWS, fit_slim
+from prunekit.pipeline.decide import baseline, other_readout
+from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, fit_slim
 from prunekit.pipeline.records import Decided, Inputs, Models
-from prunekit.pipeline.recovery import effort_of, recovered
+from prunekit.pipeline.recovery import Training, effort_of
 from prunekit.pipeline.targets import deployed_dense
 from prunekit.pipeline.vocabulary import slim_text
-from prunekit.plan import slim_source
+from prunekit.plan import Plan, slim_source
 from prunekit.pruning.iterative import Choice
+from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
 from prunekit.refit.solution import summary
 from prunekit.report.model import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens
+
+#: A baseline, its name, its number among its draws, and the plan that it was made by.
+Drawn = tuple[str, int, nn.Module, Plan]
 
 
 def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, scratch: Path, stage: Stages) -> Models:
@@ -40,23 +45,49 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
             set_readout(model, *fit_slim(inputs, view, plan, scratch, stage, most=most))
         return model
 
+    training = None if effort is None else Training(recipe, effort, inputs, dense, stage)
+    alike = training if recipe.baselines else None
     baselines: dict[str, nn.Module] = {}
-    if decided.goals:
-        choices: tuple[Choice, ...] = ("random", "magnitude")
-        for name in choices:
-            with stage(f"shrink, {name}", unit="steps"):
-                cut = baseline(inputs, decided, name, stage)
-            baselines[name] = drop_tokens(read(cut), plan)
+    for name, draw, model, drawn in _drawn(recipe, inputs, decided, read, stage, trained=effort is not None):
+        each = numbered(name, draw)
+        baselines[each] = drop_tokens(model if alike is None else alike.baseline(model, drawn, each, draw), plan)
     slim = read(decided.model)
     notes = (*decided.notes, *summary(decided.solutions))
-    if effort is not None:
+    tuned = None
+    if training is not None:
         before = drop_tokens(copy.deepcopy(slim), plan)
-        found = recovered(recipe, effort, inputs, dense, slim, plan, out, stage)
+        found = training.slim(slim, plan, out)
         slim, notes = found.model, (*notes, str(found))
-        if baselines or (neurons is not None and neurons.test.keys() & set(BASELINES)):
+        if alike is None and (baselines or (neurons is not None and neurons.test.keys() & set(BASELINES))):
             notes = (*notes, "random and magnitude were not trained: they are compared with the slim model as it was before training")
+        if alike is not None and neurons is not None and not inputs.own_head:
+            tuned = alike.baseline(dense, None, "dense")
         baselines["untrained"] = before
     slim = drop_tokens(slim, plan)
     lengths = inputs.encoded["train"].lengths
     counts = {"dense": count(inputs.view, lengths), "slim": count(slim, lengths)}
-    return Models(dense, slim, plan, baselines, counts, slim_text(recipe, inputs, plan), notes)
+    return Models(dense, slim, plan, baselines, counts, slim_text(recipe, inputs, plan), notes, tuned, alike is not None)
+
+
+def _drawn(
+    recipe: Recipe,
+    inputs: Inputs,
+    decided: Decided,
+    read: Callable[[nn.Module], nn.Module],
+    stage: Stages,
+    *,
+    trained: bool,
+) -> Iterator[Drawn]:
+    """Models of the same size, or that read as many neurons, by other choices; several of each where that is asked for."""
+    choices: tuple[Choice, ...] = ("random", "magnitude")
+    for name in choices:
+        # What is largest is the same each time: only its training differs.
+        draws = DRAWS if recipe.baselines and (name == "random" or trained) else 1
+        for draw in range(draws):
+            if decided.goals:
+                with stage(f"shrink, {numbered(name, draw)}", unit="steps"):
+                    cut = baseline(inputs, decided, name, draw, stage)
+                yield name, draw, read(cut.model), cut.plan
+            elif recipe.baselines and trained and decided.neurons is not None and decided.neurons.others:
+                other = other_readout(inputs, decided, numbered("random", draw) if name == "random" else name)
+                yield name, draw, other.model, other.plan

@@ -30,6 +30,8 @@ Ids = NDArray[np.int64]
 #: Rows of train on which a readout is tried beside a model's own head, and on which the classifier of a model that is trained
 #: afterwards is fitted.
 CHOICE_ROWS = 4096
+#: Of a baseline that is drawn at random, or trained, where baselines are asked for.
+DRAWS = 3
 
 
 def neuron_budget(recipe: Recipe) -> Budget | None:
@@ -85,8 +87,10 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             choice = _select(recipe, inputs, view, budget, train, validation, stage)
             ids, probe = choice.ids, (choice.coef, choice.intercept)
             oracle, value = (choice.oracle_coef, choice.oracle_intercept), choice.scores.oracle
-            for name, picked in baseline_neurons(choice, train, seed=recipe.seed).items():
+            draws = DRAWS if recipe.baselines else 1
+            for name, picked in baseline_neurons(choice, train, seed=recipe.seed, draws=draws).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
+        others = {name: (_by_layer(picked, view.hidden_size), fitted) for name, (picked, fitted) in probes.items()}
         if cut.plan is None:
             value = _on_every_word(inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
@@ -98,7 +102,8 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
         oracle, value, answers = read_oracle(inputs, scratch, stage)
         test = {"oracle": answers, **test}
     found = {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, view.hidden_size).items()}
-    return Neurons(found, probe, oracle, choice, test, value)
+    named = {name: ({cut.dense_layer(layer): dims for layer, dims in picked.items()}, fitted) for name, (picked, fitted) in others.items()}
+    return Neurons(found, probe, oracle, choice, test, value, named)
 
 
 def stored_neurons(recipe: Recipe, inputs: Inputs, statistics: Statistics, scratch: Path, stage: Stages) -> Neurons:

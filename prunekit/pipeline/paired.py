@@ -11,10 +11,10 @@ from prunekit.report.model import BASELINES, REFERENCES, Paired, RowName
 from prunekit.tasks import Task
 
 
-def paired(task: Task, test: Mapping[str, Answers], *, seed: int) -> tuple[Paired, ...]:
+def paired(task: Task, test: Mapping[str, Answers], *, seed: int, alike: bool = False) -> tuple[Paired, ...]:
     """Shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
 
-    Baselines are never trained, so where the slim model was, they are compared with what it was before. A share of a reference that
+    Where the slim model was trained and baselines were not, they are compared with what it was before. A share of a reference that
     is not above 0 says nothing and is left out.
 
     Parameters
@@ -24,14 +24,17 @@ def paired(task: Task, test: Mapping[str, Answers], *, seed: int) -> tuple[Paire
         Of the same rows in the same order; "slim" among them.
     seed : int
         Of the resamples.
+    alike : bool
+        Whether baselines were trained as the slim model was.
     """
     judged = {name: task.judged(*answers) for name, answers in test.items()}
-    return tuple(_shares(judged, seed)) + tuple(_differences(judged, seed))
+    return tuple(_shares(judged, seed)) + tuple(_differences(judged, seed, alike))
 
 
 def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
     names: tuple[RowName, ...] = ("slim", "slim-low", "untrained", *BASELINES)
-    for against in REFERENCES:
+    references: tuple[RowName, ...] = (*REFERENCES, "tuned")
+    for against in references:
         if against not in judged or judged[against].value <= 0:
             continue
         for name in names:
@@ -43,8 +46,8 @@ def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
                 yield Paired(name=name, against=against, by="share", **found._asdict())
 
 
-def _differences(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
-    ours: RowName = "untrained" if "untrained" in judged else "slim"
+def _differences(judged: Mapping[str, Judged], seed: int, alike: bool) -> Iterator[Paired]:
+    ours: RowName = "untrained" if "untrained" in judged and not alike else "slim"
     for against in BASELINES:
         if against in judged:
             found = compare(judged[ours], judged[against], by="difference", seed=seed)

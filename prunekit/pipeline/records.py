@@ -105,6 +105,8 @@ class Neurons:
         Of the oracle and of a random and a magnitude readout of the same size.
     oracle_validation : float
         The oracle's score on the validation split.
+    others : {name: (neurons, probe)}
+        The random and the magnitude readouts.
     """
 
     neurons: Mapping[int, tuple[int, ...]]
@@ -113,6 +115,7 @@ class Neurons:
     choice: ReadoutChoice | None
     test: Mapping[str, Outputs]
     oracle_validation: float
+    others: Mapping[str, tuple[Mapping[int, tuple[int, ...]], Probe]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +143,8 @@ class Decided:
         How the search went.
     start : Shrinker or None
         At `reader`, for others that start there; None where no heads and FFN neurons were chosen.
+    cut : Cut or None
+        What `reader` was made from; None where a plan was given.
     """
 
     plan: Plan
@@ -152,6 +157,7 @@ class Decided:
     goals: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
     start: Shrinker | None = None
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +177,10 @@ class Models:
     ----------
     baselines : {name: model}
         What the slim model is compared with: itself before it was trained ("untrained"), and the same goals met by other units.
+    tuned : nn.Module or None
+        A dense model that came without a head, trained for as long as the slim one, where that is asked for.
+    alike : bool
+        Whether the baselines were trained as the slim model was.
     """
 
     dense: nn.Module
@@ -180,6 +190,8 @@ class Models:
     counts: Mapping[str, Counts]
     text: Text
     notes: tuple[str, ...]
+    tuned: nn.Module | None = None
+    alike: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +204,8 @@ class Files:
         The slim file in lower precision, where the recipe asks for one.
     dense_low : OnnxFile or None
         The dense file in the same precision, all of its weights.
+    tuned : OnnxFile or None
+        The trained dense model.
     """
 
     slim: OnnxFile
@@ -200,6 +214,7 @@ class Files:
     parity: Parity
     low: LowFile | None = None
     dense_low: OnnxFile | None = None
+    tuned: OnnxFile | None = None
 
     @property
     def compared(self) -> dict[str, OnnxFile]:
@@ -228,6 +243,7 @@ class Measured:
     """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency.
 
     `divergence` is how far each is from the dense model on the test split, in nats, where there are no labels.
+    `draws` are the metrics of a baseline of which there are several, on the test split; the answers are those of the median.
     Of rows with any number of labels: outputs are less their thresholds, and `thresholds` are the slim model's, logits (C,).
     """
 
@@ -237,3 +253,4 @@ class Measured:
     drops: Mapping[str, Drop] = field(default_factory=dict)
     thresholds: NDArray[np.float64] | None = None
     divergence: Mapping[str, float] = field(default_factory=dict)
+    draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,32 +38,49 @@ def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:
     return None if recipe.recover == "auto" and not cut and not budgeted else recipe.effort
 
 
-def recovered(
-    recipe: Recipe, effort: Effort, inputs: Inputs, dense: nn.Module, slim: nn.Module, plan: Plan, out: Path, stage: Stages
-) -> Recovered:
-    """Train the slim model, still with all tokens: from the dense one if that has a head for the task, else on the labels."""
-    # The Trainer takes a second to import, and needs an extra.
-    from prunekit.training.checkpoints import complete_checkpoint
-    from prunekit.training.distill import recover
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How the models of a run are trained: from the dense one if that has a head for the task, else on the labels."""
 
-    place = checkpoint_place(recipe, plan, out)
-    with stage(f"recover, {effort} at most", unit="%"):
+    recipe: Recipe
+    effort: Effort
+    inputs: Inputs
+    dense: nn.Module
+    stage: Stages
+
+    def slim(self, model: nn.Module, plan: Plan, out: Path) -> Recovered:
+        """Train the slim model, still with all tokens; an interrupted run goes on where it was."""
+        # The Trainer takes a second to import.
+        from prunekit.training.checkpoints import complete_checkpoint
+
+        place = checkpoint_place(self.recipe, plan, out)
         try:
+            return self._run(model, plan, "recover", self.recipe.seed, place)
+        except BaseException as stopped:
+            if complete_checkpoint(place) is not None:
+                stopped.add_note("the same command again goes on from the last checkpoint of the training")
+            raise
+
+    def baseline(self, model: nn.Module, plan: Plan | None, name: str, draw: int = 0) -> nn.Module:
+        """Train a model that the slim one is compared with; nothing is kept of an interrupted run."""
+        return self._run(model, plan, f"recover {name}", self.recipe.seed + draw, None).model
+
+    def _run(self, model: nn.Module, plan: Plan | None, title: str, seed: int, checkpoints: Path | None) -> Recovered:
+        from prunekit.training.distill import recover
+
+        recipe, inputs = self.recipe, self.inputs
+        with self.stage(f"{title}, {self.effort} at most", unit="%"):
             return recover(
-                slim,
-                dense if inputs.own_head else None,
+                model,
+                self.dense if inputs.own_head else None,
                 inputs.encoded["train"],
-                effort=effort,
+                effort=self.effort,
                 plan=plan,
                 validation=inputs.encoded["validation"],
                 task=inputs.data.task.by_word if inputs.data.task.kind.traits.labelled else None,
                 own_space=recipe.space == "own",
                 freeze=recipe.freeze,
-                seed=recipe.seed,
-                checkpoints=place,
-                progress=stage.step,
+                seed=seed,
+                checkpoints=checkpoints,
+                progress=self.stage.step,
             )
-        except BaseException as stopped:
-            if complete_checkpoint(place) is not None:
-                stopped.add_note("the same command again goes on from the last checkpoint of the training")
-            raise

@@ -25,7 +25,7 @@ from prunekit.pipeline.vectors import nearness
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.html import to_html
-from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
+from prunekit.report.model import BASELINES, BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
 from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import apart
@@ -34,7 +34,7 @@ from prunekit.tasks import Task
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 #: Where the embedded model comes from.
 EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
-_ORDER: tuple[RowName, ...] = ("dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag")
+_ORDER: tuple[RowName, ...] = ("dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned")
 
 
 def build_report(
@@ -50,7 +50,7 @@ def build_report(
         # The two texts of a pair, and the rows of a query, are one row; words of a token task are one each.
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
         words = None if task == task.by_word or not task.per_token else task.by_word.score(outputs, labels)
-        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low") else read
+        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low", "tuned") else read
         rows.append(
             Row(
                 name=name,
@@ -62,6 +62,8 @@ def build_report(
                 words=words,
                 beside={metric: replace(task, metric=metric).score(outputs, labels, starts) for metric in task.beside},
                 divergence=measured.divergence.get(name),
+                trained=models.alike and name in BASELINES,
+                draws=measured.draws.get(name, ()),
             )
         )
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
@@ -75,7 +77,7 @@ def build_report(
         classes=len(task.labels),
         labelled=inputs.data.labelled,
         rows=tuple(rows),
-        paired=paired(task, measured.test, seed=recipe.seed),
+        paired=paired(task, measured.test, seed=recipe.seed, alike=models.alike),
         dense=dense,
         slim=slim,
         files=_scored(task, measured, rows, _bare_files(files), ("slim", "slim-low")),

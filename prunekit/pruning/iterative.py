@@ -117,7 +117,7 @@ class _Felt:
     """What the task feels of a state, and the orders in which its sites give their units up, as far as they have been worked out."""
 
     found: Mapping[Site, Sensitivity]
-    paths: dict[Choice, dict[Site, Path]] = field(default_factory=dict)
+    paths: dict[tuple[Choice, int], dict[Site, Path]] = field(default_factory=dict)
 
 
 class Shrinker:
@@ -158,7 +158,7 @@ class Shrinker:
         if lengths is None:
             lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches]).numpy()
         self.batches, self.lengths, self.start = batches, lengths, origin.full or count(self.dense, lengths)
-        self.choice, self.damping, self.seed = choice, damping, seed
+        self.choice, self.damping, self.seed, self.draw = choice, damping, seed, 0
         # A model with a readout has been cut already, and remembers its dense config.
         copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
         kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role))))
@@ -190,13 +190,16 @@ class Shrinker:
         """Whether the widths are what they must look like."""
         return all(not self.shape.stops(site, len(kept))[0] for site, kept in self._state.kept.items())
 
-    def fork(self, choice: Choice | None = None) -> Shrinker:
-        """Another one that starts from here, and may choose otherwise; this one can go on without it."""
+    def fork(self, choice: Choice | None = None, *, draw: int = 0) -> Shrinker:
+        """Another one that starts from here, and may choose otherwise; this one can go on without it.
+
+        `draw` is the number of a choice at random, where there are several.
+        """
         self._record()
         if self.removable:
             self._feel()
         twin = copy.copy(self)
-        twin._state, twin.choice = self._state.copy(), choice or self.choice
+        twin._state, twin.choice, twin.draw = self._state.copy(), choice or self.choice, draw
         return twin
 
     def check_reach(self, goals: Sequence[Goal]) -> None:
@@ -280,8 +283,10 @@ class Shrinker:
 
     def _chooser(self, felt: _Felt, *, share: int = 32) -> _Choice:
         self._taken += 1
-        paths = felt.paths.setdefault(self.choice, {})
-        return _Choice(self._state, felt.found, self.shape, _chooser(self.choice, self.seed + self._taken, share), paths)
+        paths = felt.paths.setdefault((self.choice, self.draw), {})
+        return _Choice(
+            self._state, felt.found, self.shape, _chooser(self.choice, (self.draw << 32) + self.seed + self._taken, share), paths
+        )
 
     def _feel(self) -> _Felt:
         """What the task feels of the state as it is, which all forks from here share."""

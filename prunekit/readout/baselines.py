@@ -36,6 +36,16 @@ def magnitude_neurons(weights: ArrayLike, available: ArrayLike, count: int) -> I
     return np.sort(pool[np.argsort(-norms, kind="stable")[:count]])
 
 
+def numbered(name: str, draw: int) -> str:
+    """What one of several draws is called: the first has no number."""
+    return name if draw == 0 else f"{name} {draw + 1}"
+
+
+def first_of(name: str) -> str:
+    """The name of the first of several draws."""
+    return name.partition(" ")[0]
+
+
 def _pool(available: ArrayLike, count: int, of: str) -> Ids:
     pool = np.unique(np.asarray(available, dtype=np.int64))
     if not 1 <= count <= len(pool):
@@ -43,11 +53,15 @@ def _pool(available: ArrayLike, count: int, of: str) -> Ids:
     return pool
 
 
-def baseline_neurons(choice: ReadoutChoice, train: Collected, *, seed: int) -> dict[str, Ids]:
-    """Random neurons and neurons of large oracle weight, as many as were chosen, of all layers that vary."""
+def baseline_neurons(choice: ReadoutChoice, train: Collected, *, seed: int, draws: int = 1) -> dict[str, Ids]:
+    """Random neurons and neurons of large oracle weight, as many as were chosen, of all layers that vary.
+
+    Of more than one draw the others are named "random 2", ...
+    """
     width = choice.oracle_coef.shape[1]
     available = np.flatnonzero(train.moments.alive(width))
+    drawn = {numbered("random", draw): random_neurons(available, choice.size, seed=(draw << 32) + seed) for draw in range(draws)}
     return {
-        "random": random_neurons(available, choice.size, seed=seed),
+        **drawn,
         "magnitude": magnitude_neurons(choice.oracle_coef, available, choice.size),
     }

@@ -18,7 +18,7 @@ from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag"]
+RowName = Literal["dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned"]
 Reference = Literal["dense", "oracle"]
 Baseline = Literal["random", "magnitude"]
 REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
@@ -34,11 +34,11 @@ class Row(_Frozen):
 
     Attributes
     ----------
-    name : {"dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag"}
+    name : {"dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned"}
         The dense model with its own head; a probe on all its neurons; that of both which there is in lower precision; what ships, in
         float32 and in lower precision; the same before it was trained, where it was; and as many neurons, or heads and FFN neurons
-        under the same budgets, drawn at random or largest in magnitude, never trained; and logistic regression on the TF-IDF of the
-        words.
+        under the same budgets, drawn at random or largest in magnitude; logistic regression on the TF-IDF of the words; and a dense
+        model that came without a head, trained for as long as the slim one.
     value : float
         The report's metric.
     low, high : float
@@ -53,6 +53,10 @@ class Row(_Frozen):
         Other metrics of the same answers.
     divergence : float or None
         From the dense model, in nats (of values: mean squared difference as a share of their variance), where there are no labels.
+    trained : bool
+        Whether a baseline was trained as the slim model was.
+    draws : tuple of float
+        The metric of each of several choices or trainings of a baseline, whose median this is.
     """
 
     name: RowName
@@ -64,6 +68,8 @@ class Row(_Frozen):
     words: float | None = None
     beside: dict[Metric, float] = {}
     divergence: float | None = None
+    trained: bool = False
+    draws: tuple[float, ...] = ()
 
 
 class Paired(_Frozen):

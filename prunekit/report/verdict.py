@@ -90,7 +90,12 @@ def _lost(report: Report) -> tuple[str, ...]:
     for of in REFERENCES:
         pair = report.pair("slim", of)
         if pair is not None:
-            return (f"{words.share(pair.value)} ({words.between(pair)}) of the {report.metric.label} of {_REFERENCES[of]}",)
+            kept = f"{words.share(pair.value)} ({words.between(pair)}) of the {report.metric.label} of {_REFERENCES[of]}"
+            longer = report.pair("slim", "tuned")
+            as_long = (
+                [] if longer is None else [f"{words.share(longer.value)} ({words.between(longer)}) of that of dense trained for as long"]
+            )
+            return (kept, *as_long)
     return ("its answers were not measured",) if slim is None else (f"{report.metric.label} {report.metric.said(slim.value)}",)
 
 
@@ -117,6 +122,7 @@ def _above(report: Report) -> tuple[str, ...]:
     for name, what in names:
         pair = _against(report, name)
         if pair is not None:
-            apart = ", both not trained" if pair.name == "untrained" else ""
+            row = report.row(name)
+            apart = ", both not trained" if pair.name == "untrained" else ", both trained" if row is not None and row.trained else ""
             said.append(f"{_points(report, pair)} against {what}{apart}")
     return tuple(said)

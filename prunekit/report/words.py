@@ -20,6 +20,7 @@ NAMES: dict[RowName, str] = {
     "random": "random choice",
     "magnitude": "largest weights",
     "bag": "bag of words",
+    "tuned": "dense, trained as long",
 }
 UNITS = {
     Unit.MODEL: "the model (parameters of the layers, neurons of a readout)",
@@ -83,7 +84,8 @@ def name_of(report: Report, name: RowName) -> str:
     """What a row is called: a baseline that was not trained says so where the slim model was."""
     if name in ("dense-low", "slim-low") and report.low is not None:
         return f"{NAMES[name]}, {report.low.dtype}"
-    untrained = name in BASELINES and report.row("untrained") is not None
+    row = report.row(name)
+    untrained = name in BASELINES and report.row("untrained") is not None and not (row is not None and row.trained)
     return f"{NAMES[name]}, not trained" if untrained else NAMES[name]
 
 
@@ -93,9 +95,15 @@ def scores(report: Report) -> Table:
     words = any(row.words is not None for row in order)
     apart = any(row.divergence is not None for row in order)
     others = tuple(dict.fromkeys(metric for row in order for metric in row.beside))
+    several = any(row.draws for row in order)
     # A column that says the same in each row says nothing.
     read = len({row.neurons for row in order if row.neurons is not None}) > 1
-    beside = (*(["accuracy, words"] * words), *(each.label for each in others), *(["divergence from dense"] * apart))
+    beside = (
+        *(["all draws"] * several),
+        *(["accuracy, words"] * words),
+        *(each.label for each in others),
+        *(["divergence from dense"] * apart),
+    )
     header = ("classifier", *(["neurons"] * read), metric_name(report), "95% interval", *beside)
     rows = tuple(
         (
@@ -103,6 +111,7 @@ def scores(report: Report) -> Table:
             *(["–" if row.neurons is None else f"{row.neurons:,}"] * read),
             metric_value(report, row.value),
             _interval(report, row),
+            *([", ".join(metric_value(report, value) for value in sorted(row.draws)) or "–"] * several),
             *([share(row.words)] * words),
             *(each.said(row.beside[each]) if each in row.beside else "–" for each in others),
             *(["–" if row.divergence is None else f"{row.divergence:.3g}"] * apart),
@@ -123,7 +132,7 @@ def paired(report: Report) -> Table:
     rows = []
     for pair in report.paired:
         show = share if pair.by == "share" else lambda value: points(report, value)
-        name = f"{name_of(report, pair.name)}: share of {pair.against}"
+        name = f"{name_of(report, pair.name)}: share of {'dense trained as long' if pair.against == 'tuned' else pair.against}"
         if pair.by == "difference":
             name = f"{name_of(report, pair.name)}, against {name_of(report, pair.against)}"
         rows.append((name, show(pair.value), f"{show(pair.low)} – {show(pair.high)}", "yes" if pair.differs else "no"))
