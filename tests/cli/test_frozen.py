@@ -119,7 +119,7 @@ def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None
         "neuron_delta",
         "threshold",
     }
-    assert names["compress"] - names["plan"] == {"dtype", "max_drop", "frontier", "recover", "freeze", "space", "baselines"}
+    assert names["compress"] - names["plan"] == {"dtype", "max_drop", "frontier", "recover", "freeze", "space", "baselines", "json"}
     assert names["compress"] - names["apply"] == decides | {"recipe"}
     assert names["apply"] - names["compress"] == {"plan"}
 
