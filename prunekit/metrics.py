@@ -61,11 +61,6 @@ class Metric(StrEnum):
         """Whether it compares values, of a regression, rather than classes."""
         return _TRAITS[self].of_values
 
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction, which is the same for all."""
-        return True
-
     def show(self, value: float) -> str:
         """A value, or a difference of two, without its unit."""
         return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"

@@ -75,16 +75,6 @@ def class_means(moments: Moments, outputs: int) -> Floats:
     return np.asarray(moments.comoment[:width, width:][:, occurs] / counts[occurs])
 
 
-def correlation_with_labels(moments: Moments, outputs: int) -> Vector:
-    """Largest |correlation| of each neuron with a label column, (D,)."""
-    width = moments.width - outputs
-    deviation = np.sqrt(moments.variance)
-    varies = moments.varies
-    scale = np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0)
-    cross = moments.comoment[:width, width:] / moments.count
-    return np.asarray(np.abs(cross * scale[:width, None] * scale[width:]).max(axis=1))
-
-
 def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = BINS) -> Floats:
     """Mutual information of each neuron with the label, in nats, by counting.
 

@@ -15,7 +15,6 @@ from prunekit.probes.lasso import lasso_path
 from prunekit.probes.objective import ArrayRows
 from prunekit.probes.rankings import (
     compare_rankings,
-    correlation_with_labels,
     descending,
     gradient_activation,
     mutual_information,
@@ -68,12 +67,6 @@ def test_mutual_information_does_not_depend_on_scale_and_takes_values() -> None:
     found = mutual_information(x, target)
     assert found.argmax() == 0
     assert found[0] > 1.5
-
-
-def test_correlation_with_labels() -> None:
-    x, y = data()
-    expected = np.abs(np.corrcoef(np.hstack([x, np.eye(4)[y]]).T)[:12, 12:]).max(axis=1)
-    np.testing.assert_allclose(correlation_with_labels(moments(x, y, 4), 4), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 4])
