@@ -69,6 +69,15 @@ class _State(BaseModel):
     stateful_callbacks: dict[str, _Callback]
 
 
+class _Claim(BaseModel):
+    """Whose the directory is."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    key: str
+    rows: Annotated[int, Field(gt=0)]
+
+
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write the weights: a slim model need not be one that `save_pretrained` can describe."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,8 +199,10 @@ def place(checkpoints: str | Path | None) -> Iterator[Path]:
         yield Path(checkpoints)
 
 
-def claim(folder: Path, key: str) -> None:
-    """Check that what lies there is of the run with this fingerprint, or write down that it is.
+def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
+    """Check that what lies there is of the run with this fingerprint, or write down that it is; how many rows it trains on.
+
+    `rows` is asked where a run begins, and what it said holds for all parts of it.
 
     Raises
     ------
@@ -204,15 +215,20 @@ def claim(folder: Path, key: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not any(folder.iterdir()):
-            _replace(file, lambda path: path.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8"))
+            _replace(file, lambda path: path.write_text(json.dumps({"key": key, "rows": rows()}) + "\n", encoding="utf-8"))
         with file.open("rb") as opened:
             said = from_json(opened.read(_LONGEST))
     except (FileNotFoundError, ValueError):
         said = None
     except OSError as error:
         raise OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.") from None
-    if said != {"key": key}:
+    try:
+        claimed = _Claim.model_validate(said)
+    except ValidationError:
+        raise _of_another(folder) from None
+    if claimed.key != key:
         raise _of_another(folder)
+    return claimed.rows
 
 
 def _of_another(folder: Path) -> ParameterError:

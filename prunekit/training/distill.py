@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -37,6 +38,7 @@ from prunekit.tasks import Task
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
+from prunekit.training.pool import affordable, fewer, pool
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, answers_by_place, outputs_of
 from prunekit.validation.arguments import Place, Seed, Within, checked
@@ -47,8 +49,6 @@ Progress = Callable[[int, int, str], None]
 #: Where accelerate finds the precision that it casts forward passes to.
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
-#: Rows that are trained on at most.
-POOL = 32_768
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +128,9 @@ def recover(
     teacher : nn.Module or None
         The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
     data : Encoded or sequence of str
-        Rows to train on. Their labels count only where `task` is given; texts have none. Of more than `POOL` rows as many are drawn,
-        each in proportion to its tokens: the dense model answers to each row once, and rows seen again cost a third.
+        Rows to train on. Their labels count only where `task` is given; texts have none. Of more than 32,768 rows as many are drawn,
+        each in proportion to its tokens, and within a limit of time no more than can be seen three times: the dense model answers to
+        each row once, and rows seen again cost a third.
     effort : str or Effort
         ``"10min"``, ``"90s"``, ``"3epochs"``: the most that may be used. The learning rate falls to 0 over it.
     plan : Plan, optional
@@ -189,7 +190,8 @@ def recover(
     objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space, lists=rows.queries is not None)
     with place(checkpoints) as folder, _on_its_own():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
-        claim(folder, fingerprint([model] if teacher is None else [model, teacher], [rows, held], options))
+        key = fingerprint([model] if teacher is None else [model, teacher], [rows, held], options)
+        rows = fewer(rows, claim(folder, key, partial(affordable, view, dense, rows, effort, device, precision)), seed)
         outcome = read_outcome(folder, model, _OUTCOME)
         if outcome is not None:
             trained = Recovered(model=model, **outcome)
@@ -261,16 +263,12 @@ def _rows_of(
             raise ParameterError("tokenizer", "recover", "given with texts", None)
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
-        return _pool(data, seed), validation
+        return pool(data, seed), validation
     order = np.random.default_rng(seed).permutation(len(data))
     size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
     if not size:
         raise DataError(f"5% of {len(data)} rows are none: give more rows, or a validation split.")
-    return _pool(data.take(np.sort(order[size:])), seed), data.take(np.sort(order[:size]))
-
-
-def _pool(data: Encoded, seed: int) -> Encoded:
-    return data if len(data) <= POOL else data.draw(POOL, seed)
+    return pool(data.take(np.sort(order[size:])), seed), data.take(np.sort(order[:size]))
 
 
 def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
