@@ -129,8 +129,7 @@ def recover(
         The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
     data : Encoded or sequence of str
         Rows to train on. Their labels count only where `task` is given; texts have none. Of more than 32,768 rows as many are drawn,
-        each in proportion to its tokens, and within a limit of time no more than can be seen three times: the dense model answers to
-        each row once, and rows seen again cost a third.
+        each in proportion to its tokens, and within a limit of time no more than can be seen three times (`training.pool`).
     effort : str or Effort
         ``"10min"``, ``"90s"``, ``"3epochs"``: the most that may be used. The learning rate falls to 0 over it.
     plan : Plan, optional
@@ -168,8 +167,6 @@ def recover(
         An effort of nothing, a teacher with other labels, nothing to learn from, checkpoints of another run.
     StatisticsError
         If the loss is not finite.
-    DependencyError
-        If accelerate is not installed.
     """
     effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
     if not 0 < learning_rate < 1:
@@ -190,7 +187,7 @@ def recover(
     objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space, lists=rows.queries is not None)
     with place(checkpoints) as folder, _on_its_own():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
-        key = fingerprint([model] if teacher is None else [model, teacher], [rows, held], options)
+        key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         rows = fewer(rows, claim(folder, key, partial(affordable, view, dense, rows, effort, device, precision)), seed)
         outcome = read_outcome(folder, model, _OUTCOME)
         if outcome is not None:
