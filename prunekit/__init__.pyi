@@ -119,6 +119,7 @@ def compress(
     max_drop: str | None = None,
     frontier: bool = False,
     recover: str = "auto",
+    retrieval: str | Path | None = None,
     baselines: bool = False,
     freeze: str | None = None,
     method: Literal["prunekit", "dalvi2020"] = "prunekit",

@@ -218,6 +218,16 @@ class Options(BaseModel):
             "or FFN neurons were cut and there is data to train on.",
         ),
     ] = "auto"
+    retrieval: Annotated[
+        Name | None,
+        Option(
+            "Directory with corpus, queries and qrels on which an embedder is measured.",
+            "Measuring",
+            "DIRECTORY",
+            WRITING,
+            more="Laid out as BEIR has it; nothing is learned from it.",
+        ),
+    ] = None
     baselines: Annotated[
         bool,
         Field(strict=True),

@@ -65,7 +65,7 @@ class Recipe(Options):
     def _of_embedder(self) -> None:
         """What only an embedder has, and what it has not."""
         if self.task is None or self.task.traits.readout:
-            for name, other in (("prompt", None), ("space", "dense"), ("dims", None), ("pooling", "max")):
+            for name, other in (("prompt", None), ("space", "dense"), ("dims", None), ("retrieval", None), ("pooling", "max")):
                 if (getattr(self, name) == other) == (name == "pooling"):
                     raise ParameterError(name, "compress", "given for an embedder only (--task embedding)", getattr(self, name))
             return

@@ -238,6 +238,14 @@ def _read_shards(files: list[Path]) -> Dataset:
         raise DataError(f"The shards of {_SHARD.sub('', str(files[0]))!r} do not fit together: {_one_line(error)}.") from None
 
 
+def read_table(path: Path) -> Dataset:
+    """Read one file; raises DataError with one line."""
+    with _quiet():
+        table = _read_file(path)
+    _check_size(table, path.name)
+    return table
+
+
 def _read_file(path: Path) -> Dataset:
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:

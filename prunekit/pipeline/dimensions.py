@@ -17,7 +17,7 @@ from prunekit.errors import ParameterError
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Answers
 from prunekit.pipeline.vectors import nearness
-from prunekit.report.model import Shortened
+from prunekit.report.embedder import Shortened
 from prunekit.tasks import Task
 
 Vectors = NDArray[np.float64]

@@ -23,10 +23,12 @@ from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
 from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Text, space_of
+from prunekit.pipeline.retrieval import retrieved
 from prunekit.plan import Plan
 from prunekit.readout.baselines import first_of
 from prunekit.recipe import Recipe
-from prunekit.report.model import BASELINES
+from prunekit.report.base import BASELINES
+from prunekit.report.embedder import Retrieved
 from prunekit.report.progress import Stages
 from prunekit.runtime.scores import divergence, judged, outputs_of_file, tuned
 from prunekit.runtime.timing import latency_of_files
@@ -138,6 +140,10 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
                 reference = outputs_of_file(files.dense.path, inputs.encoded["validation"], threads=threads)
             drop = _drop_from(inputs, text, reference)
             drops = {name: drop(asked[name]) for name in ("slim", *low)}
+    searches: tuple[Retrieved, ...] = ()
+    if inputs.retrieval is not None:
+        with stage("search the corpus"):
+            searches = retrieved(inputs, text, files, threads=threads, own_space=recipe.space == "own", seed=recipe.seed)
     # A budget is held against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in recipe.budgets) else {}
     with stage("latency"):
@@ -152,7 +158,7 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
         )
     draws = _draws(task, test, recipe.baselines)
     apart = {name: divergence(task, found, raw["dense"]) for name, found in raw.items()} if "dense" in raw else {}
-    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart, draws)
+    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart, draws, searches)
 
 
 def _draws(task: Task, test: dict[str, Answers], several: bool) -> dict[str, tuple[float, ...]]:

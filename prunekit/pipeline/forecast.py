@@ -24,7 +24,7 @@ from prunekit.plan import Plan
 from prunekit.pruning.shrink import steps_to
 from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
-from prunekit.report.model import BASELINES
+from prunekit.report.base import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.report.schedule import Expected
 from prunekit.stats.rows import LIMIT

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.embedding import EmbeddingModel, embedder
@@ -23,6 +24,7 @@ from prunekit.data.demo import demo_model
 from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
+from prunekit.data.retrieval import read_retrieval
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
@@ -31,7 +33,7 @@ from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
-from prunekit.report.model import Shortened
+from prunekit.report.embedder import Shortened
 from prunekit.report.progress import Stages
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
@@ -132,7 +134,9 @@ def read_inputs(
         }
         if data.labelled:
             notes += _cut_notes(encoded, longest)
-    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes))
+        retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
+        prompts = _prompts(loaded.model) if vectors else {}
+    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), retrieval=retrieval, prompts=prompts)
 
 
 def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
@@ -179,6 +183,14 @@ def _prompted(data: TaskData, prompt: str) -> TaskData:
         return replace(rows, texts=tuple(prompt + text for text in rows.texts), pairs=pairs)
 
     return data.with_splits({name: put(rows) for name, rows in data.splits.items()})
+
+
+def _prompts(model: nn.Module) -> dict[str, str]:
+    """What an embedder wants before queries and documents, by the names that sentence-transformers has for them."""
+    assert isinstance(model, EmbeddingModel)
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}
+    stated = model.embedding.prompts
+    return {what: model.embedding.prompt(name) for what, known in names.items() for name in known if name in stated}
 
 
 def _embedded(

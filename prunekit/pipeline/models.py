@@ -21,7 +21,7 @@ from prunekit.pruning.iterative import Choice
 from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
 from prunekit.refit.solution import summary
-from prunekit.report.model import BASELINES
+from prunekit.report.base import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens

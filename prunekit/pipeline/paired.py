@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from prunekit.metrics import Judged, compare
 from prunekit.pipeline.records import Answers
-from prunekit.report.model import BASELINES, REFERENCES, Paired, RowName
+from prunekit.report.base import BASELINES, REFERENCES, RowName
+from prunekit.report.model import Paired
 from prunekit.tasks import Task
 
 

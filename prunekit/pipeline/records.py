@@ -15,6 +15,7 @@ from prunekit.arch.count import Counts
 from prunekit.arch.load import LoadedModel
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded
+from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import TaskData
 from prunekit.exporters.onnx import InputSpace, OnnxFile, sample_space
 from prunekit.exporters.precision import LowFile
@@ -24,7 +25,7 @@ from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
 from prunekit.readout.select import ReadoutChoice
 from prunekit.refit.solution import Solution
-from prunekit.report.model import Shortened
+from prunekit.report.embedder import Retrieved, Shortened
 from prunekit.runtime.records import Comparison, Parity
 from prunekit.stats.collected import Pooling
 
@@ -51,6 +52,10 @@ class Inputs:
         Tokens after which a row is cut.
     shortened : tuple of Shortened
         What fewer dimensions of an embedder are worth, where the recipe asks for fewer.
+    retrieval : Retrieval or None
+        What an embedder is to find, where the recipe names it.
+    prompts : {"query", "document": str}
+        What an embedder wants before each, as far as it says so.
     """
 
     loaded: LoadedModel
@@ -62,6 +67,8 @@ class Inputs:
     max_length: int
     notes: tuple[str, ...]
     shortened: tuple[Shortened, ...] = ()
+    retrieval: Retrieval | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,3 +261,4 @@ class Measured:
     thresholds: NDArray[np.float64] | None = None
     divergence: Mapping[str, float] = field(default_factory=dict)
     draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    retrieval: tuple[Retrieved, ...] = ()

@@ -24,8 +24,9 @@ from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
 from prunekit.pipeline.vectors import nearness
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
+from prunekit.report.base import BASELINES, RowName
 from prunekit.report.html import to_html
-from prunekit.report.model import BASELINES, BudgetResult, DeployedFile, Point, Report, Row, RowName, Sizes
+from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, Sizes
 from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import apart
@@ -92,6 +93,7 @@ def build_report(
         vectors=()
         if task.kind.traits.labelled
         else nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed),
+        retrieval=measured.retrieval,
         dimensions=inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*inputs.notes, *_notes(recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),

@@ -9,7 +9,8 @@ from torch import nn
 
 from prunekit.pipeline.hub import push
 from prunekit.plan import Plan
-from prunekit.report.model import REFERENCES, Report
+from prunekit.report.base import REFERENCES
+from prunekit.report.model import Report
 from prunekit.report.tradeoff import Picture, tradeoff
 from prunekit.validation.arguments import checked
 
@@ -52,7 +53,7 @@ class Result:
         ``accuracy`` (or the task's other metric) is that of the slim fp32 file on test, ``dense_accuracy``, ``random_accuracy``, ... that
         of the report's other rows; ``retained_of_dense`` and ``retained_of_oracle`` are shares; ``speedup_batch_1`` is how many times as
         fast the file is as the dense one; ``kept_params``, ``kept_macs``, ... are shares of the dense model, ``bytes`` is the file's. For
-        the file in lower precision the same begins with ``int8_``.
+        the file in lower precision the same begins with ``int8_``; ``retrieval_ndcg@10_slim_in_dense`` is of a search in dense's index.
         """
         report = self.report
         metric = report.metric.value
@@ -70,6 +71,7 @@ class Result:
                 told = {metric: file.value, "flips": file.flips, "bytes": float(file.bytes)}
                 told |= {f"speedup_batch_{each.batch_size}": each.ratio(file.timing).value for each in report.latency}
                 found |= {f"{name}_{what}": value for what, value in told.items() if value is not None}
+        found |= {f"retrieval_ndcg@10_{each.name}_in_{each.index}": each.ndcg for each in report.retrieval}
         others = (row for row in report.rows if row.name not in ("slim", "slim-low", "dense-low"))
         return {name: float(value) for name, value in {**found, **{f"{row.name}_{metric}": row.value for row in others}}.items()}
 

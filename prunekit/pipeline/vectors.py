@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prunekit.data.rows import Rows
 from prunekit.metrics import cosines
 from prunekit.pipeline.records import Answers
-from prunekit.report.model import Nearness
+from prunekit.report.embedder import Nearness
 
 Vectors = NDArray[np.floating]
 
@@ -37,7 +37,7 @@ def nearness(rows: Rows, answers: Mapping[str, Answers], *, own_space: bool, see
     first = {text: at for at, text in reversed(list(enumerate(texts)))}
     # A text that comes twice would be its own nearest neighbour.
     chosen = np.sort(np.fromiter(first.values(), dtype=np.int64))
-    dense = _unit(answers["dense"].outputs[chosen])
+    dense = unit(answers["dense"].outputs[chosen])
     asking = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:QUERIES])
     count = min(NEAREST, len(chosen) - 1)
     wanted = nearest(dense[asking], dense, count, without=asking)
@@ -45,7 +45,7 @@ def nearness(rows: Rows, answers: Mapping[str, Answers], *, own_space: bool, see
     for name, given in answers.items():
         if name == "dense":
             continue
-        ours = _unit(given.outputs[chosen])
+        ours = unit(given.outputs[chosen])
         apart = own_space or ours.shape != dense.shape
         ranked = nearest(ours[asking], ours if apart else dense, count, without=asking)
         alike = None if apart else cosines(ours, dense)
@@ -78,9 +78,10 @@ def nearest(queries: Vectors, index: Vectors, count: int, *, without: NDArray[np
     int64 ndarray of shape (q, count)
     """
     found = np.empty((len(queries), count), dtype=np.int64)
+    index = index.astype(np.float64)
     for start in range(0, len(queries), _ROWS):
         part = slice(start, start + _ROWS)
-        products = queries[part].astype(np.float64) @ index.T.astype(np.float64)
+        products = queries[part].astype(np.float64) @ index.T
         if without is not None:
             products[np.arange(len(products)), without[part]] = -np.inf
         found[part] = np.argsort(-products, axis=1, kind="stable")[:, :count]
@@ -92,7 +93,7 @@ def overlap(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:
     return float((ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean())
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
     """Rows of length 1; zeros stay."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros(vectors.shape), where=lengths > 0))

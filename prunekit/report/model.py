@@ -8,28 +8,20 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from prunekit.budget import Unit
 from prunekit.errors import DataError
 from prunekit.metrics import Metric
+from prunekit.report.base import Frozen, Reference, RowName
+from prunekit.report.embedder import Nearness, Retrieved, Shortened
 from prunekit.runtime.records import Comparison, Environment, Parity, WeightError
 from prunekit.tasks import TaskKind
 
 VERSION = 1
 
-RowName = Literal["dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned"]
-Reference = Literal["dense", "oracle"]
-Baseline = Literal["random", "magnitude"]
-REFERENCES: tuple[Reference, ...] = ("dense", "oracle")
-BASELINES: tuple[Baseline, ...] = ("random", "magnitude")
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Row(_Frozen):
+class Row(Frozen):
     """One classifier's score on the test split.
 
     Attributes
@@ -66,13 +58,13 @@ class Row(_Frozen):
     n: int
     neurons: int | None
     words: float | None = None
-    beside: dict[Metric, float] = {}
+    beside: dict[Metric, float] = Field(default_factory=dict)
     divergence: float | None = None
     trained: bool = False
     draws: tuple[float, ...] = ()
 
 
-class Paired(_Frozen):
+class Paired(Frozen):
     """How two classifiers compare on the same rows of the test split.
 
     Attributes
@@ -99,7 +91,7 @@ class Paired(_Frozen):
         return self.low > same or self.high < same
 
 
-class Sizes(_Frozen):
+class Sizes(Frozen):
     """What one model costs.
 
     Attributes
@@ -126,7 +118,7 @@ class Sizes(_Frozen):
     bytes: int
 
 
-class DeployedFile(_Frozen):
+class DeployedFile(Frozen):
     """An ONNX file.
 
     Attributes
@@ -170,7 +162,7 @@ class DeployedFile(_Frozen):
         return None if self.agreement is None else 1 - self.agreement
 
 
-class BudgetResult(_Frozen):
+class BudgetResult(Frozen):
     """A budget and what was reached.
 
     Attributes
@@ -193,54 +185,7 @@ class BudgetResult(_Frozen):
         return self.reached <= self.limit * (1 + 1e-9)
 
 
-class Nearness(_Frozen):
-    """How near the vectors of an embedder are to the dense one's, on the different texts of the test split.
-
-    Attributes
-    ----------
-    name : str
-        A row of the report, or "low" for the file in lower precision.
-    cosine, lowest : float or None
-        Mean cosine with the dense model's vector of the same text, and its first percentile; None in a space of its own.
-    overlap : float
-        Share of the nearest neighbours of each text that are those which the dense model finds, where the index holds the dense
-        model's vectors, or the model's own in a space of its own.
-    neighbours : int
-        How many.
-    n : int
-        Texts.
-    """
-
-    name: RowName | Literal["low"]
-    cosine: float | None
-    lowest: float | None
-    overlap: float
-    neighbours: int
-    n: int
-
-
-class Shortened(_Frozen):
-    """What the dense embedder is worth with fewer dimensions, before anything else is removed.
-
-    Attributes
-    ----------
-    name : {"all", "components", "chosen", "truncation", "random"}
-        All dimensions; principal components of train's vectors, which is what is used; the dimensions of the largest mean square on
-        train; the first ones; random ones (mean of several draws).
-    dims : int
-    value : float or None
-        The metric on the test split; None where that has no scores.
-    overlap : float
-        Share of the 10 nearest neighbours that all dimensions find too, each in an index of its own.
-    """
-
-    name: Literal["all", "components", "chosen", "truncation", "random"]
-    dims: int
-    value: float | None
-    overlap: float
-
-
-class Point(_Frozen):
+class Point(Frozen):
     """One step of the search.
 
     Attributes
@@ -255,7 +200,7 @@ class Point(_Frozen):
     value: float
 
 
-class FrontierPoint(_Frozen):
+class FrontierPoint(Frozen):
     """A slim model that could be had instead.
 
     Attributes
@@ -278,7 +223,7 @@ class FrontierPoint(_Frozen):
     high: float
 
 
-class Report(_Frozen):
+class Report(Frozen):
     """All that a run found.
 
     Attributes
@@ -318,6 +263,8 @@ class Report(_Frozen):
         The dense model and slim ones of several speeds, from slow to fast, where they were asked for.
     vectors : tuple of Nearness
         Of an embedder.
+    retrieval : tuple of Retrieved
+        Of an embedder, where there were queries, a corpus and judgements to search.
     dimensions : tuple of Shortened
         Of an embedder with fewer dimensions.
     notes : tuple of str
@@ -350,9 +297,10 @@ class Report(_Frozen):
     trace: tuple[Point, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
     vectors: tuple[Nearness, ...] = ()
+    retrieval: tuple[Retrieved, ...] = ()
     dimensions: tuple[Shortened, ...] = ()
     notes: tuple[str, ...] = ()
-    stages: dict[str, float] = {}
+    stages: dict[str, float] = Field(default_factory=dict)
     seed: int
     environment: Environment
 

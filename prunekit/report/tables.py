@@ -64,6 +64,7 @@ def _tables(report: Report) -> tuple[Table, ...]:
         words.scores,
         words.paired,
         words.vectors,
+        words.retrieval,
         words.dimensions,
         words.sizes,
         words.files,

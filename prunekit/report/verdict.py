@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from prunekit.metrics import Metric
 from prunekit.report import words
-from prunekit.report.model import REFERENCES, DeployedFile, Paired, Report, RowName
+from prunekit.report.base import REFERENCES, RowName
+from prunekit.report.model import DeployedFile, Paired, Report
 from prunekit.runtime.records import Comparison, Ratio
 from prunekit.runtime.timing import ratio_between
 
@@ -24,7 +25,7 @@ def verdict(report: Report) -> str:
     model was timed in lower precision too, the faster of the slim files must be faster than that as well.
     """
     reasons = [reason for reason in (_no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason]
-    found = ", ".join((*_lost(report), *_gained(report), *_above(report)))
+    found = ", ".join((*_lost(report), *_found(report), *_gained(report), *_above(report)))
     low = _in_low(report)
     return f"{'Do not ship: ' + '; '.join(reasons) + '. ' if reasons else ''}Slim: {found}{f'; {low}' if low else ''}."
 
@@ -97,6 +98,18 @@ def _lost(report: Report) -> tuple[str, ...]:
             )
             return (kept, *as_long)
     return ("its answers were not measured",) if slim is None else (f"{report.metric.label} {report.metric.said(slim.value)}",)
+
+
+def _found(report: Report) -> tuple[str, ...]:
+    """What an embedder finds in the index that is there already, or where that is of no use to it in its own."""
+    slim = next((each for each in report.retrieval if each.name == "slim"), None)
+    if slim is None or slim.share is None:
+        return ()
+    where = "in dense's index" if slim.index == "dense" else "in an index of its own"
+    bounds = (
+        "" if slim.share_low is None or slim.share_high is None else f" ({words.share(slim.share_low)} – {words.share(slim.share_high)})"
+    )
+    return (f"{words.share(slim.share)}{bounds} of the nDCG@10 of dense {where}",)
 
 
 def _as_fast(ratio: Ratio, found: Comparison) -> str:

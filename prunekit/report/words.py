@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
-from prunekit.report.model import BASELINES, REFERENCES, Paired, Report, Row, RowName
+from prunekit.report.base import BASELINES, REFERENCES, RowName
+from prunekit.report.model import Paired, Report, Row
 from prunekit.runtime.records import Comparison, Environment
 
 NAMES: dict[RowName, str] = {
@@ -171,6 +172,22 @@ def vectors(report: Report) -> Table:
     header = ("", "cosine to dense", "1st percentile", f"{first.neighbours} nearest shared with dense")
     index = "an index of dense" if first.cosine is not None else "its own index"
     return Table(f"Vectors of {first.n:,} test texts, neighbours in {index}", header, tuple(rows), 0)
+
+
+def retrieval(report: Report) -> Table:
+    """How well an embedder finds documents, in the dense model's index and in its own."""
+    if not report.retrieval:
+        return Table("Retrieval", (), ())
+    rows = []
+    for each in report.retrieval:
+        index = "" if each.name == "dense" else ", index of dense" if each.index == "dense" else ", its own index"
+        name = "dense" if each.name == "dense" else name_of(report, each.name)
+        bounds = "–" if each.share_low is None or each.share_high is None else f"{share(each.share_low)} – {share(each.share_high)}"
+        cells = share(each.ndcg), share(each.share), bounds, share(each.recall), f"{each.mrr:.3f}", share(each.overlap)
+        rows.append((f"{name}{index}", *cells))
+    first = report.retrieval[0]
+    header = ("", "nDCG@10", "of dense", "95% interval", "recall@100", "MRR", "first 10 shared with dense")
+    return Table(f"Retrieval, {first.queries:,} queries, {first.documents:,} documents", header, tuple(rows), 1)
 
 
 _WAYS = {

@@ -15,7 +15,7 @@ from prunekit.pipeline.compress import compress, dry_run
 from prunekit.pipeline.records import Answers
 from prunekit.pipeline.result import Result
 from prunekit.recipe import Recipe
-from prunekit.report.model import RowName
+from prunekit.report.base import RowName
 from prunekit.tasks import Task, TaskKind
 from prunekit.training import distill
 from tests import lines
