@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -75,8 +76,12 @@ def run(words: list[str], kept: Path | None = None) -> dict[str, Any]:
         "speed": {str(each["batch_size"]): ratios(each) for each in report["latency"]},
         "files": {file["dtype"]: [file["bytes"], file["value"]] for file in report["files"]},
         "seconds": round(end - begin, 1),
+        "said": next(iter(re.findall(r"this takes (.+)", done.stderr)), ""),
+        "left": re.findall(r"^(.+?): .*?about (.+) left$", done.stderr, re.MULTILINE),
         "processor": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "stages": {name: round(seconds, 1) for name, seconds in report["stages"].items()},
+        "retrieval": {f"{row['name']} in {row['index']}": [row["ndcg"], row["share"], row["overlap"]] for row in report["retrieval"]},
+        "vectors": {row["name"]: [row["cosine"], row["overlap"]] for row in report["vectors"]},
         "recovered": [note for note in report["notes"] if note.startswith("recovered")],
         "verdict": report.get("verdict", ""),
     }
