@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from prunekit.pipeline.data_free import Bare
 from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
 from prunekit.pipeline.vectors import nearness
-from prunekit.plan import Plan
+from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.recipe import Recipe
 from prunekit.report.base import BASELINES, RowName
 from prunekit.report.html import to_html
-from prunekit.report.model import BudgetResult, DeployedFile, Point, Report, Row, Sizes
+from prunekit.report.model import Block, BudgetResult, DeployedFile, Point, Report, Row, Sizes
 from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import apart
@@ -81,6 +81,7 @@ def build_report(
         paired=paired(task, measured.test, seed=recipe.seed, alike=models.alike),
         dense=dense,
         slim=slim,
+        blocks=_blocks(models.plan),
         files=_scored(task, measured, rows, _bare_files(files), ("slim", "slim-low")),
         # What the probe of the dense file answers is read off the neurons.
         rivals=_scored(task, measured, rows, _bare_rivals(files), ("dense" if inputs.own_head else "oracle", "dense-low")),
@@ -130,6 +131,7 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
         rows=(),
         dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
         slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
+        blocks=_blocks(bare.plan),
         files=_bare_files(files),
         rivals=_bare_rivals(files),
         mean_length=float(bare.lengths.mean()),
@@ -144,6 +146,20 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
         seed=recipe.seed,
         environment=environment(),
     )
+
+
+def _blocks(plan: Plan) -> tuple[Block, ...]:
+    """What a plan leaves of each block; nothing where it leaves everything."""
+    source, kept, ffn = plan.source, kept_blocks(plan), ffn_units(plan)
+
+    def left(block: int, units: Mapping[int, tuple[int, ...]], every: int) -> int:
+        return 0 if block not in kept else len(units[block]) if block in units else every
+
+    found = tuple(
+        Block(heads=left(block, plan.heads, source.heads), all_heads=source.heads, ffn=left(block, ffn, source.ffn), all_ffn=source.ffn)
+        for block in range(source.layers)
+    )
+    return found if any((block.heads, block.ffn) != (block.all_heads, block.all_ffn) for block in found) else ()
 
 
 def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:

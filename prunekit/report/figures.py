@@ -126,6 +126,23 @@ def kept(report: Report) -> Markup:
     return svg(_WIDTH, _ROW * len(rows) + 4, parts, "share of the dense model that is kept")
 
 
+def blocks(report: Report) -> Markup:
+    """Heads and FFN neurons that are left in each block, as bars beside each other."""
+    middle = (_LABEL / 2 + _WIDTH) / 2
+    sides = (scale(0, 1, _LABEL / 2, middle - 64), scale(0, 1, middle + 8, _WIDTH - 64))
+    parts = [text(x(0), 12, name, "tick") for x, name in zip(sides, ("heads", "FFN neurons"), strict=True)]
+    for at, block in enumerate(report.blocks):
+        y = _ROW * at + 24
+        parts.append(text(0, y + 12.5, f"block {at}", "label"))
+        for x, left, every in zip(sides, (block.heads, block.ffn), (block.all_heads, block.all_ffn), strict=True):
+            parts += [
+                element("rect", x=x(0), y=y, width=x(1) - x(0), height=15, rx=2, class_="bar whole"),
+                element("rect", x=x(0), y=y, width=(x(left / every) - x(0)) if every else 0.0, height=15, rx=2, class_="bar slim"),
+                text(x(1) + 56, y + 12.5, f"{left:,}", "figure", "end"),
+            ]
+    return svg(_WIDTH, _ROW * len(report.blocks) + 20, parts, "heads and FFN neurons that each block keeps")
+
+
 def trace(report: Report) -> Markup:
     """The metric on the validation split against the number of neurons, the one that was chosen marked."""
     points = sorted(report.trace, key=lambda point: (point.neurons, point.value))

@@ -118,6 +118,23 @@ class Sizes(Frozen):
     bytes: int
 
 
+class Block(Frozen):
+    """What is left of one block of the dense model.
+
+    Attributes
+    ----------
+    heads, all_heads : int
+        Attention units that can be removed one by one.
+    ffn, all_ffn : int
+        FFN neurons.
+    """
+
+    heads: int
+    all_heads: int
+    ffn: int
+    all_ffn: int
+
+
 class DeployedFile(Frozen):
     """An ONNX file.
 
@@ -243,6 +260,8 @@ class Report(Frozen):
     paired : tuple of Paired
         Rows compared with each other.
     dense, slim : Sizes
+    blocks : tuple of Block
+        What is left of each block of the dense model; empty where no block has lost anything.
     files : tuple of DeployedFile
         The slim model's ONNX files, that in fp32 first.
     rivals : tuple of DeployedFile
@@ -286,6 +305,7 @@ class Report(Frozen):
     paired: tuple[Paired, ...] = ()
     dense: Sizes
     slim: Sizes
+    blocks: tuple[Block, ...] = ()
     files: tuple[DeployedFile, ...] = ()
     rivals: tuple[DeployedFile, ...] = ()
     mean_length: float

@@ -14,7 +14,7 @@ from prunekit.report.model import Report
 from prunekit.validation.escape import terminal
 from prunekit.validation.templates import render
 
-_ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'"})
+_ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'", "·": ".", **{chr(0x2580 + each): str(each) for each in range(1, 9)}})
 _PIPE_COLUMNS = 100
 
 
@@ -67,6 +67,7 @@ def _tables(report: Report) -> tuple[Table, ...]:
         words.retrieval,
         words.dimensions,
         words.sizes,
+        words.blocks,
         words.files,
         words.latency,
         words.budgets,

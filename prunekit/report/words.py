@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from prunekit.analyzers.figures import Table
@@ -31,6 +32,8 @@ UNITS = {
     Unit.LATENCY: "latency",
     Unit.BYTES: "ONNX file size",
 }
+#: Nothing, and an eighth to all of it.
+_EIGHTHS = "·▁▂▃▄▅▆▇█"
 NOT_MET = "NOT MET"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -157,6 +160,23 @@ def sizes(report: Report) -> Table:
         ("ONNX file", amount(dense.bytes, "B"), amount(slim.bytes, "B"), slim.bytes / dense.bytes),
     ]
     return Table("Size", ("", "dense", "slim", "kept"), tuple((*row[:3], share(row[3])) for row in rows))
+
+
+def blocks(report: Report) -> Table:
+    """What is left of each block, a character each: from nothing to all of it."""
+    if not report.blocks:
+        return Table("Blocks", (), ())
+    first = report.blocks[0]
+    rows = []
+    for name, every, left in (
+        ("heads", first.all_heads, [block.heads for block in report.blocks]),
+        ("FFN neurons", first.all_ffn, [block.ffn for block in report.blocks]),
+    ):
+        if every:
+            drawn = "".join(_EIGHTHS[math.ceil(8 * count / every)] for count in left)
+            rows.append((f"{name}, of {every:,}", drawn, f"{min(left):,} – {max(left):,}"))
+    last = len(report.blocks) - 1
+    return Table("What is left of each block", ("", f"blocks 0 – {last}", "least – most"), tuple(rows))
 
 
 def vectors(report: Report) -> Table:
