@@ -15,7 +15,7 @@ from prunekit.report.model import Report
 from prunekit.report.svg import dot, element, line, path, scale, svg, text, ticks, turned
 
 _WIDTH, _HEIGHT = 760, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, _WIDTH - 24, 16, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, _WIDTH - 24, 16, 320
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Picture:
 class _Point:
     name: str
     kind: str
+    dtype: str
     speed: float
     share: float
 
@@ -55,7 +56,7 @@ def _points(report: Report) -> list[_Point]:
     for file in (*report.rivals, *report.files):
         if file.value is not None:
             speed = 1.0 if file.timing == found.baseline else found.ratio(file.timing).value
-            points.append(_Point(f"{file.of}, {file.dtype}", file.of, speed, file.value / reference.value))
+            points.append(_Point(f"{file.of}, {file.dtype}", file.of, file.dtype, speed, file.value / reference.value))
     return points
 
 
@@ -95,6 +96,8 @@ def tradeoff(reports: Mapping[str, Report]) -> Picture:
     parts.append(line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"))
     for at, (name, points) in enumerate(drawn.items()):
         parts.append(element("g", Markup("").join(_series(name, points, x, y)), class_=f"c{at % 8}"))
+        # The precisions of one are those of all.
+        parts += [] if at else [text(x(math.log2(each.speed)), y(each.share) - 10, each.dtype, "tick", "middle") for each in points]
         parts.append(element("g", _legend(name, at, len(drawn)), class_=f"c{at % 8}"))
     sizes = {report.latency[0].batch_size for report in reports.values() if report.latency}
     batch = f" at batch {sizes.pop()}" if len(sizes) == 1 else ""
