@@ -107,6 +107,18 @@ def read_drop(value: object) -> object:
     return tuple(f"{kind}:{format_indices(found[kind])}" for kind in sorted(found, reverse=True))
 
 
+def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
+    """Read ``"layers:0-3"`` as block numbers; raises ParameterError."""
+    kind, _, blocks = text.partition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        found = parse_indices(blocks)
+    except ValueError:
+        found = ()
+    if kind.strip() != "layers" or not found or sorted(set(found)) != list(found):
+        raise ParameterError("freeze", of, "blocks of the model, such as 'layers:0-3'", text)
+    return found
+
+
 def read_effort(value: object) -> object:
     """How long is trained; None is "none"."""
     if value is None:

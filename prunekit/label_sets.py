@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.special import expit, logit
 
 from prunekit.errors import ModelError, StatisticsError
 from prunekit.metrics import Judged, Metric, judged_spans, of_counts
@@ -47,6 +45,8 @@ def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
     if metric is Metric.MICRO_F1:
         hits, ours, theirs = (sets.sum(axis=1, dtype=np.float64) for sets in (both, predicted, actual))
         return judged_spans(hits, ours, theirs)
+    from scipy.sparse import csr_array
+
     tables = [csr_array(sets.T, dtype=np.float64) for sets in (both, actual, predicted)]
 
     def score(weights: Floats) -> float:
@@ -58,6 +58,8 @@ def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
 
 def probabilities(logits: Floats) -> Floats:
     """Of a label's logit."""
+    from scipy.special import expit
+
     return np.asarray(expit(logits))
 
 
@@ -74,6 +76,8 @@ def read_thresholds(stored: object, width: int, where: str) -> Floats:
     shares = [each for each in stored if type(each) in (float, int) and 0 <= each <= 1] if isinstance(stored, list) else []
     if not isinstance(stored, list) or not len(shares) == len(stored) == width:
         raise ModelError(f"{where} has thresholds that are not {width} numbers from 0 to 1, one for each label.")
+    from scipy.special import logit
+
     return np.asarray(logit(np.array(shares, dtype=np.float64)))
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from prunekit.arch import SPECS
-from prunekit.errors import ModelError, ParameterError
+from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
 from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
@@ -138,6 +138,14 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ModelError(f"{where} must hold a JSON object.")
     return fields
+
+
+def check_type(name: str, model_type: object) -> str:
+    """The model type, if prunekit knows it; raises UnsupportedError."""
+    if not isinstance(model_type, str) or model_type not in SPECS:
+        known = ", ".join(sorted(SPECS))
+        raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
+    return model_type
 
 
 def check_tokenizer_files(folder: Path, where: str) -> None:

@@ -13,7 +13,8 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from prunekit.arch import SPECS
-from prunekit.errors import ModelError, UnsupportedError
+from prunekit.arch.config import check_type
+from prunekit.errors import ModelError
 
 _TABLES = (
     auto.MODEL_MAPPING_NAMES,
@@ -47,14 +48,6 @@ def class_names_of(model_type: str) -> frozenset[str]:
         names = table.get(model_type, ())
         found.update((names,) if isinstance(names, str) else names)
     return frozenset(found)
-
-
-def check_type(name: str, model_type: object) -> str:
-    """The model type, if prunekit knows it; raises UnsupportedError."""
-    if not isinstance(model_type, str) or model_type not in SPECS:
-        known = ", ".join(sorted(SPECS))
-        raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
-    return model_type
 
 
 def config_of(fields: dict[str, Any]) -> Any:

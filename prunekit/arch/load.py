@@ -30,33 +30,24 @@ from transformers.utils.hub import cached_file
 from prunekit.arch.config import (
     LENGTH,
     check_config,
-    check_memory,
-    check_tokenizer_files,
+    check_type,
     positions_of,
     read_config,
     row_length,
-    stored_elements,
 )
 from prunekit.arch.embedding import EmbeddingModel
-from prunekit.arch.known import check_attention, check_tokenizer_class, check_type
+from prunekit.arch.folder import INDEX, TOKENIZER, check_folder, local_folder
+from prunekit.arch.known import check_attention, check_tokenizer_class
 from prunekit.arch.view import MANY_LABELS
 from prunekit.errors import ModelError
 from prunekit.tasks import TaskKind
 from prunekit.validation.limits import VOCABULARY
-from prunekit.validation.reading import place_fault
 
 _HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
 #: Heads that no task of prunekit trains, which are exported all the same.
 _DEPLOYED = {name: AutoModelForQuestionAnswering for name in ("ForQuestionAnswering", "ForQuestionAnsweringSimple")}
-_INDEX = "model.safetensors.index.json"
-#: What `prunekit.load` reads.
-_PRUNED = "pruned.safetensors"
-_WEIGHTS = ("model.safetensors", _INDEX)
 #: Of a model that is loaded as another one and changed; the other one may be anywhere.
 _ADAPTER = "adapter_config.json"
-_TOKENIZER = "tokenizer_config.json"
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 # What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
 _BROKEN = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError, AssertionError,
@@ -176,21 +167,17 @@ def load_model(
         A family that prunekit does not know.
     """
     name = str(name_or_path)
-    fault = place_fault(name)
-    if fault is not None:
-        raise ModelError(f"The model {name[:200]!r} cannot be found: {fault}.")
-    folder = Path(name).expanduser()
-    local = folder.is_dir()
-    if local:
-        _check_folder(folder)
-    elif folder.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
-        raise ModelError(f"The model {name!r} is not a directory. Give a directory with config.json and model.safetensors, or a hub id.")
+    folder = local_folder(name)
+    local = folder is not None
+    if folder is not None:
+        _check_weights(str(folder), str(folder), {"local_files_only": True})
+        check_folder(folder)
     place: dict[str, Any] = {
         "revision": revision or "main",
         "trust_remote_code": trust_remote_code,
         "local_files_only": local or constants.HF_HUB_OFFLINE,
     }
-    at = str(folder) if local else name
+    at = name if folder is None else str(folder)
     with quiet():
         config = _load_config(name, at, place)
         if not local:
@@ -200,42 +187,6 @@ def load_model(
         tokenizer = _load_tokenizer(name, at, place)
     agree(name, tokenizer, model.config, task_labels, head is not None)
     return LoadedModel(model, tokenizer, model.config, head is not None, head == "ForTokenClassification", name)
-
-
-def _check_folder(folder: Path) -> None:
-    """Say of a directory what transformers would say in many lines, or not at all."""
-    where = f"The model directory {str(folder)!r}"
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{where} has no config.json.")
-    config = read_config(path, f"{where} has a config.json that")
-    if not isinstance(config.get("model_type"), str):
-        raise ModelError(f"{where} has a config.json without a model_type.")
-    check_config(config, f"{where} has a config.json that")
-    check_type(str(folder), config["model_type"])
-    check_tokenizer_files(folder, where)
-    _check_readable(folder)
-    if (folder / _PRUNED).is_file():
-        cure = "Prune the model that it came from (recipe.yaml names it) further, or keep all layers alike from the start (--uniform)"
-        raise ModelError(f"{where} was pruned by prunekit to layers that differ in width, which it does not prune again. {cure}.")
-    if not any((folder / file).is_file() for file in _WEIGHTS):
-        if any((folder / file).is_file() for file in _PICKLED):
-            cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
-            raise ModelError(f"{where} has pickled weights only (pytorch_model.bin). Convert them to safetensors: {cure}.")
-        raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
-    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
-        raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
-    _check_weights(str(folder), str(folder), {"local_files_only": True})
-    check_memory(config, stored_elements(folder)[0], str(folder))
-
-
-def _check_readable(folder: Path) -> None:
-    """Name the file that the user may not read, which the libraries call missing."""
-    for path in (path for name in (*_WEIGHTS, "tokenizer.json", _TOKENIZER) if (path := folder / name).is_file()):
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise ModelError(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
 
 
 def _fields_of(name: str, at: str, place: dict[str, Any], file: str) -> dict[str, Any] | None:
@@ -250,13 +201,13 @@ def _fields_of(name: str, at: str, place: dict[str, Any], file: str) -> dict[str
 
 def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
     """Refuse what would make transformers read other weights than the checkpoint's safetensors: a pickle, or another model."""
-    index = _fields_of(name, at, place, _INDEX)
+    index = _fields_of(name, at, place, INDEX)
     files = {} if index is None else index.get("weight_map")
     if not isinstance(files, dict):
-        raise ModelError(f"The {_INDEX} of the model {name!r} has no weight_map.")
+        raise ModelError(f"The {INDEX} of the model {name!r} has no weight_map.")
     for file in files.values():
         if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
-            raise ModelError(f"The {_INDEX} of the model {name!r} names {file!r}; only safetensors beside it are read, never a pickle.")
+            raise ModelError(f"The {INDEX} of the model {name!r} names {file!r}; only safetensors beside it are read, never a pickle.")
     if _fields_of(name, at, place, _ADAPTER) is not None:
         raise ModelError(f"The model {name!r} is an adapter ({_ADAPTER}). Merge it into its base model and save that.")
 
@@ -326,7 +277,7 @@ def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_
 
 def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedTokenizerBase:
     if not place["trust_remote_code"]:
-        for file in (_TOKENIZER, "config.json"):
+        for file in (TOKENIZER, "config.json"):
             check_tokenizer_class(name, (_fields_of(name, at, place, file) or {}).get("tokenizer_class"))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(at, **place)

@@ -113,6 +113,8 @@ def bench(
     if lengths is not None and lengths != "data":
         _check_lengths(batch_sizes, lengths, data)
     candidates, base = _candidates(models, baseline, backends, device)
+    for backend in {candidate.backend.name: candidate.backend for candidate in candidates}.values():
+        backend.check()
     if len(candidates) + len(against) < 2 and (max_regression is not None or min_speedup is not None):
         raise ParameterError("baseline", "bench", "given where one model is gated", "nothing")
     if lengths is None and data is not None:

@@ -64,6 +64,9 @@ def plan(
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     asked = _recipe(recipe, options)
     _check_loud(verbose, quiet, "plan")
+    from prunekit.pipeline.early import check_places
+
+    check_places(asked)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_plan
 
@@ -108,6 +111,9 @@ def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_ru
     of = "compress" if asked.plan is None else "apply"
     _check_loud(verbose, quiet, of)
     _check_json(json, out, of, dry_run)
+    from prunekit.pipeline.early import check_early
+
+    check_early(asked, out, overwrite)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_run as preview
 

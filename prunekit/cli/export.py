@@ -88,6 +88,10 @@ def export(
     **options: Any,
 ) -> None:
     """Export MODEL, dense or slim, to a directory with an ONNX file that is ready to deploy and computes what the model computes."""
+    from prunekit.runtime.session import DEVICES, provider_of
+
+    if device in DEVICES:
+        provider_of(device)  # torch is imported afterwards
     from prunekit.exporters.export import export as run
     from prunekit.exporters.onnx import OPSET
 

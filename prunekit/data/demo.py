@@ -113,6 +113,12 @@ def demo_model() -> Path:
     return folder
 
 
+def check_demo(*, model: bool) -> None:
+    """Raise DependencyError where the embedded data, or the model, is not installed."""
+    for package in (*((_DEMO_PACKAGE,) if model else ()), "networkx", "sympy"):
+        _folder(package)
+
+
 def _folder(package: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:

@@ -90,6 +90,16 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     return Source(splits, name, single)
 
 
+def check_place(source: str) -> None:
+    """Raise DataError where a path is meant at which there is nothing."""
+    if _is_path(source) and not Path(source).expanduser().exists():
+        raise _absent(Path(source).expanduser())
+
+
+def _absent(path: Path) -> DataError:
+    return DataError(f"The data {str(path)!r} does not exist.")
+
+
 def _dataset() -> Any:
     import datasets
 
@@ -184,7 +194,7 @@ def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
 def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
     try:
         if not path.exists():
-            raise DataError(f"The data {str(path)!r} does not exist.")
+            raise _absent(path)
         if path.is_file():
             return _read_file(path)
         if not path.is_dir():

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from prunekit.arch.config import SIZES, check_config, read_config
+from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
-from prunekit.arch.known import check_type, config_of, model_class
+from prunekit.arch.known import config_of, model_class
 from prunekit.arch.view import ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields

@@ -15,19 +15,20 @@ from torch import nn
 from prunekit.arch.load import LoadedModel
 from prunekit.data.files import MEMORY
 from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError, PrunekitError
-from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter, check_output
+from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
 from prunekit.exporters.sibling import Sibling, recover
 from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
+from prunekit.pipeline.early import check_early, check_places
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
 from prunekit.pipeline.inputs import recipe_of
 from prunekit.pipeline.models import build_models
-from prunekit.pipeline.preflight import admitted, check_machine
+from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.preview import Preview, preview
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import checkpoint_place
@@ -152,7 +153,7 @@ def run(
     live : LoadedModel, optional
         The model that `recipe.model` is the fingerprint of.
     """
-    plan = _check(recipe, out, overwrite)
+    plan = _check(recipe, out, overwrite, rows is not None)
     try:
         with stages(progress, verbose=verbose) as stage:
             made, report, model = _run(recipe, Path(out), overwrite, stage, rows, plan, live)
@@ -166,7 +167,7 @@ def run(
 
 def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, rows: object = None) -> Preview:
     """What `run` would do, after everything that it would check first."""
-    plan = _check(recipe, out, overwrite)
+    plan = _check(recipe, out, overwrite, rows is not None)
     return preview(recipe, place=_existing(out), plan=plan, rows=rows)
 
 
@@ -175,11 +176,9 @@ def _existing(out: Place) -> Path:
     return next(parent for parent in Path(out).expanduser().resolve().parents if parent.is_dir())
 
 
-def _check(recipe: Recipe, out: Place, overwrite: bool) -> Plan | None:
+def _check(recipe: Recipe, out: Place, overwrite: bool, in_memory: bool) -> Plan | None:
     """Refuse what can be refused before anything is loaded; the plan that is given."""
-    of = "compress" if recipe.plan is None else "apply"
-    check_output(out, overwrite, of=of, inputs=(recipe.model, recipe.data, recipe.plan))
-    check_machine(recipe, out)
+    check_early(recipe, out, overwrite, in_memory=in_memory)
     return None if recipe.plan is None else Plan.load(recipe.plan)
 
 
@@ -269,7 +268,7 @@ def run_plan(
     progress, verbose, rows, live
         As in `run`.
     """
-    path, stored = _check_plan(recipe, out, statistics, overwrite)
+    path, stored = _check_plan(recipe, out, statistics, overwrite, rows is not None)
     with _of_the_disk(out), stages(progress, verbose=verbose) as stage, _beside(path) as scratch:
         inputs = admitted(recipe, rows, None, scratch, stage, live=live)
         expect(recipe, inputs, None, stage, chooses=True)
@@ -283,13 +282,16 @@ def run_plan(
 
 def dry_plan(recipe: Recipe, *, out: Place, statistics: Place | None = None, overwrite: bool = False, rows: object = None) -> Preview:
     """What `run_plan` would do, after everything that it would check first."""
-    path, _ = _check_plan(recipe, out, statistics, overwrite)
+    path, _ = _check_plan(recipe, out, statistics, overwrite, rows is not None)
     return preview(recipe, place=_existing(path or out), plan=None, rows=rows, chooses=True)
 
 
-def _check_plan(recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool) -> tuple[Path | None, Statistics | None]:
+def _check_plan(
+    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, in_memory: bool
+) -> tuple[Path | None, Statistics | None]:
     """Refuse what can be refused before anything is loaded; where the plan goes, and the statistics that are given."""
     _check_decidable(recipe)
+    check_places(recipe, in_memory=in_memory)
     if statistics is not None and (recipe.layers is not None or recipe.drop):
         must = "left out with layers or drop, which change what neurons say"
         raise ParameterError("statistics", "plan", must, str(statistics))

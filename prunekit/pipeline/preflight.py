@@ -1,49 +1,26 @@
-"""What can be refused is refused here, within seconds: before a model is loaded, and before one is run."""
+"""What can be refused once a model and its data have been read is refused here, before the model is run; `early` comes before."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
 from prunekit.arch.count import count
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Unit
-from prunekit.errors import BudgetError, DependencyError, OutputError, ParameterError
-from prunekit.exporters.artefact import check_output
+from prunekit.errors import BudgetError, OutputError, ParameterError
+from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
 from prunekit.pipeline.inputs import ask_dense, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
-from prunekit.pipeline.unmet import unmet_place
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan
 from prunekit.pruning.shrink import goal_of
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.runtime.session import provider_of
 from prunekit.stats.rows import LIMIT
-from prunekit.training.freeze import parse_freeze
 from prunekit.transforms.apply import apply
-
-#: Budgets that only a finished file can be held against; what misses them is kept beside the output.
-_MEASURED = {Unit.BYTES, Unit.LATENCY}
-
-
-def check_machine(recipe: Recipe, out: str | Path) -> None:
-    """Raise before a model is loaded where packages are missing, or what misses a bound could not be kept.
-
-    Raises
-    ------
-    DependencyError, ParameterError, OutputError
-    """
-    provider_of("cpu")
-    if recipe.effort is not None and importlib.util.find_spec("accelerate") is None:
-        raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1', or give --recover none.")
-    if recipe.freeze is not None:
-        parse_freeze(recipe.freeze, of="compress")
-    if recipe.max_drop is not None or _MEASURED & {budget.unit for budget in recipe.budgets}:
-        check_output(unmet_place(out), overwrite=True)
 
 
 def admitted(recipe: Recipe, rows: object, plan: Plan | None, folder: Path, stage: Stages, *, live: LoadedModel | None = None) -> Inputs:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prunekit.errors import BudgetError
 from prunekit.exporters.artefact import ArtefactWriter
+from prunekit.pipeline.early import unmet_place
 from prunekit.pipeline.reporting import write_reports
 from prunekit.plan import Plan
 from prunekit.report.model import Report
@@ -29,12 +30,6 @@ class UnmetError(BudgetError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.plan, self.report)
-
-
-def unmet_place(out: str | Path) -> Path:
-    """Where it is kept: beside the directory that was asked for, which may hold an earlier model."""
-    path = Path(out).expanduser().resolve()
-    return path.with_name(f"{path.name}-unmet")
 
 
 def keep_reached(unmet: UnmetError, out: str | Path) -> BudgetError:

@@ -14,7 +14,7 @@ from prunekit.errors import DependencyError, ModelError, ParameterError
 from prunekit.validation.install import install
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_DEVICES = {"cpu": CPU, "cuda": CUDA}
+DEVICES = {"cpu": CPU, "cuda": CUDA}
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
 _FATAL_ONLY = 4  # onnxruntime's log level; what it would log is said by the errors below
 
@@ -48,7 +48,7 @@ def provider_of(device: str) -> tuple[Any, str]:
     DependencyError
         No onnxruntime, or one that does not know the device.
     """
-    ort, provider = runtime(device), _DEVICES[device]
+    ort, provider = runtime(device), DEVICES[device]
     if provider not in ort.get_available_providers():
         raise DependencyError(f"The installed onnxruntime has no {provider}. Install it with: {install(_EXTRAS[device])}")
     return ort, provider
@@ -101,7 +101,7 @@ class OnnxSession:
     ) -> None:
         if threads < 1:
             raise ParameterError("threads", "OnnxSession", "at least 1", threads)
-        if device not in _DEVICES:
+        if device not in DEVICES:
             raise ParameterError("device", "OnnxSession", "one of cpu, cuda", device)
         self.path, self.threads, self.device = Path(path), threads, device
         if not self.path.is_file():

@@ -22,11 +22,12 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
+from prunekit.fields import parse_freeze
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import Origin, Shrinker, plan_of
 from prunekit.pruning.shrink import goal_of
 from prunekit.training.calibration import draw, rows_of
-from prunekit.training.freeze import freeze_blocks, parse_freeze
+from prunekit.training.freeze import freeze_blocks
 from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
 from prunekit.training.masks import Masks
 from prunekit.training.optimizer import held_by

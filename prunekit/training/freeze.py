@@ -8,21 +8,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import ParameterError
-from prunekit.validation.indices import parse_indices
-
-_MUST = "blocks of the model, such as 'layers:0-3'"
-
-
-def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
-    """Read ``"layers:0-3"`` as block numbers; raises ParameterError."""
-    kind, _, blocks = text.partition(":") if isinstance(text, str) else ("", "", "")
-    try:
-        found = parse_indices(blocks)
-    except ValueError:
-        found = ()
-    if kind.strip() != "layers" or not found or sorted(set(found)) != list(found):
-        raise ParameterError("freeze", of, _MUST, text)
-    return found
+from prunekit.fields import parse_freeze
 
 
 def freeze_blocks(view: ModelView, text: str, blocks: Sequence[int], *, of: str = "recover") -> list[nn.Parameter]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from prunekit.errors import BudgetError, PrunekitError
-from prunekit.pipeline import preflight
+from prunekit.pipeline import early, preflight
 from prunekit.pipeline.compress import compress, make_plan
 from prunekit.plan import Plan, Source
 from tests import lines
@@ -29,7 +29,7 @@ def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_accelerate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(early.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

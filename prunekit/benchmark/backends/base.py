@@ -80,7 +80,8 @@ class Backend:
     name : str
         As the command line calls it.
     module : str
-        Module of this package with ``load(source, threads=, variant=, calibration=) -> Runner``; it is imported when it is used.
+        Module of this package with ``load(source, threads=, variant=, calibration=) -> Runner`` and ``check(variant)``; it is
+        imported when it is used.
     variant : str
         Which of the module's ways.
     reads : {"onnx", "checkpoint"}
@@ -96,6 +97,11 @@ class Backend:
     reads: Literal["onnx", "checkpoint"] = "onnx"
     device: Literal["cpu", "cuda"] = "cpu"
     once: bool = False
+
+    def check(self) -> None:
+        """Raise DependencyError where the runtime or the device is not there; nothing is loaded."""
+        found = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
+        cast("Callable[[str], None]", found.check)(self.variant)
 
     def load(self, source: Source, *, threads: int, calibration: Sequence[Batch] = ()) -> Runner:
         """Load a model.

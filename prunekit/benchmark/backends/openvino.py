@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,17 @@ def runtime() -> Any:
     return openvino
 
 
+def check(variant: str) -> None:
+    """As `Backend.check`."""
+    runtime()
+    if variant == "int8" and find_spec("nncf") is None:
+        raise DependencyError(f"nncf, which makes OpenVINO's int8, is not installed. {_INSTALL}")
+
+
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
     """As `Backend.load`."""
     assert source.onnx is not None
+    check(variant)
     openvino = runtime()
     try:
         model = openvino.Core().read_model(str(source.onnx))
@@ -101,10 +110,8 @@ def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Ba
 def _quantised(model: Any, path: Path, calibration: Sequence[Batch]) -> Any:
     """Post-training quantisation with the settings that NNCF has for transformers."""
     with _quiet():
-        try:
-            import nncf
-        except ImportError:
-            raise DependencyError(f"nncf, which makes OpenVINO's int8, is not installed. {_INSTALL}") from None
+        import nncf
+
         names = [port.get_any_name() for port in model.inputs]
         rows = nncf.Dataset([{name: batch[name] for name in names} for batch in calibration])
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prunekit.benchmark.backends.base import Batch, Runner, Source
 from prunekit.errors import DependencyError
 from prunekit.runtime.profile import NodeRun, profile
-from prunekit.runtime.session import CPU, CUDA, OnnxSession
+from prunekit.runtime.session import CPU, CUDA, OnnxSession, provider_of
 
 
 class OrtRunner(Runner):
@@ -52,6 +52,11 @@ class OrtCudaRunner(Runner):
 
     def placement(self, feeds: Any) -> dict[str, int]:
         return placed(profile(self._session.path, feeds[0], threads=self._session.threads, device="cuda"), CUDA)
+
+
+def check(variant: str) -> None:
+    """As `Backend.check`."""
+    provider_of(variant)
 
 
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:

@@ -86,14 +86,19 @@ def compiler() -> str:
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
-def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
-    """As `Backend.load`."""
-    assert source.folder is not None
-    device = "cuda" if variant == "sdpa-fp16" else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+def check(variant: str) -> None:
+    """As `Backend.check`."""
+    if variant == "sdpa-fp16" and not torch.cuda.is_available():
         raise DependencyError("PyTorch finds no CUDA device here. Run this backend on a machine with a GPU and a CUDA build of torch.")
     if variant == "compile" and shutil.which(compiler()) is None:
         raise DependencyError(f"torch.compile needs a C++ compiler, and {compiler()!r} is not on the PATH. Install it, or name one in CXX.")
+
+
+def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
+    """As `Backend.load`."""
+    assert source.folder is not None
+    check(variant)
+    device = "cuda" if variant == "sdpa-fp16" else "cpu"
     torch.set_num_threads(threads)
     found = load_source(source.folder)
     model = found.model
