@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from prunekit.cli.base import app
+from prunekit.cli.base import app, say
 from prunekit.cli.parameters import Grouped, Overwrite, Quiet, option, whole, with_options
 
 
@@ -56,5 +56,5 @@ def analyze(
     from prunekit.report.analysis import print_analysis
 
     print_analysis(found.page)
-    print(f"\nwritten to {found.path}")
-    print(f"look at it: {found.path / 'analysis.html'}")
+    say(f"\nwritten to {found.path}")
+    say(f"look at it: {found.path / 'analysis.html'}")

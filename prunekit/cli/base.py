@@ -13,14 +13,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from prunekit import __version__
 from prunekit.cli.mistakes import usage
 from prunekit.errors import PrunekitError
-from prunekit.validation.escape import one_line
+from prunekit.validation.escape import one_line, terminal
 
 # The base of all that can be wrong with a command line; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file that is opened next would take its place, and whatever is printed would go into that.
         _complain("The standard output is closed. Send it to /dev/null if nobody is to read it.")
         return 2
+    if sys.stderr is None:
+        # As above; but a run is not refused because nobody listens to what it says meanwhile.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # to the end of the process
     # What is ignored stays so: nohup asks for it.
     numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}
@@ -88,17 +91,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _system(error: OSError) -> str:
     """What the system refused, which nothing that was asked says more of: a closed pipe, a full disk, a directory that went away."""
     if error.filename is None:
-        # What is printed is all that has no name. Python would flush it once more, and fail once more, on its way out.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # What is printed is all that has no name.
+        _let_go(sys.stdout)
         return f"The output cannot be printed: {error.strerror or error}."
     return f"{error.strerror or error}: {str(error.filename)[:200]!r}."
 
 
 def _complain(message: str) -> None:
     # Where nobody listens any more the exit code has to do.
+    try:
+        print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Python would flush it once more, and fail once more with an exit code of its own, on its way out."""
     with contextlib.suppress(OSError):
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print lines of which a part came from outside: what a terminal would obey is shown."""
+    for line in text.split("\n"):
+        print(terminal(line), file=file)
 
 
 def _help_if_alone(context: typer.Context) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunekit.cli.base import app
+from prunekit.cli.base import app, say
 from prunekit.cli.describe import describe_plan
 from prunekit.cli.output_files import STDOUT, check_file, standard_output, write_file
 from prunekit.cli.parameters import DryRun, Grouped, Json, Out, Overwrite, Quiet, RecipeFile, Verbose, option, with_options
 from prunekit.errors import ParameterError
-from prunekit.validation.escape import terminal
 
 if TYPE_CHECKING:
     from prunekit.pipeline.preview import Preview
@@ -79,8 +78,8 @@ def plan(
         print(out)
         return
     describe_plan(found)
-    print(f"\nwritten to {out}")
-    print(f"carry it out: prunekit apply MODEL --plan {out} --data NAME")
+    say(f"\nwritten to {out}")
+    say(f"carry it out: prunekit apply MODEL --plan {out} --data NAME")
 
 
 @app.command(cls=Grouped)
@@ -131,8 +130,8 @@ def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_ru
         from prunekit.report.tables import render_terminal
 
         render_terminal(result.report)
-        print(f"\nwritten to {result.path}")
-        print(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
+        say(f"\nwritten to {result.path}")
+        say(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
 
 
 def _check_json(json: Path | None, out: Path, of: str, dry_run: bool) -> None:
@@ -160,4 +159,4 @@ def _check_loud(verbose: bool, quiet: bool, of: str) -> None:
 
 def _print_preview(found: Preview) -> None:
     for line in found.lines:
-        print(terminal(line))
+        say(line)

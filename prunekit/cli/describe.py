@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunekit.cli.base import say
+
 if TYPE_CHECKING:
     from prunekit.plan import Plan
 
@@ -14,10 +16,10 @@ def describe_plan(plan: Plan) -> None:
     """The plan as a table; what is not named is kept whole."""
     from prunekit.plan import describe
 
-    print(f"plan {plan.digest[:12]} for {', '.join(f'{name} {value}' for name, value in plan.source)}")
+    say(f"plan {plan.digest[:12]} for {', '.join(f'{name} {value}' for name, value in plan.source)}")
     rows = describe(plan)
     for unit, kept, which in rows:
-        print(f"{unit:<{max(len(row[0]) for row in rows)}}  {kept:>{max(len(row[1]) for row in rows)}}  {_short(which)}")
+        say(f"{unit:<{max(len(row[0]) for row in rows)}}  {kept:>{max(len(row[1]) for row in rows)}}  {_short(which)}")
     if not rows:
         print("everything is kept")
 

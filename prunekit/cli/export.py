@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from prunekit.cli.base import app
+from prunekit.cli.base import app, say
 from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole, with_options
 
 #: What `load_data` calls the options about the data.
@@ -113,25 +113,25 @@ def export(
     )
     report = done.report
     for line in report.failed:
-        print(f"note: a route failed, the next one was taken: {line}", file=sys.stderr)
+        say(f"note: a route failed, the next one was taken: {line}", sys.stderr)
     if quiet:
         print(done.path)
         return
-    print(f"{report.head} {', '.join(report.inputs)} -> {', '.join(report.outputs)}, at most {report.max_length} tokens")
-    print(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}, passes {report.optimize}")
+    say(f"{report.head} {', '.join(report.inputs)} -> {', '.join(report.outputs)}, at most {report.max_length} tokens")
+    say(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}, passes {report.optimize}")
     for name, count in report.passes.items():
-        print(f"  {name}: {count}")
+        say(f"  {name}: {count}")
     shapes = ", ".join(f"{shape.batch}x{shape.length}" for shape in report.parity.shapes)
-    print(f"differs from the PyTorch model by {report.parity.max_abs_difference:.1e} at most, at batch x length {shapes}")
+    say(f"differs from the PyTorch model by {report.parity.max_abs_difference:.1e} at most, at batch x length {shapes}")
     if report.fidelity is not None:
         agree = report.fidelity.agreement
         same = "" if agree is None else f", {agree:.1%} of predictions agree"
         rows = "random rows" if report.data is None else f"the test split of {report.data}"
-        print(f"{report.dtype} against fp32, on {rows}: error {report.fidelity.error:.2%} of the variance of the outputs{same}")
+        say(f"{report.dtype} against fp32, on {rows}: error {report.fidelity.error:.2%} of the variance of the outputs{same}")
     kept = [weight.name for weight in report.weights if weight.kept]
     balanced = sum(weight.balanced for weight in report.weights)
     if kept or balanced:
-        print(f"in fp32: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
+        say(f"in fp32: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
     for name, score in report.scores.items():
-        print(f"{name}: {report.metric} {score.value:.4f} ({score.low:.4f} to {score.high:.4f}) on test")
-    print(f"\nwritten to {done.path}")
+        say(f"{name}: {report.metric} {score.value:.4f} ({score.low:.4f} to {score.high:.4f}) on test")
+    say(f"\nwritten to {done.path}")

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from prunekit.cli.base import app
+from prunekit.cli.base import app, say
 from prunekit.cli.describe import describe_plan
 from prunekit.errors import ParameterError
-from prunekit.validation.escape import terminal
 
 
 @app.command()
@@ -32,7 +31,7 @@ def show(
     if other is None:
         describe_plan(first)
     else:
-        print(diff(first, Plan.load(other)) or "the two plans keep the same")
+        say(diff(first, Plan.load(other)) or "the two plans keep the same")
 
 
 def _verify(folder: Path, other: Path | None) -> None:
@@ -47,6 +46,6 @@ def _verify(folder: Path, other: Path | None) -> None:
 
     found = verify(folder.expanduser())
     if found is not None:
-        print(terminal(f"{folder} is not as it was written: {found.path!r}: {' '.join(found.why.split())}"))
+        say(f"{folder} is not as it was written: {found.path!r}: {' '.join(found.why.split())}")
         raise Exit(1)
-    print(terminal(f"{folder} is as it was written"))
+    say(f"{folder} is as it was written")
