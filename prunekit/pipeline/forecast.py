@@ -42,6 +42,8 @@ _BASELINE = 2.5
 _SOLVE = 5.0
 _TRAIN = 3.0  # of the slim model, and one of the dense model that teaches
 _RUNTIME = 0.7  # a file in onnxruntime
+#: Characters of a token of text that has not been tokenised yet.
+_CHARACTERS = 4.5
 # Floating-point operations of the choice of neurons, as a multiple of D^3.
 _CHOICE = 6.0
 # Seconds on the machine for which the constants are meant, for what is Python's work.
@@ -212,6 +214,10 @@ class _Costs:
         if self.recipe.dtype != "fp32":
             found.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))
         found.append(Expected("score", self._passes(self.tokens["test"] + self.tokens["validation"], _RUNTIME * (1 + files * self.share))))
+        if self.inputs.retrieval is not None:
+            asked = self.inputs.retrieval
+            tokens = sum(min(len(text) / _CHARACTERS, self.inputs.max_length) for text in (*asked.queries, *asked.documents))
+            found.append(Expected("search the corpus", self._passes(tokens, _RUNTIME * (1 + 2 * self.share))))
         found.append(Expected("latency", _LATENCY * 2, bounded=True))
         return found
 
