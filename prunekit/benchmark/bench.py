@@ -113,8 +113,6 @@ def bench(
     if lengths is not None and lengths != "data":
         _check_lengths(batch_sizes, lengths, data)
     candidates, base = _candidates(models, baseline, backends, device)
-    for backend in {candidate.backend.name: candidate.backend for candidate in candidates}.values():
-        backend.check()
     if len(candidates) + len(against) < 2 and (max_regression is not None or min_speedup is not None):
         raise ParameterError("baseline", "bench", "given where one model is gated", "nothing")
     if lengths is None and data is not None:
@@ -155,7 +153,7 @@ def _check_lengths(batch_sizes: Sequence[int], lengths: Sequence[int], data: Pla
 def _candidates(
     models: Sequence[str | Path], baseline: str | Path | None, backends: Sequence[str] | None, device: str
 ) -> tuple[tuple[Candidate, ...], str]:
-    """The candidates and the name of the baseline."""
+    """The candidates, whose backends can run here, and the name of the baseline."""
     if not models:
         raise ParameterError("models", "bench", "one or more", "nothing")
     if device not in ("cpu", "cuda"):
@@ -163,12 +161,13 @@ def _candidates(
     usual = tuple(backends or ("ort-cuda" if device == "cuda" else "ort",))
     specs = [str(model) for model in models]
     found = parse(specs, usual)
-    if baseline is None:
-        return found, found[0].name
-    if str(baseline) in {candidate.name for candidate in found}:
-        return found, str(baseline)
-    added = parse([str(baseline), *specs], usual)
-    return added, added[0].name
+    base = found[0].name if baseline is None else str(baseline)
+    if base not in {candidate.name for candidate in found}:
+        found = parse([base, *specs], usual)
+        base = found[0].name
+    for backend in {candidate.backend.name: candidate.backend for candidate in found}.values():
+        backend.check()
+    return found, base
 
 
 class _Table:
