@@ -151,7 +151,8 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             {name: file.path for name, file in files.compared.items()},
             inputs.encoded["test"],
             own=dict.fromkeys(("slim", f"slim {recipe.dtype}"), text.encoded["test"]),
-            batch_sizes=(1, recipe.batch or BATCH),
+            # A split of fewer rows has no larger batch.
+            batch_sizes=tuple(dict.fromkeys((1, min(recipe.batch or BATCH, len(inputs.encoded["test"]))))),
             threads=threads,
             seed=recipe.seed,
             **longer,

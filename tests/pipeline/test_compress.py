@@ -370,3 +370,11 @@ def test_what_is_pruned_is_not_pruned_again(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="The plan was made for a model with"):
         compress(line("uniform").path, data("text"), plan=line("uniform").path / "plan.json", out=tmp_path / "slim")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_batch_is_larger_than_the_test_split(tmp_path: Path) -> None:
+    rows = rows_of("sequence", "train")
+    folder = lines.write_rows(tmp_path / "data", {"train": rows[:120], "validation": rows[120:160], "test": rows_of("sequence")[:3]})
+    with lines.quick():
+        result = compress(checkpoint("sequence"), folder, keep="60% params", recover="none", dtype="fp32", out=tmp_path / "slim")
+    assert [each.batch_size for each in result.report.latency] == [1, 3]
