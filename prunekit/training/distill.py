@@ -41,6 +41,7 @@ from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arg
 from prunekit.training.pool import affordable, fewer, pool
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, answers_by_place, outputs_of
+from prunekit.training.tokens import occurring
 from prunekit.validation.arguments import Place, Seed, Within, checked
 from prunekit.validation.limits import POSITIONS
 
@@ -189,13 +190,13 @@ def recover(
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         rows = fewer(rows, claim(folder, key, partial(affordable, view, dense, rows, effort, device, precision)), seed)
-        outcome = read_outcome(folder, model, _OUTCOME)
-        if outcome is not None:
+        if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:
-            arguments = make_arguments(folder, effort, learning_rate, seed)
-            distiller = Distiller(view, objective, Buckets(rows, seed), held, pace := Pace(effort, progress), arguments, precision)
-            trained = _train(distiller, model, objective, folder, pace, effort, precision)
+            with occurring(view, (rows, held)):
+                arguments = make_arguments(folder, effort, learning_rate, seed)
+                distiller = Distiller(view, objective, Buckets(rows, seed), held, pace := Pace(effort, progress), arguments, precision)
+                trained = _train(distiller, model, objective, folder, pace, effort, precision)
             write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
     _release(model, trainable)
     return replace(trained, model=model.cpu().eval())

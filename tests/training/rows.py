@@ -6,6 +6,7 @@ import copy
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 
 from prunekit.budget import parse_budgets
@@ -14,6 +15,7 @@ from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
 from prunekit.pruning.iterative import Shrunk
 from prunekit.pruning.shrink import shrink
+from prunekit.training.tokens import Occurring
 from prunekit.transforms.apply import apply
 from tests import lines
 
@@ -47,3 +49,11 @@ def slim() -> Shrunk:
     batches = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in encoded("train").batches()]
     found = shrink(dense(), batches, parse_budgets("25% params"))
     return Shrunk(apply(dense(), found.plan).eval(), found.plan, found.steps)
+
+
+def training() -> Any:
+    """A slim model as it is while it is trained on both splits, with the embeddings of their tokens alone."""
+    model = copy.deepcopy(slim().model)
+    ids = np.unique(np.concatenate([encoded("train").ids, encoded("validation").ids, [encoded("train").padding.token]]))
+    model.bert.set_input_embeddings(Occurring(model.bert.get_input_embeddings(), torch.from_numpy(ids)))
+    return model

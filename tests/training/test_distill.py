@@ -29,7 +29,7 @@ from prunekit.training.loop import Buckets, Distiller, Objective, Pace, divergen
 from prunekit.transforms.apply import apply
 from tests import lines
 from tests.models import build
-from tests.training.rows import dense, encoded, slim, task_data
+from tests.training.rows import dense, encoded, slim, task_data, training
 
 
 def again(**changes: Any) -> Recovered:
@@ -330,7 +330,7 @@ def test_a_checkpoint_holds_no_pickle(stopped: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
 @pytest.mark.parametrize("content", ["pickle", "empty", "deep", "list", "other"])
 def test_a_hostile_checkpoint_counts_as_not_there(name: str, content: str, stopped: Path, tmp_path: Path) -> None:
-    model = copy.deepcopy(slim().model)
+    model = training()
     shutil.copytree(stopped, tmp_path / "run")
     for file in (tmp_path / "run").glob("checkpoint-*/trainer_state.json"):
         file.write_text(file.read_text(encoding="utf-8").replace(str(stopped), str(tmp_path / "run")), encoding="utf-8")
