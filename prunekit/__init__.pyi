@@ -47,6 +47,7 @@ def analyze(
     metric: str | None = None,
     pooling: Literal["cls", "mean", "last", "max"] | None = None,
     max_length: int | None = None,
+    stride: int | None = None,
     seed: int = 0,
 ) -> Analysis:
     """Measure what is redundant in a transformer encoder, and write it down; nothing is removed.
@@ -131,6 +132,7 @@ def compress(
     neuron_delta: str = "1%",
     threshold: float | None = None,
     max_length: int | None = None,
+    stride: int | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> Result:
@@ -200,6 +202,7 @@ def make_plan(
     neuron_delta: str = "1%",
     threshold: float | None = None,
     max_length: int | None = None,
+    stride: int | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> Plan:

@@ -40,6 +40,8 @@ class Metric(StrEnum):
     MRR = "mrr"
     MAP = "map"
     MICRO_F1 = "micro-f1"  # over the labels of rows that have any number of them
+    ANSWER_F1 = "answer-f1"  # of the words of an answer, as SQuAD counts
+    EXACT_MATCH = "exact-match"
 
     @property
     def label(self) -> str:
@@ -90,6 +92,8 @@ _TRAITS = {
     Metric.MRR: _Traits("MRR", percent=True),
     Metric.MAP: _Traits("MAP", percent=True),
     Metric.AGREEMENT: _Traits("agreement with dense", percent=True),
+    Metric.ANSWER_F1: _Traits("answer F1", percent=True),
+    Metric.EXACT_MATCH: _Traits("exact match", percent=True),
 }
 
 

@@ -72,8 +72,8 @@ class Options(BaseModel):
     task: Annotated[
         TaskKind | None,
         Option(
-            "'text-classification', 'multi-label-classification', 'regression', 'text-ranking', 'token-classification' or 'embedding' "
-            "[default: told by the data].",
+            "'text-classification', 'multi-label-classification', 'regression', 'text-ranking', 'token-classification', 'embedding' "
+            "or 'question-answering' [default: told by the data].",
             "Data",
             "NAME",
             READING,
@@ -82,8 +82,8 @@ class Options(BaseModel):
     metric: Annotated[
         Metric | None,
         Option(
-            "'accuracy', 'f1', 'micro-f1', 'matthews', 'pearson', 'spearman', 'cosine', 'entity-f1', 'ndcg@10', 'mrr', 'map' "
-            "or, without labels, 'agreement' [default: the task's usual one].",
+            "'accuracy', 'f1', 'micro-f1', 'matthews', 'pearson', 'spearman', 'cosine', 'entity-f1', 'ndcg@10', 'mrr', 'map', "
+            "'answer-f1', 'exact-match' or, without labels, 'agreement' [default: the task's usual one].",
             "Measuring",
             "NAME",
             ROWS,
@@ -319,11 +319,21 @@ class Options(BaseModel):
     max_length: Annotated[
         Annotated[int, Field(strict=True, ge=4, le=POSITIONS)] | None,
         Option(
-            "Tokens after which an input is cut [default: 128, or the model's positions where they are fewer].",
+            "Tokens after which an input is cut [default: 128, 384 for questions, or the model's positions where they are fewer].",
             "Data",
             "N",
             READING,
-            more="Special tokens count.",
+            more="Special tokens count. The context of a question is not cut, but read in windows of so many tokens.",
+        ),
+    ] = None
+    stride: Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=POSITIONS)] | None,
+        Option(
+            "Tokens that a window of a long context shares with the one before [default: a third of a window].",
+            "Data",
+            "N",
+            READING,
+            more="Of questions alone; at most half of the tokens that a window leaves beside the longest question.",
         ),
     ] = None
     seed: Annotated[

@@ -17,7 +17,7 @@ from prunekit.budget import Budget, Effort, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.fields import NO_EFFORT, format_factor, is_percent, refuse
 from prunekit.options import Options
-from prunekit.tasks import Task
+from prunekit.tasks import Task, TaskKind
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.indices import parse_indices
 from prunekit.validation.limits import RECIPE_BYTES
@@ -57,23 +57,34 @@ class Recipe(Options):
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
         self._of_embedder()
+        if self.task is not None:
+            self.check_kind(self.task)
         self._removes_something()
         if self.freeze is not None and self.effort is None:
             raise ParameterError("freeze", "compress", "left out where nothing is trained (leave out --recover none)", self.freeze)
         return self
 
     def _of_embedder(self) -> None:
-        """What only an embedder has, and what it has not."""
-        if self.task is None or self.task.traits.readout:
+        """What only an embedder has."""
+        if self.task is None or not self.task.traits.vectors:
             for name, other in (("prompt", None), ("space", "dense"), ("dims", None), ("retrieval", None), ("pooling", "max")):
                 if (getattr(self, name) == other) == (name == "pooling"):
                     raise ParameterError(name, "compress", "given for an embedder only (--task embedding)", getattr(self, name))
+
+    def check_kind(self, kind: TaskKind) -> None:
+        """Raise ParameterError for what a task of this kind, named or told by the data, has not."""
+        if self.stride is not None and not kind.traits.spans:
+            raise ParameterError("stride", "compress", "left out where no questions are answered", self.stride)
+        if kind.traits.readout:
             return
+        what = "an embedder" if kind.traits.vectors else kind.value
+        if self.pooling is not None and kind.traits.spans:
+            raise ParameterError("pooling", "compress", f"left out for {what}, which reads every token", self.pooling)
         if self.method != "prunekit":
-            raise ParameterError("method", "compress", "prunekit for an embedder, which has no classifier to read neurons", self.method)
+            raise ParameterError("method", "compress", f"prunekit for {what}, which has no classifier to read neurons", self.method)
         counted = [budget for budget in self.budgets if budget.unit is Unit.NEURONS]
         if counted:
-            must = "of the model, params, macs, latency or bytes for an embedder, which has no classifier to read neurons"
+            must = f"of the model, params, macs, latency or bytes for {what}, which has no classifier to read neurons"
             raise ParameterError("keep", "compress", must, str(counted[0]))
 
     def _removes_something(self) -> None:

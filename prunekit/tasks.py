@@ -28,6 +28,7 @@ from prunekit.metrics import (
     judged_spans,
 )
 from prunekit.ranked import judged_lists
+from prunekit.spans import judged_answers
 
 __all__ = ["ALIASES", "TRAITS", "Metric", "Task", "TaskKind", "Traits"]
 
@@ -45,6 +46,7 @@ class TaskKind(StrEnum):
     LABELS = "multi-label-classification"
     RANKING = "text-ranking"
     EMBEDDING = "sentence-similarity"
+    QUESTIONS = "question-answering"
 
     @classmethod
     def _missing_(cls, value: object) -> TaskKind | None:
@@ -86,6 +88,10 @@ class Traits:
         Whether a row has any number of labels, which are then (n, C) bool.
     lists : bool
         Whether the rows of one query are a list, whose order is what counts.
+    vectors : bool
+        Whether outputs are vectors that stand for texts.
+    spans : bool
+        Whether an answer is a part of a text, by the places where it starts and ends, for each of which a token has a logit.
     all_metrics : bool
         Whether the metrics that were not chosen are told beside the one that was.
     """
@@ -102,6 +108,8 @@ class Traits:
     readout: bool = True
     many: bool = False
     lists: bool = False
+    vectors: bool = False
+    spans: bool = False
     all_metrics: bool = False
 
 
@@ -115,8 +123,8 @@ class Task:
     metric : Metric
         Accuracy, macro F1 or Matthews for classes; Pearson or Spearman for values; for vectors the cosine to the dense model's, or
         Pearson or Spearman of the cosines of pairs with their scores; entity F1 for words whose labels are BIO, BILOU
-        or IOBES tags; micro or macro F1 for rows with any number of labels; nDCG@10, MRR or MAP for lists of rows by query. Anything
-        else is a ParameterError.
+        or IOBES tags; micro or macro F1 for rows with any number of labels; nDCG@10, MRR or MAP for lists of rows by query; F1 of the
+        words or exact match for answers to questions. Anything else is a ParameterError.
     labels : tuple of str
         Class names, in the order of the class ids; empty for a regression.
     """
@@ -136,8 +144,8 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Width of the classifier: classes, or 1 for a regression."""
-        return len(self.labels) if self.labels else 1
+        """Width of the classifier: classes, 1 for a regression, or 2 where answers start and end."""
+        return len(self.labels) or (2 if self.kind.traits.spans else 1)
 
     @property
     def per_token(self) -> bool:
@@ -187,10 +195,10 @@ class Task:
         ----------
         outputs : ndarray of shape (m, C), floating
             Logits, one column a class; (m, 1) values for a regression; vectors of an embedder. The largest logit is the prediction, the
-            first of equals.
+            first of equals. Of answers to questions the spans (m, 2), as in `prunekit.spans.judged_answers`.
         labels : ndarray of shape (m,), int64 or float64; or (m, C), bool
             Class ids, or values; or which labels each row has, predicted where the logit is above 0 (see `tuned`); for vectors those
-            of the dense model (m, D), or the score of each text's pair.
+            of the dense model (m, D), or the score of each text's pair; for answers what is right, (m,) of `prunekit.spans.Reference`.
         starts : int64 ndarray of shape (n + 1,), optional
             Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
             entity F1 needs it.
@@ -332,6 +340,11 @@ def _judge_lists(task: Task, outputs: Outputs, labels: Labels, starts: Starts | 
     return judged_lists(task.metric, outputs[:, 0], labels.astype(np.float64), starts)
 
 
+def _judge_spans(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
+    _check_finite(outputs)
+    return judged_answers(task.metric, outputs, labels.astype(object))
+
+
 def _check_shapes(task: Task, outputs: Outputs, labels: Labels) -> None:
     shape = (len(labels), task.outputs)
     if outputs.shape != shape or labels.shape != (shape if task.many else shape[:1]):
@@ -406,5 +419,17 @@ TRAITS = {
         _judge_vectors,
         labelled=False,
         readout=False,
+        vectors=True,
+    ),
+    TaskKind.QUESTIONS: Traits(
+        "Extractive question answering",
+        "question-answering",
+        "QuestionAnswering",
+        (Metric.ANSWER_F1, Metric.EXACT_MATCH),
+        _judge_spans,
+        labelled=False,
+        readout=False,
+        spans=True,
+        all_metrics=True,
     ),
 }

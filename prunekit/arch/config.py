@@ -23,6 +23,8 @@ from prunekit.validation.reading import ReadError, check_regular, read_json, sho
 
 #: Tokens after which a row is cut where nobody says, and the model has as many positions.
 LENGTH = 128
+#: Tokens of a window of a context, where nothing is said.
+WINDOW = 384
 _TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 

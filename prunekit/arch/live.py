@@ -17,7 +17,7 @@ from prunekit.errors import ParameterError
 MEMORY = "memory:"
 
 
-def given_model(model: Any, tokenizer: object, *, of: str, any_head: bool = False) -> tuple[Any, LoadedModel | None]:
+def given_model(model: Any, tokenizer: object, *, of: str) -> tuple[Any, LoadedModel | None]:
     """The place of a model, and the model where it is in memory already: then its place is its fingerprint.
 
     Raises
@@ -26,25 +26,24 @@ def given_model(model: Any, tokenizer: object, *, of: str, any_head: bool = Fals
         A tokenizer of a model that is named; and as in `live_model`, as are all others.
     """
     if isinstance(model, nn.Module):
-        live = live_model(model, tokenizer, of=of, any_head=any_head)
+        live = live_model(model, tokenizer, of=of)
         return live.name, live
     if tokenizer is not None:
         raise ParameterError("tokenizer", of, "left out for a model that is named, which has its own", f"a {type(tokenizer).__name__}")
     return model, None
 
 
-def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress", any_head: bool = False) -> LoadedModel:
+def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> LoadedModel:
     """Copy a live model to the processor in float32; it is left as it is.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Of a supported family. A head for sequence or token classification is kept, the body of any other is taken without it.
+        Of a supported family. A head for sequence or token classification or for question answering is kept, the body of any other is
+        taken without it.
     tokenizer : PreTrainedTokenizerBase
     of : str
         Who asks, for errors.
-    any_head : bool
-        Keep a head for question answering too.
 
     Returns
     -------
@@ -68,7 +67,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress", any
     ModelView.of(model)  # raises where the family is not known
     made: Any = copy.deepcopy(model)
     made = made.to(device="cpu", dtype=torch.float32)
-    head = head_named((type(model).__name__,), made.config, any_head)
+    head = head_named((type(model).__name__,))
     if head is None:
         made = ModelView.of(made).body
     text = copy.deepcopy(tokenizer)

@@ -29,6 +29,7 @@ from transformers.utils.hub import cached_file
 
 from prunekit.arch.config import (
     LENGTH,
+    WINDOW,
     check_config,
     check_type,
     positions_of,
@@ -38,14 +39,17 @@ from prunekit.arch.config import (
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.folder import INDEX, TOKENIZER, check_folder, local_folder
 from prunekit.arch.known import check_attention, check_tokenizer_class
-from prunekit.arch.view import MANY_LABELS
+from prunekit.arch.view import MANY_LABELS, answers_by_span
 from prunekit.errors import ModelError
-from prunekit.tasks import TaskKind
+from prunekit.tasks import Task, TaskKind
 from prunekit.validation.limits import VOCABULARY
 
-_HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification, "ForTokenClassification": AutoModelForTokenClassification}
-#: Heads that no task of prunekit trains, which are exported all the same.
-_DEPLOYED = {name: AutoModelForQuestionAnswering for name in ("ForQuestionAnswering", "ForQuestionAnsweringSimple")}
+_HEADS = {
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    "ForQuestionAnswering": AutoModelForQuestionAnswering,
+    "ForQuestionAnsweringSimple": AutoModelForQuestionAnswering,
+}
 #: Of a model that is loaded as another one and changed; the other one may be anywhere.
 _ADAPTER = "adapter_config.json"
 # What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
@@ -68,7 +72,7 @@ class LoadedModel:
     config : PretrainedConfig
         The model's own.
     fine_tuned : bool
-        Whether the checkpoint has a sequence or token classification head.
+        Whether the checkpoint has a head for sequence or token classification, or for question answering.
     per_token : bool
         Whether that head reads each token.
     name : str
@@ -88,9 +92,14 @@ class LoadedModel:
         return self.fine_tuned and self.config.problem_type == MANY_LABELS
 
     @property
+    def spans(self) -> bool:
+        """Whether the head answers questions by the places where an answer starts and ends."""
+        return answers_by_span(self.model)
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
-        """Class names in the order of the head's outputs; None for a bare body."""
-        if not self.fine_tuned:
+        """Class names in the order of the head's outputs; None for a bare body, and for a head that answers questions."""
+        if not self.fine_tuned or self.spans:
             return None
         return class_names(self.config)
 
@@ -99,20 +108,30 @@ class LoadedModel:
         """What the head is for; None for a bare body."""
         if not self.fine_tuned:
             return None
+        if self.spans:
+            return TaskKind.QUESTIONS
         if self.per_token:
             return TaskKind.TOKENS
         if self.many_labels:
             return TaskKind.LABELS
         return TaskKind.REGRESSION if self.config.num_labels == 1 else TaskKind.CLASSIFICATION
 
-    def reads(self, *, per_token: bool, many: bool) -> bool:
-        """Whether the head is for words or texts, and for any number of labels or one, as is said."""
-        return (self.per_token, self.many_labels) == (per_token, many)
+    def reads(self, task: Task) -> bool:
+        """Whether the head is for a task: for words, texts or questions, and for any number of labels or one."""
+        kinds = task.kind.traits
+        return self.fine_tuned and (self.per_token, self.many_labels, self.spans) == (kinds.per_token, kinds.many, kinds.spans)
 
-    def row_length(self, asked: int | None, *, of: str = "compress") -> int:
-        """Tokens after which a row is cut; raises ParameterError where more are asked for than the model has positions."""
+    def row_length(self, asked: int | None, *, of: str = "compress", usual: int | None = None) -> int:
+        """Tokens after which a row is cut, `usual` unless they are asked for or an embedder states them.
+
+        Raises
+        ------
+        ParameterError
+            More than the model has positions.
+        """
         stated = self.model.embedding.max_length if isinstance(self.model, EmbeddingModel) else None
-        return row_length(positions_of(self.config, int(self.tokenizer.pad_token_id or 0)), asked, of=of, usual=stated or LENGTH)
+        usual = stated or usual or (WINDOW if self.spans else LENGTH)
+        return row_length(positions_of(self.config, int(self.tokenizer.pad_token_id or 0)), asked, of=of, usual=usual)
 
 
 def class_names(config: Any) -> tuple[str, ...]:
@@ -135,12 +154,11 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     task_labels: Sequence[str] | None = None,
-    any_head: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint from a directory or from the hub (from its cache alone where HF_HUB_OFFLINE is set).
 
-    A checkpoint whose `config.architectures` names a sequence or token classifier is loaded with its head, every other
-    one without. A pooler that the checkpoint does not hold is left out: random weights are never part of a model.
+    A checkpoint whose `config.architectures` names a sequence or token classifier or a head for question answering is loaded with its
+    head, every other one without. A pooler that the checkpoint does not hold is left out: random weights are never part of a model.
 
     Parameters
     ----------
@@ -152,8 +170,6 @@ def load_model(
         Whether code that comes with the checkpoint may run.
     task_labels : sequence of str, optional
         Class names in the order of their ids, written to the config in place of what it has.
-    any_head : bool
-        Load heads for question answering, too.
 
     Returns
     -------
@@ -182,7 +198,7 @@ def load_model(
         config = _load_config(name, at, place)
         if not local:
             _check_weights(name, at, place)
-        head = head_named(config.architectures or (), config, any_head)
+        head = head_named(config.architectures or ())
         model = _load_weights(name, at, place, config, head)
         tokenizer = _load_tokenizer(name, at, place)
     agree(name, tokenizer, model.config, task_labels, head is not None)
@@ -227,18 +243,17 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
     return config
 
 
-def head_named(names: Sequence[str], config: PretrainedConfig, any_head: bool) -> str | None:
+def head_named(names: Sequence[str]) -> str | None:
     """The end of the first class name that is a head prunekit works with; None for a body."""
-    known: tuple[str, ...] = (*_HEADS, *(_DEPLOYED if any_head else ()))
     for architecture in names:
-        for suffix in known:
+        for suffix in _HEADS:
             if architecture.endswith(suffix):
                 return suffix
     return None
 
 
 def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:
-    auto = AutoModel if head is None else {**_HEADS, **_DEPLOYED}[head]
+    auto = AutoModel if head is None else _HEADS[head]
     try:
         model, found = auto.from_pretrained(at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place)
     except _BROKEN as error:

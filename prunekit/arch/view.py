@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.arch import SPECS
-from prunekit.arch.spec import ArchSpec, Axes, Axis
+from prunekit.arch.spec import QUESTION, ArchSpec, Axes, Axis
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
 #: What a config calls a head for rows with any number of labels.
 MANY_LABELS = "multi_label_classification"
+
+
+def answers_by_span(model: nn.Module) -> bool:
+    """Whether a model answers a question by the places where the answer starts and ends."""
+    return QUESTION in type(model).__name__
 
 
 class Reader(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunekit.arch.config import check_config, check_tokenizer_files, positions_of, read_config, row_length
+from prunekit.arch.config import LENGTH, WINDOW, check_config, check_tokenizer_files, positions_of, read_config, row_length
 from prunekit.benchmark.backends.base import Batch
 from prunekit.benchmark.candidates import Candidate
 from prunekit.benchmark.counts import vocabulary_size
@@ -95,7 +95,8 @@ def data_cases(
     baseline : str
         The candidate whose lengths decide which rows make a batch.
     max_length : int or None
-        Tokens after which a row is cut; None: 128, or as many as the candidates have positions where that is less.
+        Tokens after which a row is cut; None: 128, of a window of a context 384, or as many as the candidates have positions where
+        that is less.
     seed : int
     columns : mapping
         `load_data`'s parameters that name columns.
@@ -133,11 +134,13 @@ def encode_for(
     lender = next((folder for folder in folders.values() if folder is not None), None)
     if lender is None:
         raise ModelError(f"No candidate has a tokenizer beside it ({', '.join(_TOKENIZERS)}): give a directory, or --length 128.")
-    longest = row_length(positions_of_all(candidates), max_length, of="bench")
+    positions = positions_of_all(candidates)
+    row_length(positions, max_length, of="bench")  # refused before anything is read
     given: Any = dict(columns)
     # Only the texts are read: labels need not be there.
     found = load_data(str(data), answers=TaskKind.CLASSIFICATION, **given)
     rows = found.splits[split]
+    longest = row_length(positions, max_length, of="bench", usual=WINDOW if rows.asks else LENGTH)
     made = {
         folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))
         for folder in {own or lender for own in folders.values()}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.data.places import Windows, Words, offsets_of, ranges
 from prunekit.data.rows import Rows
+from prunekit.data.windows import cut_windows
 from prunekit.errors import DataError, ModelError, ParameterError
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class Batch:
     rows : int64 ndarray of shape (b,)
         Which rows of the split these are.
     first : int64 ndarray of shape (k, 2), or None
-        For a token task, (row of this batch, position) of the first sub-word of each word; None where a row is read as a whole.
+        For a token task, (row of this batch, position) of the first sub-word of each word; of questions, of each place at which an
+        answer may start or end; None where a row is read as a whole.
     targets : int64 ndarray of shape (k,)
         Where each result belongs in the split's own order: an index into `Encoded.labels`. Equals `rows` where a row is read as a whole.
     labels : ndarray of shape (k,), int64 or float64
@@ -53,26 +56,21 @@ class Batch:
         """The three input arrays by name."""
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "token_type_ids": self.token_type_ids}
 
+    @property
+    def read(self) -> IntArray:
+        """1 at the places that are read, all real tokens where a row is read as a whole, int64 of shape (b, L)."""
+        if self.first is None:
+            return self.attention_mask
+        found = np.zeros_like(self.attention_mask)
+        found[self.first[:, 0], self.first[:, 1]] = 1
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class _Padding:
     token: int
     kind: int
     left: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Words:
-    """Words kept, flat over the rows: `places` within the unpadded row, `starts` (n + 1,) as offsets by row.
-
-    Of all words, kept or not: `labels` (w,) and `offsets` (n + 1,); each word kept is `ids[i]`-th of its row.
-    """
-
-    places: NDArray[np.int32]
-    starts: IntArray
-    ids: NDArray[np.int32]
-    labels: IntArray
-    offsets: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +95,9 @@ class Encoded:
         Where what is drawn together begins, such as the two texts of a pair; only of a split as a whole.
     queries : int64 ndarray of shape (n,), or None
         The query of each row, where its rows are a list.
+    windows : Windows or None
+        Where rows are windows of the contexts of questions; `labels` are then (m, 2) bool, whether an answer starts and ends at each
+        place that is read.
     """
 
     ids: NDArray[np.int32]
@@ -106,12 +107,26 @@ class Encoded:
     truncated: int
     dropped: int
     padding: _Padding
-    words: _Words | None = None
+    words: Words | None = None
     starts: IntArray | None = None
     queries: IntArray | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def read(self) -> Words | Windows | None:
+        """The places that are read, where that is not each row as a whole."""
+        return self.windows if self.words is None else self.words
+
+    @property
+    def whole(self) -> Encoded:
+        """The same rows, each read as a whole; of a window the label is whether it holds an answer, 0 or 1."""
+        if self.windows is None:
+            return self
+        nowhere = self.labels[self.windows.starts[:-1]].all(axis=1)
+        return replace(self, labels=np.where(nowhere, 0, 1), windows=None)
 
     @property
     def lengths(self) -> IntArray:
@@ -133,7 +148,12 @@ class Encoded:
 
     @property
     def every_label(self) -> NDArray[Any]:
-        """`labels`, and for a token task those of the words without a token too, shape (w,): the same whatever the tokenizer."""
+        """`labels`, and for a token task those of the words without a token too, shape (w,); the same whatever the tokenizer.
+
+        Of questions the references, shape (questions,).
+        """
+        if self.windows is not None:
+            return self.windows.references
         return self.labels if self.words is None else self.words.labels
 
     @property
@@ -175,14 +195,12 @@ class Encoded:
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.
 
-        A word without a token is answered by minus infinity for every class, which no task counts as right.
+        A word without a token is answered by minus infinity for every class, which no task counts as right; a question by the span
+        that the logits of all its windows tell, (questions, 2).
         """
-        if self.words is None:
-            return outputs
-        found = np.full((len(self.words.labels), outputs.shape[1]), -np.inf, dtype=outputs.dtype)
-        owner = np.repeat(np.arange(len(self)), np.diff(self.words.starts))
-        found[self.words.offsets[owner] + self.words.ids] = outputs
-        return found
+        if self.windows is not None:
+            return self.windows.spans(outputs)
+        return outputs if self.words is None else self.words.every(outputs)
 
     def batches(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[Batch]:
         """Yield batches of at most `max_rows` rows and `max_tokens` padded tokens (one row at least), from short to long rows.
@@ -220,33 +238,29 @@ class Encoded:
             ids[at, shift : shift + length] = self.ids[span]
             kinds[at, shift : shift + length] = self.kinds[span]
             mask[at, shift : shift + length] = 1
-        if self.words is None:
+        read = self.read
+        if read is None:
             return Batch(ids, mask, kinds, rows, None, rows, self.labels[rows])
-        starts = self.words.starts
-        targets = _ranges(starts[rows], starts[rows + 1])
+        starts = read.starts
+        targets = ranges(starts[rows], starts[rows + 1])
         owner = np.repeat(np.arange(len(rows)), starts[rows + 1] - starts[rows])
-        first = np.stack([owner, self.words.places[targets] + shifts[owner]], axis=1)
+        first = np.stack([owner, read.places[targets] + shifts[owner]], axis=1)
         return Batch(ids, mask, kinds, rows, first, targets, self.labels[targets])
 
     def take(self, rows: IntArray) -> Encoded:
         """Return the given rows, int64 of shape (b,), in the order given; the counts of what was cut stay the split's."""
-        span = _ranges(self.offsets[rows], self.offsets[rows + 1])
-        offsets = _offsets(self.lengths[rows])
-        if self.words is None:
-            queries = None if self.queries is None else self.queries[rows]
-            cut = self.truncated, self.dropped
-            return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[rows], *cut, self.padding, queries=queries)
-        starts = self.words.starts
-        kept = _ranges(starts[rows], starts[rows + 1])
-        all_words = self.words.offsets
-        words = _Words(
-            self.words.places[kept],
-            _offsets(np.diff(starts)[rows]),
-            self.words.ids[kept],
-            self.words.labels[_ranges(all_words[rows], all_words[rows + 1])],
-            _offsets(np.diff(all_words)[rows]),
+        span, read = ranges(self.offsets[rows], self.offsets[rows + 1]), self.read
+        return replace(
+            self,
+            ids=self.ids[span],
+            kinds=self.kinds[span],
+            offsets=offsets_of(self.lengths[rows]),
+            labels=self.labels[rows if read is None else ranges(read.starts[rows], read.starts[rows + 1])],
+            words=None if self.words is None else self.words.take(rows),
+            starts=None,
+            queries=None if self.queries is None else self.queries[rows],
+            windows=None if self.windows is None else self.windows.take(rows),
         )
-        return Encoded(self.ids[span], self.kinds[span], offsets, self.labels[kept], self.truncated, self.dropped, self.padding, words)
 
     def sample(self, n: int, seed: int) -> Encoded:
         """Draw `n` rows (all, if there are fewer) with the lengths of the whole: one from each n-th of the rows by length.
@@ -280,19 +294,21 @@ class Encoded:
         return self.take(np.sort(chosen))
 
 
-def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool) -> Encoded:
+def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool, stride: int | None = None) -> Encoded:
     """Tokenise a split once, without padding.
 
     Parameters
     ----------
     rows : Rows
-        Texts or pairs; words for a token task.
+        Texts or pairs; words for a token task; questions and their contexts, which are cut into windows.
     tokenizer : PreTrainedTokenizerBase
         With `per_token` it must be a fast one, which knows the word of each sub-word.
     max_length : int
         Tokens that a row may have, special tokens included; what is longer is cut and counted.
     per_token : bool
         Whether each word is read, at its first sub-word.
+    stride : int, optional
+        Tokens that a window of a context shares with the one before; default: a third of `max_length`.
 
     Returns
     -------
@@ -301,7 +317,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
     Raises
     ------
     ParameterError
-        A `max_length` that leaves no room for text, or `per_token` that does not fit the rows.
+        A `max_length` that leaves no room for text, a `stride` that leaves no room to move on, or `per_token` that does not fit the rows.
     ModelError
         A tokenizer without padding, or without words where they are needed.
     DataError
@@ -316,6 +332,9 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
     if per_token and not tokenizer.is_fast:
         raise ModelError(f"A token task needs a fast tokenizer. {type(tokenizer).__name__} is not one: convert it to a tokenizer.json.")
     padding = _padding_of(tokenizer)
+    if rows.asks:
+        cut = cut_windows(rows, tokenizer, max_length=max_length, stride=stride)
+        return Encoded(cut.ids, cut.kinds, offsets_of(cut.lengths), cut.gold, 0, 0, padding, windows=cut.windows)
     parts = [_encode_chunk(rows, slice(start, start + _CHUNK), tokenizer, max_length) for start in range(0, len(rows), _CHUNK)]
     lengths = np.concatenate([part.lengths for part in parts])
     if not lengths.all():
@@ -323,18 +342,18 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
     ids, kinds = np.concatenate([part.ids for part in parts]), np.concatenate([part.kinds for part in parts])
     truncated = sum(part.truncated for part in parts)
     if not isinstance(rows.labels, tuple):
-        return Encoded(ids, kinds, _offsets(lengths), rows.labels, truncated, 0, padding, queries=rows.queries)
+        return Encoded(ids, kinds, offsets_of(lengths), rows.labels, truncated, 0, padding, queries=rows.queries)
     firsts = [first for part in parts for first in part.firsts]
     kept = np.concatenate([labels[words] for labels, (words, _) in zip(rows.labels, firsts, strict=True)])
-    words = _Words(
+    words = Words(
         np.concatenate([places for _, places in firsts]),
-        _offsets(np.array([len(places) for _, places in firsts])),
+        offsets_of(np.array([len(places) for _, places in firsts])),
         np.concatenate([ids for ids, _ in firsts]).astype(np.int32),
         np.concatenate(rows.labels),
-        _offsets(np.array([len(labels) for labels in rows.labels])),
+        offsets_of(np.array([len(labels) for labels in rows.labels])),
     )
     dropped = sum(len(labels) for labels in rows.labels) - len(kept)
-    return Encoded(ids, kinds, _offsets(lengths), kept, truncated, dropped, padding, words)
+    return Encoded(ids, kinds, offsets_of(lengths), kept, truncated, dropped, padding, words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,14 +422,3 @@ def _padding_of(tokenizer: PreTrainedTokenizerBase) -> _Padding:
     if token is None:
         raise ModelError(f"{type(tokenizer).__name__} has neither a padding nor an end-of-text token: set its pad_token.")
     return _Padding(int(token), int(tokenizer.pad_token_type_id), tokenizer.padding_side == "left")
-
-
-def _offsets(lengths: IntArray) -> IntArray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _ranges(starts: IntArray, stops: IntArray) -> IntArray:
-    """Concatenate the ranges [start, stop)."""
-    lengths = stops - starts
-    shifts: IntArray = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return np.arange(lengths.sum()) + shifts

@@ -37,9 +37,9 @@ def keys_of(rows: Rows) -> list[str]:
 def groups_of(rows: Rows, named: Sequence[Hashable] | None = None) -> Ids:
     """Number the groups of rows that belong together.
 
-    Rows with the same normalised text do, and rows of a named group. So does, among single texts, a phrase of at least 4 words
-    with every row of at most 128 words that contains it, word for word (SST-2's train holds the phrases of its own sentences);
-    beyond 5 million words in all, phrases are not looked for.
+    Rows with the same normalised text do, rows of a named group, and questions on one context. So does, among single texts, a phrase
+    of at least 4 words with every row of at most 128 words that contains it, word for word (SST-2's train holds the phrases of its own
+    sentences); beyond 5 million words in all, phrases are not looked for.
 
     Parameters
     ----------
@@ -62,6 +62,10 @@ def groups_of(rows: Rows, named: Sequence[Hashable] | None = None) -> Ids:
         for at, name in enumerate(named):
             if name is not None:
                 found.join(at, holders.setdefault(name, at))
+    if rows.asks:
+        contexts: dict[str, int] = {}
+        for at, context in enumerate(rows.pairs or ()):
+            found.join(at, contexts.setdefault(context, at))
     if rows.pairs is None:
         _join_phrases(first, found)
     return np.array([found.of(at) for at in range(len(rows))], dtype=np.int64)

@@ -330,6 +330,8 @@ def _read_json(path: Path) -> Dataset:
     if not whole:
         # Not split at what else Unicode takes for the end of a line.
         found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    elif (questions := _nested_questions(found)) is not None:
+        found = questions
     elif isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
         return datasets.Dataset.from_dict(found)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
@@ -338,6 +340,21 @@ def _read_json(path: Path) -> Dataset:
     if len(names) > COLUMNS:
         raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
     return datasets.Dataset.from_dict({name: [row.get(name) for row in found] for name in names})
+
+
+def _nested_questions(found: object) -> list[dict[str, Any]] | None:
+    """The rows of SQuAD's own file, {"data": [{"paragraphs": [{"context", "qas": [...]}]}]}; None for anything else."""
+    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
+        return None
+    try:
+        return [
+            {"context": part["context"], "question": asked["question"], "answers": [*asked["answers"]]}
+            for article in found["data"]
+            for part in article["paragraphs"]
+            for asked in part["qas"]
+        ]
+    except (TypeError, KeyError):
+        return None
 
 
 def _read_parquet(path: Path) -> Dataset:

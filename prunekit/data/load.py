@@ -15,6 +15,7 @@ from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, Source, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
 from prunekit.data.lists import as_lists, check_lists
+from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import load_sentences
 from prunekit.data.sets import as_table, faults, indicator_columns, joined
@@ -61,8 +62,9 @@ def load_data(
         data set id; a `datasets.Dataset` or `DatasetDict`, a pandas DataFrame, a dict of lists by column, a pair (texts, labels)
         of lists, or a dict of these by split; None for the embedded data (see `prunekit.data.demo`).
     text, text_pair, label : str, optional
-        Columns of a task on texts or pairs; by convention where not named. A label column of lists is one of rows with any number
-        of labels, and so are several columns of 0 and 1, whose names `label` joins by commas: "angry,sad,glad".
+        Columns of a task on texts or pairs, or of questions, their contexts and answers; by convention where not named. A label column
+        of lists is one of rows with any number of labels, and so are several columns of 0 and 1, whose names `label` joins by
+        commas: "angry,sad,glad".
     tokens, tags : str, optional
         Columns of a task on words; by convention where not named.
     task : str, optional
@@ -108,6 +110,9 @@ def load_data(
     asked = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     if kind is TaskKind.EMBEDDING:
         return load_sentences(came, asked, metric=wanted, seed=seed)
+    if kind is TaskKind.QUESTIONS or (kind is None and _asks(came, asked, answers)):
+        answering = answers is TaskKind.QUESTIONS
+        return load_questions(came, asked, metric=wanted, fine_tuned=fine_tuned, answering=answering, seed=seed)
     model = None if labels is None else tuple(labels)
     named = label is not None or tags is not None or kind not in (None, answers)
     if answers is not None and not named and lacks_labels(came.splits["train"]):
@@ -118,6 +123,14 @@ def load_data(
     if kind is None and answers is TaskKind.REGRESSION and query_column(came.splits["train"]) is not None:
         kind = TaskKind.RANKING
     return _with_labels(came, asked, kind, model, wanted, fine_tuned, seed)
+
+
+def _asks(came: Source, asked: Mapping[str, str | None], answers: TaskKind | None) -> bool:
+    """Whether rows are read as questions where no task is named: by the model's head, or by the names of the columns."""
+    if asked["tokens"] is not None or asked["tags"] is not None:
+        return False
+    named = any(asked[name] is not None for name in ("text", "text_pair", "label"))
+    return answers is TaskKind.QUESTIONS or (not named and holds_questions(came.splits["train"]))
 
 
 def _with_labels(

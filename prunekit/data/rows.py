@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.spans import Reference
 from prunekit.tasks import Task
 
 
@@ -20,8 +21,8 @@ class Rows:
 
     Attributes
     ----------
-    labels : ndarray of shape (n,), int64 class ids or float64 values; or (n, C) bool, which labels each row has; or tuple of n int64
-        ndarrays, one id a word
+    labels : ndarray of shape (n,), int64 class ids, float64 values or, of questions, references; or (n, C) bool, which labels each row
+        has; or tuple of n int64 ndarrays, one id a word
     texts : tuple of str
         One text a row; empty for a token task.
     pairs : tuple of str, or None
@@ -33,6 +34,8 @@ class Rows:
         relation to it.
     queries : int64 ndarray of shape (n,), or None
         Of lists by query, the number of each row's; rows of one query stand together.
+    silent : bool
+        Of questions, whether "no answer" is an answer.
     """
 
     labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
@@ -41,6 +44,7 @@ class Rows:
     tokens: tuple[tuple[str, ...], ...] = ()
     trees: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] | None = None
     queries: NDArray[np.int64] | None = None
+    silent: bool = False
 
     def __post_init__(self) -> None:
         assert not (self.texts and self.tokens)
@@ -49,6 +53,17 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.tokens) if self.tokens else len(self.texts)
+
+    @property
+    def asks(self) -> bool:
+        """Whether texts are questions, whose answers are in the pairs; labels are then `prunekit.spans.Reference`s."""
+        return not isinstance(self.labels, tuple) and self.labels.dtype == object
+
+    @property
+    def references(self) -> list[Reference]:
+        """Of questions, what may be answered."""
+        assert self.asks
+        return list(self.labels)
 
     @property
     def singles(self) -> Rows:
@@ -63,7 +78,8 @@ class Rows:
         """Return the rows at `indices`, in the order given."""
         at = [int(index) for index in indices]
         labels = tuple(self.labels[i] for i in at) if isinstance(self.labels, tuple) else self.labels[at]
-        return Rows(
+        return replace(
+            self,
             labels=labels,
             texts=tuple(self.texts[i] for i in at) if self.texts else (),
             pairs=None if self.pairs is None else tuple(self.pairs[i] for i in at),
@@ -120,8 +136,8 @@ def fingerprint(task: Task, splits: Mapping[str, Rows]) -> str:
     digest = hashlib.sha256(json.dumps([task.kind.value, task.labels]).encode())
     for name, rows in splits.items():
         for index in range(len(rows)):
-            label = rows.labels[index]
-            label = (np.flatnonzero(label) if label.dtype == bool else label).tolist()
+            label: Any = rows.labels[index]
+            label = [label.texts, label.starts] if rows.asks else (np.flatnonzero(label) if label.dtype == bool else label).tolist()
             text = rows.tokens[index] if rows.tokens else rows.texts[index]
             pair = None if rows.pairs is None else rows.pairs[index]
             digest.update(json.dumps([name, text, pair, label]).encode() + b"\n")

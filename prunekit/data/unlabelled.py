@@ -13,6 +13,7 @@ from prunekit.data.batches import Encoded
 from prunekit.data.columns import LABELS, TAGS, is_list, read_columns
 from prunekit.data.labels import Space
 from prunekit.data.rows import Rows, TaskData
+from prunekit.spans import Reference, answered_text
 from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:
@@ -65,11 +66,23 @@ def answered(data: TaskData, encoded: Mapping[str, Encoded], outputs: Mapping[st
 
 
 def _labelled(task: Task, rows: Rows, encoded: Encoded, outputs: NDArray[Any]) -> tuple[Rows, Encoded]:
+    if encoded.windows is not None:
+        references = _own_answers(encoded, outputs)
+        return replace(rows, labels=references), replace(encoded, windows=replace(encoded.windows, references=references))
     labels: NDArray[Any] = task.answers(outputs)
     if encoded.words is None:
         return replace(rows, labels=labels), replace(encoded, labels=labels)
     by_row = tuple(np.split(labels, encoded.word_starts[1:-1]))
     return replace(rows, labels=by_row), replace(encoded, labels=labels, words=replace(encoded.words, labels=labels))
+
+
+def _own_answers(encoded: Encoded, outputs: NDArray[Any]) -> NDArray[Any]:
+    """What a model answers to questions, as references."""
+    found = np.empty(len(encoded.every_label), dtype=object)
+    for at, (span, reference) in enumerate(zip(encoded.every(outputs), encoded.every_label, strict=True)):
+        text = answered_text(span, reference)
+        found[at] = Reference(reference.context, *(((text,), (int(span[0]),)) if text else ()))
+    return found
 
 
 def readable(rows: Rows, encoded: Encoded) -> Rows:

@@ -209,7 +209,7 @@ def export(
     _check(dtype, device, opset, data)
     check_columns(columns or {}, data, of="export")
     check_output(out, overwrite, of="export", inputs=(model, data))
-    place, live = given_model(model, tokenizer, of="export", any_head=True)
+    place, live = given_model(model, tokenizer, of="export")
     source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code, live=live)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite) as folder:

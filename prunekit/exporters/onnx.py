@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from prunekit import __version__
 from prunekit.arch.config import positions_of
-from prunekit.arch.view import Embedder
+from prunekit.arch.view import Embedder, answers_by_span
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.passes import Level, optimize
 from prunekit.exporters.tracing import evaluating, traceable
+from prunekit.spans import ENDS
 
 EMBEDDED: tuple[str, ...] = ("last_hidden_state", "sentence_embedding")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -176,7 +177,8 @@ def export_onnx(
     space : InputSpace
         To trace with valid ids.
     outputs : tuple of str, optional
-        Fields of what the model returns; default: the logits, or of an embedder the last hidden state and the vector.
+        Fields of what the model returns; default: the logits, those of start and end where answers are spans, or of an embedder the last
+        hidden state and the vector.
     opset : int
         17 to 20.
     level : {"none", "O1"}
@@ -199,7 +201,7 @@ def export_onnx(
     OutputError
         If the file cannot be written.
     """
-    path, outputs = Path(path), outputs or (EMBEDDED if isinstance(model, Embedder) else ("logits",))
+    path, outputs = Path(path), outputs or (EMBEDDED if isinstance(model, Embedder) else ENDS if answers_by_span(model) else ("logits",))
     _check(model, inputs, opset)
     with ExitStack() as stack:
         for context in (_quiet(), evaluating(model), traceable(model)):

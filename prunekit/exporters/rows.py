@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from prunekit.arch.config import WINDOW
 from prunekit.arch.load import class_names, expected_labels
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
@@ -33,7 +34,7 @@ from prunekit.tasks import Task, TaskKind
 SEARCH = 256
 CALIBRATION = 64
 _ROWS = 16  # in a batch
-_TASKS = ("text-classification", "token-classification")
+_TASKS = ("text-classification", "token-classification", "question-answering")
 
 
 class Samples(NamedTuple):
@@ -44,7 +45,14 @@ class Samples(NamedTuple):
 
 
 def samples(
-    train: Rows, validation: Encoded, tokenizer: PreTrainedTokenizerBase, *, max_length: int, per_token: bool, seed: int
+    train: Rows,
+    validation: Encoded,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    per_token: bool,
+    seed: int,
+    stride: int | None = None,
 ) -> Samples:
     """Draw the rows of `prunekit.exporters.precision.lower`.
 
@@ -54,12 +62,14 @@ def samples(
     validation : Encoded
     tokenizer : PreTrainedTokenizerBase
         For the rows of train that are drawn.
-    max_length, per_token
+    max_length, per_token, stride
         As in `prunekit.data.batches.encode`.
     seed : int
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
-    drawn = encode(train.take(chosen), tokenizer, max_length=max_length, per_token=per_token)
+    drawn = encode(train.take(chosen), tokenizer, max_length=max_length, per_token=per_token, stride=stride)
+    if drawn.windows is not None:
+        drawn = drawn.sample(CALIBRATION, seed)
     search, calibration = (
         tuple(batch.inputs for batch in found.batches(max_rows=_ROWS)) for found in (validation.sample(SEARCH, seed), drawn)
     )
@@ -75,7 +85,7 @@ class Judge:
     name : str
         Of the data, without what leads to it.
     task : Task or None
-        None for a head whose outputs no metric is about: a bare encoder's or question answering's.
+        None where no metric is about the outputs: a bare encoder's.
     samples : Samples
     test : Encoded
     thresholds : float64 ndarray of shape (C,), or 0
@@ -127,12 +137,15 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
     DataError, ParameterError
         Data that cannot be read, or is not for the model's head.
     """
-    named = class_names(source.config) if source.head in _TASKS else None
+    spans = source.head == "question-answering"
+    named = class_names(source.config) if source.head in _TASKS and not spans else None
     labels = expected_labels(named, per_token=source.head == "token-classification", tags=columns.get("tags"))
     given: Any = {**columns}
     many = source.head == "text-classification" and ModelView.of(source.model).many_labels
     if many:
         given["task"] = TaskKind.LABELS
+    elif spans:
+        given["answers"] = TaskKind.QUESTIONS
     elif source.head == "text-classification" and source.config.num_labels == 1:
         # A column of queries then makes lists of the rows.
         given["answers"] = TaskKind.REGRESSION
@@ -142,21 +155,13 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
     task = found.task
     if source.head in _TASKS:
         # A regression's head is for texts by its name.
-        wanted = "token-classification" if task.per_token else "text-classification"
+        wanted = task.kind.traits.pipeline if task.per_token or task.kind.traits.spans else "text-classification"
         if wanted != source.head or task.many != many or task.outputs != source.config.num_labels:
             must = f"for the model's head, {source.head} with {source.config.num_labels} outputs"
             raise ParameterError("data", "export", must, f"{data}: {task.kind.value} with {task.outputs}")
-    encoded = {
-        name: encode(found.splits[name], source.tokenizer, max_length=source.space.max_length, per_token=task.per_token)
-        for name in ("validation", "test")
-    }
-    drawn = samples(
-        found.train,
-        encoded["validation"],
-        source.tokenizer,
-        max_length=source.space.max_length,
-        per_token=task.per_token,
-        seed=seed,
-    )
+    longest = min(source.space.max_length, WINDOW) if task.kind.traits.spans else source.space.max_length
+    read: dict[str, Any] = {"max_length": longest, "per_token": task.per_token}
+    encoded = {name: encode(found.splits[name], source.tokenizer, **read) for name in ("validation", "test")}
+    drawn = samples(found.train, encoded["validation"], source.tokenizer, **read, seed=seed)
     cut = read_thresholds(getattr(source.config, "thresholds", None), task.outputs, f"The model {source.name!r}") if many else 0.0
     return Judge(short_name(str(data)), task if source.head in _TASKS else None, drawn, encoded["test"], seed, cut)

@@ -11,7 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
@@ -191,9 +197,19 @@ class SlimForTokenClassification(SlimPreTrainedModel):  # type: ignore[no-untype
     head = "token-classification"
 
 
+class SlimForQuestionAnswering(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
+    """A slim model that answers questions by spans of their context."""
+
+    loader = "AutoModelForQuestionAnswering"
+    head = "question-answering"
+
+
+_HEADS = (SlimForSequenceClassification, SlimForTokenClassification, SlimForQuestionAnswering)
+
+
 def class_for(head: Head) -> type[SlimPreTrainedModel]:
     """The class that a model with this head is loaded as."""
-    return next((made for made in (SlimForSequenceClassification, SlimForTokenClassification) if made.head == head), SlimModel)
+    return next((made for made in _HEADS if made.head == head), SlimModel)
 
 
 @cache
@@ -240,5 +256,6 @@ def register() -> None:
         (AutoModel, SlimModel),
         (AutoModelForSequenceClassification, SlimForSequenceClassification),
         (AutoModelForTokenClassification, SlimForTokenClassification),
+        (AutoModelForQuestionAnswering, SlimForQuestionAnswering),
     ):
         auto.register(SlimConfig, made, exist_ok=True)

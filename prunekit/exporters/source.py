@@ -18,12 +18,13 @@ from prunekit.exporters.checkpoint import PLAN, load
 from prunekit.exporters.heads import Head, head_of
 from prunekit.exporters.onnx import EMBEDDED, InputSpace, sample_space
 from prunekit.plan import Plan
+from prunekit.spans import ENDS
 
 OUTPUTS: dict[Head, tuple[str, ...]] = {
     "feature-extraction": EMBEDDED,
     "text-classification": ("logits",),
     "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
+    "question-answering": ENDS,
 }
 
 
@@ -101,7 +102,7 @@ def load_source(
         plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder, trust_remote_code)
         agree(str(name), tokenizer, ModelView.of(model).config, None, True)
     else:
-        loaded = live or load_model(name, revision=revision, trust_remote_code=trust_remote_code, any_head=True)
+        loaded = live or load_model(name, revision=revision, trust_remote_code=trust_remote_code)
         model, tokenizer = loaded.model, loaded.tokenizer
     view = ModelView.of(model)
     head = head_of(model)

@@ -19,7 +19,7 @@ from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
 from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import MANY_LABELS, ModelView
-from prunekit.data.batches import Encoded, encode
+from prunekit.data.batches import Batch, Encoded, encode
 from prunekit.data.demo import demo_model
 from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
@@ -37,6 +37,7 @@ from prunekit.report.embedder import Shortened
 from prunekit.report.progress import Stages
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected, Pooling
+from prunekit.stats.sensitivity import READ
 from prunekit.tasks import Task, TaskKind
 
 #: Rows of train on which heads and FFN neurons are chosen and re-solved, and their tokens: at most, as far as `LEAST` rows allow.
@@ -106,6 +107,11 @@ def read_inputs(
             trust_remote_code=recipe.trust_remote_code,
         )
         _same_memory(recipe, data, rows)
+        recipe.check_kind(data.task.kind)
+        if data.task.kind.traits.spans and not loaded.spans:
+            must = "one that is fine-tuned for question answering, with a head of its own"
+            hint = "Fine-tune it first: python docs/examples/fine_tune.py MODEL DATA OUT --task question-answering"
+            raise ParameterError("model", "compress", must, loaded.name, hint)
         if isinstance(loaded.model, EmbeddingModel):
             data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
         if data.task.many and recipe.method != "prunekit":
@@ -120,8 +126,7 @@ def read_inputs(
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
         vectors = isinstance(loaded.model, EmbeddingModel)
-        fits = loaded.reads(per_token=task.per_token, many=task.many) and loaded.config.num_labels == task.outputs
-        own_head = vectors or (loaded.fine_tuned and fits)
+        own_head = vectors or (loaded.reads(task) and loaded.config.num_labels == task.outputs)
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
@@ -129,14 +134,16 @@ def read_inputs(
             _name_classes(loaded, task)
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = {
-            name: encode(split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token)
+            name: encode(
+                split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token, stride=recipe.stride
+            )
             for name, split in data.splits.items()
         }
         if data.labelled:
             notes += _cut_notes(encoded, longest)
         retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
         prompts = _prompts(loaded.model) if vectors else {}
-    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), retrieval=retrieval, prompts=prompts)
+    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts)
 
 
 def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
@@ -168,6 +175,10 @@ def _cut_notes(encoded: Mapping[str, Encoded], longest: int) -> list[str]:
     """What the limit of tokens has cost."""
     cut, lost = sum(split.truncated for split in encoded.values()), sum(split.dropped for split in encoded.values())
     notes = [f"{cut} rows were cut at {longest} tokens"] if cut else []
+    windows = [split.windows for split in encoded.values() if split.windows is not None]
+    if windows:
+        asked, read = sum(len(each.references) for each in windows), sum(len(each.questions) for each in windows)
+        notes.append(f"{asked:,} contexts are read in {read:,} windows of at most {longest} tokens")
     if lost:
         notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
     return notes
@@ -321,5 +332,10 @@ def calibration_size(encoded: Encoded, *, trained: bool) -> tuple[int, float]:
 def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:
     """A seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
     rows, _ = calibration_size(encoded, trained=trained)
-    drawn = encoded.draw(rows, seed)
-    return [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in drawn.batches()]
+    return [_tensors(batch, spans=encoded.windows is not None) for batch in encoded.draw(rows, seed).batches()]
+
+
+def _tensors(batch: Batch, *, spans: bool) -> dict[str, torch.Tensor]:
+    """The inputs, and where answers are spans the places at which one may start or end."""
+    found = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+    return found | ({READ: torch.from_numpy(batch.read)} if spans else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -48,13 +49,13 @@ def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Ba
     """Load a second model, and encode the same rows for it."""
     with stage("load base"):
         loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
-        longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze"))
+        longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze", usual=inputs.max_length))
         return Base(loaded.name, ModelView.of(loaded.model), _encoded(longest, inputs, inputs.data.splits, loaded.tokenizer))
 
 
 def _encoded(longest: int, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
-    per_token = inputs.data.task.per_token
-    return {name: encode(rows, tokenizer, max_length=longest, per_token=per_token) for name, rows in splits.items()}
+    read: dict[str, Any] = {"max_length": longest, "per_token": inputs.data.task.per_token, "stride": inputs.stride}
+    return {name: encode(rows, tokenizer, **read) for name, rows in splits.items()}
 
 
 def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
@@ -64,6 +65,8 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
         found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
     elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
         found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+    if not inputs.data.task.kind.traits.readout:
+        found[Need.VALIDATION] = f"it needs labels that neurons can be fitted to, and {inputs.data.task.kind.value} has none"
     source = inputs.view.source
     whole = 8 * ((source.layers + 1) * source.hidden) ** 2
     if whole > MEMORY:
@@ -112,7 +115,9 @@ def observe(
     if Need.UNITS in needs:
         with stage("score units"):
             rows = _first(inputs.encoded["train"], UNIT_ROWS)
-            units = unit_scores(inputs.view, rows, labelled=inputs.own_head, seed=recipe.seed, progress=stage.step)
+            units = unit_scores(
+                inputs.view, rows, labelled=inputs.own_head and inputs.data.task.kind.traits.labelled, seed=recipe.seed, progress=stage.step
+            )
     if Need.ABLATIONS in needs:
         with stage("ablate"):
             rows = _first(inputs.encoded["validation"], ABLATION_ROWS)
@@ -136,6 +141,7 @@ class _Reader:
 
     def read(self, name: str, view: ModelView, encoded: Mapping[str, Encoded]) -> Subject:
         """One model."""
+        encoded = {split: rows.whole for split, rows in encoded.items()}
         train = self._split(view, encoded["train"], TOKENS if Need.TOKENS in self._needs else 0)
         validation = self._split(view, encoded["validation"], 0) if Need.VALIDATION in self._needs else None
         return Subject(name, view.source, train, validation, self._trees(encoded))

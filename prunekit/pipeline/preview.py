@@ -69,7 +69,7 @@ def _about(inputs: Inputs) -> tuple[str, ...]:
     head = "its own head" if inputs.own_head else "no head for this task"
     params = count(view, lengths).params
     splits = ", ".join(f"{len(split):,} of {name}" for name, split in data.splits.items())
-    classes = f"{len(data.task.labels)} classes" if data.task.labels else "values"
+    classes = f"{len(data.task.labels)} classes" if data.task.labels else "spans" if data.task.kind.traits.spans else "values"
     return (
         f"model  {inputs.loaded.name}: {view.source.model_type}, {view.num_layers} blocks, {_sizes(params)}, {head}",
         f"task   {data.task.kind.value}, {classes}, {data.task.metric.label}",

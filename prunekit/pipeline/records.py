@@ -50,6 +50,8 @@ class Inputs:
         Whether the model came with a head for this task, which is then the dense model's.
     max_length : int
         Tokens after which a row is cut.
+    stride : int or None
+        Tokens that a window of a context shares with the one before; None: a third of a window.
     shortened : tuple of Shortened
         What fewer dimensions of an embedder are worth, where the recipe asks for fewer.
     retrieval : Retrieval or None
@@ -66,6 +68,7 @@ class Inputs:
     own_head: bool
     max_length: int
     notes: tuple[str, ...]
+    stride: int | None = None
     shortened: tuple[Shortened, ...] = ()
     retrieval: Retrieval | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)

@@ -91,9 +91,9 @@ def build_report(
         plan_digest=models.plan.digest,
         budgets=tuple(_reached(budget, dense, slim, models.plan, recipe, measured) for budget in recipe.budgets),
         max_drop=recipe.max_drop,
-        vectors=()
-        if task.kind.traits.labelled
-        else nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed),
+        vectors=nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed)
+        if task.kind.traits.vectors
+        else (),
         retrieval=measured.retrieval,
         dimensions=inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
@@ -298,7 +298,7 @@ def write_reports(report: Report, folder: Path) -> None:
 
 def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
     """What the model card says that the directory does not show."""
-    labels, pair = inputs.data.task.labels, inputs.data.task.kind.traits.labelled and inputs.data.train.pairs is not None
+    labels, pair = inputs.data.task.labels, not inputs.data.task.kind.traits.vectors and inputs.data.train.pairs is not None
     card = _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
     return replace(card, thresholds=tuple(getattr(models.slim.config, "thresholds", ()) if inputs.data.task.many else ()))
 

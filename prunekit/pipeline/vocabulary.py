@@ -34,7 +34,7 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
     per_token = inputs.data.task.per_token
     vectors = isinstance(inputs.loaded.model, EmbeddingModel)
     encoded = {
-        name: encode(rows.singles if vectors else rows, tokenizer, max_length=inputs.max_length, per_token=per_token)
+        name: encode(rows.singles if vectors else rows, tokenizer, max_length=inputs.max_length, per_token=per_token, stride=inputs.stride)
         for name, rows in splits.items()
     }
     if vectors:

@@ -26,9 +26,9 @@ def outputs_of_file(
     ----------
     path : path or OnnxSession
     encoded : Encoded
-        n rows; of a token task, n words over all rows.
+        n rows; of a token task, n words over all rows; of questions, n places.
     output : str
-        Which output; default: the logits, or the vector of an embedder.
+        Which output; default: the logits, those of start and end where answers are spans, or the vector of an embedder.
     threads, device
         As in `OnnxSession`.
 
@@ -47,7 +47,7 @@ def outputs_of_file(
     session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
     found: NDArray[Any] | None = None
     for batch in encoded.batches():
-        values = session(batch.inputs)[output or session.answer]
+        values = session.answers(batch.inputs, output)
         if batch.first is not None:
             values = values[batch.first[:, 0], batch.first[:, 1]]
         if not np.isfinite(values).all():
@@ -127,6 +127,8 @@ def apart(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> tuple[f
     """
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]
+    if task.kind.traits.spans:
+        return float((outputs == reference).all(axis=1).mean()), None
     same: float | None = None
     if task.labels:
         same = float((task.answers(outputs) == task.answers(reference)).reshape(len(outputs), -1).all(axis=1).mean())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import DependencyError, ModelError, ParameterError
+from prunekit.spans import ENDS
 from prunekit.validation.install import install
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -128,10 +129,15 @@ class OnnxSession:
         self.outputs = tuple(node.name for node in self._session.get_outputs())
         self.per_token = frozenset(node.name for node in self._session.get_outputs() if "sequence_length" in node.shape[1:2])
 
-    @property
-    def answer(self) -> str:
-        """The output that is judged: the logits, or the vector of an embedder."""
-        return next((name for name in ("logits", "sentence_embedding") if name in self.outputs), self.outputs[0])
+    def answers(self, batch: Mapping[str, NDArray[np.int64]], output: str | None = None) -> NDArray[Any]:
+        """What is judged of a batch: an output by its name, or the logits, or the vector of an embedder.
+
+        Of a file with one output for the start of an answer and one for its end both, (batch, length, 2).
+        """
+        found = self(batch)
+        if output is None and set(ENDS) <= found.keys():
+            return np.stack([found[name] for name in ENDS], axis=-1)
+        return found[output or next((name for name in ("logits", "sentence_embedding") if name in found), self.outputs[0])]
 
     def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
         """Run it.

@@ -3,7 +3,8 @@
 The cost of a small change of the output is measured as the Kullback-Leibler divergence from the model's own
 prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities; a regression or a
 bare encoder has the identity in the place of F, of its tokens, and so has an embedder that averages them; of any other embedder it
-is that of the vector. One backward pass over each row gives an unbiased estimate for all sites.
+is that of the vector. Where answers are spans, it is the sum of the divergences of the start and of the end, over places. One
+backward pass over each row gives an unbiased estimate for all sites.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
 #: Most padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
 TOKENS = 1024
+#: In a batch, where it is there, the places at which an answer may start or end: (batch, length), 1 or 0.
+READ = "read_mask"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ def sensitivity(
     ----------
     view : ModelView
     batches : sequence of dict
-        Tokenised rows: (batch, length) tensors, `attention_mask` among them.
+        Tokenised rows: (batch, length) tensors, `attention_mask` among them, and `READ` where answers are spans.
     temperature : float
         Softens the class probabilities, so that rows of which the model is certain still count.
     seed : int
@@ -155,7 +158,8 @@ def _differentiate(
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
         tokens = isinstance(view.model, Embedder) and view.model.averages
-        scalar = felt_by(output, batch["attention_mask"].bool(), temperature, generator, labels=view.many_labels, tokens=tokens)
+        read = batch.get(READ, batch["attention_mask"]).bool()
+        scalar = felt_by(output, read, temperature, generator, labels=view.many_labels, tokens=tokens)
         grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
     found = {}
     for site, each in passes.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
@@ -84,7 +84,9 @@ def _add(
         output = view.model(**inputs, return_dict=True)
         passes = {site: seen[site.block][site.sum_tap(view)] for site in found}
         sums = [tensor for each in passes.values() for tensor in each]
-        scalars = [felt_by(output, mask, temperature, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
+        # Elsewhere than at the places that are read no answer starts or ends.
+        read = torch.from_numpy(batch.read).bool() if answers_by_span(view.model) else mask
+        scalars = [felt_by(output, read, temperature, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
         # The whole graph is walked once for each scalar.
         grads = [
             torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=at + 1 < len(scalars)) for at, scalar in enumerate(scalars)

@@ -181,7 +181,7 @@ def fingerprint(models: Sequence[nn.Module], splits: Sequence[Encoded], rest: Se
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for rows in splits:
-        words = () if rows.words is None else (rows.words.places, rows.words.starts)
+        words = () if rows.read is None else (rows.read.places, rows.read.starts)
         found.update(repr((rows.padding, len(words))).encode())
         for array in (rows.ids, rows.kinds, rows.offsets, rows.labels, *words):
             found.update(f"{array.dtype} {array.shape}\n".encode())

@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.load import class_names
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
@@ -40,7 +40,7 @@ from prunekit.training.freeze import freeze_blocks
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
 from prunekit.training.pool import affordable, fewer, pool
 from prunekit.training.precision import chosen_dtype
-from prunekit.training.teacher import Teacher, answer, answers_by_place, outputs_of
+from prunekit.training.teacher import Teacher, answer, outputs_of
 from prunekit.training.tokens import occurring
 from prunekit.validation.arguments import Place, Seed, Within, checked
 from prunekit.validation.limits import POSITIONS
@@ -284,7 +284,7 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
             raise ParameterError("teacher", "recover", must, ", ".join(names[1]))
     if task is None:
         return
-    if answers_by_place(view):
+    if answers_by_span(view.model):
         must = "left out for a model that answers questions by places, which learns from a teacher alone"
         raise ParameterError("task", "recover", must, task.kind.value)
     if task.many != (outputs_of(view) == "labels"):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunekit.arch.view import ModelView
-from prunekit.training.teacher import NOWHERE, answer, answers_by_place
+from prunekit.arch.view import ModelView, answers_by_span
+from prunekit.training.teacher import NOWHERE, answer
 
 #: Norm of the difference between the answers in both formats, relative to the norm of the answers' variation, at most.
 TOLERANCE = 0.05
@@ -35,7 +35,7 @@ def chosen_dtype(view: ModelView, inputs: dict[str, Any], device: str, *, traini
         exact = answer(view, inputs, inputs["first"], states=False).logits
         with torch.autocast("cpu", dtype=dtype):
             rough = answer(view, inputs, inputs["first"], states=False).logits
-    if answers_by_place(view):
+    if answers_by_span(view.model):
         # Each row's distribution is over its own real tokens: a shift of all of them says nothing, nor does what stands at padding.
         there = exact > NOWHERE
         exact, rough = (_centred(logits, there) for logits in (exact, rough))

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from prunekit.arch.spec import QUESTION
-from prunekit.arch.view import Embedder, ModelView
+from prunekit.arch.view import Embedder, ModelView, answers_by_span
 from prunekit.errors import UnsupportedError
+from prunekit.spans import ENDS
 from prunekit.stats.blocks import Tap, batch_first, taps
 
 _OUTPUT: Tap = ("out", "")
@@ -23,14 +23,9 @@ Outputs = Literal["classes", "labels", "values", "vectors"]
 NOWHERE = -1e4
 
 
-def answers_by_place(view: ModelView) -> bool:
-    """Whether a model answers a question by the places where the answer starts and ends."""
-    return QUESTION in type(view.model).__name__
-
-
 def outputs_of(view: ModelView) -> Outputs:
     """What a model's logits stand for, by its config."""
-    if answers_by_place(view):
+    if answers_by_span(view.model):
         return "classes"
     if isinstance(view.model, Embedder):
         return "vectors"
@@ -47,7 +42,7 @@ class Answer:
     ----------
     logits : Tensor
         (k, outputs): one row for each place that is read, or the vector of each text. Of an answer to a question (2 batch, length): where
-        it starts in each row, then where it ends, with `NOWHERE` at padding.
+        it starts in each row, then where it ends, with `NOWHERE` at padding and at places that are not read.
     states : tuple of Tensor
         Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
     """
@@ -67,8 +62,8 @@ def answer(
     inputs : mapping
         (batch, length) tensors by name.
     first : Tensor or None
-        (k, 2), places (row, position) that are read of a token task; None: one for each row, or all real tokens where the
-        model answers for tokens.
+        (k, 2), places (row, position) that are read of a token task, or at which an answer may start or end; None: one for each row, or
+        all real tokens where the model answers for tokens.
     states : bool
         Whether to collect the output of every block.
     through : callable, optional
@@ -78,7 +73,11 @@ def answer(
         wanted = list(view.blocks)[: view.num_layers] if states else []
         seen = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
         output = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True)
-    logits = _logits(view, output, inputs["attention_mask"].bool())
+    mask = inputs["attention_mask"].bool()
+    if answers_by_span(view.model) and first is not None:
+        mask = torch.zeros_like(mask).index_put((first[:, 0], first[:, 1]), torch.tensor(True, device=mask.device))
+        first = None
+    logits = _logits(view, output, mask)
     if first is not None:
         logits = logits[first[:, 0], first[:, 1]]
     elif logits.ndim == 3:
@@ -91,7 +90,7 @@ def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
     found: Tensor | None = getattr(output, "sentence_embedding" if isinstance(view.model, Embedder) else "logits", None)
     if found is not None:
         return found
-    ends: list[Tensor | None] = [getattr(output, name, None) for name in ("start_logits", "end_logits")]
+    ends: list[Tensor | None] = [getattr(output, name, None) for name in ENDS]
     there = [end.float().masked_fill(~mask, NOWHERE) for end in ends if end is not None]
     if len(there) < len(ends):
         raise UnsupportedError(

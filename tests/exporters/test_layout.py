@@ -155,7 +155,7 @@ def test_every_example_is_python(kind: TaskKind) -> None:
     files = {"onnx/model.onnx", "tokenizer.json", "model.safetensors", "modules.json", "plan.json"}
     text = card_text(replace(CARD, kind=kind, labels=() if kind is TaskKind.REGRESSION else CARD.labels), files)
     blocks = [part.split("```", 1)[0] for part in text.split("```python\n")[1:]]
-    assert len(blocks) == (5 if kind.traits.labelled else 4)
+    assert len(blocks) == (4 if kind.traits.vectors else 5)
     for block in blocks:
         compile(block, "card", "exec")
         assert f'"{CARD.name}"' in block

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from prunekit.data.batches import Encoded, _Padding, _Words
+from prunekit.data.batches import Encoded, _Padding
+from prunekit.data.places import Words
 from prunekit.errors import DependencyError, ModelError, ParameterError, StatisticsError
 from prunekit.runtime import session as module
 from prunekit.runtime.scores import outputs_of_file
@@ -68,7 +69,7 @@ def encoded(rows: list[list[int]], left: bool = False, words: list[list[int]] | 
         places, order = (
             np.concatenate([np.array(each, dtype=np.int32) for each in found]) for found in (words, map(range, map(len, words)))
         )
-        kept = _Words(places, starts, order, labels, starts)
+        kept = Words(places, starts, order, labels, starts)
     return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, labels, 0, 0, _Padding(9, 0, left), kept)
 
 

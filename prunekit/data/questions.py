@@ -1,0 +1,165 @@
+"""Questions on contexts, in SQuAD's layout: rows, or its own nested file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunekit.data.columns import read_columns
+from prunekit.data.complete import Grouped, complete
+from prunekit.data.files import CELL, Source
+from prunekit.data.labels import listed
+from prunekit.data.rows import Rows, TaskData
+from prunekit.errors import DataError, ParameterError
+from prunekit.metrics import Metric
+from prunekit.spans import Reference
+from prunekit.tasks import Task, TaskKind
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+#: The columns by their names, and the options that name others.
+COLUMNS = {"text": "question", "text_pair": "context", "label": "answers"}
+#: Answers to one question, at most.
+ANSWERS = 1000
+_FORM = "{'text': [...], 'answer_start': [...]}"
+
+
+def holds_questions(data: Dataset) -> bool:
+    """Whether a table has SQuAD's columns by their names."""
+    return set(COLUMNS.values()) <= set(data.column_names)
+
+
+def load_questions(
+    source: Source, named: Mapping[str, str | None], *, metric: Metric | None, fine_tuned: bool, answering: bool, seed: int
+) -> TaskData:
+    """Read questions, contexts and answers.
+
+    Questions on one context stay on one side of every cut.
+
+    Parameters
+    ----------
+    source : Source
+    named : mapping
+        Columns as the user named them: text (the question), text_pair (the context), label (the answers), group; others must be None.
+    metric : Metric, optional
+        Default: F1 of the words of an answer.
+    fine_tuned : bool
+        Whether the model may have been trained on train.
+    answering : bool
+        Whether the model has a head for the task, whose own answers stand for those of data without a column of them.
+    seed : int
+        Of the cuts.
+
+    Raises
+    ------
+    DataError
+        A column that is missing, or a row that cannot be used.
+    ParameterError
+        A named column that does not exist, or is of another task.
+    """
+    for parameter in ("tokens", "tags"):
+        if named.get(parameter) is not None:
+            raise ParameterError(parameter, "load_data", "left out for questions, which are read as texts", named[parameter])
+    first = source.splits["train"]
+    for parameter in (*COLUMNS, "group"):
+        name = named.get(parameter)
+        if name is not None and name not in first.column_names:
+            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(first.column_names)})", name)
+    columns = {parameter: named.get(parameter) or usual for parameter, usual in COLUMNS.items()}
+    labelled = named.get("label") is not None or columns["label"] in first.column_names or not answering
+    notes: list[str] = []
+    found = {}
+    for split, data in source.splits.items():
+        if labelled and split != "train" and columns["label"] not in data.column_names:
+            notes.append(f"{split}: not used, it has no column {columns['label']!r}")
+            continue
+        found[split] = _read(data, columns, named.get("group"), split, labelled=labelled)
+    used = {*columns.values(), named.get("group")}
+    unused = [name for name in first.column_names if name not in used]
+    if unused:
+        notes.append(f"columns not used: {listed(unused)}")
+    if not labelled:
+        notes.append("no answers were seen: the model's own stand for them, in what is trained and measured")
+    silent = labelled and any(not label.texts for label in found["train"].rows.references)
+    if silent:
+        found = {split: Grouped(_silent(part.rows), part.names) for split, part in found.items()}
+    for split, part in found.items():
+        empty = sum(not label.texts for label in part.rows.references)
+        if labelled and empty and not silent:
+            raise DataError(
+                f"{empty} questions of {split} have no answer, and none of train: whether there is one cannot be learned. "
+                "Leave them out, or give such questions to train."
+            )
+        if empty and labelled:
+            notes.append(f"{split}: {empty:,} of {len(part.rows):,} questions have no answer in their context")
+    splits = complete(found, seed, notes, fine_tuned=fine_tuned or not labelled, single=source.single or len(found) == 1)
+    task = Task(TaskKind.QUESTIONS, metric or TaskKind.QUESTIONS.traits.metrics[0])
+    data = TaskData.of(task, splits, notes, {"source": source.name})
+    return TaskData(task, data.train, data.validation, data.test, data.notes, data.provenance, labelled=labelled)
+
+
+def _silent(rows: Rows) -> Rows:
+    return Rows(labels=rows.labels, texts=rows.texts, pairs=rows.pairs, silent=True)
+
+
+def _read(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> Grouped:
+    wanted = [columns["text"], columns["text_pair"], *([columns["label"]] if labelled else []), *([group] if group else [])]
+    missing = [name for name in wanted if name not in data.column_names]
+    if missing:
+        hint = "question, context and answers by their names, or --text, --text-pair and --label"
+        raise DataError(f"The {split} split has no column {missing[0]!r}: questions need {hint}. It has {listed(data.column_names)}.")
+    values = read_columns(data, list(dict.fromkeys(wanted)), split)
+    texts, contexts = (_texts(values[columns[name]], columns[name], split) for name in ("text", "text_pair"))
+    labels = np.empty(len(texts), dtype=object)
+    for at, context in enumerate(contexts):
+        where = f"Row {at + 1} of {split} (the first row is 1)"
+        labels[at] = _reference(values[columns["label"]][at], context, columns["label"], where) if labelled else Reference(context)
+    if group is not None and any(isinstance(name, list | dict) for name in values[group]):
+        raise DataError(f"The column {group!r} of {split} holds no name of a group.")
+    return Grouped(Rows(labels=labels, texts=texts, pairs=contexts), None if group is None else tuple(values[group]))
+
+
+def _texts(values: Sequence[object], column: str, split: str) -> tuple[str, ...]:
+    found = []
+    for at, value in enumerate(values):
+        where = f"in row {at + 1} (the first row is 1)"
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"The column {column!r} of {split} holds no text {where}.")
+        if not value or value.isspace():
+            raise DataError(f"The column {column!r} of {split} is empty {where}.")
+        if len(value) > CELL:
+            raise DataError(f"The column {column!r} of {split} holds a text of more than {CELL:,} characters {where}.")
+        found.append(value)
+    return tuple(found)
+
+
+def _reference(value: Any, context: str, column: str, where: str) -> Reference:
+    """What a row's answers say, whether they are lists in an object or objects in a list."""
+    if value is None:
+        return Reference(context)
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        value = {name: [each.get(name) for each in value] for name in ("text", "answer_start")}
+    texts, starts = (value.get(name) for name in ("text", "answer_start")) if isinstance(value, dict) else (None, None)
+    if not isinstance(texts, list) or not isinstance(starts, list):
+        raise DataError(f"{where} must hold {_FORM} in column {column!r}. It holds {_kind(value)}.")
+    if len(texts) != len(starts) or len(texts) > ANSWERS:
+        must = f"as many texts as starts, {ANSWERS} at most"
+        raise DataError(f"{where} must hold {must}, in column {column!r}. It holds {len(texts)} and {len(starts)}.")
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(text, str) or not text or isinstance(start, bool) or not isinstance(start, int):
+            raise DataError(f"{where} must hold texts and whole numbers in column {column!r}. It holds {str((text, start))[:80]}.")
+        if start < 0 or context[start : start + len(text)] != text:
+            raise DataError(
+                f"{where} has the answer {text[:40]!r} at character {start}, where its context has "
+                f"{context[max(start, 0) : max(start, 0) + min(len(text), 40)]!r}."
+            )
+    return Reference(context, tuple(texts), tuple(starts))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with {listed(list(value))}" if value else "an empty object"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,97 @@
+"""Answers to questions as spans of a text: how they are compared with what was asked for.
+
+Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016; 2018 for questions without an answer), by its own normalisation.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import StatisticsError
+from prunekit.metrics import Judged, Metric, judged_means
+
+#: What a model gives that answers questions: the logits that an answer starts, and ends, at each token.
+ENDS = ("start_logits", "end_logits")
+#: Where an answer starts and ends that is none.
+NOWHERE = -1
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What may be answered to one question.
+
+    Attributes
+    ----------
+    context : str
+        The text that the answer is a part of.
+    texts : tuple of str
+        The answers, any of which is right; none where the text does not answer the question.
+    starts : tuple of int
+        Character of the context at which each begins.
+    """
+
+    context: str
+    texts: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.texts) == len(self.starts)
+
+
+def normalised(text: str) -> str:
+    """An answer in lower case, without punctuation, articles and more than one space between words."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, texts: tuple[str, ...]) -> float:
+    """1 where an answer is one of some texts, once they are normalised; without any text an empty answer is right."""
+    return float(normalised(answer) in {normalised(text) for text in texts or ("",)})
+
+
+def token_f1(answer: str, texts: tuple[str, ...]) -> float:
+    """The F1 of the words of an answer and of a text, of the best of the texts; without any text an empty answer is right."""
+    return max(_f1(normalised(answer).split(), normalised(text).split()) for text in texts or ("",))
+
+
+def _f1(ours: list[str], theirs: list[str]) -> float:
+    if not ours or not theirs:
+        return float(ours == theirs)
+    same = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * same / (len(ours) + len(theirs))
+
+
+def judged_answers(metric: Metric, spans: NDArray[np.floating], references: NDArray[np.object_]) -> Judged:
+    """Exact match or F1 of spans, by questions.
+
+    Parameters
+    ----------
+    metric : Metric
+    spans : ndarray of shape (n, 2)
+        First character, and the one after the last, in each question's context; `NOWHERE` twice for no answer.
+    references : ndarray of shape (n,), of `Reference`
+
+    Raises
+    ------
+    StatisticsError
+        No questions, or arrays that do not fit.
+    """
+    if spans.ndim != 2 or spans.shape[1] != 2 or references.shape != spans.shape[:1]:
+        raise StatisticsError(f"Answers must have shape (n, 2) and references (n,). Got {spans.shape} and {references.shape} instead.")
+    score = exact_match if metric is Metric.EXACT_MATCH else token_f1
+    values = np.array([score(answered_text(span, reference), reference.texts) for span, reference in zip(spans, references, strict=True)])
+    found = judged_means(values)
+    return Judged(found.rows, found.score, values) if metric is Metric.EXACT_MATCH else found
+
+
+def answered_text(span: NDArray[np.floating], reference: Reference) -> str:
+    """The text of a span, "" for no answer."""
+    start, end = (int(place) for place in span)
+    return "" if start == NOWHERE else reference.context[start:end]
