@@ -83,6 +83,8 @@ def load_questions(
         notes.append(f"columns not used: {listed(unused)}")
     if not labelled:
         notes.append("no answers were seen: the model's own stand for them, in what is trained and measured")
+    if labelled and not any(label.texts for label in found["train"].rows.references):
+        raise DataError(f"No question of train has an answer: give some, or leave the column {columns['label']!r} out.")
     silent = labelled and any(not label.texts for label in found["train"].rows.references)
     if silent:
         found = {split: Grouped(_silent(part.rows), part.names) for split, part in found.items()}

@@ -95,6 +95,7 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
         raise ParameterError("data", "apply", "given for fewer dimensions, which are components of its vectors", recipe.data)
     with stage("load"):
         loaded = load_dense(recipe, live)
+        longest = loaded.row_length(recipe.max_length, of="apply")
     if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):
         raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)
@@ -102,7 +103,6 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
     with stage("slice"):
         slim = apply(loaded.model, plan)
         tokenizer = loaded.tokenizer if plan.vocabulary is None else shrink_tokenizer(loaded.tokenizer, plan.vocabulary)
-    longest = loaded.row_length(recipe.max_length, of="apply")
     lengths = np.array(sorted({min(length, longest) for length in LENGTHS}), dtype=np.int64)
     counts = {"dense": count(view, lengths), "slim": count(slim, lengths)}
     return Bare(loaded, view.inputs, slim, plan, tokenizer, counts, lengths)

@@ -167,7 +167,7 @@ class _Costs:
     def chosen(self) -> list[Expected]:
         """Neurons, heads and FFN neurons that are chosen, and baselines beside them."""
         recipe, found = self.recipe, list[Expected]()
-        if not self.reads and neuron_budget(recipe) is not None:
+        if not self.reads and self.inputs.data.task.kind.traits.readout and neuron_budget(recipe) is not None:
             found += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice())]
         if recipe.layers is not None or recipe.drop:
             found.append(Expected("layers", self._passes(self.calibration, _SOLVE)))

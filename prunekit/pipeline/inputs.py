@@ -108,10 +108,6 @@ def read_inputs(
         )
         _same_memory(recipe, data, rows)
         recipe.check_kind(data.task.kind)
-        if data.task.kind.traits.spans and not loaded.spans:
-            must = "one that is fine-tuned for question answering, with a head of its own"
-            hint = "Fine-tune it first: python docs/examples/fine_tune.py MODEL DATA OUT --task question-answering"
-            raise ParameterError("model", "compress", must, loaded.name, hint)
         if isinstance(loaded.model, EmbeddingModel):
             data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
         if data.task.many and recipe.method != "prunekit":
@@ -127,6 +123,10 @@ def read_inputs(
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
         vectors = isinstance(loaded.model, EmbeddingModel)
         own_head = vectors or (loaded.reads(task) and loaded.config.num_labels == task.outputs)
+        if task.kind.traits.spans and not own_head:
+            must = "one that is fine-tuned for question answering, with a head of its own"
+            hint = "Fine-tune it first: python docs/examples/fine_tune.py MODEL DATA OUT --task question-answering"
+            raise ParameterError("model", "compress", must, loaded.name, hint)
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from prunekit.metrics import Judged, compare
 from prunekit.pipeline.records import Answers
@@ -14,6 +15,8 @@ from prunekit.tasks import Task
 
 def paired(task: Task, test: Mapping[str, Answers], *, seed: int, alike: bool = False) -> tuple[Paired, ...]:
     """Shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
+
+    By metrics that are told beside the task's own, what ships is held against the dense model alone.
 
     Where the slim model was trained and baselines were not, they are compared with what it was before. A share of a reference that
     is not above 0 says nothing and is left out.
@@ -29,7 +32,12 @@ def paired(task: Task, test: Mapping[str, Answers], *, seed: int, alike: bool = 
         Whether baselines were trained as the slim model was.
     """
     judged = {name: task.judged(*answers) for name, answers in test.items()}
-    return tuple(_shares(judged, seed)) + tuple(_differences(judged, seed, alike))
+    found = (*_shares(judged, seed), *_differences(judged, seed, alike))
+    ships = {name: answers for name, answers in test.items() if name in ("slim", "slim-low", "dense")}
+    for metric in task.beside:
+        other = {name: replace(task, metric=metric).judged(*answers) for name, answers in ships.items()}
+        found += tuple(each.model_copy(update={"metric": metric}) for each in _shares(other, seed))
+    return found
 
 
 def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:

@@ -48,6 +48,7 @@ def build_report(
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
+        others = {metric: replace(task, metric=metric).interval(outputs, labels, starts, seed=recipe.seed) for metric in task.beside}
         # The two texts of a pair, and the rows of a query, are one row; words of a token task are one each.
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
         words = None if task == task.by_word or not task.per_token else task.by_word.score(outputs, labels)
@@ -61,7 +62,8 @@ def build_report(
                 n=count,
                 neurons=size,
                 words=words,
-                beside={metric: replace(task, metric=metric).score(outputs, labels, starts) for metric in task.beside},
+                beside={metric: each.value for metric, each in others.items()},
+                intervals={metric: (each.low, each.high) for metric, each in others.items()},
                 divergence=measured.divergence.get(name),
                 trained=models.alike and name in BASELINES,
                 draws=measured.draws.get(name, ()),

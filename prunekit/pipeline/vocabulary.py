@@ -42,20 +42,24 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
         known = inputs.encoded
         encoded = {name: replace(found, labels=known[name].labels, starts=known[name].starts) for name, found in encoded.items()}
     kept = np.array(plan.vocabulary)
-    other = {name: _differing(inputs.encoded[name], found, kept) for name, found in encoded.items()}
+    differ = {name: _differing(inputs.encoded[name], found, kept) for name, found in encoded.items()}
+    other = {name: f"{sum(found)} of {len(found)} {name} rows" for name, found in differ.items()}
     notes = (
         f"vocabulary: {len(kept):,} of {plan.source.vocabulary:,} tokens kept, those that train uses and those that spell the rest",
-        f"what slim answers is measured with its own tokenizer, which spells {other['test']} of {len(encoded['test'])} test rows and "
-        f"{other['validation']} of {len(encoded['validation'])} validation rows in other tokens than the dense one",
+        f"what slim answers is measured with its own tokenizer, which spells {other['test']} and {other['validation']} in other tokens "
+        "than the dense one",
     )
     return Text(tokenizer, encoded, notes)
 
 
-def _differing(dense: Encoded, slim: Encoded, kept: NDArray[np.int64]) -> int:
-    """Rows that the two tokenizers split differently."""
-    rows = zip(_rows(dense), _rows(slim), strict=True)
-    return sum(not np.array_equal(ours, kept[theirs]) for ours, theirs in rows)
+def _differing(dense: Encoded, slim: Encoded, kept: NDArray[np.int64]) -> list[bool]:
+    """Whether the two tokenizers split each row differently."""
+    return [not np.array_equal(ours, kept[theirs]) for ours, theirs in zip(_rows(dense), _rows(slim), strict=True)]
 
 
 def _rows(encoded: Encoded) -> list[NDArray[np.int32]]:
-    return np.split(encoded.ids, encoded.offsets[1:-1])
+    """The tokens of each row; of a question those of all its windows, which stand together."""
+    starts = encoded.offsets[:-1]
+    if encoded.windows is not None:
+        starts = starts[np.flatnonzero(np.diff(encoded.windows.questions, prepend=-1))]
+    return np.split(encoded.ids, starts[1:])

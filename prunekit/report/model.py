@@ -43,6 +43,8 @@ class Row(Frozen):
         Share of the words that are right, where the metric counts entities.
     beside : {Metric: float}
         Other metrics of the same answers.
+    intervals : {Metric: (float, float)}
+        Of these, the 95% confidence intervals.
     divergence : float or None
         From the dense model, in nats (of values: mean squared difference as a share of their variance), where there are no labels.
     trained : bool
@@ -59,6 +61,7 @@ class Row(Frozen):
     neurons: int | None
     words: float | None = None
     beside: dict[Metric, float] = Field(default_factory=dict)
+    intervals: dict[Metric, tuple[float, float]] = Field(default_factory=dict)
     divergence: float | None = None
     trained: bool = False
     draws: tuple[float, ...] = ()
@@ -75,6 +78,8 @@ class Paired(Frozen):
         The metric of `name` divided by that of `against`, or less it.
     value, low, high : float
         With the paired 95% confidence interval over the draw of the rows.
+    metric : Metric or None
+        Another one than the report's; None: that.
     """
 
     name: RowName
@@ -83,6 +88,7 @@ class Paired(Frozen):
     value: float
     low: float
     high: float
+    metric: Metric | None = None
 
     @property
     def differs(self) -> bool:
@@ -329,8 +335,8 @@ class Report(Frozen):
         return next((row for row in self.rows if row.name == name), None)
 
     def pair(self, name: RowName, against: RowName) -> Paired | None:
-        """How two rows compare, if they were compared."""
-        return next((pair for pair in self.paired if (pair.name, pair.against) == (name, against)), None)
+        """How two rows compare by the report's metric, if they were compared."""
+        return next((pair for pair in self.paired if (pair.name, pair.against, pair.metric) == (name, against, None)), None)
 
     @property
     def low(self) -> DeployedFile | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
+from prunekit.metrics import Metric
 from prunekit.report.base import BASELINES, REFERENCES, RowName
 from prunekit.report.model import Paired, Report, Row
 from prunekit.runtime.records import Comparison, Environment
@@ -117,7 +118,7 @@ def scores(report: Report) -> Table:
             _interval(report, row),
             *([", ".join(metric_value(report, value) for value in sorted(row.draws)) or "–"] * several),
             *([share(row.words)] * words),
-            *(each.said(row.beside[each]) if each in row.beside else "–" for each in others),
+            *(_beside(row, each) for each in others),
             *(["–" if row.divergence is None else f"{row.divergence:.3g}"] * apart),
         )
         for row in order
@@ -125,6 +126,15 @@ def scores(report: Report) -> Table:
     strong = next((at for at, row in enumerate(order) if row.name == "slim"), -1)
     counts = sorted({row.n for row in order})
     return Table(f"Test split, n = {' and '.join(f'{n:,}' for n in counts)}", header, rows, strong)
+
+
+def _beside(row: Row, metric: Metric) -> str:
+    """Another metric, with its interval where there is one."""
+    if metric not in row.beside:
+        return "–"
+    found = row.intervals.get(metric)
+    between = "" if found is None else f" ({metric.show(found[0])} – {metric.show(found[1])})"
+    return f"{metric.said(row.beside[metric])}{between}"
 
 
 def _interval(report: Report, row: Row) -> str:
@@ -135,8 +145,9 @@ def paired(report: Report) -> Table:
     """How the classifiers compare on the same rows, each ratio and difference with its own interval."""
     rows = []
     for pair in report.paired:
+        by = "" if pair.metric is None else f", {pair.metric.label}"
         show = share if pair.by == "share" else lambda value: points(report, value)
-        name = f"{name_of(report, pair.name)}: share of {'dense trained as long' if pair.against == 'tuned' else pair.against}"
+        name = f"{name_of(report, pair.name)}: share of {'dense trained as long' if pair.against == 'tuned' else pair.against}{by}"
         if pair.by == "difference":
             name = f"{name_of(report, pair.name)}, against {name_of(report, pair.against)}"
         rows.append((name, show(pair.value), f"{show(pair.low)} – {show(pair.high)}", "yes" if pair.differs else "no"))

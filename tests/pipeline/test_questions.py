@@ -107,7 +107,11 @@ def test_a_model_keeps_its_head_and_is_judged_by_answers(slim: Path, asked: Path
     assert found["slim"]["n"] == ROWS["test"]
     assert found["dense"]["value"] > 0.7
     assert any("windows of at most 48 tokens" in note for note in report["notes"])
-    assert any(pair["against"] == "dense" and pair["name"] == "slim" for pair in report["paired"])
+    compared = {(pair["name"], pair["metric"]) for pair in report["paired"] if (pair["against"], pair["by"]) == ("dense", "share")}
+    assert {("slim", None), ("slim", "exact-match")} <= compared
+    low, high = found["slim"]["intervals"]["exact-match"]
+    assert 0 <= low <= found["slim"]["beside"]["exact-match"] <= high <= 1
+    assert "slim: share of dense, exact match" in (slim / "report.md").read_text()
     # By hand, of the file that ships: every question in its windows, the best sum, the text, and SQuAD's count.
     data = load_data(asked, answers=TaskKind.QUESTIONS, fine_tuned=True)
     split = encode(data.test, tokenizer_of(), max_length=48, per_token=False)

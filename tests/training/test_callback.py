@@ -95,6 +95,23 @@ def test_the_model_shrinks_in_steps_to_the_budget_and_is_written_and_read(tmp_pa
     trainer.save_model(str(tmp_path / "stock"))
 
 
+def test_a_head_that_answers_questions_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(64)
+    places = {"start_positions": torch.arange(64) % 3, "end_positions": torch.arange(64) % 3 + 1}
+    asked = [{name: tensor[row] for name, tensor in {**batch, **places}.items()} for row in range(64)]
+    monkeypatch.setitem(globals(), "rows", lambda: asked)
+    model = build("bert", "ForQuestionAnswering", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    callback = pruner()
+    slim: Any = train(callback, tmp_path / "run", model=model).model
+    assert callback.history[-1]["kept"] <= 0.4
+    callback.save(tmp_path / "slim")
+    vars(slim).pop("forward", None)
+    with torch.no_grad():
+        ours, theirs = (each.eval()(**batch_of()) for each in (prunekit.load(tmp_path / "slim"), slim))
+    for name in ("start_logits", "end_logits"):
+        torch.testing.assert_close(ours[name], theirs[name])
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_a_run_that_was_interrupted_between_cuts_ends_in_the_same_plan_and_weights(masks: bool, tmp_path: Path) -> None:
     def stop(**_: Any) -> None:
