@@ -143,7 +143,9 @@ def read_inputs(
             notes += _cut_notes(encoded, longest)
         retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
         prompts = _prompts(loaded.model) if vectors else {}
-    return Inputs(loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts)
+    return Inputs(
+        loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts
+    )
 
 
 def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:

@@ -119,7 +119,8 @@ def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None
         "neuron_delta",
         "threshold",
     }
-    assert names["compress"] - names["plan"] == {"dtype", "max_drop", "frontier", "recover", "freeze", "space", "baselines", "json"}
+    written = {"dtype", "max_drop", "frontier", "recover", "freeze", "space", "baselines", "json", "retrieval"}
+    assert names["compress"] - names["plan"] == written
     assert names["compress"] - names["apply"] == decides | {"recipe"}
     assert names["apply"] - names["compress"] == {"plan"}
 
