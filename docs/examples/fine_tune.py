@@ -12,6 +12,7 @@ cut from train. `--bf16` pays on processors with AMX.
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 
 import numpy as np
 from transformers import (
@@ -54,7 +55,7 @@ def windows(rows: Rows) -> tuple[Encoded, list[dict[str, object]]]:
     for at in range(len(found)):
         batch = found.batch(np.array([at]))
         start, end = batch.first[batch.labels.argmax(axis=0), 1]
-        inputs = {name: batch.inputs[name][0] for name in tokenizer.model_input_names if name in batch.inputs}
+        inputs = {name: array[0] for name, array in batch.inputs.items() if name in signature(model.forward).parameters}
         kept.append({**inputs, "start_positions": int(start), "end_positions": int(end)})
     return found, kept
 
@@ -111,6 +112,9 @@ else:
     train, validation = features(data.train), features(data.validation)
 # The option has another name from transformers 5 on.
 by_length = {"group_by_length": True} if hasattr(TrainingArguments, "group_by_length") else {"train_sampling_strategy": "group_by_length"}
+if spans:
+    # Validation would be dealt out by length too, and the windows of a question are put together by their order.
+    by_length = {}
 trainer = Trainer(
     model,
     TrainingArguments(

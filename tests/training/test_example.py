@@ -15,6 +15,7 @@ import prunekit
 from prunekit.arch.load import load_model
 from prunekit.arch.view import ModelView
 from prunekit.data import encode, load_data
+from prunekit.pipeline.predict import outputs_of_model
 from prunekit.plan import Plan
 from prunekit.training.loop import tensors
 from prunekit.training.teacher import answer
@@ -72,3 +73,22 @@ def test_a_model_is_fine_tuned_on_texts_and_words_and_read_as_prunekit_reads_it(
     score = data.task.score(found, batch.labels)
     assert f"accuracy on validation: {score:.4f}" in said
     assert score > 0.8
+
+
+def test_a_model_is_fine_tuned_on_questions_and_scored_as_prunekit_scores_it(root: Path, tmp_path: Path) -> None:
+    splits = {}
+    for at, (name, count) in enumerate({"train": 40, "validation": 20}.items()):
+        contexts = [" ".join(word for words in lines.sentences(12, 50 * at + row) for word in words) for row in range(count)]
+        splits[name] = [
+            {"question": "banal dupos", "context": context, "answers": {"text": [context[6:11]], "answer_start": [6]}}
+            for context in contexts
+        ]
+    folder = lines.write_rows(tmp_path / "asked", splits)
+    given = [lines.checkpoint("base"), folder, tmp_path / "dense", "--task", "question-answering", "--epochs", 1, "--max-length", 48]
+    said = script(root, [sys.executable], "fine_tune.py", *given)
+    loaded = load_model(str(tmp_path / "dense"))
+    assert loaded.spans
+    data = load_data(str(folder))
+    held = encode(data.validation, loaded.tokenizer, max_length=48, per_token=False)
+    score = data.task.score(held.every(outputs_of_model(ModelView.of(loaded.model), held, 2)), held.every_label)
+    assert f"answer-f1 on validation: {score:.4f}" in said
