@@ -147,9 +147,9 @@ def test_mistakes(tmp_path: Path, changes: dict[str, object], name: str) -> None
 
 def test_without_onnxruntime_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DependencyError, match=r"onnxruntime is not installed. Install it with: pip install 'prunekit\[cpu\]'"):
+    with pytest.raises(DependencyError, match=r"onnxruntime is not installed. Install it with: pip install 'onnxruntime>="):
         runtime()
-    with pytest.raises(DependencyError, match=r"pip install 'prunekit\[gpu\]'"):
+    with pytest.raises(DependencyError, match=r"pip install 'onnxruntime-gpu"):
         runtime("cuda")
     # What is left where one of two overlapping packages was removed.
     monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
@@ -162,7 +162,7 @@ def test_a_fallback_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     path = save(tmp_path / "m.onnx", ROWS, ["batch_size", 2])
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [module.CPU])
-    with pytest.raises(DependencyError, match=r"has no CUDAExecutionProvider.*prunekit\[gpu\]"):
+    with pytest.raises(DependencyError, match=r"has no CUDAExecutionProvider.*onnxruntime-gpu"):
         OnnxSession(path, device="cuda")
     # A wheel that knows CUDA, on a machine without it.
     whole = onnxruntime.InferenceSession

@@ -47,6 +47,7 @@ def run(root: Path, command: list[str], model: Path, out: Path, batch: int) -> P
     return plan
 
 
+@pytest.mark.timeout(300)  # three trainings, each of which starts Python and torch anew
 def test_two_processes_find_the_plan_of_one(root: Path, model: Path, tmp_path: Path) -> None:
     alone = run(root, [sys.executable], model, tmp_path / "one", 16)
     # `accelerate launch --cpu` starts two only where there is MPI.
