@@ -13,7 +13,7 @@ from prunekit.budget import Effort, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import LAYERS
-from prunekit.validation.near import near
+from prunekit.validation.near import hint
 from prunekit.validation.reading import place_fault
 
 NO_EFFORT = "none"
@@ -151,17 +151,15 @@ def refuse(error: ValidationError, names: Collection[str]) -> NoReturn:
     cause = context.get("error")
     if isinstance(cause, ParameterError):
         raise cause from None
-    parameter, hint = str(first["loc"][0]), ""
+    parameter, meant = str(first["loc"][0]), ""
     if first["type"] == "extra_forbidden":
-        meant = near(parameter, names)
-        hint = f"The parameters are {', '.join(names)}." if meant is None else f"Did you mean '{meant}'?"
-        raise ParameterError(parameter, "compress", "one that exists", first["input"], hint) from None
+        meant = hint(parameter, names) or f"The parameters are {', '.join(names)}."
+        raise ParameterError(parameter, "compress", "one that exists", first["input"], meant) from None
     if cause is not None:
         must = str(cause)
     elif "expected" in context:
         must = f"one of {context['expected']}".replace(" or ", ", ")
-        meant = near(str(first["input"]), re.findall("'([^']+)'", must))
-        hint = "" if meant is None else f"Did you mean '{meant}'?"
+        meant = hint(str(first["input"]), re.findall("'([^']+)'", must))
     else:
         must = _KINDS.get(first["type"], first["msg"].removeprefix("Input should be ").removeprefix("String should "))
-    raise ParameterError(parameter, "compress", must, first["input"], hint) from None
+    raise ParameterError(parameter, "compress", must, first["input"], meant) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prunekit.arch.config import check_config, check_memory, check_tokenizer_files, check_type, read_config, stored_elements
 from prunekit.errors import ModelError
@@ -36,8 +37,8 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def check_folder(folder: Path) -> None:
-    """Say of a directory what transformers would say in many lines, or not at all."""
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Say of a directory what transformers would say in many lines, or not at all; what its config.json holds."""
     where = f"The model directory {str(folder)!r}"
     path = folder / "config.json"
     if not path.is_file():
@@ -60,6 +61,7 @@ def check_folder(folder: Path) -> None:
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
     check_memory(config, stored_elements(folder)[0], str(folder))
+    return config
 
 
 def _check_readable(folder: Path) -> None:

@@ -88,11 +88,10 @@ def export(
     **options: Any,
 ) -> None:
     """Export MODEL, dense or slim, to a directory with an ONNX file that is ready to deploy and computes what the model computes."""
-    from prunekit.runtime.session import DEVICES, provider_of
+    from prunekit.runtime.session import DEVICES, check_device
 
-    # That a dtype is not for a device is said first, whatever is installed.
-    if device in DEVICES and not (device == "cuda" and str(dtype).startswith("int8")):
-        provider_of(device)  # torch is imported afterwards
+    if device in DEVICES:
+        check_device(dtype, device, of="export")  # torch is imported afterwards
     from prunekit.exporters.export import export as run
     from prunekit.exporters.onnx import OPSET
 

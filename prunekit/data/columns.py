@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from prunekit.data.files import CELL
 from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import TaskKind
-from prunekit.validation.near import near
+from prunekit.validation.near import hint
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,6 +45,26 @@ def read_columns(data: Dataset, names: Sequence[str], split: str) -> dict[str, l
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason}.") from None
     return found
+
+
+def absent(parameter: str, name: str, names: Sequence[str]) -> ParameterError:
+    """Of a column that a user named and the data does not have."""
+    return ParameterError(parameter, "load_data", f"a column of the data ({listed(names)})", name, hint(name, names))
+
+
+def text_values(values: Sequence[object], column: str, split: str) -> tuple[str, ...]:
+    """The texts of a column; raises DataError at the first that is none, is empty or is too long."""
+    found = []
+    for at, value in enumerate(values):
+        where = f"in row {at + 1} (the first row is 1)"
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"The column {column!r} of {split} holds no text {where}.")
+        if not value or value.isspace():
+            raise DataError(f"The column {column!r} of {split} is empty {where}.")
+        if len(value) > CELL:
+            raise DataError(f"The column {column!r} of {split} holds a text of more than {CELL:,} characters {where}.")
+        found.append(value)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -95,9 +116,7 @@ def resolve(
     named = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
     for parameter, name in {**named, "group": group}.items():
         if name is not None and name not in data.column_names:
-            meant = near(name, data.column_names)
-            hint = "" if meant is None else f"Did you mean {meant!r}?"
-            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(data.column_names)})", name, hint)
+            raise absent(parameter, name, data.column_names)
     taken = [name for name in named.values() if name is not None]
     for name in taken:
         if taken.count(name) > 1:

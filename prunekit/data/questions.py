@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunekit.data.columns import read_columns
+from prunekit.data.columns import absent, read_columns, text_values
 from prunekit.data.complete import Grouped, complete
-from prunekit.data.files import CELL, Source
+from prunekit.data.files import Source
 from prunekit.data.labels import listed
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
@@ -67,7 +68,7 @@ def load_questions(
     for parameter in (*COLUMNS, "group"):
         name = named.get(parameter)
         if name is not None and name not in first.column_names:
-            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(first.column_names)})", name)
+            raise absent(parameter, name, first.column_names)
     columns = {parameter: named.get(parameter) or usual for parameter, usual in COLUMNS.items()}
     labelled = named.get("label") is not None or columns["label"] in first.column_names or not answering
     notes: list[str] = []
@@ -87,7 +88,7 @@ def load_questions(
         raise DataError(f"No question of train has an answer: give some, or leave the column {columns['label']!r} out.")
     silent = labelled and any(not label.texts for label in found["train"].rows.references)
     if silent:
-        found = {split: Grouped(_silent(part.rows), part.names) for split, part in found.items()}
+        found = {split: Grouped(replace(part.rows, silent=True), part.names) for split, part in found.items()}
     for split, part in found.items():
         empty = sum(not label.texts for label in part.rows.references)
         if labelled and empty and not silent:
@@ -99,12 +100,7 @@ def load_questions(
             notes.append(f"{split}: {empty:,} of {len(part.rows):,} questions have no answer in their context")
     splits = complete(found, seed, notes, fine_tuned=fine_tuned or not labelled, single=source.single or len(found) == 1)
     task = Task(TaskKind.QUESTIONS, metric or TaskKind.QUESTIONS.traits.metrics[0])
-    data = TaskData.of(task, splits, notes, {"source": source.name})
-    return TaskData(task, data.train, data.validation, data.test, data.notes, data.provenance, labelled=labelled)
-
-
-def _silent(rows: Rows) -> Rows:
-    return Rows(labels=rows.labels, texts=rows.texts, pairs=rows.pairs, silent=True)
+    return replace(TaskData.of(task, splits, notes, {"source": source.name}), labelled=labelled)
 
 
 def _read(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> Grouped:
@@ -114,7 +110,7 @@ def _read(data: Dataset, columns: Mapping[str, str], group: str | None, split: s
         hint = "question, context and answers by their names, or --text, --text-pair and --label"
         raise DataError(f"The {split} split has no column {missing[0]!r}: questions need {hint}. It has {listed(data.column_names)}.")
     values = read_columns(data, list(dict.fromkeys(wanted)), split)
-    texts, contexts = (_texts(values[columns[name]], columns[name], split) for name in ("text", "text_pair"))
+    texts, contexts = (text_values(values[columns[name]], columns[name], split) for name in ("text", "text_pair"))
     labels = np.empty(len(texts), dtype=object)
     for at, context in enumerate(contexts):
         where = f"Row {at + 1} of {split} (the first row is 1)"
@@ -122,20 +118,6 @@ def _read(data: Dataset, columns: Mapping[str, str], group: str | None, split: s
     if group is not None and any(isinstance(name, list | dict) for name in values[group]):
         raise DataError(f"The column {group!r} of {split} holds no name of a group.")
     return Grouped(Rows(labels=labels, texts=texts, pairs=contexts), None if group is None else tuple(values[group]))
-
-
-def _texts(values: Sequence[object], column: str, split: str) -> tuple[str, ...]:
-    found = []
-    for at, value in enumerate(values):
-        where = f"in row {at + 1} (the first row is 1)"
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"The column {column!r} of {split} holds no text {where}.")
-        if not value or value.isspace():
-            raise DataError(f"The column {column!r} of {split} is empty {where}.")
-        if len(value) > CELL:
-            raise DataError(f"The column {column!r} of {split} holds a text of more than {CELL:,} characters {where}.")
-        found.append(value)
-    return tuple(found)
 
 
 def _reference(value: Any, context: str, column: str, where: str) -> Reference:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunekit.data.columns import LABELS, pair_columns, read_columns, text_column
+from prunekit.data.columns import LABELS, absent, pair_columns, read_columns, text_column, text_values
 from prunekit.data.complete import Grouped, complete
-from prunekit.data.files import CELL, Source
-from prunekit.data.labels import VALUE, listed
+from prunekit.data.files import Source
+from prunekit.data.labels import VALUE
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
@@ -57,7 +57,7 @@ def load_sentences(source: Source, named: Mapping[str, str | None], *, metric: M
     for parameter in ("text", "text_pair", "label", "group"):
         name = named.get(parameter)
         if name is not None and not any(name in data.column_names for data in source.splits.values()):
-            raise ParameterError(parameter, "load_data", f"a column of the data ({listed(source.splits['train'].column_names)})", name)
+            raise absent(parameter, name, source.splits["train"].column_names)
     found = {split: _read(data, named, split) for split, data in source.splits.items()}
     notes: list[str] = []
     splits = complete(found, seed, notes, fine_tuned=False, single=source.single)
@@ -93,8 +93,8 @@ def _read(data: Dataset, named: Mapping[str, str | None], split: str) -> Grouped
     group = named.get("group")
     wanted = [name for name in dict.fromkeys((first, second, label, group)) if name is not None]
     values = read_columns(data, wanted, split)
-    texts = _texts(values[first], first, split)
-    pairs = None if second is None else _texts(values[second], second, split)
+    texts = text_values(values[first], first, split)
+    pairs = None if second is None else text_values(values[second], second, split)
     scores = np.full(len(texts), np.nan)
     if label is not None:
         if pairs is None:
@@ -102,19 +102,6 @@ def _read(data: Dataset, named: Mapping[str, str | None], split: str) -> Grouped
         scores = np.array(_scores(values[label], label, split))
     rows = Rows(labels=scores, texts=texts, pairs=pairs)
     return Grouped(rows, None if group is None else tuple(values[group]))
-
-
-def _texts(values: Sequence[object], column: str, split: str) -> tuple[str, ...]:
-    found = []
-    for row, value in enumerate(values):
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"The column {column!r} of {split} holds no text in row {row + 1} (the first row is 1).")
-        if not value or value.isspace():
-            raise DataError(f"The column {column!r} of {split} is empty in row {row + 1} (the first row is 1).")
-        if len(value) > CELL:
-            raise DataError(f"The column {column!r} of {split} holds a text of more than {CELL:,} characters in row {row + 1}.")
-        found.append(value)
-    return tuple(found)
 
 
 def _scores(values: Sequence[object], column: str, split: str) -> list[float]:

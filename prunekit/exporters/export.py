@@ -33,7 +33,7 @@ from prunekit.exporters.source import Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
-from prunekit.runtime.session import OnnxSession, provider_of
+from prunekit.runtime.session import OnnxSession, check_device
 from prunekit.validation.arguments import Place, Seed, checked
 
 Dtype = Literal["fp32", "fp16", "int8", "int8-static"]
@@ -234,9 +234,7 @@ def _check(dtype: str, device: str, opset: int, data: object) -> None:
     if dtype == "int8-static" and data is None:
         must = "given for int8-static, whose ranges come from rows of its train split"
         raise ParameterError("data", "export", must, None, "Give --data NAME, or --dtype int8.")
-    if dtype.startswith("int8") and device == "cuda":
-        raise ParameterError("dtype", "export", "fp32 or fp16 for cuda", dtype, "onnxruntime runs int8 products on the processor.")
-    provider_of(device)
+    check_device(dtype, device, of="export")
 
 
 def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:

@@ -183,9 +183,9 @@ class _Costs:
             found.append(Expected("shrink", self._passes(self.calibration, before * (_TRIM if self.trained else _STEP) + _STEP)))
         if self.cuts:
             for name, draw in self._baselines():
-                found.append(Expected(f"shrink, {numbered(name, draw)}", self._passes(self.calibration, _BASELINE)))
-                if self.reads:
-                    found += self._fit()
+                if draw == 0 or name == "random":
+                    found.append(Expected(f"shrink, {numbered(name, draw)}", self._passes(self.calibration, _BASELINE)))
+                    found += self._fit() if self.reads else []
                 if self.alike:
                     found.append(self._recover(f"recover {numbered(name, draw)}"))
         return found

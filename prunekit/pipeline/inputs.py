@@ -133,12 +133,7 @@ def read_inputs(
         if not own_head:
             _name_classes(loaded, task)
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
-        encoded = {
-            name: encode(
-                split.singles if vectors else split, loaded.tokenizer, max_length=longest, per_token=task.per_token, stride=recipe.stride
-            )
-            for name, split in data.splits.items()
-        }
+        encoded = encode_splits(data.splits, loaded.tokenizer, task, longest, recipe.stride)
         if data.labelled:
             notes += _cut_notes(encoded, longest)
         retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
@@ -171,6 +166,18 @@ def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
         with stage("check labels"):
             notes.append(_check_order(inputs.view, encoded, data.task, recipe.seed))
     return replace(inputs, data=data, encoded=encoded, notes=tuple(notes))
+
+
+def encode_splits(
+    splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, stride: int | None
+) -> dict[str, Encoded]:
+    """The rows of a task as a model reads them; for an embedder the texts of a pair are rows of their own."""
+    return {
+        name: encode(
+            rows.singles if task.kind.traits.vectors else rows, tokenizer, max_length=max_length, per_token=task.per_token, stride=stride
+        )
+        for name, rows in splits.items()
+    }
 
 
 def _cut_notes(encoded: Mapping[str, Encoded], longest: int) -> list[str]:
@@ -241,7 +248,7 @@ def _answered(
     """Rows with the model's own answers in the place of labels."""
     if data.task.per_token:
         data = data.with_splits({name: readable(rows, encoded[name]) for name, rows in data.splits.items()})
-        encoded = {name: encode(rows, tokenizer, max_length=longest, per_token=True) for name, rows in data.splits.items()}
+        encoded = encode_splits(data.splits, tokenizer, data.task, longest, None)
     return answered(data, encoded, {name: outputs_of_model(view, rows, data.task.outputs) for name, rows in encoded.items()})
 
 

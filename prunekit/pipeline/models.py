@@ -17,11 +17,10 @@ from prunekit.pipeline.recovery import Training, effort_of
 from prunekit.pipeline.targets import deployed_dense
 from prunekit.pipeline.vocabulary import slim_text
 from prunekit.plan import Plan, slim_source
-from prunekit.pruning.iterative import Choice
 from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
 from prunekit.refit.solution import summary
-from prunekit.report.base import BASELINES
+from prunekit.report.base import BASELINES, Baseline
 from prunekit.report.progress import Stages
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens
@@ -79,15 +78,26 @@ def _drawn(
     trained: bool,
 ) -> Iterator[Drawn]:
     """Models of the same size, or that read as many neurons, by other choices; several of each where that is asked for."""
-    choices: tuple[Choice, ...] = ("random", "magnitude")
-    for name in choices:
-        # What is largest is the same each time: only its training differs.
+    others = recipe.baselines and trained and decided.neurons is not None and bool(decided.neurons.others)
+    if not decided.goals and not others:
+        return
+    for name in BASELINES:
         draws = DRAWS if recipe.baselines and (name == "random" or trained) else 1
         for draw in range(draws):
-            if decided.goals:
-                with stage(f"shrink, {numbered(name, draw)}", unit="steps"):
-                    cut = baseline(inputs, decided, name, draw, stage)
-                yield name, draw, read(cut.model), cut.plan
-            elif recipe.baselines and trained and decided.neurons is not None and decided.neurons.others:
-                other = other_readout(inputs, decided, numbered("random", draw) if name == "random" else name)
-                yield name, draw, other.model, other.plan
+            # What is largest is the same each time: only its training differs.
+            if draw == 0 or name == "random":
+                model, plan = _cut(inputs, decided, name, draw, read, stage)
+            yield name, draw, model, plan
+
+
+def _cut(
+    inputs: Inputs, decided: Decided, name: Baseline, draw: int, read: Callable[[nn.Module], nn.Module], stage: Stages
+) -> tuple[nn.Module, Plan]:
+    """One of them, as it is before training."""
+    each = numbered(name, draw)
+    if not decided.goals:
+        other = other_readout(inputs, decided, each)
+        return other.model, other.plan
+    with stage(f"shrink, {each}", unit="steps"):
+        cut = baseline(inputs, decided, name, draw, stage)
+    return read(cut.model), cut.plan

@@ -90,7 +90,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
             draws = DRAWS if recipe.baselines else 1
             for name, picked in baseline_neurons(choice, train, seed=recipe.seed, draws=draws).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
-        others = {name: (_by_layer(picked, view.hidden_size), fitted) for name, (picked, fitted) in probes.items()}
+        others = {name: (_of_dense(cut, picked, view.hidden_size), fitted) for name, (picked, fitted) in probes.items()}
         if cut.plan is None:
             value = _on_every_word(inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
@@ -101,9 +101,7 @@ def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage:
     if cut.plan is not None:
         oracle, value, answers = read_oracle(inputs, scratch, stage)
         test = {"oracle": answers, **test}
-    found = {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, view.hidden_size).items()}
-    named = {name: ({cut.dense_layer(layer): dims for layer, dims in picked.items()}, fitted) for name, (picked, fitted) in others.items()}
-    return Neurons(found, probe, oracle, choice, test, value, named)
+    return Neurons(_of_dense(cut, ids, view.hidden_size), probe, oracle, choice, test, value, others)
 
 
 def stored_neurons(recipe: Recipe, inputs: Inputs, statistics: Statistics, scratch: Path, stage: Stages) -> Neurons:
@@ -241,6 +239,11 @@ def flat_ids(neurons: Mapping[int, tuple[int, ...]], hidden: int) -> Ids:
 
 def _by_layer(ids: Ids, hidden: int) -> dict[int, tuple[int, ...]]:
     return {int(layer): tuple(int(index) for index in ids[ids // hidden == layer] % hidden) for layer in np.unique(ids // hidden)}
+
+
+def _of_dense(cut: Cut, ids: Ids, hidden: int) -> dict[int, tuple[int, ...]]:
+    """{layer: dimensions} in the dense model's numbering."""
+    return {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, hidden).items()}
 
 
 def _allowed(budget: Budget, width: int) -> int:

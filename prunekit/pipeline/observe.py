@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject
 from prunekit.analyzers.base import Inputs as Observed
@@ -16,7 +14,7 @@ from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
 from prunekit.pipeline.ablate import ablate
-from prunekit.pipeline.inputs import load_dense
+from prunekit.pipeline.inputs import encode_splits, load_dense
 from prunekit.pipeline.records import Inputs
 from prunekit.probes.trees import Sentence, sentences
 from prunekit.recipe import Recipe
@@ -50,12 +48,8 @@ def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Ba
     with stage("load base"):
         loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
         longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze", usual=inputs.max_length))
-        return Base(loaded.name, ModelView.of(loaded.model), _encoded(longest, inputs, inputs.data.splits, loaded.tokenizer))
-
-
-def _encoded(longest: int, inputs: Inputs, splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, Encoded]:
-    read: dict[str, Any] = {"max_length": longest, "per_token": inputs.data.task.per_token, "stride": inputs.stride}
-    return {name: encode(rows, tokenizer, **read) for name, rows in splits.items()}
+        encoded = encode_splits(inputs.data.splits, loaded.tokenizer, inputs.data.task, longest, inputs.stride)
+        return Base(loaded.name, ModelView.of(loaded.model), encoded)
 
 
 def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -35,7 +36,7 @@ from prunekit.tasks import Task
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 #: Where the embedded model comes from.
 EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
-_ORDER: tuple[RowName, ...] = ("dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned")
+_ORDER: tuple[RowName, ...] = get_args(RowName)
 
 
 def build_report(

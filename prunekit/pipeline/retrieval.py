@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
-from prunekit.data.batches import encode
+from prunekit.data.batches import Encoded, encode
 from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import Rows
+from prunekit.exporters.onnx import OnnxFile
 from prunekit.metrics import Judged, Metric, compare, interval
 from prunekit.pipeline.records import Files, Inputs, Text
 from prunekit.pipeline.vectors import NEAREST, nearest, overlap, unit
-from prunekit.ranked import by_query
+from prunekit.ranked import judged_lists
 from prunekit.report.base import RowName
 from prunekit.report.embedder import Retrieved
 from prunekit.runtime.scores import outputs_of_file
 
 Vectors = NDArray[np.floating]
+Lists = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+"""Scores, grades and where each query begins."""
 
 #: Documents that recall looks at.
 DEPTH = 100
@@ -45,20 +49,23 @@ def retrieved(inputs: Inputs, text: Text, files: Files, *, threads: int, own_spa
     """
     asked = inputs.retrieval
     assert asked is not None
-    known: dict[RowName, tuple[Path, object]] = {"dense": (files.dense.path, inputs.loaded.tokenizer)}
-    known["slim"] = files.slim.path, text.tokenizer
+    queries = tuple(inputs.prompts.get("query", "") + each for each in asked.queries)
+    documents = tuple(inputs.prompts.get("document", "") + each for each in asked.documents)
+
+    def read(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoded, Encoded]:
+        rows = (Rows(texts=texts, labels=np.zeros(len(texts))) for texts in (queries, documents))
+        ours, theirs = (encode(each, tokenizer, max_length=inputs.max_length, per_token=False) for each in rows)
+        return ours, theirs
+
+    def vectors(file: OnnxFile, encoded: tuple[Encoded, Encoded]) -> tuple[Vectors, Vectors]:
+        ours, theirs = (unit(outputs_of_file(file.path, each, threads=threads)) for each in encoded)
+        return ours, theirs
+
+    slim = read(text.tokenizer)
+    found: dict[RowName, tuple[Vectors, Vectors]] = {"dense": vectors(files.dense, read(inputs.loaded.tokenizer))}
+    found["slim"] = vectors(files.slim, slim)
     if files.low is not None:
-        known["slim-low"] = files.low.file.path, text.tokenizer
-
-    def vectors(texts: tuple[str, ...], path: Path, tokenizer: object) -> Vectors:
-        rows = Rows(texts=texts, labels=np.zeros(len(texts)))
-        encoded = encode(rows, tokenizer, max_length=inputs.max_length, per_token=False)  # type: ignore[arg-type]
-        return unit(outputs_of_file(path, encoded, threads=threads))
-
-    prompts = {name: inputs.prompts.get(name, "") for name in ("query", "document")}
-    queries = tuple(prompts["query"] + each for each in asked.queries)
-    documents = tuple(prompts["document"] + each for each in asked.documents)
-    found = {name: (vectors(queries, *file), vectors(documents, *file)) for name, file in known.items()}
+        found["slim-low"] = vectors(files.low.file, slim)
     return searched(asked, found, own_space=own_space, seed=seed)
 
 
@@ -69,32 +76,34 @@ def searched(
 
     Each model's queries are put to the dense model's index, unless its vectors are of a space of their own, and to its own.
     """
-    theirs, index = found["dense"]
-    wanted = nearest(theirs, index, min(NEAREST, len(index)))
+    _, index = found["dense"]
     reference: Judged | None = None
+    wanted = np.empty((0, 0), dtype=np.int64)
     rows = []
     for name, (queries, own) in found.items():
-        apart = own_space or own.shape[1] != index.shape[1]
-        kinds = [("own", own)] if apart or name == "dense" else [("dense", index), ("own", own)]
-        for kind, documents in kinds:
+        apart = name != "dense" and (own_space or own.shape[1] != index.shape[1])
+        indexes: dict[Literal["dense", "own"], Vectors] = {} if apart else {"dense": index}
+        indexes |= {} if name == "dense" else {"own": own}
+        for kind, documents in indexes.items():
             best = nearest(queries, documents, min(DEPTH, len(documents)))
-            values = _values(asked, queries, documents, best)
-            judged = _mean(values["ndcg"])
-            reference = reference or judged
+            lists, recall = _lists(asked, queries, documents, best)
+            judged = judged_lists(Metric.NDCG, *lists)
+            if reference is None:
+                reference, wanted = judged, best[:, :NEAREST]
             value, low, high = interval(judged, seed=seed)
             of = compare(judged, reference, seed=seed) if name != "dense" and reference.value > 0 else None
             rows.append(
                 Retrieved(
                     name=name,
-                    index="dense" if name == "dense" or kind == "dense" else "own",
+                    index=kind,
                     ndcg=value,
                     low=low,
                     high=high,
                     share=None if of is None else of.value,
                     share_low=None if of is None else of.low,
                     share_high=None if of is None or not np.isfinite(of.high) else of.high,
-                    recall=float(values["recall"].mean()),
-                    mrr=float(values["mrr"].mean()),
+                    recall=recall,
+                    mrr=judged_lists(Metric.MRR, *lists).value,
                     overlap=overlap(best[:, : wanted.shape[1]], wanted),
                     queries=len(queries),
                     documents=len(documents),
@@ -103,8 +112,8 @@ def searched(
     return tuple(rows)
 
 
-def _values(asked: Retrieval, queries: Vectors, documents: Vectors, best: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """nDCG@10, the reciprocal rank and the recall of each query."""
+def _lists(asked: Retrieval, queries: Vectors, documents: Vectors, best: NDArray[np.int64]) -> tuple[Lists, float]:
+    """What each query found or was judged for, as `ranked` takes lists, and the mean share of its relevant documents that it found."""
     starts, scores, grades, recall = [0], [], [], []
     edges = np.searchsorted(asked.query, np.arange(len(queries) + 1))
     for number, top in enumerate(best):
@@ -117,9 +126,4 @@ def _values(asked: Retrieval, queries: Vectors, documents: Vectors, best: NDArra
         relevant = {each for each, grade in known.items() if grade > 0}
         recall.append(len(relevant.intersection(top.tolist())) / len(relevant))
         starts.append(starts[-1] + len(listed))
-    lists = np.concatenate(scores), np.concatenate(grades), np.array(starts, dtype=np.int64)
-    return {"ndcg": by_query(Metric.NDCG, *lists), "mrr": by_query(Metric.MRR, *lists), "recall": np.array(recall)}
-
-
-def _mean(values: NDArray[np.float64]) -> Judged:
-    return Judged(len(values), lambda weights: float(weights @ values / weights.sum()))
+    return (np.concatenate(scores), np.concatenate(grades), np.array(starts, dtype=np.int64)), float(np.mean(recall))

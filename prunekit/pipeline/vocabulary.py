@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.arch.embedding import EmbeddingModel
-from prunekit.data.batches import Encoded, encode
+from prunekit.data.batches import Encoded
+from prunekit.pipeline.inputs import encode_splits
 from prunekit.pipeline.records import Inputs, Text
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -31,13 +31,9 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
         return Text(inputs.loaded.tokenizer, inputs.encoded)
     tokenizer = shrink_tokenizer(inputs.loaded.tokenizer, plan.vocabulary)
     splits = {"validation": inputs.data.validation, "test": inputs.data.test}
-    per_token = inputs.data.task.per_token
-    vectors = isinstance(inputs.loaded.model, EmbeddingModel)
-    encoded = {
-        name: encode(rows.singles if vectors else rows, tokenizer, max_length=inputs.max_length, per_token=per_token, stride=inputs.stride)
-        for name, rows in splits.items()
-    }
-    if vectors:
+    task = inputs.data.task
+    encoded = encode_splits(splits, tokenizer, task, inputs.max_length, inputs.stride)
+    if task.kind.traits.vectors:
         # What they are judged by has nothing to do with the tokenizer.
         known = inputs.encoded
         encoded = {name: replace(found, labels=known[name].labels, starts=known[name].starts) for name, found in encoded.items()}

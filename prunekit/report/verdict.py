@@ -106,9 +106,8 @@ def _found(report: Report) -> tuple[str, ...]:
     if slim is None or slim.share is None:
         return ()
     where = "in dense's index" if slim.index == "dense" else "in an index of its own"
-    bounds = (
-        "" if slim.share_low is None or slim.share_high is None else f" ({words.share(slim.share_low)} – {words.share(slim.share_high)})"
-    )
+    between = words.found_between(slim)
+    bounds = f" ({between})" if between else ""
     return (f"{words.share(slim.share)}{bounds} of the nDCG@10 of dense {where}",)
 
 

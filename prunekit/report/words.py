@@ -10,6 +10,7 @@ from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
 from prunekit.metrics import Metric
 from prunekit.report.base import BASELINES, REFERENCES, RowName
+from prunekit.report.embedder import Retrieved
 from prunekit.report.model import Paired, Report, Row
 from prunekit.runtime.records import Comparison, Environment
 
@@ -213,8 +214,7 @@ def retrieval(report: Report) -> Table:
     for each in report.retrieval:
         index = "" if each.name == "dense" else ", index of dense" if each.index == "dense" else ", its own index"
         name = "dense" if each.name == "dense" else name_of(report, each.name)
-        bounds = "–" if each.share_low is None or each.share_high is None else f"{share(each.share_low)} – {share(each.share_high)}"
-        cells = share(each.ndcg), share(each.share), bounds, share(each.recall), f"{each.mrr:.3f}", share(each.overlap)
+        cells = share(each.ndcg), share(each.share), found_between(each) or "–", share(each.recall), f"{each.mrr:.3f}", share(each.overlap)
         rows.append((f"{name}{index}", *cells))
     first = report.retrieval[0]
     header = ("", "nDCG@10", "of dense", "95% interval", "recall@100", "MRR", "first 10 shared with dense")
@@ -383,6 +383,11 @@ def _kept(report: Report) -> tuple[str, str] | None:
 def between(pair: Paired) -> str:
     """The interval of a share."""
     return f"{share(pair.low)} – {share(pair.high)}"
+
+
+def found_between(each: Retrieved) -> str:
+    """The interval of the share of dense's nDCG@10; nothing where it has no bounds."""
+    return "" if each.share_low is None or each.share_high is None else f"{share(each.share_low)} – {share(each.share_high)}"
 
 
 def headline(report: Report) -> str:

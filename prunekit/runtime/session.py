@@ -41,6 +41,18 @@ def runtime(device: str = "cpu") -> Any:
     return onnxruntime
 
 
+def check_device(dtype: str, device: str, *, of: str) -> None:
+    """Raise where a file of this precision is not for the device, or the device's runtime is not installed; loads nothing else.
+
+    Raises
+    ------
+    ParameterError, DependencyError
+    """
+    if dtype.startswith("int8") and device == "cuda":
+        raise ParameterError("dtype", of, "fp32 or fp16 for cuda", dtype, "onnxruntime runs int8 products on the processor.")
+    provider_of(device)
+
+
 def provider_of(device: str) -> tuple[Any, str]:
     """Import onnxruntime, and name its execution provider for a device, "cpu" or "cuda".
 

@@ -41,6 +41,12 @@ ELSEWHERE = {
 }
 
 
+def hint(word: str, names: Collection[str]) -> str:
+    """The sentence that names the one that was meant; nothing where none is like it."""
+    meant = near(word, names)
+    return "" if meant is None else f"Did you mean {meant!r}?"
+
+
 def near(word: str, names: Collection[str]) -> str | None:
     """The one of the names that was meant, or None where none is like it.
 

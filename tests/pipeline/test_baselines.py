@@ -51,6 +51,9 @@ def test_all_are_trained_alike_and_so_is_the_dense_model_without_a_head(keep: st
     assert [seed for _, seed in trained] == [3, 4, 5, 3, 4, 5, 3, 3]
     assert trained[-1][0] == max(size for size, _ in trained)
     report = result.report
+    # What is largest is cut once, whatever it is trained.
+    shrunk = [name for name in report.stages if name.startswith("shrink, ")]
+    assert shrunk == (["shrink, random", "shrink, random 2", "shrink, random 3", "shrink, magnitude"] if keep == "40%" else [])
     against = {each.against: each.name for each in report.paired if each.by == "difference"}
     assert against == {"random": "slim", "magnitude": "slim", "bag": "slim"}
     assert report.pair("slim", "tuned") is not None

@@ -17,10 +17,14 @@ from prunekit.arch.embedding import Embedding, EmbeddingModel, embedder, embeddi
 from prunekit.arch.view import ModelView
 from prunekit.data.rows import Rows
 from prunekit.metrics import cosines
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.observe import load_base
 from prunekit.pipeline.records import Answers
 from prunekit.pipeline.vectors import nearest, nearness, overlap
 from prunekit.plan import Plan
+from prunekit.recipe import Recipe
 from prunekit.report.model import Report
+from prunekit.report.progress import Stages
 from prunekit.runtime.session import OnnxSession
 from prunekit.stats.blocks import Site
 from prunekit.stats.sensitivity import sensitivity
@@ -242,3 +246,12 @@ def test_a_rotated_space_is_near_only_in_its_own_index() -> None:
     assert same.cosine is None
     assert other.overlap < 0.6
     assert other.cosine is not None
+
+
+def test_a_model_to_compare_with_reads_the_texts_of_pairs_one_by_one_too(tmp_path: Path) -> None:
+    model = str(dense(tmp_path / "dense"))
+    recipe = Recipe(model=model, data=str(write_rows(tmp_path / "data", {"train": pairs(60, 0)})), task="embedding")
+    inputs = load_inputs(recipe, None, None, Stages())
+    base = load_base(recipe, inputs, model, Stages())
+    assert len(base.encoded["train"]) == 2 * len(inputs.data.train)
+    assert np.array_equal(base.encoded["train"].ids, inputs.encoded["train"].ids)
