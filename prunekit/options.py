@@ -192,7 +192,8 @@ class Options(BaseModel):
             "What to keep",
             "PERCENT",
             WRITING,
-            more="On the validation split. Where nothing else says what to remove, the smallest model that keeps to it is searched for.",
+            more="On half of the validation split, which then chooses nothing else, or on all of it where it has fewer than 20 rows for "
+            "each one that may be lost. Where nothing else says what to remove, the smallest model that keeps to it is searched for.",
         ),
     ] = None
     frontier: Annotated[

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from prunekit.data.duplicates import groups_of, keys_of
-from prunekit.data.rows import Rows
+from prunekit.data.rows import Rows, TaskData
 from prunekit.data.splits import Ids, divide
 from prunekit.errors import DataError
 
 SHARE = 0.1  # of the rows, for a split that is cut from train
+#: Rows that are set aside from validation, times the largest loss that they are to show: fewer hardly ever show it.
+ENOUGH = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,7 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
         Too few rows, splits that share a named group, or a fine-tuned model with nothing but its train split.
     """
     _check_groups(splits)
+    splits = {name: replace(part, rows=replace(part.rows, groups=part.names)) for name, part in splits.items()}
     found = {name: part.rows for name, part in splits.items()}
     train = splits["train"]
     held = [name for name in ("validation", "test") if name in splits]
@@ -84,6 +87,39 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
         found |= _cut(train, ("validation",) if held else ("test", "validation"), seed, notes, of="train")
     _say_shared(found, notes)
     return {name: found[name] for name in ("train", "validation", "test")}
+
+
+def set_aside(data: TaskData, loss: float, seed: int) -> TaskData:
+    """Half of validation as a split of its own, "check", for a bound of a loss on rows that choose nothing else.
+
+    Rows that say the same or are of one named group stay on one side. Where half of the rows (of the queries of lists) is fewer than
+    ten for one that may be lost, validation stays whole: it then chooses, and shows the loss as well.
+
+    Parameters
+    ----------
+    data : TaskData
+    loss : float
+        The largest loss, a share.
+    seed : int
+    """
+    rows = data.validation
+    if _units(rows) * loss < 2 * ENOUGH:
+        return data
+    try:
+        moved = divide(rows, len(rows) // 2, seed, name="check", groups=groups_of(rows, rows.groups))
+    except DataError:
+        # All rows belong together.
+        return data
+    check = rows.take(np.flatnonzero(moved))
+    # Groups that are large may not fit in.
+    if _units(check) * loss < 0.9 * ENOUGH:
+        return data
+    return data.with_splits({**data.splits, "validation": rows.take(np.flatnonzero(~moved)), "check": check})
+
+
+def _units(rows: Rows) -> int:
+    """What is drawn independently: rows, or the queries of lists."""
+    return len(rows) if rows.queries is None else len(np.unique(rows.queries))
 
 
 def _cut(source: Grouped, names: tuple[str, ...], seed: int, notes: list[str], *, of: str) -> dict[str, Rows]:

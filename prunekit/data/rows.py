@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class Rows:
         Of lists by query, the number of each row's; rows of one query stand together.
     silent : bool
         Of questions, whether "no answer" is an answer.
+    groups : tuple, or None
+        The named group of each row, such as its document (None: of none), where the data has them.
     """
 
     labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
@@ -45,6 +47,7 @@ class Rows:
     trees: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] | None = None
     queries: NDArray[np.int64] | None = None
     silent: bool = False
+    groups: tuple[Hashable, ...] | None = None
 
     def __post_init__(self) -> None:
         assert not (self.texts and self.tokens)
@@ -86,6 +89,7 @@ class Rows:
             tokens=tuple(self.tokens[i] for i in at) if self.tokens else (),
             trees=None if self.trees is None else tuple(self.trees[i] for i in at),
             queries=None if self.queries is None else self.queries[at],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in at),
         )
 
 
@@ -104,6 +108,8 @@ class TaskData:
         `source` as given, `rows` {split: count}, `sha256` of the rows.
     labelled : bool
         Whether the labels are the data's, and not a model's answers.
+    check : Rows or None
+        What `set_aside` has taken from validation.
     """
 
     task: Task
@@ -113,6 +119,7 @@ class TaskData:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     labelled: bool = True
+    check: Rows | None = None
 
     @classmethod
     def of(cls, task: Task, splits: Mapping[str, Rows], notes: Iterable[str], provenance: Mapping[str, Any]) -> TaskData:
@@ -123,12 +130,13 @@ class TaskData:
 
     def with_splits(self, splits: Mapping[str, Rows]) -> TaskData:
         """The same with other rows; counts and fingerprint stay those of the rows that were read."""
-        return replace(self, train=splits["train"], validation=splits["validation"], test=splits["test"])
+        return replace(self, train=splits["train"], validation=splits["validation"], test=splits["test"], check=splits.get("check"))
 
     @property
     def splits(self) -> dict[str, Rows]:
-        """The three splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The splits by name; "check" where there is one."""
+        aside = {} if self.check is None else {"check": self.check}
+        return {"train": self.train, "validation": self.validation, "test": self.test, **aside}
 
 
 def fingerprint(task: Task, splits: Mapping[str, Rows]) -> str:

@@ -125,7 +125,7 @@ def _searched(
     """The smallest model within the largest drop, its size as a goal for the baselines, and how it was found."""
     assert recipe.max_drop is not None
     full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
-    judge = Judge(recipe, inputs, neurons, scratch, stage)
+    judge = Judge(recipe, inputs, neurons, scratch, stage, inputs.held)
 
     def lose(candidate: Shrinker) -> Drop:
         found = whole(inputs, before, candidate)

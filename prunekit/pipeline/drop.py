@@ -26,7 +26,7 @@ class Drop:
     value : float
         (dense - slim) / dense; 0 where the dense metric is 0.
     upper : float
-        One-sided 95% upper bound of the loss, over the draw of the rows.
+        One-sided upper bound of the loss, over the draw of the rows; with 95% confidence where nothing else is said.
     rows : int
         On which it was measured; sentences of a token task.
     """
@@ -44,6 +44,8 @@ def relative_drop(
     slim: NDArray[np.floating],
     labels: NDArray[np.generic],
     starts: NDArray[np.int64] | None = None,
+    *,
+    level: float = LEVEL,
 ) -> Drop:
     """Compare two models on the same rows, with a bound that is Student's of the rows and of one more that is lost.
 
@@ -58,6 +60,8 @@ def relative_drop(
     labels : ndarray of shape (n,)
     starts : int64 ndarray of shape (rows + 1,), optional
         Where each row begins, if a row has several answers (words), which are drawn together; default: one answer a row.
+    level : float
+        Confidence of the bound.
 
     Raises
     ------
@@ -77,10 +81,10 @@ def relative_drop(
         # Leaving out one of g groups moves the mean by 1 / (g - 1) of that group's distance from it.
         freedom = len(moved)
         squares = float((moved**2).sum()) * (freedom - 1) / max(freedom, 1) * rows**2
-    return Drop(reference, reached, value, max(value, upper_bound(value, squares, rows, freedom)), rows)
+    return Drop(reference, reached, value, max(value, upper_bound(value, squares, rows, freedom, level)), rows)
 
 
-def upper_bound(value: float, squares: float, rows: int, freedom: int) -> float:
+def upper_bound(value: float, squares: float, rows: int, freedom: int, level: float = LEVEL) -> float:
     """Bound a mean from above by Student's t with one row more, which loses everything.
 
     Parameters
@@ -92,12 +96,14 @@ def upper_bound(value: float, squares: float, rows: int, freedom: int) -> float:
     rows : int
     freedom : int
         Degrees of freedom.
+    level : float
+        One-sided confidence.
     """
     from scipy.stats import t
 
     mean = (rows * value + 1) / (rows + 1)
     variance = (squares + rows / (rows + 1) * (1 - value) ** 2) / rows
-    return mean + float(t.ppf(LEVEL, max(freedom, 1))) * math.sqrt(variance / (rows + 1))
+    return mean + float(t.ppf(level, max(freedom, 1))) * math.sqrt(variance / (rows + 1))
 
 
 def _share(reference: float, reached: float) -> float:

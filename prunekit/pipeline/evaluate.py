@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import Samples, samples
 from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
-from prunekit.pipeline.drop import Drop, relative_drop
+from prunekit.pipeline.drop import LEVEL, Drop, relative_drop
+from prunekit.pipeline.max_drop import answers_of, thresholds_of
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Text, space_of
 from prunekit.pipeline.retrieval import retrieved
 from prunekit.plan import Plan
@@ -30,7 +32,7 @@ from prunekit.recipe import Recipe
 from prunekit.report.base import BASELINES
 from prunekit.report.embedder import Retrieved
 from prunekit.report.progress import Stages
-from prunekit.runtime.scores import divergence, judged, outputs_of_file, tuned
+from prunekit.runtime.scores import divergence, judged, outputs_of_file
 from prunekit.runtime.timing import latency_of_files
 from prunekit.tasks import Task
 
@@ -78,11 +80,7 @@ def _lowered(recipe: Recipe, inputs: Inputs, text: Text, files: Files, path: Pat
     drawn = _samples(recipe, inputs, text.encoded["validation"], text.tokenizer)
     accept = None
     if recipe.max_drop is not None:
-        most, threads = recipe.max_drop, recipe.threads
-        drop = _drop_from(inputs, text, outputs_of_file(files.dense.path, inputs.encoded["validation"], threads=threads))
-
-        def accept(trial: Path) -> bool:
-            return drop(outputs_of_file(trial, text.encoded["validation"], threads=threads)).upper <= most
+        accept = accepting(recipe.max_drop, _drop_from(inputs, text, files, threads=recipe.threads))
 
     return lower(files.slim, path, recipe.dtype, **drawn._asdict(), accept=accept)
 
@@ -115,13 +113,12 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
         test = {name: Answers(held.every(found), held.every_label, held.every_start) for name, found in answers.items()}
         validation = {} if neurons is None else {"oracle": neurons.oracle_validation}
         thresholds: dict[str, NDArray[np.float64]] = {}
-        asked: dict[str, NDArray[Any]] = {}
         raw: dict[str, NDArray[Any]] = {}
         for encoded, files_of in ((text.encoded, ours), (inputs.encoded, {**theirs, **dense_low})):
             chosen, test_rows = encoded["validation"], encoded["test"]
             for name, file in files_of.items():
                 if task.many or name in ("slim", "slim-low", "dense"):
-                    outputs = asked[name] = outputs_of_file(file.path, chosen, threads=threads)
+                    outputs = outputs_of_file(file.path, chosen, threads=threads)
                     # A model has one set of thresholds, whichever of its files is loaded.
                     cut = thresholds.get(name.removesuffix("-low"))
                     cut = task.thresholds(outputs, chosen.labels) if cut is None else cut
@@ -136,11 +133,8 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             test["bag"] = Answers(floor, inputs.encoded["test"].every_label, inputs.encoded["test"].every_start)
         drops = {}
         if recipe.max_drop is not None:
-            reference = asked.get("dense")
-            if reference is None:
-                reference = outputs_of_file(files.dense.path, inputs.encoded["validation"], threads=threads)
-            drop = _drop_from(inputs, text, reference)
-            drops = {name: drop(asked[name]) for name in ("slim", *low)}
+            drop = _drop_from(inputs, text, files, threads=threads)
+            drops = {name: drop(ours[name].path, LEVEL) for name in ("slim", *low)}
     searches: tuple[Retrieved, ...] = ()
     if inputs.retrieval is not None:
         with stage("search the corpus"):
@@ -159,10 +153,11 @@ def measure(recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Mod
             **longer,
         )
     draws = _draws(task, test, recipe.baselines)
+    rows = "of validation" if inputs.data.check is None else "that chose nothing else"
     # Spans are compared, and not the logits of places, which windows repeat.
     comparable = "dense" in raw and not task.kind.traits.spans
     apart = {name: divergence(task, found, raw["dense"]) for name, found in raw.items()} if comparable else {}
-    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart, draws, searches)
+    return Measured(test, validation, latency, drops, thresholds.get("slim"), apart, draws, searches, rows)
 
 
 def _draws(task: Task, test: dict[str, Answers], several: bool) -> dict[str, tuple[float, ...]]:
@@ -180,8 +175,26 @@ def _draws(task: Task, test: dict[str, Answers], several: bool) -> dict[str, tup
     return found
 
 
-def _drop_from(inputs: Inputs, text: Text, reference: NDArray[Any]) -> Callable[[NDArray[Any]], Drop]:
-    """What slim outputs lose of the metric of the dense file's, both on the validation split."""
-    ours, theirs, task = text.encoded["validation"], inputs.encoded["validation"], inputs.data.task
-    dense = tuned(task, theirs, reference)
-    return lambda outputs: relative_drop(task, dense, tuned(task, ours, outputs), theirs.every_label, theirs.every_start)
+def _drop_from(inputs: Inputs, text: Text, files: Files, *, threads: int) -> Callable[[Path, float], Drop]:
+    """What a slim file loses of the metric of the dense one, on the rows that hold the largest drop, with a bound of that level."""
+    task, held = inputs.data.task, inputs.encoded[inputs.held]
+    theirs = thresholds_of(task, files.dense.path, inputs.encoded["validation"], threads=threads)
+    reference = answers_of(task, files.dense.path, held, theirs, threads=threads)
+    # The slim model has one set of thresholds, whichever of its files is loaded.
+    cut = thresholds_of(task, files.slim.path, text.encoded["validation"], threads=threads)
+
+    def drop(path: Path, level: float) -> Drop:
+        answers = answers_of(task, path, text.encoded[inputs.held], cut, threads=threads)
+        return relative_drop(task, reference, answers, held.every_label, held.every_start, level=level)
+
+    return drop
+
+
+def accepting(most: float, drop: Callable[[Path, float], Drop]) -> Callable[[Path], bool]:
+    """Whether a file is shown to keep to the largest drop.
+
+    Files are tried until one is, on the same rows, so each may err half as often as the one before: all of them together then do as
+    often as one that is tried alone (alpha spending).
+    """
+    spent = iter(1 - (1 - LEVEL) / 2**number for number in count(1))
+    return lambda trial: drop(trial, next(spent)).upper <= most

@@ -20,6 +20,7 @@ from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, expected_labels, load_model
 from prunekit.arch.view import MANY_LABELS, ModelView
 from prunekit.data.batches import Batch, Encoded, encode
+from prunekit.data.complete import set_aside
 from prunekit.data.demo import demo_model
 from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
@@ -113,11 +114,9 @@ def read_inputs(
         if data.task.many and recipe.method != "prunekit":
             must = "'prunekit' for rows with any number of labels"
             raise ParameterError("method", "compress", must, recipe.method, "The published pipeline is for one label a row.")
-        task, notes = data.task, list(data.notes)
-        notes.append(
-            f"rows: {len(data.train):,} of train are fitted on, {len(data.validation):,} of validation choose, "
-            f"{len(data.test):,} of test are measured alone"
-        )
+        if recipe.max_drop is not None:
+            data = set_aside(data, recipe.max_drop, recipe.seed)
+        task, notes = data.task, [*data.notes, _used(data, bounded=recipe.max_drop is not None)]
         if most is not None:
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
@@ -141,6 +140,16 @@ def read_inputs(
     return Inputs(
         loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts
     )
+
+
+def _used(data: TaskData, *, bounded: bool) -> str:
+    """What each row is used for; `bounded` says that a largest drop is."""
+    choose = f"{len(data.validation):,} of validation choose"
+    if bounded and data.check is None:
+        choose += " and hold --max-drop (they are too few to set some aside for it)"
+    elif data.check is not None:
+        choose += f", {len(data.check):,} that were set aside from it hold --max-drop and choose nothing else"
+    return f"rows: {len(data.train):,} of train are fitted on, {choose}, {len(data.test):,} of test are measured alone"
 
 
 def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
@@ -217,7 +226,7 @@ def _embedded(
     recipe: Recipe, loaded: LoadedModel, data: TaskData, encoded: dict[str, Encoded], notes: list[str]
 ) -> tuple[LoadedModel, tuple[Shortened, ...]]:
     """The embedder, with fewer dimensions where they are asked for; held-out texts get what their vectors are judged by."""
-    held = {name: _scored(data.splits[name], encoded[name], data.task) for name in ("validation", "test")}
+    held = {name: _scored(rows, encoded[name], data.task) for name, rows in data.splits.items() if name != "train"}
     shortened: tuple[Shortened, ...] = ()
     if recipe.dims is not None:
         assert isinstance(loaded.model, EmbeddingModel)

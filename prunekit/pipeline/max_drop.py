@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from prunekit.arch.view import ModelView
+from prunekit.data.batches import Encoded
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.exporters.onnx import export_onnx
 from prunekit.pipeline.drop import Drop, relative_drop
@@ -20,7 +23,8 @@ from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.runtime.scores import outputs_of_file, tuned
+from prunekit.runtime.scores import outputs_of_file
+from prunekit.tasks import Task
 from prunekit.transforms.readout_head import set_readout
 
 #: What each step keeps of the one before.
@@ -36,7 +40,7 @@ class NoneHoldsError(BudgetError):
 
 
 class Judge:
-    """What a candidate answers on the validation split, as the file that would ship, beside the dense file.
+    """What a candidate answers on held-out rows, as the file that would ship, beside the dense file.
 
     Parameters
     ----------
@@ -46,9 +50,14 @@ class Judge:
         None where the model keeps its own head.
     scratch : path
     stage : Stages
+    held : str
+        The split that it answers.
     """
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, neurons: Neurons | None, scratch: Path, stage: Stages) -> None:
+    def __init__(
+        self, recipe: Recipe, inputs: Inputs, neurons: Neurons | None, scratch: Path, stage: Stages, held: str = "validation"
+    ) -> None:
+        self.held = held
         self.recipe, self.inputs, self.neurons, self.scratch, self.stage = recipe, inputs, neurons, scratch, stage
         self.space = space_of(inputs.loaded.config, inputs.loaded.tokenizer)
         self.dense = self.export(deployed_dense(inputs, neurons), "judge-dense")
@@ -59,8 +68,10 @@ class Judge:
         return export_onnx(model, self.scratch / f"{name}.onnx", inputs=self.inputs.view.inputs, space=self.space).path
 
     def _answers(self, path: Path) -> Outputs:
-        held = self.inputs.encoded["validation"]
-        return tuned(self.inputs.data.task, held, outputs_of_file(path, held, threads=self.recipe.threads))
+        task, encoded, threads = self.inputs.data.task, self.inputs.encoded, self.recipe.threads
+        return answers_of(
+            task, path, encoded[self.held], thresholds_of(task, path, encoded["validation"], threads=threads), threads=threads
+        )
 
     def read(self, model: nn.Module, plan: Plan) -> nn.Module:
         """A candidate with its classifier fitted to what its neurons have become."""
@@ -71,9 +82,20 @@ class Judge:
         return model
 
     def drop(self, path: Path) -> Drop:
-        """How much a file loses on validation."""
-        held = self.inputs.encoded["validation"]
+        """How much a file loses."""
+        held = self.inputs.encoded[self.held]
         return relative_drop(self.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start)
+
+
+def thresholds_of(task: Task, path: Path, validation: Encoded, *, threads: int) -> NDArray[np.float64] | None:
+    """The thresholds that validation chooses for a file; None where a task has none."""
+    return task.thresholds(outputs_of_file(path, validation, threads=threads), validation.labels) if task.many else None
+
+
+def answers_of(task: Task, path: Path, held: Encoded, cut: NDArray[np.float64] | None, *, threads: int) -> Outputs:
+    """What a file answers on every word of a split, less its thresholds."""
+    found = outputs_of_file(path, held, threads=threads)
+    return held.every(found if cut is None else task.tuned(found, held.labels, cut))
 
 
 @dataclass(frozen=True)
@@ -116,7 +138,7 @@ def smallest(
     full : Goal
         Of which shares are taken.
     lose : callable
-        What a candidate loses on validation.
+        What a candidate loses on the rows that hold the largest drop.
     max_drop : float
         A share.
     progress : callable, optional

@@ -73,6 +73,11 @@ class Inputs:
     retrieval: Retrieval | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def held(self) -> str:
+        """The split on which `--max-drop` is held: rows that were set aside for it, where there are enough."""
+        return "validation" if self.data.check is None else "check"
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -253,6 +258,7 @@ class Measured:
     """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency.
 
     `divergence` is how far each is from the dense model on the test split, in nats, where there are no labels.
+    `held` says of which rows a loss is bounded.
     `draws` are the metrics of a baseline of which there are several, on the test split; the answers are those of the median.
     Of rows with any number of labels: outputs are less their thresholds, and `thresholds` are the slim model's, logits (C,).
     """
@@ -265,3 +271,4 @@ class Measured:
     divergence: Mapping[str, float] = field(default_factory=dict)
     draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     retrieval: tuple[Retrieved, ...] = ()
+    held: str = "of validation"

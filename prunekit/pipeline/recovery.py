@@ -20,8 +20,8 @@ from prunekit.report.progress import Stages
 if TYPE_CHECKING:
     from prunekit.training.distill import Recovered
 
-#: What of a recipe training does not depend on.
-_APART = {"max_drop", "threads", "metric", "plan"}
+#: What of a recipe training does not depend on. On the largest drop it does: rows that hold it are set aside from validation.
+_APART = {"threads", "metric", "plan"}
 
 
 def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:

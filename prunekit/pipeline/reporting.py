@@ -254,7 +254,7 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[
     if recipe.plan is not None:
         notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
     notes += [
-        f"largest drop: on {drop.rows:,} rows of validation {name} loses {drop.value:.2%}, up to {drop.upper:.2%} with 95% confidence"
+        f"largest drop: on {drop.rows:,} rows {measured.held} {name} loses {drop.value:.2%}, up to {drop.upper:.2%} with 95% confidence"
         for name, drop in (("slim" if name == "slim" else f"slim {recipe.dtype}", drop) for name, drop in measured.drops.items())
     ]
     for name in ("dense", "oracle"):
@@ -279,7 +279,7 @@ def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> Non
         drop, fp32 = measured.drops.get(name), "" if name == "slim" else "Give --dtype fp32 for the other file alone. "
         if drop is not None and drop.upper > recipe.max_drop:
             raise BudgetError(
-                f"--max-drop {recipe.max_drop:.2%} was not met: on validation {what} loses {drop.value:.2%} ({drop.dense:.4f} to "
+                f"--max-drop {recipe.max_drop:.2%} was not met: on rows {measured.held} {what} loses {drop.value:.2%} ({drop.dense:.4f} to "
                 f"{drop.slim:.4f}), up to {drop.upper:.2%} with 95% confidence ({drop.rows:,} rows){at}. {contrary}"
                 f"{fp32}Keep more, give more rows, or allow a larger drop."
             )

@@ -30,7 +30,7 @@ def slim_text(recipe: Recipe, inputs: Inputs, plan: Plan) -> Text:
     if plan.vocabulary is None:
         return Text(inputs.loaded.tokenizer, inputs.encoded)
     tokenizer = shrink_tokenizer(inputs.loaded.tokenizer, plan.vocabulary)
-    splits = {"validation": inputs.data.validation, "test": inputs.data.test}
+    splits = {name: rows for name, rows in inputs.data.splits.items() if name != "train"}
     task = inputs.data.task
     encoded = encode_splits(splits, tokenizer, task, inputs.max_length, inputs.stride)
     if task.kind.traits.vectors:

@@ -281,7 +281,7 @@ class Report(Frozen):
     plan_digest : str
     budgets : tuple of BudgetResult
     max_drop : float or None
-        Largest relative loss on the validation split that was allowed, a share.
+        Largest relative loss on held-out rows that was allowed, a share.
     trace : tuple of Point
         The metric on the validation split against the number of neurons, as the search saw it.
     frontier : tuple of FrontierPoint

@@ -357,7 +357,7 @@ def method(report: Report) -> tuple[str, ...]:
             f"{'' if found.stopped == 'narrow' else ' (stopped by the time limit)'}."
         )
     if report.max_drop is not None:
-        said.append(f"The search was allowed a relative loss of {share(report.max_drop)} on the validation split.")
+        said.append(f"The search was allowed a relative loss of {share(report.max_drop)} on held-out rows.")
     return (*said, *precision(report), *report.notes)
 
 

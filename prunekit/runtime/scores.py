@@ -60,11 +60,6 @@ def outputs_of_file(
     return found
 
 
-def tuned(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> NDArray[Any]:
-    """Outputs (n, C) of a split that chooses its own thresholds, on every word of it."""
-    return encoded.every(task.tuned(outputs, encoded.labels))
-
-
 def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:
     """The metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
     return task.score(encoded.every(outputs), encoded.every_label, encoded.every_start)

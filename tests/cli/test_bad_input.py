@@ -199,7 +199,7 @@ def test_what_misses_the_largest_drop_keeps_its_plan_and_report(tmp_path: Path, 
     with lines.quick():
         assert cli.main([*given, "-o", str(tmp_path / "slim"), "--quiet"]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"error: --max-drop 0.00% was not met: on validation the slim model loses [^\n]+\n", said), said
+    assert re.fullmatch(r"error: --max-drop 0.00% was not met: on rows of validation the slim model loses [^\n]+\n", said), said
     assert [path.name for path in tmp_path.iterdir()] == ["slim-unmet"]
     assert {"plan.json", "report.json"} <= {path.name for path in (tmp_path / "slim-unmet").iterdir()}
 

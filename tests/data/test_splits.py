@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prunekit.data import Rows, load_data
+from prunekit.data.complete import set_aside
 from prunekit.data.splits import cut
 from prunekit.errors import DataError
 from tests.data.tables import TEXTS, labels_of, splits, table
@@ -65,3 +66,40 @@ def test_cuts_of_token_tasks_keep_every_tag_in_train() -> None:
         kept, moved = cut(rows, 10, seed, name="test")
         assert len(moved) == 10
         assert {0, 1, 2} == {tag for row in labels_of(kept) for tag in row}
+
+
+def test_half_of_validation_is_set_aside_where_it_is_enough_for_the_loss() -> None:
+    rows = [f"row {i} has words of number {i * 7} alone" for i in range(400)]
+    given = {"train": {"text": TEXTS[:20], "label": [i % 2 for i in range(20)]}, "validation": {"text": rows, "label": [0, 0, 1, 0] * 100}}
+    found = load_data({**given, "test": {"text": TEXTS[:8], "label": [0, 1] * 4}})
+    apart = set_aside(found, 0.05, 0)
+    assert apart.check is not None
+    assert len(apart.validation) == len(apart.check) == 200
+    assert sorted((*apart.validation.texts, *apart.check.texts)) == sorted(rows)
+    # Classes keep their shares, and the rows their order.
+    assert Counter(apart.check.labels.tolist()) == {0: 150, 1: 50}
+    assert list(apart.check.texts) == sorted(apart.check.texts, key=rows.index)
+    assert set(apart.splits) == {"train", "validation", "test", "check"}
+    assert apart.provenance == found.provenance
+    assert set_aside(found, 0.05, 0).check.texts == apart.check.texts  # type: ignore[union-attr]
+    assert set_aside(found, 0.05, 1).check.texts != apart.check.texts  # type: ignore[union-attr]
+    for loss in (0.049, 0.0):
+        assert set_aside(found, loss, 0) is found
+
+
+def test_what_is_set_aside_shares_no_group_and_no_text_with_what_chooses() -> None:
+    rows = [f"row {i // 2} has words of number {i // 2 * 7} alone" for i in range(400)]
+    people = [i % 50 if i < 200 else None for i in range(400)]
+    validation = {"text": rows, "label": [i % 2 for i in range(400)], "who": people}
+    other = {"text": TEXTS[:8], "label": [0, 1] * 4, "who": [None] * 8}
+    apart = set_aside(load_data({"train": other, "validation": validation, "test": other}, group="who"), 0.1, 0)
+    assert apart.check is not None
+    assert len(apart.check) > 180
+    assert not set(apart.validation.texts) & set(apart.check.texts)
+    named = [{name for name in part.groups or () if name is not None} for part in (apart.validation, apart.check)]
+    assert not named[0] & named[1]
+    assert set.union(*named) == set(range(50))
+    # Where all rows are of one group, none can be set aside.
+    validation["who"] = ["all"] * 400
+    whole = load_data({"train": other, "validation": validation, "test": other}, group="who")
+    assert set_aside(whole, 0.1, 0) is whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,8 @@ def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path:
         found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, recover="none", out=tmp_path / "slim")
     assert found.plan.heads or found.plan.ffn
     assert any(note.startswith("search: ") for note in found.report.notes)
+    assert any("60 of validation choose and hold --max-drop (they are too few" in note for note in found.report.notes)
+    assert any(note.startswith("largest drop: on 60 rows of validation slim loses ") for note in found.report.notes)
     report = found.report
     assert report.slim.params_layers < 0.9 * report.dense.params_layers
     assert report.frontier[0].name == "dense"
@@ -80,6 +83,31 @@ def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: P
             checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", recover="none", out=tmp_path / "slim"
         )
     assert not (tmp_path / "slim").exists()
+
+
+def more_rows(folder: Path) -> str:
+    """The rows of "text" with ten times as many of validation."""
+    topics = {name: (data("text") / f"{name}.jsonl").read_text() for name in ("train", "validation", "test")}
+    folder.mkdir()
+    for name, text in topics.items():
+        (folder / f"{name}.jsonl").write_text(text)
+    rows = lines.sentences(600, 77)
+    labels = lines.answers(lines.dense("sequence"), rows).argmax(axis=1)
+    lines.write_rows(
+        folder, {"validation": [{"text": " ".join(row), "label": int(label)} for row, label in zip(rows, labels, strict=True)]}
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize("recipe", [{"keep": "60% params", "dtype": "int8"}, {"dtype": "fp32", "recover": "1epochs"}])
+def test_rows_that_hold_the_largest_drop_choose_nothing_else(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"max_drop": "50%", "recover": "none", "out": tmp_path / "slim", **recipe}
+    with lines.quick():
+        found = compress(checkpoint("sequence"), more_rows(tmp_path / "rows"), **asked)
+    said = [note for note in found.report.notes if note.startswith("largest drop: ")]
+    assert said[0].startswith("largest drop: on 300 rows that chose nothing else slim loses ")
+    assert any("300 of validation choose, 300 that were set aside from it hold --max-drop" in note for note in found.report.notes)
+    assert len(said) == (2 if asked["dtype"] == "int8" else 1)
 
 
 def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_path: Path) -> None:

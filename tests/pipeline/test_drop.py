@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.max_drop import RULES, simulate
 from prunekit.metrics import Metric
-from prunekit.pipeline.drop import relative_drop
+from prunekit.pipeline.drop import Drop, relative_drop
+from prunekit.pipeline.evaluate import accepting
 from prunekit.tasks import Task, TaskKind
 
 TASK = Task(TaskKind.CLASSIFICATION, Metric.ACCURACY, ("a", "b"))
@@ -60,3 +63,20 @@ def test_a_loss_beyond_the_largest_is_taken_in_five_percent_of_the_runs() -> Non
     assert found.violated <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / found.solved)
     # The rule of one standard error does not keep it.
     assert simulate(RULES["one standard error"], rows=500, runs=400, seed=0).violated > 0.1
+
+
+def test_files_that_are_tried_on_the_same_rows_err_together_as_often_as_one_alone(tmp_path: Path) -> None:
+    """Each of many equal files loses a little too much: one of them is accepted in 5% of the draws at most."""
+    generator, rows, most = np.random.default_rng(0), 400, 0.05
+    labels = np.zeros(rows, dtype=np.int64)
+    dense = outputs(np.ones(rows, dtype=bool), labels)
+
+    def drop(path: Path, level: float) -> Drop:
+        return relative_drop(TASK, dense, outputs(generator.random(rows) >= most, labels), labels, level=level)
+
+    taken = 0
+    for _ in range(300):
+        accept = accepting(most, drop)
+        taken += any(accept(tmp_path) for _ in range(8))
+    # 5% with three standard errors of the simulation; without sharing it out it would be about 20%.
+    assert taken / 300 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
