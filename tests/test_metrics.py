@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from benchmarks.coverage import exact_accuracy
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.metrics import Judged, Metric, compare, draws, interval, judged, judged_spans
 
@@ -153,3 +154,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         judged(Metric.F1, np.array([3, 0]), np.array([0, 1]), classes=3)
     with pytest.raises(StatisticsError, match="one shape"):
         judged(Metric.F1, np.array([1, 0]), np.array([0, 1, 1]), classes=3)
+
+
+@pytest.mark.parametrize("rows", [200, 1000])
+def test_the_interval_of_an_accuracy_holds_the_truth_in_95_percent_of_the_draws(rows: int) -> None:
+    for right in (0.6, 0.8, 0.9, 0.95):
+        assert 0.93 <= exact_accuracy(rows, right) <= 0.97

@@ -278,7 +278,7 @@ class Encoded:
         return self.take(order[generator.integers(edges[:-1], edges[1:])])
 
     def draw(self, n: int, seed: int) -> Encoded:
-        """Draw `n` rows (all, if there are fewer), each in proportion to its tokens: any token is as likely to be seen as any other.
+        """Draw `n` rows (all, if there are fewer), each in proportion to its tokens: a long row is likelier, and so are its tokens.
 
         Rows drawn alike would be mostly short where the data is mostly short (phrases, queries), and say little of long ones.
 
