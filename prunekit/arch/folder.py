@@ -12,8 +12,8 @@ from prunekit.validation.reading import place_fault
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer_config.json"
 #: What `prunekit.load` reads.
-_PRUNED = "pruned.safetensors"
-_WEIGHTS = ("model.safetensors", INDEX)
+PRUNED = "pruned.safetensors"
+_WEIGHTS = ("model.safetensors", INDEX, PRUNED)
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -46,13 +46,11 @@ def check_folder(folder: Path) -> dict[str, Any]:
     config = read_config(path, f"{where} has a config.json that")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{where} has a config.json without a model_type.")
-    check_config(config, f"{where} has a config.json that")
+    pruned = (folder / PRUNED).is_file()
+    check_config(config, f"{where} has a config.json that", whole=not pruned)
     check_type(str(folder), config["model_type"])
     check_tokenizer_files(folder, where)
     _check_readable(folder)
-    if (folder / _PRUNED).is_file():
-        cure = "Prune the model that it came from (recipe.yaml names it) further, or keep all layers alike from the start (--uniform)"
-        raise ModelError(f"{where} was pruned by prunekit to layers that differ in width, which it does not prune again. {cure}.")
     if not any((folder / file).is_file() for file in _WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
             cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
@@ -60,7 +58,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
-    check_memory(config, stored_elements(folder)[0], str(folder))
+    if not pruned:
+        # What was pruned holds less than its config speaks of, and is built from its plan.
+        check_memory(config, stored_elements(folder)[0], str(folder))
     return config
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prunekit.arch.load import LoadedModel, agree, head_named
+from prunekit.arch.load import LoadedModel, agree
+from prunekit.arch.stated import head_named
 from prunekit.arch.view import ModelView, digest_of
 from prunekit.errors import ParameterError
 

@@ -37,18 +37,18 @@ from prunekit.arch.config import (
     row_length,
 )
 from prunekit.arch.embedding import EmbeddingModel
-from prunekit.arch.folder import INDEX, TOKENIZER, check_folder, local_folder
+from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
 from prunekit.arch.known import check_attention, check_tokenizer_class
-from prunekit.arch.view import MANY_LABELS, answers_by_span
+from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
+from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
 from prunekit.tasks import Task, TaskKind
 from prunekit.validation.limits import VOCABULARY
 
 _HEADS = {
-    "ForSequenceClassification": AutoModelForSequenceClassification,
-    "ForTokenClassification": AutoModelForTokenClassification,
-    "ForQuestionAnswering": AutoModelForQuestionAnswering,
-    "ForQuestionAnsweringSimple": AutoModelForQuestionAnswering,
+    TEXTS: AutoModelForSequenceClassification,
+    TOKENS: AutoModelForTokenClassification,
+    **dict.fromkeys(QUESTIONS, AutoModelForQuestionAnswering),
 }
 #: Of a model that is loaded as another one and changed; the other one may be anywhere.
 _ADAPTER = "adapter_config.json"
@@ -65,8 +65,9 @@ class LoadedModel:
 
     Attributes
     ----------
-    model : PreTrainedModel or EmbeddingModel
+    model : PreTrainedModel, EmbeddingModel or Reader
         In eval mode, float32, on the CPU; with its task head if it is fine-tuned, the bare body otherwise, or that as an embedder.
+        A classifier on chosen neurons, which prunekit wrote, is a head.
     tokenizer : PreTrainedTokenizerBase
         With a padding token (the end-of-text token, where there was none).
     config : PretrainedConfig
@@ -79,7 +80,7 @@ class LoadedModel:
         As given.
     """
 
-    model: PreTrainedModel | EmbeddingModel
+    model: PreTrainedModel | EmbeddingModel | Reader
     tokenizer: PreTrainedTokenizerBase
     config: PretrainedConfig
     fine_tuned: bool
@@ -87,34 +88,32 @@ class LoadedModel:
     name: str
 
     @property
+    def stated(self) -> Stated:
+        """What there is of a head."""
+        many = self.fine_tuned and self.config.problem_type == MANY_LABELS
+        return Stated(
+            self.fine_tuned, self.per_token, answers_by_span(self.model), many, class_names(self.config) if self.fine_tuned else ()
+        )
+
+    @property
     def many_labels(self) -> bool:
         """Whether the checkpoint has a head for rows with any number of labels."""
-        return self.fine_tuned and self.config.problem_type == MANY_LABELS
+        return self.stated.many_labels
 
     @property
     def spans(self) -> bool:
         """Whether the head answers questions by the places where an answer starts and ends."""
-        return answers_by_span(self.model)
+        return self.stated.spans
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Class names in the order of the head's outputs; None for a bare body, and for a head that answers questions."""
-        if not self.fine_tuned or self.spans:
-            return None
-        return class_names(self.config)
+        return self.stated.labels
 
     @property
     def kind(self) -> TaskKind | None:
         """What the head is for; None for a bare body."""
-        if not self.fine_tuned:
-            return None
-        if self.spans:
-            return TaskKind.QUESTIONS
-        if self.per_token:
-            return TaskKind.TOKENS
-        if self.many_labels:
-            return TaskKind.LABELS
-        return TaskKind.REGRESSION if self.config.num_labels == 1 else TaskKind.CLASSIFICATION
+        return self.stated.kind
 
     def reads(self, task: Task) -> bool:
         """Whether the head is for a task: for words, texts or questions, and for any number of labels or one."""
@@ -137,15 +136,6 @@ class LoadedModel:
 def class_names(config: Any) -> tuple[str, ...]:
     """Class names in the order of a head's outputs, as its config has them."""
     return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
-
-
-def expected_labels(names: Sequence[str] | None, *, per_token: bool, tags: str | None) -> Sequence[str] | None:
-    """The class names that a task's data is held against.
-
-    None where there are none: for a bare body, for the single output of a regression, and for a head that reads texts where a
-    column of tags is named.
-    """
-    return names if len(names or ()) > 1 and (tags is None or per_token) else None
 
 
 def load_model(
@@ -188,6 +178,10 @@ def load_model(
     if folder is not None:
         _check_weights(str(folder), str(folder), {"local_files_only": True})
         check_folder(folder)
+        if (folder / PRUNED).is_file():
+            raise ModelError(
+                f"The model {name!r} was pruned by prunekit to layers that differ in width: prunekit.load reads it, by its plan.json."
+            )
     place: dict[str, Any] = {
         "revision": revision or "main",
         "trust_remote_code": trust_remote_code,
@@ -241,15 +235,6 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
         raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
     check_type(name, config.model_type)
     return config
-
-
-def head_named(names: Sequence[str]) -> str | None:
-    """The end of the first class name that is a head prunekit works with; None for a body."""
-    for architecture in names:
-        for suffix in _HEADS:
-            if architecture.endswith(suffix):
-                return suffix
-    return None
 
 
 def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from prunekit.arch import SPECS
 from prunekit.arch.spec import QUESTION, ArchSpec, Axes, Axis
+from prunekit.arch.stated import MANY_LABELS
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
-#: What a config calls a head for rows with any number of labels.
-MANY_LABELS = "multi_label_classification"
+#: Config key of a model that was pruned before: {role: units that each block has}, of those that the config's sizes name.
+UNITS = "pruned_units"
 
 
 def answers_by_span(model: nn.Module) -> bool:
@@ -170,9 +171,10 @@ class ModelView:
         name = type(self.model).__name__
         return next((kind for kind in self.spec.heads if name.endswith(kind)), None)
 
-    def units(self, role: str) -> int:
-        """How many units of a role the record's source has."""
-        return int(getattr(self.source, role))
+    def units(self, role: str, block: int) -> int:
+        """How many units of a role a block has: what the source says, or what is left where the model was pruned before."""
+        left: dict[str, list[int]] | None = getattr(self.config, UNITS, None)
+        return int(getattr(self.source, role)) if left is None else left[role][block]
 
     def check(self, unit: str) -> None:
         """Raise UnsupportedError if a limit of the family forbids pruning this unit in this model."""
@@ -204,6 +206,9 @@ class ModelView:
                 axes = self._body_axes(name[len(prefix) :])
                 if axes is None and not blocks and self._stands_in(name[len(prefix) :]):
                     axes = (None,) * parameter.ndim
+                if axes is None and blocks and hasattr(self.config, UNITS) and name.startswith(f"{prefix}{self.spec.blocks}."):
+                    # What stands in the place of a sub-block is as wide as the residual stream throughout.
+                    axes = (Axis("hidden"),) * parameter.ndim
                 if axes is None:
                     raise UnsupportedError(
                         f"The parameter {name!r} is not described by the record of {self.spec.name!r}; it cannot be pruned."

@@ -63,17 +63,19 @@ def plan(
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     asked = _recipe(recipe, options)
     _check_loud(verbose, quiet, "plan")
-    from prunekit.pipeline.early import check_places
+    from prunekit.pipeline.early import Given, check_places
 
-    check_places(asked)  # torch is imported afterwards
+    early = check_places(asked)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_plan
 
-        _print_preview(dry_plan(asked, out=out, statistics=statistics, overwrite=overwrite))
+        _print_preview(dry_plan(asked, out=out, statistics=statistics, overwrite=overwrite, given=Given(early=early)))
         return
     from prunekit.pipeline.compress import run_plan
 
-    found = run_plan(asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose)
+    found = run_plan(
+        asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early)
+    )
     if quiet:
         print(out)
         return
@@ -110,18 +112,18 @@ def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_ru
     of = "compress" if asked.plan is None else "apply"
     _check_loud(verbose, quiet, of)
     _check_json(json, out, of, dry_run)
-    from prunekit.pipeline.early import check_early
+    from prunekit.pipeline.early import Given, check_early
 
-    check_early(asked, out, overwrite)  # torch is imported afterwards
+    early = check_early(asked, out, overwrite)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_run as preview
 
-        _print_preview(preview(asked, out=out, overwrite=overwrite))
+        _print_preview(preview(asked, out=out, overwrite=overwrite, given=Given(early=early)))
         return
     from prunekit.pipeline.compress import run
 
     with standard_output((json,)) as stdout:
-        result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose)
+        result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early))
         if json is not None:
             write_file(json, result.report.to_json(), stdout)
         if quiet:

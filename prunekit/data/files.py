@@ -90,10 +90,12 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     return Source(splits, name, single)
 
 
-def check_place(source: str) -> None:
-    """Raise DataError where a path is meant at which there is nothing."""
-    if _is_path(source) and not Path(source).expanduser().exists():
+def check_place(source: str) -> bool:
+    """Whether a file or a directory is meant, and no name of the hub; raises DataError where there is nothing."""
+    local = _is_path(source)
+    if local and not Path(source).expanduser().exists():
         raise _absent(Path(source).expanduser())
+    return local
 
 
 def _absent(path: Path) -> DataError:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.known import config_of, model_class
-from prunekit.arch.view import ModelView, Reader, find
+from prunekit.arch.view import UNITS, ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
 from prunekit.plan import Plan, slim_source
@@ -55,7 +55,8 @@ def _build(config: Any) -> Any:
 def _plain_config(config: Any) -> Any:
     """The config without what only prunekit reads."""
     fields = config.to_dict()
-    fields.pop(DENSE, None)
+    for name in (DENSE, UNITS):
+        fields.pop(name, None)
     return config_of(fields)
 
 
@@ -133,6 +134,7 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     weights = directory / (STOCK if stock else PRUNED)
     config: Any = model.config
     fields = (_plain_config(config) if stock else config).to_dict()
+    fields.pop(UNITS, None)
     fields["architectures"] = config.architectures or [type(model).__name__]
     # Dtypes do not survive JSON as objects.
     fields = json.loads(json.dumps(fields, default=lambda value: str(value).removeprefix("torch.")))

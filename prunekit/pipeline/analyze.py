@@ -127,7 +127,7 @@ def analyze(
         stages(progress) as stage,
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
-        inputs = load_inputs(recipe, given.rows, None, stage, most=rows, live=given.live)
+        inputs = load_inputs(recipe, None, stage, given, most=rows)
         writer.data = inputs.data.provenance["sha256"]
         base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
         absent = unmet(inputs, base)

@@ -22,7 +22,7 @@ from prunekit.exporters.sibling import Sibling, recover
 from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
-from prunekit.pipeline.early import check_early, check_places
+from prunekit.pipeline.early import NOTHING, Given, check_early, check_places
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
@@ -87,7 +87,7 @@ def compress(
         With one line that says what to change. Nothing is left behind.
     """
     recipe, given = recipe_of(model, data, tokenizer, parameters)
-    return run(recipe, out=out, overwrite=overwrite, progress=progress, **given._asdict())
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, given=given)
 
 
 @with_options("plan")
@@ -123,7 +123,7 @@ def make_plan(
         With one line that says what to change.
     """
     recipe, given = recipe_of(model, data, tokenizer, parameters, of="plan")
-    return run_plan(recipe, statistics=statistics, progress=progress, **given._asdict())
+    return run_plan(recipe, statistics=statistics, progress=progress, given=given)
 
 
 @checked("compress")
@@ -134,8 +134,7 @@ def run(
     overwrite: bool = False,
     progress: bool = False,
     verbose: bool = False,
-    rows: object = None,
-    live: LoadedModel | None = None,
+    given: Given = NOTHING,
 ) -> Result:
     """Carry out a recipe.
 
@@ -148,15 +147,14 @@ def run(
         As in `compress`.
     verbose : bool
         Show more of the progress: what is expected, and each note as it is made.
-    rows : object, optional
-        Data that is in memory already, in the place of `recipe.data`.
-    live : LoadedModel, optional
-        The model that `recipe.model` is the fingerprint of.
+    given : Given, optional
+        What is in memory already: `rows` in the place of `recipe.data`, `live`, the model that `recipe.model` is the fingerprint of, and
+        `early`, what `check_early` gave where it was called before.
     """
-    plan = _check(recipe, out, overwrite, rows is not None)
+    plan, given = _checked(recipe, out, overwrite, given)
     try:
         with stages(progress, verbose=verbose) as stage:
-            made, report, model = _run(recipe, Path(out), overwrite, stage, rows, plan, live)
+            made, report, model = _run(recipe, Path(out), overwrite, stage, plan, given)
     except UnmetError as unmet:
         raise keep_reached(unmet, out) from None
     if recipe.effort is not None:
@@ -165,10 +163,16 @@ def run(
     return Result(Path(out), made, report, model)
 
 
-def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, rows: object = None) -> Preview:
+def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, given: Given = NOTHING) -> Preview:
     """What `run` would do, after everything that it would check first."""
-    plan = _check(recipe, out, overwrite, rows is not None)
-    return preview(recipe, place=_existing(out), plan=plan, rows=rows)
+    plan, given = _checked(recipe, out, overwrite, given)
+    return preview(recipe, place=_existing(out), plan=plan, given=given)
+
+
+def _checked(recipe: Recipe, out: Place, overwrite: bool, given: Given) -> tuple[Plan | None, Given]:
+    """Refuse what can be refused before anything is loaded; the plan that is given, and rows of files with what is in memory."""
+    early = given.early or check_early(recipe, out, overwrite, in_memory=given.rows is not None)
+    return None if recipe.plan is None else Plan.load(recipe.plan), given._replace(early=early)
 
 
 def _existing(out: Place) -> Path:
@@ -176,24 +180,23 @@ def _existing(out: Place) -> Path:
     return next(parent for parent in Path(out).expanduser().resolve().parents if parent.is_dir())
 
 
-def _check(recipe: Recipe, out: Place, overwrite: bool, in_memory: bool) -> Plan | None:
-    """Refuse what can be refused before anything is loaded; the plan that is given."""
-    check_early(recipe, out, overwrite, in_memory=in_memory)
-    return None if recipe.plan is None else Plan.load(recipe.plan)
-
-
 def _run(
-    recipe: Recipe, out: Path, overwrite: bool, stage: Stages, rows: object, plan: Plan | None, live: LoadedModel | None
+    recipe: Recipe,
+    out: Path,
+    overwrite: bool,
+    stage: Stages,
+    plan: Plan | None,
+    given: Given,
 ) -> tuple[Plan, Report, nn.Module]:
     writer = ArtefactWriter(out, overwrite)
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
-        if plan is not None and recipe.data is None and rows is None:
-            return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=live)
-        inputs = admitted(recipe, rows, plan, folder, stage, live=live)
+        if plan is not None and recipe.data is None and given.rows is None:
+            return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=given.live)
+        inputs = admitted(recipe, plan, folder, stage, given)
         expect(recipe, inputs, plan, stage)
         writer.data = inputs.data.provenance["sha256"]
         # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
-        named = recipe if rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
+        named = recipe if given.rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
         return _make(recipe, named, inputs, plan, out, folder, Path(scratch), stage)
 
 
@@ -250,8 +253,7 @@ def run_plan(
     overwrite: bool = False,
     progress: bool = False,
     verbose: bool = False,
-    rows: object = None,
-    live: LoadedModel | None = None,
+    given: Given = NOTHING,
 ) -> Plan:
     """Decide what a recipe keeps.
 
@@ -265,12 +267,12 @@ def run_plan(
         As in `make_plan`.
     overwrite : bool
         Replace a plan at `out`.
-    progress, verbose, rows, live
+    progress, verbose, given
         As in `run`.
     """
-    path, stored = _check_plan(recipe, out, statistics, overwrite, rows is not None)
+    path, stored, given = _check_plan(recipe, out, statistics, overwrite, given)
     with _of_the_disk(out), stages(progress, verbose=verbose) as stage, _beside(path) as scratch:
-        inputs = admitted(recipe, rows, None, scratch, stage, live=live)
+        inputs = admitted(recipe, None, scratch, stage, given)
         expect(recipe, inputs, None, stage, chooses=True)
         plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:
@@ -280,23 +282,30 @@ def run_plan(
     return plan
 
 
-def dry_plan(recipe: Recipe, *, out: Place, statistics: Place | None = None, overwrite: bool = False, rows: object = None) -> Preview:
+def dry_plan(
+    recipe: Recipe,
+    *,
+    out: Place,
+    statistics: Place | None = None,
+    overwrite: bool = False,
+    given: Given = NOTHING,
+) -> Preview:
     """What `run_plan` would do, after everything that it would check first."""
-    path, _ = _check_plan(recipe, out, statistics, overwrite, rows is not None)
-    return preview(recipe, place=_existing(path or out), plan=None, rows=rows, chooses=True)
+    path, _, given = _check_plan(recipe, out, statistics, overwrite, given)
+    return preview(recipe, place=_existing(path or out), plan=None, given=given, chooses=True)
 
 
 def _check_plan(
-    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, in_memory: bool
-) -> tuple[Path | None, Statistics | None]:
-    """Refuse what can be refused before anything is loaded; where the plan goes, and the statistics that are given."""
+    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, given: Given
+) -> tuple[Path | None, Statistics | None, Given]:
+    """Refuse what can be refused before anything is loaded; where the plan goes, the statistics that are given, and what is in memory."""
     _check_decidable(recipe)
-    check_places(recipe, in_memory=in_memory)
+    given = given._replace(early=given.early or check_places(recipe, in_memory=given.rows is not None))
     if statistics is not None and (recipe.layers is not None or recipe.drop):
         must = "left out with layers or drop, which change what neurons say"
         raise ParameterError("statistics", "plan", must, str(statistics))
     stored = None if statistics is None else Statistics.load(statistics)
-    return None if out is None else _check_file(Path(out), overwrite), stored
+    return None if out is None else _check_file(Path(out), overwrite), stored, given
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from prunekit.runtime.records import Comparison
 from prunekit.runtime.session import OnnxSession
 from prunekit.runtime.timing import compare, stopwatch
 from prunekit.tasks import TaskKind
-from prunekit.transforms.apply import apply, check_fit
+from prunekit.transforms.apply import apply, check_fit, completed
 from prunekit.transforms.tokenizer import shrink_tokenizer
 
 #: Tokens of the random rows on which latency is measured.
@@ -100,6 +100,7 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
         raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)
     check_fit(view, plan)
+    plan = completed(view, plan)
     with stage("slice"):
         slim = apply(loaded.model, plan)
         tokenizer = loaded.tokenizer if plan.vocabulary is None else shrink_tokenizer(loaded.tokenizer, plan.vocabulary)

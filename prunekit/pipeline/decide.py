@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from prunekit import __version__
 from prunekit.arch.count import count
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, Reader
 from prunekit.errors import ParameterError
 from prunekit.pipeline.apply import solve
 from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.inputs import calibration
 from prunekit.pipeline.max_drop import Judge, NoneHoldsError, smallest
 from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
+from prunekit.pipeline.pruned import standing
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons
 from prunekit.pipeline.targets import deployed_dense, goals_of, structure_budgets, verify
 from prunekit.pipeline.unmet import UnmetError
@@ -28,7 +29,7 @@ from prunekit.pruning.shrink import descend
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stats.record import Statistics
-from prunekit.transforms.apply import DENSE, apply, check_fit
+from prunekit.transforms.apply import DENSE, apply, check_fit, check_units, completed, note_sizes
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 
@@ -38,7 +39,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
 
     With statistics, which an analysis left behind, neurons are chosen on these; nothing then answers on the test split.
     """
-    source = inputs.view.source
+    held = standing(inputs.view)
     neurons: Neurons | None = None
     notes: tuple[str, ...] = ()
     if statistics is not None:
@@ -49,7 +50,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
         if reads:
             neurons = read_neurons(recipe, inputs, cut, scratch, stage)
     readout = None if neurons is None else ReadoutPlan(pooling=inputs.pooling, neurons=dict(neurons.neurons))
-    before = plan = (cut.plan or Plan(source=source)).model_copy(update={"readout": readout})
+    before = plan = (cut.plan or held).model_copy(update={"readout": readout or held.readout})
     reader = cut.model if neurons is None else _reader(inputs, cut, before, neurons)
     solutions = cut.solutions
     start: Shrinker | None = None
@@ -76,7 +77,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
     if recipe.vocabulary == "data":
         plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(inputs)})
     plan = plan.model_copy(update={"provenance": _provenance(recipe, inputs, statistics)})
-    if not plan.heads and not plan.ffn:
+    if (plan.heads, plan.ffn) == (held.heads, held.ffn):
         # The goals were met without them.
         goals = ()
     return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes, start, cut)
@@ -84,6 +85,7 @@ def decide(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages, statist
 
 def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stages) -> Decided:
     """Carry out a plan that is given: cut, solve the weights anew, and fit the classifier that its readout needs."""
+    plan = completed(inputs.view, plan)
     neurons = None if plan.readout is None else given_neurons(inputs, plan.readout, scratch, stage)
     structure = Plan.model_validate({**dict(plan), "vocabulary": None})
     dense = inputs.loaded.model
@@ -98,6 +100,7 @@ def given(recipe: Recipe, inputs: Inputs, plan: Plan, scratch: Path, stage: Stag
 def check_plan(view: ModelView, plan: Plan) -> None:
     """Raise PlanError or UnsupportedError, before any work is done, if a plan does not fit the model."""
     check_fit(view, plan)
+    check_units(view, plan)
     for name, concerned in (("layers", plan.layers), ("hidden", plan.hidden), ("vocabulary", plan.vocabulary)):
         if concerned is not None:
             view.check(name)
@@ -166,7 +169,10 @@ def whole(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
     heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (found.plan.heads, found.plan.ffn))
     named = {"heads": {**before.heads, **heads}, "ffn": {**before.ffn, **ffn}}
     plan = Plan.model_validate({**dict(before), **named})
-    if before == Plan(source=before.source) or before.readout is not None:
+    if before == Plan(source=before.source):
+        return replace(found, plan=plan)
+    if isinstance(inputs.loaded.model, Reader):
+        note_sizes(ModelView.of(found.model), plan)
         return replace(found, plan=plan)
     # What was shrunk passed for a dense model: the config must be what the whole plan makes it.
     model = apply(inputs.loaded.model, plan)
@@ -208,13 +214,14 @@ def named_plan(recipe: Recipe, inputs: Inputs) -> Plan | None:
     if len(kept) == inputs.view.num_layers and not dropped:
         return None
     heads, ffn = dropped.get("attention", {}), dropped.get("ffn", {})
-    return Plan(
+    named = Plan(
         source=inputs.view.source,
         layers=kept if len(kept) < inputs.view.num_layers else None,
         heads=heads,
         ffn={} if recipe.affine else ffn,
         affine=tuple(ffn) if recipe.affine else None,
     )
+    return completed(inputs.view, named)
 
 
 def _kept_blocks(recipe: Recipe, inputs: Inputs) -> tuple[int, ...]:

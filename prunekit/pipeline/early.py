@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunekit.arch.config import positions_of, row_length
-from prunekit.arch.folder import check_folder, local_folder
+from prunekit.arch.folder import PRUNED, check_folder, local_folder
+from prunekit.arch.stated import Stated, expected_labels, stated_head
 from prunekit.budget import Unit
 from prunekit.data.demo import check_demo
 from prunekit.data.files import MEMORY, check_place
+from prunekit.data.load import load_data
+from prunekit.data.rows import TaskData
 from prunekit.errors import DependencyError
 from prunekit.exporters.artefact import check_output
 from prunekit.fields import parse_freeze
 from prunekit.recipe import Recipe
 from prunekit.runtime.session import provider_of
+from prunekit.tasks import TaskKind
+
+if TYPE_CHECKING:
+    from prunekit.arch.load import LoadedModel
 
 #: Budgets that only a finished file can be held against; what misses them is kept beside the output.
 _MEASURED = {Unit.BYTES, Unit.LATENCY}
 
 
-def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: bool = False) -> None:
+@dataclass(frozen=True, eq=False)
+class Early:
+    """Rows that were read before the model.
+
+    Attributes
+    ----------
+    arguments : dict
+        What `load_data` was given: what the model's files say of its head is in them.
+    data : TaskData
+    """
+
+    arguments: dict[str, Any]
+    data: TaskData
+
+
+class Given(NamedTuple):
+    """What is in memory already: the task's rows, the model, and rows of files that were read early."""
+
+    rows: object = None
+    live: LoadedModel | None = None
+    early: Early | None = None
+
+
+NOTHING: Given = Given()
+
+
+def data_arguments(recipe: Recipe, head: Stated) -> dict[str, Any]:
+    """How a recipe's rows are read for a model with this head: the parameters of `load_data` but for the source."""
+    named = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
+    if head.many_labels and not recipe.task and not recipe.tags:
+        named["task"] = TaskKind.LABELS
+    labels = expected_labels(head.labels, per_token=head.per_token, tags=recipe.tags)
+    rest = {"config": recipe.data_config, "seed": recipe.seed, "trust_remote_code": recipe.trust_remote_code}
+    return {**named, **rest, "labels": labels, "fine_tuned": head.fine_tuned, "answers": head.kind}
+
+
+def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: bool = False) -> Early | None:
     """Raise where a directory cannot be written, what it takes is not installed, or what a recipe names is not there.
 
     Parameters
@@ -31,6 +76,11 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
     overwrite : bool
     in_memory : bool
         Whether the rows are in memory already; a model that is says so in the recipe.
+
+    Returns
+    -------
+    Early or None
+        As in `check_places`.
 
     Raises
     ------
@@ -44,22 +94,36 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
         parse_freeze(recipe.freeze, of="compress")
     if recipe.max_drop is not None or _MEASURED & {budget.unit for budget in recipe.budgets}:
         check_output(unmet_place(out), overwrite=True)
-    check_places(recipe, in_memory=in_memory)
+    return check_places(recipe, in_memory=in_memory)
 
 
-def check_places(recipe: Recipe, *, in_memory: bool = False) -> None:
+def check_places(recipe: Recipe, *, in_memory: bool = False) -> Early | None:
     """Raise where the model or the data that a recipe names is not there, or is not what it should be.
+
+    Returns
+    -------
+    Early or None
+        Rows of files, where the model is a directory or the embedded one: its config says how they are read.
 
     Raises
     ------
     DependencyError, DataError, ModelError, ParameterError
     """
     check_demo(model=recipe.model is None, data=recipe.data is None and recipe.plan is None and not in_memory)
+    head = Stated() if recipe.model is None else None
     if recipe.model is not None and not recipe.model.startswith(MEMORY) and (folder := local_folder(recipe.model)) is not None:
+        config = check_folder(folder)
         # Padding of another number than 0 only leaves fewer positions.
-        row_length(positions_of(check_folder(folder), 0), recipe.max_length, of="compress")
-    if recipe.data is not None and not recipe.data.startswith(MEMORY):
-        check_place(recipe.data)
+        row_length(positions_of(config, 0), recipe.max_length, of="compress")
+        head = None if (folder / PRUNED).is_file() else stated_head(config)
+    if recipe.data is None or recipe.data.startswith(MEMORY):
+        return None
+    if not check_place(recipe.data) or head is None:
+        return None
+    named = data_arguments(recipe, head)
+    data = load_data(recipe.data, **named)
+    recipe.check_kind(data.task.kind)
+    return Early(named, data)
 
 
 def unmet_place(out: str | Path) -> Path:

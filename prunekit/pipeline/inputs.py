@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.embedding import EmbeddingModel, embedder
+from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
 from prunekit.arch.live import given_model
-from prunekit.arch.load import LoadedModel, expected_labels, load_model
-from prunekit.arch.view import MANY_LABELS, ModelView
+from prunekit.arch.load import LoadedModel, load_model
+from prunekit.arch.stated import MANY_LABELS
+from prunekit.arch.view import ModelView
 from prunekit.data.batches import Batch, Encoded, encode
 from prunekit.data.complete import set_aside
 from prunekit.data.demo import demo_model
@@ -30,7 +32,9 @@ from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.pipeline.dimensions import shorten
+from prunekit.pipeline.early import NOTHING, Given, data_arguments
 from prunekit.pipeline.predict import outputs_of_model
+from prunekit.pipeline.pruned import check_levers, load_pruned
 from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -47,13 +51,6 @@ CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
 TOKENS_TRAINED = 16_384
 
 
-class Given(NamedTuple):
-    """What is in memory already: the task's rows, and the model."""
-
-    rows: object = None
-    live: LoadedModel | None = None
-
-
 def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress") -> tuple[Recipe, Given]:
     """The recipe of a call; a model that is in memory is named by its fingerprint, and rows are once they have been read."""
     named = data if data is None or isinstance(data, (str, os.PathLike)) else None
@@ -64,7 +61,8 @@ def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[s
 def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
     """The model that a recipe names, or that is in memory already; as an embedder where that is the task."""
     _same_model(recipe, live)
-    loaded = live or load_model(recipe.model or demo_model(), revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+    loaded = live or _load(recipe)
+    check_levers(recipe, loaded, of="compress")
     if recipe.task is not TaskKind.EMBEDDING:
         return loaded
     if loaded.fine_tuned:
@@ -77,36 +75,37 @@ def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
     return loaded
 
 
-def load_inputs(
-    recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None, live: LoadedModel | None = None
-) -> Inputs:
+def _load(recipe: Recipe) -> LoadedModel:
+    """The model that a recipe names."""
+    name = str(recipe.model or demo_model())
+    folder = local_folder(name)
+    if folder is not None and (folder / PRUNED).is_file():
+        check_folder(folder)
+        return load_pruned(folder, name)
+    return load_model(name, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
+
+
+def load_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
     """`read_inputs` and `ask_dense`."""
-    return ask_dense(recipe, read_inputs(recipe, rows, plan, stage, most=most, live=live), stage)
+    return ask_dense(recipe, read_inputs(recipe, plan, stage, given, most=most), stage)
 
 
-def read_inputs(
-    recipe: Recipe, rows: object, plan: Plan | None, stage: Stages, *, most: int | None = None, live: LoadedModel | None = None
-) -> Inputs:
+def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
     """Load model and data, check that they fit, and tokenise; no model is run.
 
     `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
-    (by default all, as they come); `live` is the model, where it is in memory already.
+    (by default all, as they come).
     """
+    rows, early = given.rows, given.early
     with stage("load"):
-        loaded = load_dense(recipe, live)
+        loaded = load_dense(recipe, given.live)
         view = ModelView.of(loaded.model)
         longest = loaded.row_length(recipe.max_length)
-        names = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
-        data = load_data(
-            rows if rows is not None else recipe.data,
-            **names | ({"task": TaskKind.LABELS} if loaded.many_labels and not recipe.task and not recipe.tags else {}),
-            labels=expected_labels(loaded.labels, per_token=loaded.per_token, tags=recipe.tags),
-            config=recipe.data_config,
-            fine_tuned=loaded.fine_tuned,
-            answers=loaded.kind,
-            seed=recipe.seed,
-            trust_remote_code=recipe.trust_remote_code,
-        )
+        named = data_arguments(recipe, loaded.stated)
+        if early is not None and early.arguments == named:
+            data = early.data
+        else:
+            data = load_data(rows if rows is not None else recipe.data, **named)
         _same_memory(recipe, data, rows)
         recipe.check_kind(data.task.kind)
         if isinstance(loaded.model, EmbeddingModel):

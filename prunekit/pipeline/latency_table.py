@@ -23,7 +23,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView
 from prunekit.exporters.onnx import OPSET, InputSpace, export_onnx
-from prunekit.plan import Plan, kept_blocks
+from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.pruning.latency_model import LatencyTable, Prices, Widths, fit_table, probes
 from prunekit.runtime.records import environment
 from prunekit.runtime.session import OnnxSession
@@ -80,11 +80,13 @@ class Timed:
         return Plan.model_validate({**dict(self.base), "heads": heads, "ffn": ffn})
 
     def possible(self, widths: Widths) -> Widths:
-        """The same, with nothing in the sub-blocks that are gone."""
-        blocks, base = kept_blocks(self.base), self.base
-        heads = (0 if block in base.heads else kept for block, kept in zip(blocks, widths.heads, strict=True))
-        ffn = (0 if block in base.ffn or block in (base.affine or ()) else kept for block, kept in zip(blocks, widths.ffn, strict=True))
-        return Widths(tuple(heads), tuple(ffn))
+        """The same, with no more than is left of the sub-blocks that have lost units."""
+        blocks, left = kept_blocks(self.base), (self.base.heads, ffn_units(self.base))
+        heads, ffn = (
+            tuple(min(kept, len(units[block])) if block in units else kept for block, kept in zip(blocks, each, strict=True))
+            for each, units in zip((widths.heads, widths.ffn), left, strict=True)
+        )
+        return Widths(heads, ffn)
 
     def export(self, model: nn.Module, path: Path) -> Path:
         """A model as a file."""

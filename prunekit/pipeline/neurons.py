@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, Reader
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.drop import relative_drop
@@ -47,7 +47,7 @@ def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) 
     its head unless a readout within the budget is better on validation with 95% confidence: what else goes is the same for both.
     """
     units = {budget.unit for budget in recipe.budgets}
-    if not inputs.data.task.kind.traits.readout:
+    if not inputs.data.task.kind.traits.readout or isinstance(inputs.view.model, Reader):
         return False, ()
     if not inputs.own_head or Unit.NEURONS in units:
         return True, ()

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from prunekit.arch.count import count
-from prunekit.arch.load import LoadedModel
 from prunekit.budget import Unit
 from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
+from prunekit.pipeline.early import Given
 from prunekit.pipeline.inputs import ask_dense, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
@@ -23,12 +23,12 @@ from prunekit.stats.rows import LIMIT
 from prunekit.transforms.apply import apply
 
 
-def admitted(recipe: Recipe, rows: object, plan: Plan | None, folder: Path, stage: Stages, *, live: LoadedModel | None = None) -> Inputs:
+def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, given: Given) -> Inputs:
     """Read model and data, refuse what cannot be done, and only then run the dense model for what it is asked first.
 
     The parameters are those of `read_inputs` and `check_request`, and so is what is raised.
     """
-    inputs = read_inputs(recipe, rows, plan, stage, live=live)
+    inputs = read_inputs(recipe, plan, stage, given)
     check_request(recipe, inputs, plan, folder)
     return ask_dense(recipe, inputs, stage)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prunekit.arch.count import count
 from prunekit.pipeline.data_free import bare_model
+from prunekit.pipeline.early import Given
 from prunekit.pipeline.forecast import Forecast, forecast, measure_speed
 from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.records import Inputs
@@ -32,7 +33,7 @@ class Preview:
     forecast: Forecast | None
 
 
-def preview(recipe: Recipe, *, place: Path, plan: Plan | None, rows: object = None, chooses: bool = False) -> Preview:
+def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, chooses: bool = False) -> Preview:
     """Load model and data, check everything that can be checked, and say what would be done.
 
     Parameters
@@ -42,8 +43,8 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, rows: object = No
         A directory on the disk that the output would go to.
     plan : Plan or None
         One that would be carried out.
-    rows : object, optional
-        Data in memory.
+    given : Given
+        What is in memory already.
     chooses : bool
         Whether a plan is all that would be made.
 
@@ -53,10 +54,10 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, rows: object = No
         What the command would raise before it runs a model.
     """
     quiet = Stages()
-    if plan is not None and recipe.data is None and rows is None:
+    if plan is not None and recipe.data is None and given.rows is None:
         bare = bare_model(recipe, plan, quiet)
         return Preview((f"model  {bare.loaded.name}: {_sizes(bare.counts['dense'].params)}", *_kept(plan), _END), None)
-    inputs = admitted(recipe, rows, plan, place, quiet)
+    inputs = admitted(recipe, plan, place, quiet, given)
     found = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
     return Preview((*_about(inputs), *(() if plan is None else _kept(plan)), *_done(found), _END), found)
 

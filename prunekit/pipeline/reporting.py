@@ -209,8 +209,10 @@ def _scored(
 
 def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, recipe: Recipe, measured: Measured) -> BudgetResult:
     neurons, params = slim.neurons / dense.neurons, slim.params_layers / dense.params_layers
+    # A classifier on chosen neurons that came with the model stays as it is, as any other head does.
+    chosen = plan.readout is not None and slim.neurons < dense.neurons
     shares = {
-        Unit.MODEL: params if plan.readout is None else max(params, neurons),
+        Unit.MODEL: max(params, neurons) if chosen else params,
         Unit.NEURONS: neurons,
         Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,

@@ -179,8 +179,8 @@ def _depth(view: ModelView) -> int:
 
 def head_width(view: ModelView) -> int:
     """Inputs of the output projection that one head of a dense model gives; 1 if it has none."""
-    projection = next((found for site in sites(view) if site.role == "heads" and (found := site.projection(view))), None)
-    return 1 if projection is None else projection.weight.shape[1] // view.units("heads")
+    found = ((site, site.projection(view)) for site in sites(view) if site.role == "heads")
+    return next((each.weight.shape[1] // view.units("heads", site.block) for site, each in found if each is not None), 1)
 
 
 def widths_of(view: ModelView, head_width: int) -> Widths:

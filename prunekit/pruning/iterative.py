@@ -161,7 +161,7 @@ class Shrinker:
         self.choice, self.damping, self.seed, self.draw = choice, damping, seed, 0
         # A model with a readout has been cut already, and remembers its dense config.
         copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
-        kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role))))
+        kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role, site.block))))
         sizes = {site: kept(site) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
         self._state = _State(ModelView.of(copied), sizes)
         self._calls: Calls | None = None
@@ -313,8 +313,8 @@ class Shrinker:
 
 
 def _check(dense: ModelView, batches: Sequence[Mapping[str, Tensor]], multiple_of: int) -> None:
-    if not 1 <= multiple_of <= dense.units("ffn"):
-        raise ParameterError("multiple_of", "shrink", f"between 1 and the model's FFN width, {dense.units('ffn')}", multiple_of)
+    if not 1 <= multiple_of <= dense.source.ffn:
+        raise ParameterError("multiple_of", "shrink", f"between 1 and the model's FFN width, {dense.source.ffn}", multiple_of)
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
 
@@ -335,7 +335,7 @@ def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
     """The plan that keeps these units, in the dense model's numbering."""
     chosen: dict[str, dict[int, tuple[int, ...]]] = {"heads": {}, "ffn": {}}
     for site, units in kept.items():
-        if len(units) < dense.units(site.role):
+        if len(units) < dense.units(site.role, site.block):
             for block in range(dense.num_layers) if dense.spec.shared_blocks else [site.block]:
                 chosen[site.role][block] = units
     return Plan(source=dense.source, heads=chosen["heads"], ffn=chosen["ffn"])

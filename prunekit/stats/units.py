@@ -121,7 +121,7 @@ class _Site:
     """What is summed for one site."""
 
     def __init__(self, site: Site, weight: Tensor, view: ModelView) -> None:
-        self._site, self._weight, self._units = site, widened(weight.detach()), view.units(site.role)
+        self._site, self._weight, self._units = site, widened(weight.detach()), view.units(site.role, site.block)
         if weight.shape[1] % self._units:
             # Query heads of a group stay or go with their key and value heads.
             self._units = 1

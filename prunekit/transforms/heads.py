@@ -25,7 +25,7 @@ class DropHeads(BlockUnits):
     def requires(self, view: ModelView, plan: Plan) -> None:
         """Some families need the same heads in every block that keeps any."""
         super().requires(view, plan)
-        if view.spec.equal_heads and len({units for units in self.kept(plan).values() if units}) > 1:
+        if view.spec.equal_heads and len({units for units in self.kept(view, plan).values() if units}) > 1:
             raise UnsupportedError(f"{plan.source.model_type} model, heads: {view.spec.equal_heads}.")
 
     def outside(self, view: ModelView, kept: Mapping[int, Indices]) -> None:
@@ -33,8 +33,10 @@ class DropHeads(BlockUnits):
         units, sets = view.source.heads, {indices for indices in kept.values() if indices}
         if view.spec.equal_heads and sets:
             (indices,) = sets
-            slice_role(view.body, view.spec.outer, self.role, indices, units)
-            scale_sizes(view.body, view.spec.outer_head_sizes, len(indices), units)
+            # Blocks without attention read no table; the others had equally many heads before.
+            had = max(view.units(self.role, block) for block in kept)
+            slice_role(view.body, view.spec.outer, self.role, indices, had)
+            scale_sizes(view.body, view.spec.outer_head_sizes, len(indices), had)
         widths = {len(indices) for indices in kept.values()}
         if view.spec.free_head_dim and getattr(view.config, "head_dim", None) and len(widths) == 1 and 0 not in widths:
             width = widths.pop()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from prunekit.arch import SPECS
-from prunekit.arch.view import MANY_LABELS, ModelView, Reader, cls_positions, last_positions, run_body
+from prunekit.arch.stated import MANY_LABELS
+from prunekit.arch.view import ModelView, Reader, cls_positions, last_positions, run_body
 from prunekit.errors import PlanError
 from prunekit.plan import Plan, slim_layer
 from prunekit.transforms.base import Transform

@@ -40,29 +40,30 @@ class BlockUnits(Transform):
         found: Mapping[int, Indices] = getattr(plan, self.role)
         return found
 
-    def kept(self, plan: Plan) -> dict[int, Indices]:
+    def kept(self, view: ModelView, plan: Plan) -> dict[int, Indices]:
         """{block: units kept} for every block that exists after the plan, always explicit."""
         named = self.named(plan)
-        everything = tuple(range(getattr(plan.source, self.role)))
-        return {block: named.get(block, everything) for block in kept_blocks(plan)}
+        return {block: named[block] if block in named else tuple(range(view.units(self.role, block))) for block in kept_blocks(plan)}
 
     def concerns(self, plan: Plan) -> bool:
         """Whether any block that exists loses units."""
-        return any(len(units) < getattr(plan.source, self.role) for units in self.kept(plan).values())
+        named, every = self.named(plan), getattr(plan.source, self.role)
+        return any(block in named and len(named[block]) < every for block in kept_blocks(plan))
 
     def requires(self, view: ModelView, plan: Plan) -> None:
         """Families whose blocks share weights must keep the same units everywhere."""
         view.check(self.role)
         view.roles()
-        if view.spec.shared_blocks and len(set(self.kept(plan).values())) > 1:
+        if view.spec.shared_blocks and len(set(self.kept(view, plan).values())) > 1:
             raise UnsupportedError(f"{plan.source.model_type} model, {self.role}: {view.spec.shared_blocks}.")
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
         """Slice, or remove, block by block."""
-        part, units, kept = self.part(view), getattr(plan.source, self.role), self.kept(plan)
+        part, kept = self.part(view), self.kept(view, plan)
         # Shared blocks are stored once; `requires` saw that all of them keep the same.
         for block, (number, indices) in zip(view.blocks, kept.items(), strict=False):
-            if not indices:
+            units = view.units(self.role, number)
+            if units and not indices:
                 self.empty(view, block, plan, number)
             elif len(indices) < units:
                 slice_role(block, view.spec.block, self.role, indices, units)

@@ -16,7 +16,7 @@ import prunekit
 from prunekit import cli
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
-from prunekit.errors import ModelError, ParameterError, PlanError
+from prunekit.errors import ParameterError, PlanError
 from prunekit.exporters.precision import lower
 from prunekit.pipeline import evaluate
 from prunekit.pipeline.compress import Result, compress, make_plan
@@ -358,12 +358,6 @@ def test_named_blocks_are_the_ones_that_stay() -> None:
 def test_a_plan_cannot_decide_what_is_measured(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(ParameterError, match=says):
         make_plan(checkpoint("base"), data("topics"), **parameters)
-
-
-def test_an_uneven_model_says_what_to_prune_in_its_place(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"differ in width, which it does not prune again\. Prune the model"):
-        compress(line("sequence").path, data("text"), keep="20%", out=tmp_path / "slim")
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_pruned_is_not_pruned_again(tmp_path: Path) -> None:

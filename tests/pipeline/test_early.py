@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from prunekit.pipeline.early import check_places
+from prunekit.arch.folder import check_folder
+from prunekit.arch.load import load_model
+from prunekit.arch.stated import stated_head
+from prunekit.pipeline.early import Given, check_places
+from prunekit.pipeline.inputs import read_inputs
 from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
 from tests.lines import checkpoint, data
 
 _PROBE = """
@@ -31,14 +37,20 @@ sys.exit(code)
         (["compress", "MODEL", "--data", "DATA", "--out", "file/slim"], "file' is not a directory"),
         (["compress", "MODEL", "--data", "DATA", "--freeze", "3"], "The 'freeze' parameter of compress must be blocks of the model"),
         (["apply", "EMPTY", "--plan", "plan.json"], "has no config.json"),
+        (["compress", "MODEL", "--data", "DATA", "--label", "labels"], "Got 'labels' instead. Did you mean 'label'?"),
+        (["compress", "MODEL", "--data", "DATA", "--tags", "text"], "No column is named as a tokens column is"),
+        (["compress", "MODEL", "--data", "DATA", "--metric", "pearson"], "The 'metric' parameter of a text-classification task must be"),
+        (["compress", "MODEL", "--data", "STRANGE"], "holds LABEL_1, strange, the model has LABEL_0, LABEL_1"),
+        (["plan", "--data", "DATA", "--stride", "8"], "The 'stride' parameter of compress must be left out"),
     ],
 )
 @pytest.mark.needs("onnxruntime")
 def test_what_needs_no_torch(arguments: list[str], says: str, tmp_path: Path, root: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    places = {"MODEL": str(checkpoint("sequence")), "DATA": str(data("text")), "EMPTY": str(tmp_path / "empty")}
-    code = f"import sys; sys.path.insert(0, {str(root)!r})" + _PROBE.format(arguments=[places.get(word, word) for word in arguments])
+    (tmp_path / "strange.jsonl").write_text('{"text": "a", "label": "strange"}\n{"text": "b", "label": "LABEL_1"}\n' * 9)
+    places = {"MODEL": checkpoint("sequence"), "DATA": data("text"), "EMPTY": tmp_path / "empty", "STRANGE": tmp_path / "strange.jsonl"}
+    code = f"import sys; sys.path.insert(0, {str(root)!r})" + _PROBE.format(arguments=[str(places.get(word, word)) for word in arguments])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
@@ -55,3 +67,28 @@ def test_of_the_demo_only_what_is_wanted_is_asked_for(monkeypatch: pytest.Monkey
     check_places(Recipe(model=str(checkpoint("sequence"))), in_memory=True)
     check_places(Recipe(model=str(checkpoint("sequence")), data=str(data("text"))))
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("name", ["sequence", "tokens", "pairs", "base"])
+def test_the_files_say_of_a_head_what_the_model_does(name: str) -> None:
+    folder = checkpoint(name)
+    assert stated_head(check_folder(folder)) == load_model(folder).stated
+
+
+def test_rows_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(model=str(checkpoint("sequence")), data=str(data("text")))
+    early = check_places(recipe)
+    assert early is not None
+    monkeypatch.setattr("prunekit.pipeline.inputs.load_data", None)
+    assert read_inputs(recipe, None, Stages(), Given(early=early)).data is not None
+
+
+def test_what_a_model_says_otherwise_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(model=str(checkpoint("sequence")), data=str(data("text")))
+    early = check_places(recipe)
+    assert early is not None
+    other = replace(early, arguments={**early.arguments, "labels": ("a", "b")})
+    asked: list[object] = []
+    monkeypatch.setattr("prunekit.pipeline.inputs.load_data", lambda source, **named: asked.append(source) or early.data)
+    read_inputs(recipe, None, Stages(), Given(early=other))
+    assert asked == [recipe.data]

@@ -251,7 +251,7 @@ def test_a_rotated_space_is_near_only_in_its_own_index() -> None:
 def test_a_model_to_compare_with_reads_the_texts_of_pairs_one_by_one_too(tmp_path: Path) -> None:
     model = str(dense(tmp_path / "dense"))
     recipe = Recipe(model=model, data=str(write_rows(tmp_path / "data", {"train": pairs(60, 0)})), task="embedding")
-    inputs = load_inputs(recipe, None, None, Stages())
+    inputs = load_inputs(recipe, None, Stages())
     base = load_base(recipe, inputs, model, Stages())
     assert len(base.encoded["train"]) == 2 * len(inputs.data.train)
     assert np.array_equal(base.encoded["train"].ids, inputs.encoded["train"].ids)

@@ -168,7 +168,7 @@ def test_one_label_a_row_is_a_set_for_a_head_with_many(tmp_path: Path, model: Pa
     from prunekit.report.progress import stages
 
     with stages(False) as stage:
-        found = load_inputs(Recipe(model=str(model), data=str(folder / "train.jsonl")), None, None, stage)
+        found = load_inputs(Recipe(model=str(model), data=str(folder / "train.jsonl")), None, stage)
     assert found.own_head
     assert found.data.task.many
     assert (np.asarray(found.data.train.labels).sum(axis=1) == 1).all()

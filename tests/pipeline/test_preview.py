@@ -79,7 +79,7 @@ def test_what_is_expected_is_what_is_entered_in_this_order(
         return call(stage, name, unit)
 
     asked = Recipe(model=str(checkpoint(model)), data=str(data(rows)), **recipe)
-    inputs = load_inputs(asked, None, None, Stages())
+    inputs = load_inputs(asked, None, Stages())
     names = [each.name for each in forecast(asked, inputs, None, Speed(1e-6, 1.0)).stages]
     monkeypatch.setattr(Stages, "__call__", note)
     with lines.quick():
@@ -93,7 +93,7 @@ def test_what_is_expected_is_what_is_entered_in_this_order(
 
 def test_a_machine_twice_as_slow_takes_twice_as_long_but_for_what_is_bounded() -> None:
     asked = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), recover="1epochs")
-    inputs = load_inputs(asked, None, None, Stages())
+    inputs = load_inputs(asked, None, Stages())
     fast, slow = (forecast(asked, inputs, None, Speed(token * 1e-6, token)).stages for token in (1, 2))
     for one, two in zip(fast, slow, strict=True):
         assert two.seconds == pytest.approx(one.seconds if one.bounded else 2 * one.seconds)
