@@ -14,6 +14,7 @@ import pytest
 
 from prunekit import __version__, cli
 from prunekit.errors import BudgetError, DataError
+from prunekit.pipeline.early import Given
 from prunekit.plan import Plan, Source
 from prunekit.recipe import Recipe
 
@@ -109,7 +110,9 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 def test_defaults_are_the_recipes(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compress"]) == 0
-    assert runs.asked == [(Recipe(), {"out": Path("prunekit-out"), "overwrite": False, "progress": True, "verbose": False})]
+    assert runs.asked == [
+        (Recipe(), {"out": Path("prunekit-out"), "overwrite": False, "progress": True, "verbose": False, "given": Given()})
+    ]
     printed = capsys.readouterr().out
     assert "{'kept': 0.1}" in printed
     assert printed.endswith("load it in Python: import prunekit; model = prunekit.load('prunekit-out')\n")
@@ -148,7 +151,7 @@ def test_every_option_arrives(runs: Runs, capsys: pytest.CaptureFixture[str]) ->
         revision="main",
         trust_remote_code=True,
     )
-    assert runs.asked == [(expected, {"out": Path("there"), "overwrite": True, "progress": False, "verbose": False})]
+    assert runs.asked == [(expected, {"out": Path("there"), "overwrite": True, "progress": False, "verbose": False, "given": Given()})]
     assert capsys.readouterr().out == "there\n"
 
 
@@ -221,7 +224,10 @@ def test_a_unit_that_is_named_takes_the_place_of_the_default_budget(runs: Runs, 
 def test_apply_is_a_recipe_with_a_plan(runs: Runs) -> None:
     assert cli.main(["apply", "some/model", "--plan", "plan.json", "-o", "there"]) == 0
     assert runs.asked == [
-        (Recipe(model="some/model", plan="plan.json"), {"out": Path("there"), "overwrite": False, "progress": True, "verbose": False})
+        (
+            Recipe(model="some/model", plan="plan.json"),
+            {"out": Path("there"), "overwrite": False, "progress": True, "verbose": False, "given": Given()},
+        )
     ]
     assert cli.main(["apply", "--plan", "plan.json", "--data", "rows.csv", "--max-drop", "1%", "--label", "c"]) == 0
     assert runs.recipe == Recipe(plan="plan.json", data="rows.csv", max_drop="1%", label="c")

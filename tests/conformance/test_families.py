@@ -59,7 +59,9 @@ def test_every_parameter_has_roles(case: str, head: str) -> None:
     for name, axes in roles.items():
         shape = find(model, name).shape
         assert len(axes) == len(shape), name
-        assert all(axis is None or size % (axis.repeat * view.units(axis.role)) == 0 for axis, size in zip(axes, shape, strict=True)), name
+        assert all(
+            axis is None or size % (axis.repeat * getattr(view.source, axis.role)) == 0 for axis, size in zip(axes, shape, strict=True)
+        ), name
     assert {axis.role for axes in roles.values() for axis in axes if axis} == {"hidden", "heads", "ffn", "vocabulary"}
 
 

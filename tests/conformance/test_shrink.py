@@ -118,7 +118,7 @@ def test_the_price_of_a_unit_is_what_removing_it_frees(case: str, unit: Unit) ->
             assert view.spec.equal_heads
             assert site.role == "heads"
             continue
-        units = view.units(site.role)
+        units = view.units(site.role, site.block)
         price = unit_price(view, site, units, unit, lengths)
         before = count(view, lengths)
         cut(view, site, tuple(range(units - 1)), units)

@@ -315,7 +315,7 @@ def test_int8_keeps_to_the_largest_drop_too(tmp_path: Path, monkeypatch: pytest.
     assert asked == [True, True, True]
     # All in int8, and all balanced, were refused.
     assert any(weight.kept for weight in low.weights)
-    assert sum(note.startswith("largest drop: on 60 rows") for note in result.report.notes) == 2
+    assert sum(note.startswith("largest drop: on 30 rows that chose nothing else") for note in result.report.notes) == 2
 
 
 @pytest.mark.parametrize(("dtype", "file"), [("fp16", "onnx/model_fp16.onnx"), ("int8", "onnx/model_quantized.onnx")])

@@ -31,7 +31,7 @@ def test_prices_are_what_cutting_frees(case: str, kind: str) -> None:
         if not prunable(dense, site):
             continue
         view = ModelView.of(copy.deepcopy(model))
-        units = view.units(site.role)
+        units = view.units(site.role, site.block)
         before, each = cost.of(view), cost.each(view, site, units)
         cut(view, site, tuple(range(1, units)), units)
         assert before - cost.of(view) == pytest.approx(each)

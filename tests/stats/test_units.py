@@ -64,7 +64,7 @@ def _masked_fisher(view: ModelView, encoded: Encoded, site: Site, step: float) -
     model = view.model
     projection = site.projection(view)
     assert projection is not None
-    weight, units = projection.weight, view.units(site.role)
+    weight, units = projection.weight, view.units(site.role, site.block)
     width = weight.shape[1] // units
     squares = np.zeros(units)
     whole = weight.clone()
