@@ -97,6 +97,11 @@ SIZES = (
 )
 
 
+def layers_of(fields: Mapping[str, Any]) -> int:
+    """Blocks that a checked config.json speaks of."""
+    return _Fields.model_validate(dict(fields)).size(*_LAYER_NAMES) or 0
+
+
 def check_config(fields: object, where: str, *, whole: bool = True) -> None:
     """Refuse a config whose sizes are not numbers, or out of bounds.
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from prunekit import __version__
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView, Reader
-from prunekit.errors import ParameterError
 from prunekit.pipeline.apply import solve
 from prunekit.pipeline.drop import Drop
+from prunekit.pipeline.early import blocks_asked
 from prunekit.pipeline.inputs import calibration
 from prunekit.pipeline.max_drop import Judge, NoneHoldsError, smallest
 from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
@@ -209,7 +209,7 @@ def forget_dense(model: nn.Module) -> None:
 
 def named_plan(recipe: Recipe, inputs: Inputs) -> Plan | None:
     """The blocks and sub-blocks that a recipe names, as a plan; None where it names none."""
-    kept = _kept_blocks(recipe, inputs)
+    kept = blocks_asked(recipe, inputs.view.num_layers)
     dropped = {kind: dict.fromkeys(blocks, ()) for kind, blocks in recipe.dropped.items()}
     if len(kept) == inputs.view.num_layers and not dropped:
         return None
@@ -222,18 +222,6 @@ def named_plan(recipe: Recipe, inputs: Inputs) -> Plan | None:
         affine=tuple(ffn) if recipe.affine else None,
     )
     return completed(inputs.view, named)
-
-
-def _kept_blocks(recipe: Recipe, inputs: Inputs) -> tuple[int, ...]:
-    """The blocks kept; sub-blocks are dropped from these alone."""
-    total, kept = inputs.view.num_layers, recipe.layers
-    if kept is not None and kept[-1] >= total:
-        raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
-    kept = tuple(range(total)) if kept is None else kept
-    if any(block not in kept for blocks in recipe.dropped.values() for block in blocks):
-        must = f"sub-blocks of the blocks kept ({', '.join(map(str, kept))})"
-        raise ParameterError("drop", "compress", must, " ".join(recipe.drop))
-    return kept
 
 
 def _reader(inputs: Inputs, cut: Cut, plan: Plan, neurons: Neurons) -> nn.Module:

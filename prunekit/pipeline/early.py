@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prunekit.arch.config import positions_of, row_length
+from prunekit.arch.config import layers_of, positions_of, row_length
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.stated import Stated, expected_labels, stated_head
 from prunekit.budget import Unit
@@ -15,7 +16,7 @@ from prunekit.data.demo import check_demo
 from prunekit.data.files import MEMORY, check_place
 from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
-from prunekit.errors import DependencyError
+from prunekit.errors import DependencyError, ParameterError
 from prunekit.exporters.artefact import check_output
 from prunekit.fields import parse_freeze
 from prunekit.recipe import Recipe
@@ -63,6 +64,24 @@ def data_arguments(recipe: Recipe, head: Stated) -> dict[str, Any]:
     labels = expected_labels(head.labels, per_token=head.per_token, tags=recipe.tags)
     rest = {"config": recipe.data_config, "seed": recipe.seed, "trust_remote_code": recipe.trust_remote_code}
     return {**named, **rest, "labels": labels, "fine_tuned": head.fine_tuned, "answers": head.kind}
+
+
+def blocks_asked(recipe: Recipe, total: int) -> tuple[int, ...]:
+    """The blocks that stay of a model's; raises ParameterError for those that it does not have, and sub-blocks of others."""
+    kept = recipe.layers
+    if kept is not None and kept[-1] >= total:
+        raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
+    kept = tuple(range(total)) if kept is None else kept
+    if any(block not in kept for blocks in recipe.dropped.values() for block in blocks):
+        must = f"sub-blocks of the blocks kept ({', '.join(map(str, kept))})"
+        raise ParameterError("drop", "compress", must, " ".join(recipe.drop))
+    return kept
+
+
+def check_frozen(recipe: Recipe, kept: Sequence[int]) -> None:
+    """Raise ParameterError where a block is to be frozen that does not stay."""
+    if recipe.freeze is not None and any(block not in kept for block in parse_freeze(recipe.freeze, of="compress")):
+        raise ParameterError("freeze", "compress", f"blocks that are kept ({', '.join(map(str, kept))})", recipe.freeze)
 
 
 def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: bool = False) -> Early | None:
@@ -115,6 +134,8 @@ def check_places(recipe: Recipe, *, in_memory: bool = False) -> Early | None:
         config = check_folder(folder)
         # Padding of another number than 0 only leaves fewer positions.
         row_length(positions_of(config, 0), recipe.max_length, of="compress")
+        if recipe.plan is None and (total := layers_of(config)):
+            check_frozen(recipe, blocks_asked(recipe, total))
         head = None if (folder / PRUNED).is_file() else stated_head(config)
     if recipe.data is None or recipe.data.startswith(MEMORY):
         return None

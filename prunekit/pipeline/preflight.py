@@ -10,7 +10,7 @@ from prunekit.budget import Unit
 from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
-from prunekit.pipeline.early import Given
+from prunekit.pipeline.early import Given, check_frozen
 from prunekit.pipeline.inputs import ask_dense, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
@@ -100,8 +100,7 @@ def _check_freeze(recipe: Recipe, inputs: Inputs, plan: Plan | None) -> None:
         return
     wanted, total = parse_freeze(recipe.freeze, of="compress"), inputs.view.num_layers
     kept = tuple(range(total)) if plan is None or plan.layers is None else plan.layers
-    if any(block not in kept for block in wanted):
-        raise ParameterError("freeze", "compress", f"blocks that are kept ({', '.join(map(str, kept))})", recipe.freeze)
+    check_frozen(recipe, kept)
     if inputs.view.spec.shared_blocks and len(wanted) < len(kept):
         raise ParameterError("freeze", "compress", f"all blocks or none ({inputs.view.spec.shared_blocks})", recipe.freeze)
 

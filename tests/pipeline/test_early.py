@@ -41,6 +41,9 @@ sys.exit(code)
         (["compress", "MODEL", "--data", "DATA", "--tags", "text"], "No column is named as a tokens column is"),
         (["compress", "MODEL", "--data", "DATA", "--metric", "pearson"], "The 'metric' parameter of a text-classification task must be"),
         (["compress", "MODEL", "--data", "STRANGE"], "holds LABEL_1, strange, the model has LABEL_0, LABEL_1"),
+        (["compress", "MODEL", "--data", "DATA", "--layers", "0-3"], "must be of the model's blocks 0-2. Got '0-3' instead."),
+        (["compress", "MODEL", "--data", "DATA", "--layers", "0", "--drop", "ffn:2"], "must be sub-blocks of the blocks kept (0)"),
+        (["compress", "MODEL", "--data", "DATA", "--layers", "0", "--freeze", "layers:2"], "must be blocks that are kept (0)"),
         (["plan", "--data", "DATA", "--stride", "8"], "The 'stride' parameter of compress must be left out"),
     ],
 )
