@@ -62,6 +62,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "onnxruntime": (lambda: find_spec("onnxruntime") is None, "onnxruntime is not installed; pip install '.[cpu]'"),
     "openvino": (lambda: find_spec("nncf") is None, "OpenVINO and NNCF are not installed; pip install '.[openvino]'"),
     "compiler": (_no_compiler, "torch.compile needs a C++ compiler; install g++"),
+    "oldest": (lambda: not (INTEROP / "oldest").is_dir(), f"the environment of the oldest onnxruntime is not here; {_MAKE}"),
     "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
     "sentence-transformers": (lambda: find_spec("sentence_transformers") is None, "sentence-transformers is not installed; pip install it"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),

@@ -143,7 +143,7 @@ def bench(
     """
     files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
     for name, path in files.items():
-        check_file(name, "bench", path, [model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")])
+        check_file(name, "bench", path, [*(model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")), data])
     _check_apart(files)
     _check_summary()
     sizes = _numbers("batch", batch)

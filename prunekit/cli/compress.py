@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ def compress(
         from prunekit.exporters.artefact import check_apart
 
         check_apart(out, (recipe,), of="compress")
-    _run(asked, out, json, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    _run(asked, out, json, overwrite, recipe=recipe, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
 @app.command(cls=Grouped)
@@ -105,13 +106,16 @@ def apply(
     With --data, weights are solved anew, a readout's classifier is fitted and everything is measured; without, weights are only cut.
     """
     named = {} if data is None else {"data": data}
-    _run(_recipe(None, {"plan": plan, **named, **options}), out, json, overwrite, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    asked = _recipe(None, {"plan": plan, **named, **options})
+    _run(asked, out, json, overwrite, recipe=None, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
-def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
+def _run(
+    asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, recipe: Path | None, dry_run: bool, verbose: bool, quiet: bool
+) -> None:
     of = "compress" if asked.plan is None else "apply"
     _check_loud(verbose, quiet, of)
-    _check_json(json, out, of, dry_run)
+    _check_json(json, out, of, dry_run, (recipe, asked.model, asked.data, asked.plan, asked.retrieval))
     from prunekit.pipeline.early import Given, check_early
 
     early = check_early(asked, out, overwrite)  # torch is imported afterwards
@@ -136,14 +140,16 @@ def _run(asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, dry_ru
         say(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
 
 
-def _check_json(json: Path | None, out: Path, of: str, dry_run: bool) -> None:
-    """Before any work: a place that cannot be written, or that the output takes."""
+def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, inputs: Iterable[object]) -> None:
+    """Before any work: a place that cannot be written, that the output takes, or where something lies that is read."""
     if json is None:
         return
     if dry_run:
         raise ParameterError("json", of, "left out beside --dry-run, which makes no report", str(json))
-    check_file("json", of, json)
-    if json != STDOUT and json.resolve().is_relative_to(out.expanduser().resolve()):
+    from prunekit.exporters.artefact import resolved
+
+    check_file("json", of, json, inputs)
+    if json != STDOUT and json.resolve().is_relative_to(resolved(out, of=of)):
         raise ParameterError("json", of, "a file outside of the output directory", str(json))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from prunekit.errors import OutputError, ParameterError
+from prunekit.exporters.sibling import Sibling, recover
 from prunekit.validation.reading import place_fault
 
 STDOUT = Path("-")
@@ -23,8 +24,8 @@ def standard_output(paths: Iterable[Path | None]) -> Iterator[TextIO]:
         yield stdout
 
 
-def check_file(name: str, of: str, path: Path | None, inputs: Iterable[str] = ()) -> None:
-    """Refuse a place that cannot be written, or that is an input, before any work.
+def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] = ()) -> None:
+    """Refuse a place that cannot be written, or where something lies that is read, before any work.
 
     Raises
     ------
@@ -35,16 +36,35 @@ def check_file(name: str, of: str, path: Path | None, inputs: Iterable[str] = ()
     fault = place_fault(path)
     if fault is not None:
         raise ParameterError(name, of, "a path that can exist", str(path), f"({fault})")
-    if path.exists() and any(Path(given).resolve() == path.resolve() for given in inputs if given.endswith(path.name)):
-        raise ParameterError(name, of, "another file than a model", str(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ParameterError(name, of, "a regular file, or '-' for the standard output", str(path))
+    if path.exists() and any(_holds(given, path) for given in inputs):
+        raise ParameterError(name, of, "another file than one that is read", str(path))
+    must = "a file in a directory that exists and can be written"
     if not writable(path) or not os.access(path.resolve().parent, os.W_OK):
-        raise ParameterError(name, of, "a file in a directory that exists and can be written", str(path))
+        raise ParameterError(name, of, must, str(path))
+    try:
+        recover(path)
+        # Permission is not all: the system may have other reasons.
+        with Sibling(path):
+            pass
+    except OSError as error:
+        raise ParameterError(name, of, must, str(path), f"({error.strerror or error})") from None
+
+
+def _holds(given: object, path: Path) -> bool:
+    """Whether what is read is a file, or a directory with it in it."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or place_fault(given) is not None:
+        return False
+    place = Path(given).expanduser()
+    return place.exists() and path.resolve().is_relative_to(place.resolve())
 
 
 def writable(path: Path) -> bool:
     """Whether a file may be written there, new or over another."""
     parent = path.resolve().parent
-    return not path.is_dir() and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
+    kind = path.is_dir() or path.is_fifo() or path.is_socket()
+    return not kind and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
 
 
 def write_file(path: Path, text: str, stdout: TextIO) -> None:
@@ -57,10 +77,10 @@ def write_file(path: Path, text: str, stdout: TextIO) -> None:
     if path == STDOUT:
         stdout.write(text)
         return
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        recover(path)
+        with Sibling(path) as sibling:
+            (sibling.new / path.name).write_text(text, encoding="utf-8")
+            (sibling.new / path.name).replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from None

@@ -36,8 +36,8 @@ _MUST = (
 )
 #: What data is called that was in no file, and what stands for it in a recipe, before its fingerprint.
 IN_MEMORY, MEMORY = "data in memory", "memory:"
-#: More of one of these is refused: rows of a split, columns, characters of a cell. docs/limits.md has them.
-ROWS, COLUMNS, CELL = 10_000_000, 1_000, 1_000_000
+#: More of one of these is refused: rows of a split, columns, characters of a cell, lists in lists of a cell. docs/limits.md has them.
+ROWS, COLUMNS, CELL, NESTED = 10_000_000, 1_000, 1_000_000, 8
 
 
 class Source(NamedTuple):
@@ -184,11 +184,24 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
+def _table(columns: Mapping[str, list[Any]]) -> Dataset:
+    """Columns as a table; raises ValueError where lists and objects are in each other too deep."""
     import datasets
 
+    for name, values in columns.items():
+        inside = [value for value in values if isinstance(value, list | dict)]
+        for _ in range(NESTED):
+            parts = (part.values() if isinstance(part, dict) else part for part in inside)
+            inside = [value for value in chain.from_iterable(parts) if isinstance(value, list | dict)]
+        if inside:
+            # The library tries each level in two ways: twenty levels take it half a minute.
+            raise ValueError(f"the column {_short(name)!r} holds more than {NESTED} lists or objects in each other")
+    return datasets.Dataset.from_dict(dict(columns))
+
+
+def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
     try:
-        return datasets.Dataset.from_dict({str(name): _plain([*values]) for name, values in columns.items()})
+        return _table({str(name): _plain([*values]) for name, values in columns.items()})
     except (NotImplementedError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"The lists of {where} do not make a table: {_one_line(error)}.") from None
 
@@ -319,8 +332,6 @@ def _delimiter(header: str) -> str:
 
 def _read_json(path: Path) -> Dataset:
     """A list of objects, an object of lists, or an object a line."""
-    import datasets
-
     text = path.read_text(encoding="utf-8-sig")
     whole = path.suffix.lower() == ".json"
     try:
@@ -335,13 +346,13 @@ def _read_json(path: Path) -> Dataset:
     elif (questions := _nested_questions(found)) is not None:
         found = questions
     elif isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
-        return datasets.Dataset.from_dict(found)
+        return _table(found)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ValueError("it must hold a list of objects, an object of lists, or an object a line")
     names = dict.fromkeys(chain.from_iterable(found))
     if len(names) > COLUMNS:
         raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
-    return datasets.Dataset.from_dict({name: [row.get(name) for row in found] for name in names})
+    return _table({name: [row.get(name) for row in found] for name in names})
 
 
 def _nested_questions(found: object) -> list[dict[str, Any]] | None:

@@ -15,8 +15,9 @@ from types import TracebackType
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.manifest import EXPORT, foreign, write_manifest
 from prunekit.exporters.sibling import Sibling, recover
+from prunekit.validation.reading import place_fault
 
-__all__ = ["EXPORT", "FULL", "RECIPE", "ArtefactWriter", "check_apart", "check_output"]
+__all__ = ["EXPORT", "FULL", "RECIPE", "ArtefactWriter", "check_apart", "check_output", "resolved"]
 
 RECIPE = "recipe.yaml"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,10 +53,12 @@ def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compres
     """
     if type(overwrite) is not bool:
         raise ParameterError("overwrite", of, "True or False", overwrite)
-    path = Path(out).expanduser().resolve()
+    path = resolved(out, of=of)
     try:
-        if path == Path("~").expanduser().resolve() or os.path.ismount(path):
-            raise ParameterError("out", of, "a directory that can be replaced, no home and no mount point", str(out), "Name one below it.")
+        here = path.exists() and path.samefile(".")
+        if here or path == Path("~").expanduser().resolve() or os.path.ismount(path):
+            must = "a directory that can be replaced: no home, no mount point, and not the working directory"
+            raise ParameterError("out", of, must, str(out), "Name one below it.")
         recover(path)
         check_apart(path, inputs, of=of)
         _check_content(path, str(out), overwrite, of)
@@ -71,11 +74,19 @@ def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compres
     return path
 
 
+def resolved(out: str | Path, *, of: str) -> Path:
+    """Where an output goes, absolute, symbolic links resolved; raises ParameterError where nothing can be."""
+    fault = place_fault(out)
+    if fault is not None:
+        raise ParameterError("out", of, "a path that can exist", str(out), f"({fault})")
+    return Path(out).expanduser().resolve()
+
+
 def check_apart(out: str | Path, inputs: Iterable[object], *, of: str) -> None:
     """Refuse an output in which something lies that is read: replacing the one would remove the other."""
-    path = Path(out).expanduser().resolve()
+    path = resolved(out, of=of)
     for given in inputs:
-        if not isinstance(given, str | os.PathLike) or not path.is_dir():
+        if not isinstance(given, str | os.PathLike) or not path.is_dir() or place_fault(given) is not None:
             continue
         place = Path(given).expanduser()
         if place.exists() and (place.resolve() == path or path in place.resolve().parents):

@@ -53,8 +53,7 @@ class Sibling:
     def __enter__(self) -> Sibling:
         self._catch()
         try:
-            self._folder.mkdir()
-            self._lock = locked(self._folder)
+            self._lock = self._begin()
             marker = {"token": self._token, **_process(os.getpid()), "host": socket.gethostname()}
             (self._folder / _MARKER).write_text(json.dumps(marker), encoding="utf-8")
             self.new.mkdir()
@@ -63,9 +62,20 @@ class Sibling:
             raise
         return self
 
+    def _begin(self) -> int:
+        """Make the directory and lock it; where another run took it for what a killed one left, empty as it was, make it anew."""
+        while True:
+            self._folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                lock = locked(self._folder)
+                if lock is not None and os.fstat(lock).st_nlink:
+                    return lock
+                if lock is not None:
+                    os.close(lock)
+
     def __exit__(self, *_: object) -> None:
         """Remove what is not finished; a second interrupt only leaves it to the next run."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -141,23 +151,37 @@ def recover(out: Path) -> None:
     for name in sorted(os.listdir(out.parent)):
         match = form.fullmatch(name)
         folder = out.with_name(name)
-        if match is None or not _abandoned(folder, match[1]):
+        if match is None or folder.is_symlink() or not folder.is_dir() or not (_begun(folder) or _abandoned(folder, match[1])):
             continue
-        lock = locked(folder)
+        lock = None
+        with contextlib.suppress(FileNotFoundError):
+            lock = locked(folder)
         if lock is None:
             continue
         try:
             if (folder / "old").exists() and not out.exists():
                 (folder / "old").rename(out)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         finally:
             os.close(lock)
 
 
+def _remove(folder: Path) -> None:
+    """Remove all that a run has in its directory, the marker last: whenever it is killed, what is left says whose it is."""
+    for name in ("new", "old"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether nothing is there but what a run begins with, an empty marker; its lock says whether it goes on."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return all(entry.name == _MARKER and not entry.stat(follow_symlinks=False).st_size for entry in entries)
+    return False
+
+
 def _abandoned(folder: Path, token: str) -> bool:
     """Whether a run of ours made a directory, and is no more."""
-    if folder.is_symlink() or not folder.is_dir():
-        return False
     with contextlib.suppress(OSError, ReadError):
         marker = read_json(folder / _MARKER, 4096)
         if not isinstance(marker, dict) or marker.get("token") != token or marker.get("host") != socket.gethostname():

@@ -214,7 +214,7 @@ def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
     file = folder / _KEY
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
+        if all(path == _half(file) for path in folder.iterdir()):
             _replace(file, lambda path: path.write_text(json.dumps({"key": key, "rows": rows()}) + "\n", encoding="utf-8"))
         with file.open("rb") as opened:
             said = from_json(opened.read(_LONGEST))
@@ -238,9 +238,13 @@ def _of_another(folder: Path) -> ParameterError:
 
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that it is there completely, or not at all."""
-    half = file.with_suffix(".half")
+    half = _half(file)
     write(half)
     os.replace(half, file)
+
+
+def _half(file: Path) -> Path:
+    return file.with_suffix(".half")
 
 
 def read_outcome(folder: Path, model: nn.Module, schema: type[BaseModel]) -> dict[str, Any] | None:

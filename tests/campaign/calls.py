@@ -279,7 +279,7 @@ def changed(name: str, words: tuple[str, ...], place: str, file: str, change: di
 
 
 def made(name: str, words: tuple[str, ...], place: str, change: Change) -> Case:
-    """A command on a copy of a file, ``{copy}``, that was changed."""
+    """A command on a copy of a place, ``{copy}``, that was changed; of "" an empty directory."""
     return Case(name, call=functools.partial(_on_copy, words, place, change))
 
 
@@ -298,10 +298,12 @@ def _on_copy(words: tuple[str, ...], place: str, change: Change, places: dict[st
 
     from prunekit import cli
 
-    source = Path(places[place])
+    source = Path(places[place]) if place else Path("copy")
     with tempfile.TemporaryDirectory(prefix="prunekit-copy-") as home:
         copy = Path(home) / source.name
-        if source.is_dir():
+        if not place:
+            copy.mkdir()
+        elif source.is_dir():
             shutil.copytree(source, copy)
         else:
             shutil.copyfile(source, copy)

@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from pathlib import Path
 #: Characters of the longest error.
 LONGEST = 700
 _LINE = re.compile(r"error: [^\x00-\x1f\x7f-\x9f]+\n")
+
+_TEMPORARY, _ANSWERS = "temporary", "answers"
 
 Make = Callable[[Path], None]
 
@@ -56,6 +59,9 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
     """
     here = scratch / "here"
     here.mkdir(parents=True)
+    (scratch / _TEMPORARY).mkdir()
+    # Whoever asks whether to run something is told to.
+    (scratch / _ANSWERS).write_text("y\n" * 100)
     if case.make is not None:
         case.make(here)
     before = listing(here)
@@ -82,6 +88,8 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
         return f"an error of {len(said)} characters: {said[:200]!r}"
     if not case.gone and listing(here) != before:
         return f"left behind: {sorted(set(listing(here)) ^ set(before))[:3]}"
+    if listing(scratch / _TEMPORARY):
+        return f"left behind in the system's directory: {listing(scratch / _TEMPORARY)[:3]}"
     return ""
 
 
@@ -110,6 +118,8 @@ def _child(case: Case, places: dict[str, str], here: Path, out: Path, err: Path,
         os.chdir(here)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         os.environ.update(case.environment)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(here.parent / _TEMPORARY)
+        os.dup2(os.open(here.parent / _ANSWERS, os.O_RDONLY), 0)
         for number, place in ((1, case.stdout or str(out)), (2, str(err))):
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         if case.gone:

@@ -252,7 +252,7 @@ def file_cases() -> Iterator[Case]:
     for name, text in RECIPES.items():
         words = ("compress", "{sequence}", "--data", "{rows}", "--recipe", "{here}/recipe.yaml", "-o", "{here}/out")
         # What is a recipe all the same is refused for what it asks.
-        yield Case(f"recipe {name}", (*words, "--keep", "0%"), make=write("recipe.yaml", text))
+        yield Case(f"recipe compress {name}", (*words, "--keep", "0%"), make=write("recipe.yaml", text))
     yield from _directories()
     yield from _binaries()
 
@@ -295,6 +295,6 @@ def _binaries() -> Iterator[Case]:
 
     for name, change in STATISTICS.items():
         words = ("plan", "{sequence}", "--data", "{rows}", "--keep", "20%", "--statistics", "{copy}", "-o", "{here}/plan.json", "--quiet")
-        yield made(f"statistics {name}", words, "statistics", change)
+        yield made(f"statistics plan {name}", words, "statistics", change)
     for name, change in ONNX.items():
         yield made(f"onnx bench {name}", ("bench", "{copy}", "--length", "5", "--time-budget", "0.001"), "onnx", change)

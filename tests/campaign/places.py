@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +14,18 @@ import sys, shutil
 from pathlib import Path
 import prunekit
 from tests import lines
+from tests.campaign.rows import ASKED, FOUND
+from tests.pipeline.test_embedding import dense
+from tests.pipeline.test_questions import decided
 home = Path(sys.argv[1])
 for name in ("base", "sequence", "tokens"):
     shutil.copytree(lines.checkpoint(name), home / name)
 shutil.copytree(lines.data("text"), home / "rows")
 shutil.copytree(lines.data("topics"), home / "topics")
+dense(home / "embedder")
+lines.save(decided(), home / "questions")
+lines.write_rows(home / "asked", {"train": ASKED, "validation": ASKED[:30], "test": ASKED[:30]})
+lines.write_rows(home / "search", {name: rows for name, rows in FOUND.items()})
 with lines.quick():
     prunekit.compress(home / "sequence", home / "rows", out=home / "slim", keep="80% params", uniform=True, multiple_of=8)
     prunekit.compress(home / "sequence", home / "rows", out=home / "readout", keep="40%")
@@ -38,10 +47,25 @@ class Places:
         self._home = home
 
     def made(self) -> dict[str, str]:
-        """{name: path}."""
-        self._home.mkdir(parents=True)
-        subprocess.run([sys.executable, "-c", _MAKE, str(self._home)], check=True)
-        names = ("base", "sequence", "tokens", "rows", "topics", "slim", "readout", "exported", "analysis")
+        """{name: path}; what is there already is taken as it is."""
+        if not self._home.exists():
+            self._home.mkdir(parents=True)
+            subprocess.run([sys.executable, "-c", _MAKE, str(self._home)], check=True)
+        names = (
+            "base",
+            "sequence",
+            "tokens",
+            "embedder",
+            "questions",
+            "asked",
+            "search",
+            "rows",
+            "topics",
+            "slim",
+            "readout",
+            "exported",
+            "analysis",
+        )
         places = {name: str(self._home / name) for name in names}
         places["plan"] = f"{places['slim']}/plan.json"
         places["statistics"] = f"{places['analysis']}/statistics.safetensors"
@@ -51,7 +75,12 @@ class Places:
 
 def imported() -> None:
     """Import what the commands import, once for all children."""
-    for name in ("analysis", "pipeline", "exporters.export", "measure.bench", "training.distill", "solve", "shrinking", "cli"):
-        importlib.import_module(f"prunekit.{name}")
+    import prunekit
+
+    for module in pkgutil.walk_packages(prunekit.__path__, "prunekit."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     for name in ("datasets", "onnxruntime", "onnx", "sklearn.linear_model", "transformers.models.bert.modeling_bert"):
         importlib.import_module(name)
+    # What is there already is not looked at again, and so not copied, in each child.
+    gc.freeze()

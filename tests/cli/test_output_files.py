@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 
 from prunekit import cli
 from prunekit.benchmark.results import Benchmark
+from prunekit.cli.output_files import write_file
+from prunekit.errors import OutputError
 from tests.lines import checkpoint, line
 
 
@@ -63,6 +67,71 @@ def test_a_place_that_cannot_be_is_refused_before_any_work(
     said = capsys.readouterr()
     assert said.out == ""
     assert says in said.err
+
+
+@pytest.mark.parametrize("read", ["rows.jsonl", "data/train.jsonl", "recipe.yaml", "link.jsonl"])
+def test_what_is_read_is_never_replaced(read: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("rows.jsonl", "data/train.jsonl", "recipe.yaml"):
+        (tmp_path / name).write_text("seed: 1\n")
+    (tmp_path / "link.jsonl").symlink_to("rows.jsonl")
+    data = tmp_path / ("data" if read.startswith("data") else "rows.jsonl")
+    asked = ["compress", "--data", str(data), "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]
+    assert cli.main([*asked, "--json", str(tmp_path / read)]) == 2
+    assert "must be another file than one that is read" in capsys.readouterr().err
+    assert (tmp_path / read).read_text() == "seed: 1\n"
+
+
+def test_a_model_is_never_replaced_by_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert cli.main(["bench", f"a={tmp_path / 'model'}", "--csv", str(tmp_path / "model" / "config.json")]) == 2
+    assert "The 'csv' parameter of bench must be another file than one that is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of", [["compress"], ["bench", "absent"]])
+def test_what_is_no_file_is_neither_waited_for_nor_replaced(of: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/null")):
+        assert cli.main([*of, "--json", str(place)]) == 2
+        assert "must be a regular file, or '-' for the standard output" in capsys.readouterr().err
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.needs("linux")
+def test_where_no_file_can_be_made_is_said_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compress", "--json", "/proc/report.json"]) == 2
+    assert "must be a file in a directory that exists and can be written" in capsys.readouterr().err
+
+
+def test_a_job_summary_that_nobody_reads_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "pipe"))
+    assert cli.main(["bench", "absent"]) == 2
+    assert "GITHUB_STEP_SUMMARY" in capsys.readouterr().err
+
+
+def test_a_file_is_written_beside_whatever_is_there(tmp_path: Path) -> None:
+    (tmp_path / ".a.json.part").write_text("mine")
+    (tmp_path / "a.json").write_text("old")
+    write_file(tmp_path / "a.json", "new", sys.stdout)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {".a.json.part": "mine", "a.json": "new"}
+
+
+@pytest.mark.needs("linux")
+def test_a_file_that_the_disk_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text("old")
+
+    def full(path: Path, text: str, **_: Any) -> int:
+        return Path("/dev/full").write_bytes(text.encode() * 10_000)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"a\.json' cannot be written: No space left on device"):
+        write_file(tmp_path / "a.json", "new", sys.stdout)
+    monkeypatch.undo()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
 
 
 @pytest.mark.needs("onnxruntime")

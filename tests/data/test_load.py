@@ -84,6 +84,16 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "twice": ("a.csv", b"text,text,label\na,b,1\n", "two columns named 'text'"),
     "bytes": ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read as CSV: 'utf-8' codec"),
     "cut": ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "la', "cannot be read as JSON"),
+    "deep": (
+        "a.jsonl",
+        b'{"text": ["a"], "label": 1}\n{"text": %s, "label": 1}\n' % (b"[" * 30 + b"]" * 30),
+        "more than 8 lists or objects in each",
+    ),
+    "deep objects": (
+        "a.json",
+        b'{"text": [%s1%s], "label": [1]}' % (b'{"a": ' * 30, b"}" * 30),
+        "'text' holds more than 8 lists or objects",
+    ),
     "no rows": ("a.json", b"[]", "cannot be read as JSON|is empty"),
     "no parquet": ("a.parquet", b"PAR1 not really", "cannot be read as PARQUET"),
     "kind": ("a.xlsx", b"x", "of no known kind: it must end in .csv"),
@@ -125,6 +135,11 @@ def test_what_is_no_source(source: object) -> None:
         load_data(table(), config="x")
     with pytest.raises(DataError, match="do not make a table"):
         load_data({"text": ["a", "b"], "label": [1]})
+    deep: list[object] = ["a"]
+    for _ in range(30):
+        deep = [deep]
+    with pytest.raises(DataError, match="the column 'text' holds more than 8 lists or objects in each other"):
+        load_data({"text": [["a"], deep], "label": [1, 0]})
 
 
 def test_two_splits_of_one_meaning() -> None:

@@ -3,8 +3,8 @@
     python tests/interop/run.py HOME                # makes what is missing below HOME, with pip and npm, and runs all
     python tests/interop/run.py HOME --only optimum
 
-HOME/optimum, HOME/st and HOME/tjs are environments of their own: the first two need an older transformers, and
-transformers.js needs Node. Without one of them `pytest tests/interop` skips what it is for.
+HOME/oldest, HOME/optimum, HOME/st and HOME/tjs are environments of their own: the first has the oldest onnxruntime that setup.cfg allows,
+the next two need an older transformers, and transformers.js needs Node. Without one of them `pytest tests/interop` skips what it is for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = {
+    "oldest": ("onnxruntime==1.20.0", "tokenizers>=0.21"),
     "optimum": ("optimum-onnx==0.1.0", "transformers==4.57.6", "onnxruntime", "torch"),
     "st": ("sentence-transformers==5.7.0", "optimum-onnx==0.1.0", "transformers==4.57.6", "onnxruntime", "torch"),
 }
@@ -41,9 +42,9 @@ def main() -> int:
     """Make the environments, and run pytest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", type=Path)
-    parser.add_argument("--only", choices=("optimum", "st", "tjs"))
+    parser.add_argument("--only", choices=(*PACKAGES, "tjs"))
     given = parser.parse_args()
-    names = (given.only,) if given.only else ("optimum", "st", "tjs")
+    names = (given.only,) if given.only else (*PACKAGES, "tjs")
     for name in names:
         make(given.home.resolve(), name)
     chosen = ["-k", given.only] if given.only else []

@@ -15,6 +15,7 @@ import pytest
 
 from prunekit.exporters.export import export
 from prunekit.exporters.source import load_source
+from tests.interop.run import PACKAGES
 from tests.lines import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -62,6 +63,23 @@ def test_plain_onnxruntime(where: Path) -> None:
     )
     got = run([sys.executable, "-c", program], where)
     np.testing.assert_allclose(got, expected(checkpoint("sequence"), "logits"), atol=1e-4)
+
+
+def test_the_oldest_onnxruntime_is_that_of_the_metadata() -> None:
+    bound = re.search(r"^cpu =\n    onnxruntime>=([\d.]+)$", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+    assert bound is not None
+    assert PACKAGES["oldest"][0] == f"onnxruntime=={bound[1]}.0"
+    assert f"the oldest, {bound[1]}.0" in (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.needs("oldest")
+@pytest.mark.parametrize("file", ["model.onnx", "model_quantized.onnx"])
+def test_oldest(file: str, where: Path) -> None:
+    program = code("onnxruntime and tokenizers").replace("model.onnx", file)
+    program += "\nimport json\nprint(json.dumps(logits.tolist()))"
+    old, new = (run([python, "-c", program], where) for python in (str(HOME / "oldest" / "bin" / "python"), sys.executable))
+    # Both round in float32, and in int8 an activation may fall on the other side of a step.
+    np.testing.assert_allclose(old, new, atol=1e-5 if file == "model.onnx" else 0.02 * np.abs(new).max())
 
 
 @pytest.mark.needs("optimum")

@@ -58,6 +58,12 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(tmp_path: Path) -> None:
     assert claim(tmp_path / "run", "ours", lambda: 99) == 17
 
 
+def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "recover.half").write_text('{"key"')
+    assert claim(tmp_path, "ours", lambda: 17) == 17
+    assert [path.name for path in tmp_path.iterdir()] == ["recover.json"]
+
+
 def test_training_sees_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunekit.training.distill.affordable", lambda *_: 16)
     found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="5epochs", validation=encoded("validation"))
