@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is no
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -58,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:
         # As above; but a run is not refused because nobody listens to what it says meanwhile.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # to the end of the process
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that does not know a character is shown its number; that is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     # What is ignored stays so: nohup asks for it.
     numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -17,9 +18,11 @@ STDOUT = Path("-")
 
 
 @contextlib.contextmanager
-def standard_output(paths: Iterable[Path | None]) -> Iterator[TextIO]:
+def standard_output(paths: Collection[Path | None]) -> Iterator[TextIO]:
     """The standard output; where one of the files goes there, all that is printed inside goes to the standard error."""
     stdout = sys.stdout
+    if STDOUT in paths and isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")  # as in a file
     with contextlib.redirect_stdout(sys.stderr) if STDOUT in paths else contextlib.nullcontext():
         yield stdout
 

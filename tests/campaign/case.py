@@ -41,6 +41,8 @@ class Case:
         Where the output goes, "" for a file of the driver's.
     gone : bool
         Whether the working directory is removed before the start.
+    largest : int
+        Bytes that the largest file may have, as on a disk that is full; 0: any.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     stdout: str = ""
     gone: bool = False
+    largest: int = 0
 
 
 def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memory: int) -> str:
@@ -124,6 +127,8 @@ def _child(case: Case, places: dict[str, str], here: Path, out: Path, err: Path,
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         if case.gone:
             os.rmdir(here)
+        if case.largest:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, resource.RLIM_INFINITY))
         code = _call(case, places)
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1

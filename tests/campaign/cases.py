@@ -175,7 +175,7 @@ READ: dict[str, tuple[str, ...]] = {
     "compress": ("MODEL", "--recipe", "--data"),
     "plan": ("MODEL", "--recipe", "--statistics"),
     "apply": ("MODEL", "--plan"),
-    "analyze": ("MODEL", "--compare"),
+    "analyze": ("MODEL", "--compare", "--out-of-domain"),
     "export": ("MODEL",),
     "bench": ("MODEL", "--baseline"),
 }
@@ -189,6 +189,16 @@ WRITTEN: dict[str, tuple[str, ...]] = {
 #: Options that name a directory that is written.
 MADE: dict[str, tuple[str, ...]] = {"compress": ("-o", "--output-dir"), "apply": ("-o",), "analyze": ("--output-dir",), "export": ("-o",)}
 NOWHERE = ("~nosuchuser/x", "x" * 5000, "{here}/loop", "nul\0byte", "{here}/file/x", "{here}/fifo", "/dev/null", "/dev/full", "/proc/x", "")
+
+
+#: Commands, and bytes at which one of their files does not fit.
+FULL = (
+    *((command, largest) for command in ("compress", "apply", "analyze", "export") for largest in (400, 1_000, 10_000)),
+    ("compress", 30_000),
+    ("export", 30_000),
+    ("plan", 400),
+    ("plan", 500),
+)
 
 
 def odd_files(here: Path) -> None:
@@ -254,6 +264,9 @@ def system_cases() -> Iterator[Case]:
     for command, words in COMMANDS.items():
         kept = tuple(word.replace("{here}/", "") for word in words)
         yield Case(f"system no working directory {command}", (kept[0], "model", *kept[2:]), gone=True)
+    for command, largest in FULL:
+        yield Case(f"system full disk {command} {largest}", COMMANDS[command], largest=largest)
+    yield Case("system full disk bench --json", (*COMMANDS["bench"], "--json", "{here}/report.json"), largest=1_000)
     for value in ("/dev/full/x", "absent/x", "{here}", "~nosuchuser/x", "nul"):
         environment = {"GITHUB_STEP_SUMMARY": value.replace("{here}", ".")}
         if value != "nul":

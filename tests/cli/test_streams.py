@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from prunekit import cli
 from prunekit.cli.base import say
+from prunekit.cli.output_files import STDOUT, standard_output, write_file
 from prunekit.errors import ExportError
 from prunekit.plan import Plan, Source
 
@@ -37,6 +39,23 @@ def test_a_closed_standard_error_is_no_file_that_is_opened_next(tmp_path: Path, 
     asked = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert int(done.stdout.split()[-1]) > 2
+
+
+def test_a_terminal_that_does_not_know_a_character_is_shown_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Plan(source=Source(model_type="b\u00e9rt", layers=4, hidden=8, heads=2, ffn=16, vocabulary=30)).save(tmp_path / "plan.json")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert cli.main(["show", str(tmp_path / "plan.json")]) == 0
+    assert b"b\\xe9rt" in raw.getvalue()
+
+
+def test_what_is_written_to_the_standard_output_is_what_a_file_would_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    with standard_output((STDOUT,)) as stdout:
+        write_file(STDOUT, '"\u00e9"', stdout)
+    stdout.flush()
+    assert raw.getvalue() == '"\u00e9"'.encode()
 
 
 def test_what_a_terminal_would_obey_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
