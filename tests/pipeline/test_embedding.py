@@ -125,7 +125,7 @@ def test_a_plan_is_carried_out_with_data_and_without(tmp_path: Path) -> None:
         (texts(60, 0), ["--metric", "spearman"], "has no scores"),
         ([{"text": "ba"}] * 40, ["--metric", "f1"], "one of cosine, spearman, pearson"),
         ([{"text": "ba"}] * 40, ["--label", "score"], "'label' parameter"),
-        ([{"text": "ba"}] * 40, ["--prompt", "query"], "one of the model's prompts (none)"),
+        (texts(60, 0), ["--prompt", "query"], "one of the model's prompts (none)"),
         ([{"text": "ba"}] * 40, ["--method", "dalvi2020"], "'method' parameter"),
         ([{"text": "a", "text_pair": "b", "score": "much"}] * 9, [], "score column 'score' of train must hold a number"),
         ([{"text": "a", "text_pair": "b", "score": float("nan")}] * 9, [], "must hold"),
