@@ -13,7 +13,8 @@ INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer_config.json"
 #: What `prunekit.load` reads.
 PRUNED = "pruned.safetensors"
-_WEIGHTS = ("model.safetensors", INDEX, PRUNED)
+#: Any of these makes a directory a checkpoint.
+WEIGHTS = ("model.safetensors", INDEX, PRUNED)
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -51,11 +52,11 @@ def check_folder(folder: Path) -> dict[str, Any]:
     check_type(str(folder), config["model_type"])
     check_tokenizer_files(folder, where)
     _check_readable(folder)
-    if not any((folder / file).is_file() for file in _WEIGHTS):
+    if not any((folder / file).is_file() for file in WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
             cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
             raise ModelError(f"{where} has pickled weights only (pytorch_model.bin). Convert them to safetensors: {cure}.")
-        raise ModelError(f"{where} has no weights: {_WEIGHTS[0]} is missing.")
+        raise ModelError(f"{where} has no weights: {WEIGHTS[0]} is missing.")
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
     if not pruned:
@@ -66,7 +67,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 def _check_readable(folder: Path) -> None:
     """Name the file that the user may not read, which the libraries call missing."""
-    for path in (path for name in (*_WEIGHTS, "tokenizer.json", TOKENIZER) if (path := folder / name).is_file()):
+    for path in (path for name in (*WEIGHTS, "tokenizer.json", TOKENIZER) if (path := folder / name).is_file()):
         try:
             path.open("rb").close()
         except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prunekit.arch.folder import WEIGHTS
 from prunekit.benchmark.backends import BACKENDS
 from prunekit.benchmark.backends.base import INPUTS, Backend, Source
 from prunekit.benchmark.counts import read_graph
@@ -15,7 +16,6 @@ from prunekit.exporters.manifest import PLAN
 from prunekit.plan import Plan
 
 _ONNX = ("onnx/model.onnx", "model.onnx")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pruned.safetensors")
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def source_of(path: Path) -> Source:
     if not path.is_dir():
         raise ModelError(f"The model {str(path)!r} does not exist. Give an ONNX file, or a directory with one or with a checkpoint.")
     onnx = next((path / name for name in _ONNX if (path / name).is_file()), None)
-    weights = any((path / name).is_file() for name in _WEIGHTS)
+    weights = any((path / name).is_file() for name in WEIGHTS)
     if onnx is None and not weights:
-        raise ModelError(f"The directory {str(path)!r} has no model: neither {' nor '.join((*_ONNX, _WEIGHTS[0]))} is there.")
+        raise ModelError(f"The directory {str(path)!r} has no model: neither {' nor '.join((*_ONNX, WEIGHTS[0]))} is there.")
     folder = path if (path / "config.json").is_file() else None
     return Source(path, onnx, folder, _plan(folder))
 
@@ -154,7 +154,7 @@ def prepare(candidate: Candidate, scratch: Path) -> Candidate:
     """
     source, backend = candidate.source, candidate.backend
     if backend.reads == "checkpoint":
-        if source.folder is None or not any((source.folder / name).is_file() for name in _WEIGHTS):
+        if source.folder is None or not any((source.folder / name).is_file() for name in WEIGHTS):
             raise ModelError(f"The backend {backend.name!r} reads a checkpoint; {str(source.path)!r} has none.")
         return candidate
     if source.onnx is not None:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
+from prunekit.arch.folder import PRUNED
 from prunekit.arch.known import config_of, model_class
 from prunekit.arch.view import UNITS, ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
@@ -26,7 +27,7 @@ from prunekit.transforms.stubs import STUBS
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.reading import ReadError, check_regular
 
-PLAN, CONFIG, STOCK, PRUNED = "plan.json", "config.json", "model.safetensors", "pruned.safetensors"
+PLAN, CONFIG, STOCK = "plan.json", "config.json", "model.safetensors"
 BESIDE_ONNX = "onnx/config.json"
 # What transformers' constructors raise on a config that they were not made for.
 _REFUSED = (

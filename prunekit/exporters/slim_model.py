@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from prunekit.arch.folder import PRUNED
 from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.heads import Head, head_of
@@ -26,7 +27,7 @@ from prunekit.exporters.manifest import PLAN
 from prunekit.exporters.slim_config import SLIM_CONFIG, SlimConfig, slim_fields
 from prunekit.plan import Plan
 
-_FILES = ("config.json", SLIM_CONFIG, PLAN, "pruned.safetensors")
+_FILES = ("config.json", SLIM_CONFIG, PLAN, PRUNED)
 #: Of the hub.
 _PLACE = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 #: What loaders pass on and what changes nothing here: safetensors alone are read, and no code is run.
