@@ -27,8 +27,7 @@ def random_plan(view: ModelView, units: tuple[str, ...], rng: random.Random, *, 
             continue
         size = getattr(source, role)
         first = subset(rng, size)
-        equal = bool(spec.shared_blocks or (role == "heads" and spec.equal_heads))
-        sets = {block: first if equal else subset(rng, size) for block in range(source.layers)}
+        sets = {block: first if spec.shared_blocks else subset(rng, size) for block in range(source.layers)}
         if empty and rng.random() < 0.5:
             for block in range(source.layers) if spec.shared_blocks else rng.sample(range(source.layers), 2):
                 sets[block] = ()

@@ -1,9 +1,23 @@
-"""MPNet: one table of relative position biases, heads wide, serves all blocks."""
+"""MPNet: one table of relative position biases, heads wide, serves all blocks, each of which reads its own heads' columns."""
 
 from __future__ import annotations
 
 from prunekit.arch import bert
-from prunekit.arch.spec import HEADS, HIDDEN, QUESTION, SEQUENCE, TOKEN, VOCABULARY, ArchSpec, Stub, SubBlock, embedding, linear, norm
+from prunekit.arch.spec import (
+    HEADS,
+    HIDDEN,
+    QUESTION,
+    SEQUENCE,
+    TOKEN,
+    VOCABULARY,
+    ArchSpec,
+    HeadBias,
+    Stub,
+    SubBlock,
+    embedding,
+    linear,
+    norm,
+)
 
 SPEC = ArchSpec(
     name="mpnet",
@@ -35,7 +49,9 @@ SPEC = ArchSpec(
     embeddings=("embeddings",),
     heads={SEQUENCE: ("classifier.dense",), TOKEN: ("classifier",), QUESTION: ("qa_outputs",)},
     pooler="pooler",
-    equal_heads="one table of relative position biases serves all blocks, so the heads kept must be the same in every block that keeps any",
-    outer_head_sizes=(("encoder", "n_heads"),),
+    # The attention module takes it by place, which differs between transformers 4 and 5; the one around it by name.
+    head_bias=HeadBias(
+        table="encoder.relative_attention_bias", reader="attention", argument="position_bias", axis=1, sizes=(("encoder", "n_heads"),)
+    ),
     pad_positions=True,
 )

@@ -119,6 +119,30 @@ class SubBlock:
 
 
 @dataclass(frozen=True)
+class HeadBias:
+    """A table outside the blocks, one column a head, that the attention of every block adds to its scores.
+
+    The table keeps the columns of the heads that any block keeps; a block that keeps fewer reads those of its own.
+
+    Attributes
+    ----------
+    table : str
+        Path inside the body of the embedding.
+    reader, argument, axis
+        Path inside the block of the module that is handed what the table says, by which keyword, and the axis of the
+        heads there.
+    sizes : tuple of (path, attribute)
+        Module attributes of the body that hold the number of columns.
+    """
+
+    table: str
+    reader: str
+    argument: str
+    axis: int
+    sizes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Limit:
     """Something that a family cannot express.
 
@@ -173,8 +197,7 @@ class ArchSpec:
         Path inside the body of the layer from the embedding width to the hidden width; it may be absent in a model.
     shared_blocks : str
         Why all blocks share one set of weights; empty if they do not.
-    equal_heads : str
-        Why the heads kept must be the same in every block that keeps any; empty if they need not.
+    head_bias : HeadBias, optional
     pad_positions : bool
         Positions are counted from the padding id, which must therefore keep its number.
     free_head_dim : bool
@@ -183,9 +206,8 @@ class ArchSpec:
         The body cannot run on an empty list of blocks.
     time_first : bool
         Blocks take and give (length, batch, H) and not (batch, length, H).
-    depth_sizes, outer_head_sizes, hidden_sizes : tuple of (path, attribute)
-        Module attributes that hold the depth or the number of heads (path in the body), or the hidden size (path in
-        the block).
+    depth_sizes, hidden_sizes : tuple of (path, attribute)
+        Module attributes that hold the depth (path in the body), or the hidden size (path in the block).
     flags : mapping
         Arguments that every forward call of the body gets.
     row_rate : mapping
@@ -209,8 +231,7 @@ class ArchSpec:
     pooler: str = ""
     projection: str = ""
     shared_blocks: str = ""
-    equal_heads: str = ""
-    outer_head_sizes: tuple[tuple[str, str], ...] = ()
+    head_bias: HeadBias | None = None
     pad_positions: bool = False
     free_head_dim: bool = False
     needs_block: bool = False

@@ -18,6 +18,8 @@ from prunekit.plan import Source
 
 #: Config key of a model that was pruned before: {role: units that each block has}, of those that the config's sizes name.
 UNITS = "pruned_units"
+#: Config key of such a model whose blocks read different columns of a `HeadBias`: [columns that each block reads].
+COLUMNS = "pruned_columns"
 
 
 def answers_by_span(model: nn.Module) -> bool:
@@ -162,6 +164,12 @@ class ModelView:
         blocks = find(self.body, self.spec.blocks)
         assert isinstance(blocks, nn.ModuleList)
         return blocks
+
+    @property
+    def bias_columns(self) -> int:
+        """How many heads the table that all blocks read (`HeadBias`) has columns for; 0 without one."""
+        bias = self.spec.head_bias
+        return 0 if bias is None else int(find(self.body, bias.table).weight.shape[1])
 
     @property
     def head_kind(self) -> str | None:

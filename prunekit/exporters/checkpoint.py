@@ -17,11 +17,12 @@ from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.folder import PRUNED
 from prunekit.arch.known import config_of, model_class
-from prunekit.arch.view import UNITS, ModelView, Reader, find
+from prunekit.arch.view import COLUMNS, UNITS, ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
 from prunekit.plan import Plan, slim_source
 from prunekit.transforms.apply import DENSE, apply
+from prunekit.transforms.head_bias import restore_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
 from prunekit.validation.arguments import Place, checked
@@ -56,7 +57,7 @@ def _build(config: Any) -> Any:
 def _plain_config(config: Any) -> Any:
     """The config without what only prunekit reads."""
     fields = config.to_dict()
-    for name in (DENSE, UNITS):
+    for name in (COLUMNS, DENSE, UNITS):
         fields.pop(name, None)
     return config_of(fields)
 
@@ -135,7 +136,8 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     weights = directory / (STOCK if stock else PRUNED)
     config: Any = model.config
     fields = (_plain_config(config) if stock else config).to_dict()
-    fields.pop(UNITS, None)
+    for name in (COLUMNS, UNITS):
+        fields.pop(name, None)
     fields["architectures"] = config.architectures or [type(model).__name__]
     # Dtypes do not survive JSON as objects.
     fields = json.loads(json.dumps(fields, default=lambda value: str(value).removeprefix("torch.")))
@@ -246,6 +248,7 @@ def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, s
                 raise PlanError(f"The plan leaves {name} = {getattr(wanted, name)}; the config beside it has {name} = {ours}.")
         return model
     whole = _build(config_of(dense))
+    restore_columns(ModelView.of(whole), plan)
     if plan.readout is None:
         _drop_pooler(whole, state)
     model = apply(whole, plan)

@@ -16,6 +16,7 @@ from prunekit.exporters.heads import head_of
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.recipe import Recipe
 from prunekit.transforms.apply import DENSE, completed, remember_units
+from prunekit.transforms.head_bias import remember_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel
 from prunekit.transforms.units import record
@@ -41,6 +42,7 @@ def load_pruned(folder: Path, name: str) -> LoadedModel:
     _check_numbered(view, plan, name)
     for config in configs(view.model):
         delattr(config, DENSE)
+    remember_columns(view)
     if isinstance(view.model, Reader):
         record(view, DENSE, view.config.to_dict())
     remember_units(view, plan)

@@ -326,8 +326,6 @@ def _may_go(dense: ModelView, site: Site, shape: Shape) -> bool:
 
 
 def _why_heads_stay(view: ModelView, shape: Shape) -> str:
-    if view.spec.equal_heads:
-        return f"heads stay: {view.spec.equal_heads}"
     return "heads stay: uniform widths cannot say that there are fewer" if shape.uniform else "heads stay"
 
 

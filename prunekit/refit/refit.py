@@ -134,7 +134,7 @@ def refit(
         if stream.kept is not None:
             found += solve_norms(slim, dense, batches, outer_norms(slim), damping=damping.input, stream=stream)
         # What the model hands to its blocks may depend on which heads, dimensions and blocks there are.
-        own = stream.kept is not None or len(pairs) != dense.num_layers or bool(slim.spec.equal_heads)
+        own = stream.kept is not None or len(pairs) != dense.num_layers or slim.bias_columns != dense.bias_columns
         work = _Refit(slim, dense, pairs, weights, damping, calls, record_calls(slim, batches) if own else calls, stream)
         del calls
         if slim.spec.shared_blocks:

@@ -16,6 +16,7 @@ from prunekit.plan import Plan
 from prunekit.stats.blocks import ROLES, Role, Site
 from prunekit.training.optimizer import cut_states, replace_parameters
 from prunekit.transforms.cut import cut
+from prunekit.transforms.head_bias import narrow_table
 from prunekit.transforms.layers import DropLayers
 from prunekit.validation.indices import Indices
 
@@ -147,6 +148,7 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
             had, has = (kept_units(plan, after.kept_layers[place], role) for plan in (before, after))
             if has != had:
                 cut(view, Site(place, role), [had.index(unit) for unit in has], len(had))
+    narrow_table(view)
 
 
 def rewrap(wrapped: DistributedDataParallel) -> None:

@@ -12,13 +12,14 @@ from prunekit.budget import Unit
 from prunekit.errors import UnsupportedError
 from prunekit.stats.blocks import Site
 from prunekit.transforms.stubs import Affine
-from prunekit.transforms.surgery import remove, scale_sizes, slice_role
+from prunekit.transforms.surgery import remove
+from prunekit.transforms.units import slice_units
 
 
 def prunable(view: ModelView, site: Site) -> bool:
     """Whether units of a site can be chosen block by block: the family can express it, and there are any left."""
     projection = find(view.blocks[site.block], site.part(view).output)
-    if site.projection(view) is None or isinstance(projection, Affine) or (site.role == "heads" and view.spec.equal_heads):
+    if site.projection(view) is None or isinstance(projection, Affine):
         return False
     try:
         view.check(site.role)
@@ -33,8 +34,7 @@ def cut(view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
     if not stay:
         remove(block, part)
         return
-    slice_role(block, view.spec.block, site.role, stay, units)
-    scale_sizes(block, part.sizes, len(stay), units)
+    slice_units(view, block, site.role, stay, units)
 
 
 def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDArray[np.integer]) -> float:

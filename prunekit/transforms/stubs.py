@@ -113,6 +113,45 @@ class ReadsComponents(nn.Module):
         return found
 
 
+class Columns(nn.Module):
+    """What a module is handed of something that is shared: some entries of one axis of a named argument.
+
+    Parameters
+    ----------
+    index : Tensor
+        (k,) int64, the entries.
+    argument : str
+        The keyword by which the module is called with it.
+    axis : int
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor, argument: str, axis: int) -> None:
+        super().__init__()
+        self.argument, self.axis = argument, axis
+        # It follows from the plan, so that no file holds it.
+        self.register_buffer("index", index, persistent=False)
+        self._handle: Any = None
+
+    def attach_to(self, module: nn.Module, name: str) -> None:
+        """Stand between a module and its callers, and in it under a name."""
+        module.add_module(name, self)
+        self._name, self._handle = name, module.register_forward_pre_hook(self._choose, with_kwargs=True)
+
+    def detach_from(self, module: nn.Module) -> None:
+        """Stand there no longer."""
+        self._handle.remove()
+        delattr(module, self._name)
+
+    def forward(self, shared: Tensor) -> Tensor:
+        """The entries of `shared`."""
+        return shared.index_select(self.axis, self.index)
+
+    def _choose(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, {**named, self.argument: self(named[self.argument])}
+
+
 def _zeros(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
     # Made without values, for drawing them would move the random state.
     made = nn.Linear(inputs, outputs, device="meta")
@@ -121,4 +160,4 @@ def _zeros(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
     return made
 
 
-STUBS = (Affine, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)
+STUBS = (Affine, Columns, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)

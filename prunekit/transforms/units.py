@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -12,7 +12,9 @@ from prunekit.arch.spec import SubBlock
 from prunekit.arch.view import ModelView
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Plan, kept_blocks
+from prunekit.stats.blocks import Role
 from prunekit.transforms.base import Transform
+from prunekit.transforms.head_bias import pick_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.surgery import remove, scale_sizes, slice_role
 from prunekit.validation.indices import Indices
@@ -21,7 +23,7 @@ from prunekit.validation.indices import Indices
 class BlockUnits(Transform):
     """Keeps units of each block; a block that keeps none loses the whole sub-block, but for its output bias."""
 
-    role: ClassVar[Literal["heads", "ffn"]]
+    role: ClassVar[Role]
 
     @abstractmethod
     def part(self, view: ModelView) -> SubBlock:
@@ -59,21 +61,29 @@ class BlockUnits(Transform):
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
         """Slice, or remove, block by block."""
-        part, kept = self.part(view), self.kept(view, plan)
+        kept = self.kept(view, plan)
         # Shared blocks are stored once; `requires` saw that all of them keep the same.
         for block, (number, indices) in zip(view.blocks, kept.items(), strict=False):
             units = view.units(self.role, number)
             if units and not indices:
                 self.empty(view, block, plan, number)
             elif len(indices) < units:
-                slice_role(block, view.spec.block, self.role, indices, units)
-                scale_sizes(block, part.sizes, len(indices), units)
+                slice_units(view, block, self.role, indices, units)
         self.outside(view, kept)
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
         """No projection is left with an empty axis: runtimes cannot export those."""
         assert all(parameter.numel() for parameter in view.blocks.parameters())
+
+
+def slice_units(view: ModelView, block: nn.Module, role: Role, kept: Sequence[int], units: int) -> None:
+    """Keep some, but not none, of the `units` that a block has."""
+    slice_role(block, view.spec.block, role, kept, units)
+    part = view.spec.attention if role == "heads" else view.spec.ffn
+    scale_sizes(block, part.sizes, len(kept), units)
+    if role == "heads":
+        pick_columns(view, block, kept)
 
 
 def record(view: ModelView, key: str, value: object) -> None:

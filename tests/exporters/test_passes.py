@@ -225,6 +225,9 @@ MASK = [
     ("nodes", "dropped"),
     [
         ([N("Add", ["scores", "added"], ["out"])], 2),
+        # Some entries of an axis that is not repeated are picked first; of one that is, it must be.
+        ([N("Gather", ["added", "start"], ["some"], axis=2), N("Add", ["scores", "some"], ["out"])], 2),
+        ([N("Gather", ["added", "start"], ["some"], axis=1), N("Add", ["scores", "some"], ["out"])], 1),
         # Somebody sums over the repeats: only the conjunction goes.
         ([N("Add", ["scores", "added"], ["sum"]), N("ReduceSum", ["added"], ["all"]), N("Add", ["sum", "all"], ["out"])], 1),
         # Nothing else repeats it, and it is what the graph gives.
@@ -232,7 +235,7 @@ MASK = [
     ],
 )
 def test_a_mask_is_repeated_where_it_is_added(nodes: list[onnx.NodeProto], dropped: int, tmp_path: Path) -> None:
-    weights = {"last": np.array([2]), "middle": np.array([1]), "true": np.array(True)}
+    weights = {"last": np.array([2]), "middle": np.array([1]), "start": np.array([0]), "true": np.array(True)}
     numbers = {"zero": np.float32(0), "low": np.float32(-9), "one": np.float32(1)}
     made = graph([*MASK, *nodes], {**weights, **{name: np.array(number) for name, number in numbers.items()}})
     found, counts = optimized(made, tmp_path)

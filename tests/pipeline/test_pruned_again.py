@@ -24,9 +24,9 @@ from tests.models import CASES, batch_of, build
 
 def uneven(view: ModelView) -> Plan:
     """A plan that leaves blocks of different widths, one without an FFN and one with an affine map, as far as the family can say so."""
-    source, shared, equal = view.source, bool(view.spec.shared_blocks), bool(view.spec.equal_heads)
+    source, shared = view.source, bool(view.spec.shared_blocks)
     blocks = range(source.layers)
-    one = source.heads > 1 and not view.spec.shared_blocks and not equal
+    one = source.heads > 1 and not shared
     heads = {0: tuple(range(1, source.heads))} if one else {block: tuple(range(1, source.heads)) for block in blocks if source.heads > 1}
     if shared:
         return Plan(source=source, heads=heads, ffn={block: (0, 3, 4, 7) for block in blocks})

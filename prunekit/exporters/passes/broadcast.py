@@ -47,15 +47,31 @@ def _can_be(traced: Traced, value: ir.Value, dims: tuple[Dim, ...]) -> bool:
     if value.is_graph_output() or None in dims:
         return False
     for node, _ in value.uses():
-        if node.op_type not in _ELEMENTWISE or node.domain:
-            return False
-        shapes = [dims if each is value else traced.dims(each) for each in node.inputs]
-        found = _broadcast([shape for shape in shapes if shape is not None])
-        if None in shapes or found is None:
+        found = _picked(traced, node, value, dims) if node.op_type == "Gather" else _computed(traced, node, value, dims)
+        if found is None:
             return False
         if found != traced.dims(node.outputs[0]) and not _can_be(traced, node.outputs[0], found):
             return False
     return True
+
+
+def _computed(traced: Traced, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    """The axes of what a node that computes element by element would give if one of its inputs had these; None: it is not certain."""
+    if node.op_type not in _ELEMENTWISE or node.domain:
+        return None
+    shapes = [dims if each is value else traced.dims(each) for each in node.inputs]
+    known = [shape for shape in shapes if shape is not None]
+    return _broadcast(known) if len(known) == len(shapes) else None
+
+
+def _picked(traced: Traced, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    """The same of a Gather of some entries, always the same, of an axis that is not repeated (the heads of a position bias)."""
+    had, index, axis = traced.dims(value), traced.constant(node.inputs[1]), node.attributes.get_int("axis", 0)
+    if node.domain or had is None or index is None or index.ndim != 1 or len(had) != len(dims) or had[axis] != dims[axis]:
+        return None
+    picked = list(dims)
+    picked[axis] = len(index)
+    return tuple(picked)
 
 
 def _broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
