@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from prunekit.budget import Unit
+from prunekit.budget import Effort, Unit
 from prunekit.pipeline import neurons
 from prunekit.pipeline.compress import Result, compress
-from prunekit.pipeline.recovery import effort_of
+from prunekit.pipeline.records import Inputs
+from prunekit.pipeline.recovery import LABEL_PASSES, LABEL_ROWS, bounded, effort_of
 from prunekit.recipe import Recipe
 from tests import lines
 from tests.lines import checkpoint, data, save
@@ -81,3 +83,16 @@ def test_what_has_lost_no_layers_is_not_trained_by_default() -> None:
     assert effort_of(recipe.replace(recover="1epochs"), kept.plan) is not None
     assert effort_of(recipe.replace(keep="20%", recover="none"), kept.plan) is None
     assert effort_of(recipe, lines.line("sequence").plan) is not None
+
+
+def test_labels_alone_are_worth_few_passes() -> None:
+    auto, asked = Effort.parse("auto"), Effort.parse("10min")
+
+    def passes(effort: Effort, rows: int, own_head: bool) -> float | None:
+        inputs = SimpleNamespace(encoded={"train": range(rows)}, own_head=own_head)
+        return bounded(effort, cast(Inputs, inputs)).passes
+
+    assert passes(auto, 10**6, False) == LABEL_PASSES
+    assert passes(auto, LABEL_ROWS // 10, False) == 10
+    assert passes(auto, 10, False) == passes(auto, 10**6, True) == auto.passes
+    assert passes(asked, 10**6, False) is None

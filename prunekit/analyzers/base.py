@@ -194,7 +194,7 @@ def plain(value: object) -> Any:
         return value.value
     if value is None or isinstance(value, bool | int | str):
         return value
-    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # is_dataclass holds
 
 
 def layer_names(count: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from prunekit.stats.rows import RowStore
 Floats = NDArray[np.float64]
 
 
-class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]
+class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Group neurons that say the same, and keep one of each group.
 
     The distance of two neurons is 1 - |Pearson correlation|; clusters are cut from an average-linkage tree. A neuron without

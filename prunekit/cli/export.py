@@ -99,15 +99,15 @@ def export(
     done = run(
         model,
         out,
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]  # checked by what is called
         opset=OPSET if opset is None else opset,
-        optimize=optimize,  # type: ignore[arg-type]
-        device=device,  # type: ignore[arg-type]
+        optimize=optimize,  # type: ignore[arg-type]  # checked by what is called
+        device=device,  # type: ignore[arg-type]  # checked by what is called
         triton=triton,
         data=data,
         columns=columns,  # type: ignore[arg-type]  # it is checked there
         max_length=max_length,
-        pooling=pooling,  # type: ignore[arg-type]
+        pooling=pooling,  # type: ignore[arg-type]  # checked by what is called
         **options,
         overwrite=overwrite,
     )

@@ -108,9 +108,9 @@ def _scores(values: Sequence[object], column: str, split: str) -> list[float]:
     found = []
     for row, value in enumerate(values):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or abs(value) > VALUE:  # type: ignore[arg-type]
+        if not number or not math.isfinite(value) or abs(value) > VALUE:  # type: ignore[arg-type]  # a number, as tested
             shown = "nothing" if value is None else str(value)[:40]
             must = f"a number between -{VALUE:g} and {VALUE:g}"
             raise DataError(f"The score column {column!r} of {split} must hold {must}. Row {row + 1} holds {shown!r} (the first row is 1).")
-        found.append(float(value))  # type: ignore[arg-type]
+        found.append(float(value))  # type: ignore[arg-type]  # a number, as tested
     return found

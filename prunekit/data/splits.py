@@ -69,7 +69,9 @@ def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None =
         most = min(count, len(rows) - 1)
         chosen = _by_group(np.zeros(len(rows), dtype=np.int64), {0: most}, _in_random_order(groups, len(rows), generator))
     if not len(chosen):
-        many = f"{len(rows)} rows" if alone else f"{len(rows)} rows in {len(np.unique(groups))} groups that belong together"  # type: ignore[arg-type]
+        many = f"{len(rows)} rows"
+        if not alone:
+            many += f" in {len(np.unique(groups))} groups that belong together"  # type: ignore[arg-type]  # None where alone
         raise DataError(f"{many} are too few to cut a {name} split from: every class needs a row on both sides.")
     moved = np.zeros(len(rows), dtype=bool)
     moved[chosen] = True

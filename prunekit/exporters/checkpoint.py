@@ -253,7 +253,7 @@ def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, s
         _drop_pooler(whole, state)
     model = apply(whole, plan)
     # Others read the sizes in the config itself, and must find those of the model.
-    made: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
+    made: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]  # a module may be any attribute
     for name in (*SIZES, "hidden_act", "model_type"):
         if name in fields and fields[name] != made.get(name):
             raise ModelError(

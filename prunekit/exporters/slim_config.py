@@ -18,7 +18,7 @@ SLIM_CONFIG = "config.4.0.0.json"
 POINTER = "configuration_files"
 
 
-class SlimConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
+class SlimConfig(PretrainedConfig):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """What `config.4.0.0.json` holds: the fields of the slim model's own config."""
 
     model_type = MODEL_TYPE

@@ -37,7 +37,7 @@ _IDLE = (
 )
 
 
-class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim model behind the interface of transformers.
 
     Parameters
@@ -166,7 +166,7 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return self.slim
 
 
-class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
+class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim encoder without its head."""
 
     loader = "AutoModel"
@@ -184,21 +184,21 @@ class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
         return whole
 
 
-class SlimForSequenceClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
+class SlimForSequenceClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim classifier, or regressor, of texts."""
 
     loader = "AutoModelForSequenceClassification"
     head = "text-classification"
 
 
-class SlimForTokenClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
+class SlimForTokenClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim classifier of tokens."""
 
     loader = "AutoModelForTokenClassification"
     head = "token-classification"
 
 
-class SlimForQuestionAnswering(SlimPreTrainedModel):  # type: ignore[no-untyped-call]
+class SlimForQuestionAnswering(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim model that answers questions by spans of their context."""
 
     loader = "AutoModelForQuestionAnswering"
@@ -221,7 +221,7 @@ def _class_of_name(base: type[SlimPreTrainedModel], name: str) -> type[SlimPreTr
 def _named(base: type[SlimPreTrainedModel], slim: nn.Module) -> type[SlimPreTrainedModel]:
     """The class under the name that the family has for it: pipelines complain of every name that they do not know."""
     stem = type(ModelView.of(slim).body).__name__.removesuffix("Model")
-    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))  # type: ignore[arg-type]
+    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))  # type: ignore[arg-type]  # of this base
 
 
 def _folder(name: str, place: dict[str, Any]) -> Path:

@@ -19,7 +19,7 @@ from prunekit.pipeline.evaluate import BATCH
 from prunekit.pipeline.inputs import calibration_size
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, neuron_budget
 from prunekit.pipeline.records import Inputs
-from prunekit.pipeline.recovery import effort_of
+from prunekit.pipeline.recovery import bounded, effort_of
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.plan import Plan
 from prunekit.pruning.shrink import steps_to
@@ -145,7 +145,8 @@ class _Costs:
         self.share = min((each.amount for each in structure_budgets(recipe) if each.unit is not Unit.BYTES), default=0.5)
         self.cuts = bool(structure_budgets(recipe)) or recipe.searches
         self.width = (inputs.view.num_layers + 1) * inputs.view.hidden_size
-        self.effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
+        effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
+        self.effort = None if effort is None else bounded(effort, inputs)
         self.alike = recipe.baselines and self.effort is not None
 
     def _passes(self, tokens: float, cost: float = 1.0) -> float:

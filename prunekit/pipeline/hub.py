@@ -114,6 +114,6 @@ def _rewrite(folder: Path, card: ModelCardData) -> None:
     """Put metadata at the head of the directory's card, and the manifest right."""
     path = folder / CARD
     body = path.read_text(encoding="utf-8").partition("---\n")[2].partition("---\n")[2]
-    fields: dict[str, object] = card.to_dict()  # type: ignore[no-untyped-call]
+    fields: dict[str, object] = card.to_dict()  # type: ignore[no-untyped-call]  # huggingface_hub does not annotate it
     path.write_text(f"{front_matter(fields)}\n{body}", encoding="utf-8")
     write_manifest(folder, Manifest.load(folder).data)

@@ -13,7 +13,7 @@ from prunekit.arch.view import ModelView
 from prunekit.pipeline.decide import baseline, other_readout
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, fit_slim
 from prunekit.pipeline.records import Decided, Inputs, Models
-from prunekit.pipeline.recovery import Training, effort_of
+from prunekit.pipeline.recovery import Training, bounded, effort_of
 from prunekit.pipeline.targets import deployed_dense
 from prunekit.pipeline.vocabulary import slim_text
 from prunekit.plan import Plan, slim_source
@@ -44,7 +44,7 @@ def build_models(recipe: Recipe, inputs: Inputs, decided: Decided, out: Path, sc
             set_readout(model, *fit_slim(inputs, view, plan, scratch, stage, most=most))
         return model
 
-    training = None if effort is None else Training(recipe, effort, inputs, dense, stage)
+    training = None if effort is None else Training(recipe, bounded(effort, inputs), inputs, dense, stage)
     alike = training if recipe.baselines else None
     baselines: dict[str, nn.Module] = {}
     for name, draw, model, drawn in _drawn(recipe, inputs, decided, read, stage, trained=effort is not None):

@@ -37,7 +37,7 @@ Probe = tuple[NDArray[np.float64], NDArray[np.float64]]
 def space_of(config: object, tokenizer: PreTrainedTokenizerBase) -> InputSpace:
     """What may be drawn to try an exported file."""
     side = "left" if tokenizer.padding_side == "left" else "right"
-    return sample_space(config, pad_id=tokenizer.pad_token_id, padding_side=side)  # type: ignore[arg-type]
+    return sample_space(config, pad_id=tokenizer.pad_token_id, padding_side=side)  # type: ignore[arg-type]  # a single id
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,18 @@ def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:
     said = recipe.model_dump(mode="json", exclude_none=True, exclude=_APART)
     token = hashlib.sha256(json.dumps([plan.digest, said], sort_keys=True).encode()).hexdigest()[:12]
     return out.resolve().parent / f".{out.resolve().name}.recover-{token}"
+
+
+#: Passes over train that "auto" is at most where no dense model teaches, and rows that are seen in any case, where train is small:
+#: labels are soon known by heart, and a learning rate that has come down is worth more than passes at one that has not.
+LABEL_PASSES, LABEL_ROWS = 3, 25_600
+
+
+def bounded(effort: Effort, inputs: Inputs) -> Effort:
+    """`effort`; "auto" with as many passes as labels alone are worth."""
+    if effort.passes is None or inputs.own_head:
+        return effort
+    return replace(effort, passes=min(effort.passes, max(LABEL_PASSES, LABEL_ROWS / len(inputs.encoded["train"]))))
 
 
 def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:

@@ -251,7 +251,7 @@ def _log_odds(shares: Floats) -> Floats:
     return np.log(safe / (1 - safe))[None, :]
 
 
-class _Probe(BaseEstimator):  # type: ignore[misc]
+class _Probe(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Parameters and fitting shared by the classifier and the regression."""
 
     def __init__(self, alpha: float = 1e-2, l1_ratio: float = 0.0, tol: float = 1e-6, max_iter: int = 500) -> None:
@@ -270,7 +270,7 @@ class _Probe(BaseEstimator):  # type: ignore[misc]
         return fit_probes(rows, labels, known, [problem], outputs, tol=self.tol, passes=self.max_iter)[0]
 
 
-class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
+class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]  # scikit-learn has no types
     """Logistic (two classes) or multinomial logistic regression with an elastic-net penalty on standardised neurons.
 
     Parameters
@@ -339,7 +339,7 @@ class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-class ElasticNetProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
+class ElasticNetProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]  # scikit-learn has no types
     """Least squares with an elastic-net penalty on standardised neurons, solved from the moments.
 
     Parameters and attributes are those of `ElasticNetProbe`; `coef_` is (D,) and `intercept_` a number.

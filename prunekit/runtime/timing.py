@@ -415,7 +415,7 @@ def latency_of_files(
                 threads=threads,
                 device=device,
                 lap=stopwatch(threads, device),
-                reopen=lambda _, inputs=inputs: _loaded(files, inputs, threads, device),  # type: ignore[misc]
+                reopen=lambda _, inputs=inputs: _loaded(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
             )
         )
     return tuple(comparisons)

@@ -341,7 +341,7 @@ def _on_its_own() -> Iterator[None]:
     precision = os.environ.get(_PRECISION)
     os.environ[_PRECISION] = "no"
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers does not annotate it
     kept: Mapping[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state()}
     with torch.random.fork_rng(), warnings.catch_warnings():
         # Transformers 4 warns where 5 logs: of how it sorts checkpoints.

@@ -27,7 +27,7 @@ from prunekit.training.matching import distance, match_layers, vector_distance
 from prunekit.training.teacher import Answer, Outputs, Teacher, answer
 
 #: Rows of a batch, and its padded tokens, at most.
-ROWS, TOKENS = 64, 4096
+ROWS, TOKENS = 32, 4096
 #: Stops at which a run is judged and saved, and how many without a gain end it.
 STOPS, PATIENCE = 10, 4
 WARM_UP = 0.05

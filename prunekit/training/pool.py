@@ -62,7 +62,7 @@ def affordable(
         with torch.set_grad_enabled(trains), torch.autocast(device, dtype=precision, enabled=precision is not None):
             said = answer(model, inputs, inputs["first"], states=True).logits
         if trains:
-            said.float().square().mean().backward()  # type: ignore[no-untyped-call]
+            said.float().square().mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             view.model.zero_grad()
         # What a GPU has begun is waited for.
         said.sum().item()

@@ -31,7 +31,7 @@ class Constant(nn.Module):
 class ConstantAttention(Constant):
     """A `Constant` where an attention module is expected: returns (vector, no attention weights)."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # type: ignore[override]  # takes whatever the block took
         """((batch, length, width), None)."""
         return super().forward(*args, **kwargs), None
 

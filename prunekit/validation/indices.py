@@ -74,7 +74,7 @@ def _index(value: object) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)  # type: ignore[arg-type]  # what is no number raises
     except TypeError:
         raise ValueError("indices must be whole numbers") from None
 

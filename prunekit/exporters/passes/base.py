@@ -45,7 +45,7 @@ class Traced:
         if value is None:
             return None
         if value.const_value is not None:
-            return tuple(int(size) for size in value.const_value.shape)  # type: ignore[arg-type]
+            return tuple(int(size) for size in value.const_value.shape)  # type: ignore[arg-type]  # sizes of a constant are numbers
         seen = [probe.shapes.get(value.name or "") for probe in self.probes]
         shapes = [shape for shape in seen if shape is not None]
         if len(shapes) < len(seen) or len({len(shape) for shape in shapes}) != 1:
