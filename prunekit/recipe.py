@@ -7,11 +7,12 @@ against the current directory, as on the command line.
 from __future__ import annotations
 
 import os
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from prunekit.budget import Budget, Effort, Unit, parse_budgets
 from prunekit.errors import ParameterError
@@ -47,6 +48,14 @@ class Recipe(Options):
             super().__init__(**values)
         except ValidationError as error:
             refuse(error, type(self).model_fields)
+
+    @field_validator("multiple_of", "threshold", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """Refuse what only equals a number, or turns into one: a switch of numpy's, a complex number."""
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ValueError("a number")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

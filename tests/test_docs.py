@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from prunekit import __version__, cli
 from prunekit.plan import Plan
+from tests.campaign.cases import all_cases
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md"), *(ROOT / "changelog.d").glob("*.md")])
@@ -109,9 +110,18 @@ def test_the_changelog_is_not_behind() -> None:
     )
 
 
-def test_guarantees_name_tests_that_there_are() -> None:
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "soundness.md").read_text(encoding="utf-8"))
-    assert len(named) > 30
+@pytest.mark.parametrize(("page", "least"), [("soundness.md", 30), ("hostile.md", 50)])
+def test_guarantees_name_tests_that_there_are(page: str, least: int) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert len(named) > least
     for file, test in named:
         tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
         assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
+
+
+def test_hostile_cases_that_are_named_are_in_the_campaign() -> None:
+    text = (ROOT / "docs" / "hostile.md").read_text(encoding="utf-8")
+    assert "|  |" not in text
+    named = re.findall(r"`campaign: ([^`]+)`", text)
+    assert len(named) > 30
+    assert sorted(set(named) - {case.name for case in all_cases()}) == []

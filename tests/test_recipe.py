@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -169,6 +170,13 @@ def test_a_wrong_value_is_one_line(values: dict[str, Any], match: str) -> None:
         Recipe(**values)
     assert match in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), 1 + 0j, True, "1", b"1"], ids=repr)
+@pytest.mark.parametrize("field", ["multiple_of", "threshold"])
+def test_what_only_equals_a_number_is_none(field: str, value: object) -> None:
+    with pytest.raises(ParameterError, match=f"The '{field}' parameter of compress must be a number. Got"):
+        Recipe(**{field: value})
 
 
 @pytest.mark.parametrize(

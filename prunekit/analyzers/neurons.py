@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, layer_names, splits_of
 from prunekit.analyzers.figures import Bars, Curves, Figure, Heatmap, Series, Table
+from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
 from prunekit.probes.elastic_net import Fit, Problem
 from prunekit.probes.elimination import elimination_order
@@ -197,6 +198,8 @@ def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
     width, outputs = train.rows.width, task.outputs
     alive = train.moments.alive(width)
     ids = np.flatnonzero(alive)
+    if not len(ids):
+        raise StatisticsError("No neuron varies: give rows that differ, and are not all read as the same tokens.")
     labels = width + np.arange(outputs)
     some = np.sort(np.random.default_rng(seed).permutation(len(train.rows))[:ROWS])
     with train.rows.take(some) as store:

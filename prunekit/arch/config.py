@@ -7,8 +7,6 @@ against the bounds of `prunekit.validation.limits` and against what the weights'
 from __future__ import annotations
 
 import math
-import os
-import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from prunekit.arch import SPECS
+from prunekit.arch.tried import check_charsmap
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
-from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH
+from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH, memory
 from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
 #: Tokens after which a row is cut where nobody says, and the model has as many positions.
@@ -166,6 +165,8 @@ def check_tokenizer_files(folder: Path, where: str) -> None:
                 check_regular(folder / name, VOCABULARY_BYTES)
             except ReadError as error:
                 raise ModelError(f"{where} has a tokenizer that cannot be used: {name}: {error}.") from None
+    if (folder / "tokenizer.json").exists():
+        check_charsmap(folder / "tokenizer.json", where)
 
 
 def stored_elements(folder: Path) -> tuple[int, int]:
@@ -217,13 +218,6 @@ def check_memory(fields: Mapping[str, Any], elements: int, where: str) -> None:
         raise ModelError(
             f"The model {where!r} takes at least {4 * elements / 1e9:,.1f} GB in float32, this machine has {room / 1e9:,.1f} GB."
         )
-
-
-def memory() -> int:
-    """Bytes that this process may have: the machine's, or less where a limit is set."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)
 
 
 def positions_of(config: Any, pad: int) -> int | None:

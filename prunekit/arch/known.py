@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from prunekit.arch import SPECS
 from prunekit.arch.config import check_type
 from prunekit.errors import ModelError
+from prunekit.validation.reading import shown
 
 _TABLES = (
     auto.MODEL_MAPPING_NAMES,
@@ -39,6 +40,8 @@ _TOKENIZERS = (
 _GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "SentencePieceBackend")
 TOKENIZERS = frozenset((*_GENERAL, *(f"{name}Tokenizer{kind}" for name in _TOKENIZERS for kind in ("", "Fast"))))
 ATTENTION = (None, "eager", "sdpa")
+#: Fields of a config that say how a model is run, and how they are here.
+_RUN = {"chunk_size_feed_forward": 0, "output_attentions": False, "output_hidden_states": False, "return_dict": True, "torchscript": False}
 
 
 def class_names_of(model_type: str) -> frozenset[str]:
@@ -63,14 +66,28 @@ def config_of(fields: dict[str, Any]) -> Any:
     fields = dict(fields)
     model_type = check_type("to be built", fields.pop("model_type", None))
     architectures = fields.pop("architectures", None)
-    check_attention(model_type, fields)
+    check_fields(model_type, fields)
     config: Any = AutoConfig.for_model(model_type, **fields)
     config.architectures = architectures
+    return settled(config)
+
+
+def settled(config: Any) -> Any:
+    """A config, changed in place, that says nothing of how a model is run: what it computes is the same, in the form that is expected."""
+    for name, value in _RUN.items():
+        if getattr(config, name, value) != value:
+            setattr(config, name, value)
     return config
 
 
-def check_attention(name: str, fields: dict[str, Any]) -> None:
-    """Refuse an attention that would be fetched: transformers takes the name of a repository with compiled code, too."""
+def check_fields(name: str, fields: dict[str, Any]) -> None:
+    """Refuse fields of a config that would take the place of a method of its class, and an attention that would be fetched.
+
+    transformers makes an attribute of every field, and takes the name of a repository with compiled code for an attention, too.
+    """
+    for field in fields:
+        if field.startswith("__") or callable(getattr(PretrainedConfig, field, None)):
+            raise ModelError(f"The config of {name!r} has a field {shown(field)!r}, which no config may have. Remove it.")
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if fields.get(key) not in ATTENTION:
             raise ModelError(

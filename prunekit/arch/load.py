@@ -38,12 +38,15 @@ from prunekit.arch.config import (
 )
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
-from prunekit.arch.known import check_attention, check_tokenizer_class
+from prunekit.arch.known import check_fields, check_tokenizer_class, settled
 from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
+from prunekit.arch.tried import try_out
 from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
 from prunekit.tasks import Task, TaskKind
+from prunekit.validation.escape import terminal
 from prunekit.validation.limits import VOCABULARY
+from prunekit.validation.reading import shown
 
 _HEADS = {
     TEXTS: AutoModelForSequenceClassification,
@@ -223,18 +226,20 @@ def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
 
 
 def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
-    check_attention(name, _fields_of(name, at, place, "config.json") or {})
+    check_fields(name, _fields_of(name, at, place, "config.json") or {})
     try:
         # What is in the file, before anything is built from it.
         fields, _ = PretrainedConfig.get_config_dict(at, **place)
         check_config(fields, f"The model {name!r} has a config.json that")
+        check_fields(name, fields)
         config: PretrainedConfig = AutoConfig.from_pretrained(at, **place)
     except ModelError:
         raise
     except _BROKEN as error:
         raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
     check_type(name, config.model_type)
-    return config
+    found: PretrainedConfig = settled(config)
+    return found
 
 
 def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:
@@ -250,8 +255,15 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"The model {name!r} is not complete: its safetensors lack {missing[0]}{more}.")
+    strange = next((key for key, weight in model.named_parameters() if weight.numel() and not _finite(weight)), None)
+    if strange is not None:
+        raise ModelError(f"The weights of the model {name!r} hold NaN or infinity in {shown(strange)}.")
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    return all(bool(torch.isfinite(end)) for end in torch.aminmax(weight.detach()))
 
 
 def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -291,6 +303,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
         raise ModelError(f"The model {name!r} has a tokenizer whose model_max_length is no number above 0, but {str(longest)[:60]!r}.")
     if len(tokenizer) > VOCABULARY:
         raise ModelError(f"The model {name!r} has a tokenizer of {len(tokenizer):,} tokens; {VOCABULARY:,} are the most.")
+    try_out(name, tokenizer)
     return tokenizer
 
 
@@ -304,6 +317,7 @@ def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
         raise ModelError(
             f"The tokenizer of {name!r} has ids up to {highest}, the model embeds {config.vocab_size}: they do not belong together."
         )
+    try_out(name, tokenizer, config)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
@@ -317,7 +331,7 @@ def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = terminal(" ".join(str(error).split())) or type(error).__name__
     return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from prunekit.data.options import Column, check_columns
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.timing import compare, narrow, stopwatch, warm_up
+from prunekit.scratch import temporary
 from prunekit.validation.arguments import NotEmpty, Place, Seed, Within, checked
 from prunekit.validation.limits import BATCH_TOKENS, POSITIONS, THREADS
 from prunekit.validation.limits import SECONDS as LONGEST
@@ -119,10 +119,10 @@ def bench(
         lengths = "data"
     if lengths == "data" and data is None:
         raise ParameterError("data", "bench", "given for the data's own lengths", "nothing", "Give --data, or --length 128.")
-    with tempfile.TemporaryDirectory(prefix="prunekit-") as scratch:
-        others = rivals(against, candidates, device, Path(scratch))
+    with temporary() as scratch:
+        others = rivals(against, candidates, device, scratch)
         base = others[0].name if others and baseline is None else base
-        ready = [prepare(candidate, Path(scratch)) for candidate in told_apart((*candidates, *others))]
+        ready = [prepare(candidate, scratch) for candidate in told_apart((*candidates, *others))]
         if lengths == "data":
             assert data is not None
             cases = data_cases(ready, batch_sizes, data, baseline=base, max_length=max_length, seed=seed, columns=columns or {})

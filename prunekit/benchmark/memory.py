@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from prunekit.benchmark.backends import BACKENDS
 from prunekit.benchmark.backends.base import Batch, Source
 from prunekit.benchmark.candidates import Candidate
 from prunekit.errors import ModelError
+from prunekit.scratch import temporary
 
 _STATUS = Path("/proc/self/status")
 
@@ -41,9 +41,9 @@ def peak_bytes(candidate: Candidate, batches: Sequence[Batch], *, threads: int) 
     """
     if not _STATUS.is_file():
         return None
-    with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
+    with temporary() as folder:
         arrays = {f"{at} {name}": array for at, batch in enumerate(batches) for name, array in batch.items()}
-        file = Path(folder) / "batches.npz"
+        file = folder / "batches.npz"
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
         source = {name: None if path is None else str(path) for name, path in asdict(candidate.source).items()}
         asked = json.dumps({"backend": candidate.backend.name, "source": source, "threads": threads, "batches": str(file)})

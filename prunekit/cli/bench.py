@@ -11,7 +11,7 @@ from typer import Argument
 
 from prunekit.cli.base import app
 from prunekit.cli.output_files import check_file, standard_output, writable, write_file
-from prunekit.cli.parameters import Grouped, number, option, whole, with_options
+from prunekit.cli.parameters import Grouped, Overwrite, number, option, whole, with_options
 from prunekit.errors import OutputError, ParameterError
 from prunekit.validation.escape import terminal
 from prunekit.validation.reading import place_fault
@@ -134,6 +134,7 @@ def bench(
     pytest_benchmark: Annotated[
         Path | None, option("--pytest-benchmark", group="Output", metavar="FILE", help="In pytest-benchmark's format.")
     ] = None,
+    overwrite: Overwrite = False,
     quiet: Annotated[bool, option("--quiet", "-q", group="Other options", help="Print what failed and nothing else.")] = False,
     **options: Any,
 ) -> None:
@@ -143,7 +144,8 @@ def bench(
     """
     files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
     for name, path in files.items():
-        check_file(name, "bench", path, [*(model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")), data])
+        read = [*(model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")), data]
+        check_file(name, "bench", path, read, overwrite=overwrite)
     _check_apart(files)
     _check_summary()
     sizes = _numbers("batch", batch)

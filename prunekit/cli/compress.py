@@ -115,7 +115,7 @@ def _run(
 ) -> None:
     of = "compress" if asked.plan is None else "apply"
     _check_loud(verbose, quiet, of)
-    _check_json(json, out, of, dry_run, (recipe, asked.model, asked.data, asked.plan, asked.retrieval))
+    _check_json(json, out, of, dry_run, overwrite, (recipe, asked.model, asked.data, asked.plan, asked.retrieval))
     from prunekit.pipeline.early import Given, check_early
 
     early = check_early(asked, out, overwrite)  # torch is imported afterwards
@@ -140,7 +140,7 @@ def _run(
         say(f"load it in Python: import prunekit; model = prunekit.load({str(result.path)!r})")
 
 
-def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, inputs: Iterable[object]) -> None:
+def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, overwrite: bool, inputs: Iterable[object]) -> None:
     """Before any work: a place that cannot be written, that the output takes, or where something lies that is read."""
     if json is None:
         return
@@ -148,7 +148,7 @@ def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, inputs: It
         raise ParameterError("json", of, "left out beside --dry-run, which makes no report", str(json))
     from prunekit.exporters.artefact import resolved
 
-    check_file("json", of, json, inputs)
+    check_file("json", of, json, inputs, overwrite=overwrite)
     if json != STDOUT and json.resolve().is_relative_to(resolved(out, of=of)):
         raise ParameterError("json", of, "a file outside of the output directory", str(json))
 

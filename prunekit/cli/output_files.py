@@ -15,6 +15,14 @@ from prunekit.exporters.sibling import Sibling, recover
 from prunekit.validation.reading import place_fault
 
 STDOUT = Path("-")
+#: How a file begins that prunekit wrote for an option, its white space apart.
+BEGINS = {
+    "json": (b'{"verdict":', b'{"version":'),
+    "csv": (b"name,backend,device,threads,",),
+    "markdown": (b"##prunekitbench",),
+    "github": (b'[{"name":',),
+    "pytest_benchmark": (b'{"machine_info":{"node":"",',),
+}
 
 
 @contextlib.contextmanager
@@ -27,8 +35,10 @@ def standard_output(paths: Collection[Path | None]) -> Iterator[TextIO]:
         yield stdout
 
 
-def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] = ()) -> None:
-    """Refuse a place that cannot be written, or where something lies that is read, before any work.
+def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] = (), *, overwrite: bool = False) -> None:
+    """Refuse a place that cannot be written, or where something lies that may not be replaced, before any work.
+
+    A file with something in it is replaced with `overwrite` alone, and only if prunekit wrote it for the same option.
 
     Raises
     ------
@@ -46,6 +56,7 @@ def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] =
     must = "a file in a directory that exists and can be written"
     if not writable(path) or not os.access(path.resolve().parent, os.W_OK):
         raise ParameterError(name, of, must, str(path))
+    _check_replaceable(name, of, path, overwrite)
     try:
         recover(path)
         # Permission is not all: the system may have other reasons.
@@ -53,6 +64,17 @@ def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] =
             pass
     except OSError as error:
         raise ParameterError(name, of, must, str(path), f"({error.strerror or error})") from None
+
+
+def _check_replaceable(name: str, of: str, path: Path, overwrite: bool) -> None:
+    if not path.exists() or not path.stat().st_size:
+        return
+    if not overwrite:
+        raise ParameterError(name, of, "a new file", str(path), "Add --overwrite to replace it.")
+    with path.open("rb") as file:
+        begin = b"".join(file.read(200).split())
+    if not begin.startswith(BEGINS[name]):
+        raise ParameterError(name, of, "a new file", str(path), "prunekit did not write what is there, and does not replace it.")
 
 
 def _holds(given: object, path: Path) -> bool:

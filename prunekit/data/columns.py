@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def read_columns(data: Dataset, names: Sequence[str], split: str) -> dict[str, l
     """The values of some columns as Python has them; raises DataError where the file behind them cannot be read."""
     try:
         found: dict[str, list[Any]] = data.select_columns(list(names)).with_format(None)[:]
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, OSError, NotImplementedError, ArithmeticError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason}.") from None
     return found
@@ -52,19 +52,20 @@ def absent(parameter: str, name: str, names: Sequence[str]) -> ParameterError:
     return ParameterError(parameter, "load_data", f"a column of the data ({listed(names)})", name, hint(name, names))
 
 
-def text_values(values: Sequence[object], column: str, split: str) -> tuple[str, ...]:
-    """The texts of a column; raises DataError at the first that is none, is empty or is too long."""
-    found = []
-    for at, value in enumerate(values):
-        where = f"in row {at + 1} (the first row is 1)"
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"The column {column!r} of {split} holds no text {where}.")
-        if not value or value.isspace():
-            raise DataError(f"The column {column!r} of {split} is empty {where}.")
-        if len(value) > CELL:
-            raise DataError(f"The column {column!r} of {split} holds a text of more than {CELL:,} characters {where}.")
-        found.append(value)
-    return tuple(found)
+def refuse(values: Sequence[Any], column: str, split: str, what: str, bad: Callable[[int, Any], bool]) -> None:
+    """Raise DataError with the number of the rows of a column that are bad, and the first of them."""
+    rows = [at for at, value in enumerate(values) if bad(at, value)]
+    if rows:
+        count = f"{len(rows)} row{'s' * (len(rows) > 1)}"
+        raise DataError(f"The column {column!r} of {split} {what} in {count}, first in row {rows[0] + 1} (the first row is 1).")
+
+
+def text_values(values: Sequence[Any], column: str, split: str) -> tuple[str, ...]:
+    """The texts of a column; raises DataError where one is none, is empty or is too long."""
+    refuse(values, column, split, "holds no text", lambda _, value: value is not None and not isinstance(value, str))
+    refuse(values, column, split, "is empty", lambda _, value: not value or value.isspace())
+    refuse(values, column, split, f"holds a text of more than {CELL:,} characters", lambda _, value: len(value) > CELL)
+    return tuple(values)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prunekit.data.parquet import read_parquet
 from prunekit.errors import DataError, ParameterError
+from prunekit.validation.escape import terminal
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -280,7 +279,7 @@ def _read_file(path: Path) -> Dataset:
             raise DataError(f"The file {str(path)!r} is empty.")
         if kind in ("csv", "tsv"):
             return _filled(_read_delimited(path, kind), f"The file {str(path)!r}")
-        return _filled(_read_json(path) if kind == "json" else _read_parquet(path), f"The file {str(path)!r}")
+        return _filled(_read_json(path) if kind == "json" else _parquet(path), f"The file {str(path)!r}")
     except DataError:
         raise
     except _read_errors() as error:
@@ -370,14 +369,9 @@ def _nested_questions(found: object) -> list[dict[str, Any]] | None:
         return None
 
 
-def _read_parquet(path: Path) -> Dataset:
-    import datasets
-
-    # A cache of our own, read into memory and dropped: nothing stale can be met, and nothing is left on the disk.
-    with _quiet(), tempfile.TemporaryDirectory() as cache:
-        if glob.has_magic(str(path)):  # the library takes a path for a pattern
-            path = Path(shutil.copyfile(path, Path(cache) / f"rows{path.suffix}"))
-        return datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+def _parquet(path: Path) -> Dataset:
+    with _quiet():
+        return read_parquet(path, ROWS, COLUMNS)
 
 
 def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> dict[str, Dataset]:
@@ -398,7 +392,7 @@ def _one_line(error: BaseException) -> str:
     """Put the innermost cause on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = terminal(" ".join(str(error).split())) or type(error).__name__
     return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
 
 

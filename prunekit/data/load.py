@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.data.columns import Columns, class_names, is_list, query_column, read_columns, resolve, text_column
+from prunekit.data.columns import Columns, class_names, is_list, query_column, read_columns, refuse, resolve, text_column, text_values
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, Source, read_source
 from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
@@ -324,32 +324,27 @@ def _flat(values: dict[str, list[Any]], columns: Columns) -> list[Any]:
 
 
 def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> None:
-    def refuse(column: str, what: str, bad: Callable[[int, Any], bool]) -> None:
-        rows = [at for at, value in enumerate(values[column]) if bad(at, value)]
-        if rows:
-            count = f"{len(rows)} row{'s' * (len(rows) > 1)}"
-            raise DataError(f"The column {column!r} of {split} {what} in {count}, first in row {rows[0] + 1} (the first row is 1).")
+    def check(column: str, what: str, bad: Callable[[int, Any], bool]) -> None:
+        refuse(values[column], column, split, what, bad)
 
     for column in (columns.text, columns.pair):
         if column is not None:
-            refuse(column, "holds no text", lambda _, value: value is not None and not isinstance(value, str))
-            refuse(column, "is empty", lambda _, value: not value or value.isspace())
-            refuse(column, f"holds a text of more than {CELL:,} characters", lambda _, value: len(value) > CELL)
+            text_values(values[column], column, split)
     if columns.group is not None:
-        refuse(columns.group, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
+        check(columns.group, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
     if columns.sets:
         for at, fault in faults(values[columns.label]):
             raise DataError(f"Row {at + 1} of {split} {fault}, in column {columns.label!r} (the first row is 1).")
         return
     if columns.tokens is None:
-        refuse(columns.label, "has no label", lambda _, value: value is None or value == "")
+        check(columns.label, "has no label", lambda _, value: value is None or value == "")
         return
     words = values[columns.tokens]
-    refuse(columns.tokens, "is empty", lambda _, row: not row)
-    refuse(columns.tokens, "holds other than words", lambda _, row: not all(isinstance(word, str) for word in row))
-    refuse(columns.tokens, f"holds more than {CELL:,} characters", lambda _, row: sum(map(len, row)) > CELL)
-    refuse(columns.label, "has not one tag a word", lambda at, row: len(row or ()) != len(words[at]))
-    refuse(columns.label, "has words without a tag", lambda _, row: any(tag in (None, "", _IGNORED) for tag in row))
+    check(columns.tokens, "is empty", lambda _, row: not row)
+    check(columns.tokens, "holds other than words", lambda _, row: not all(isinstance(word, str) for word in row))
+    check(columns.tokens, f"holds more than {CELL:,} characters", lambda _, row: sum(map(len, row)) > CELL)
+    check(columns.label, "has not one tag a word", lambda at, row: len(row or ()) != len(words[at]))
+    check(columns.label, "has words without a tag", lambda _, row: any(tag in (None, "", _IGNORED) for tag in row))
 
 
 def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, space: Space, seen: set[Label], split: str) -> Rows:

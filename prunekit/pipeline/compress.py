@@ -39,6 +39,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
+from prunekit.scratch import temporary
 from prunekit.signatures import with_options
 from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
@@ -312,8 +313,8 @@ def _check_plan(
 def _beside(path: Path | None) -> Iterator[Path]:
     """A directory to work in, on the disk that the plan goes to."""
     if path is None:
-        with tempfile.TemporaryDirectory(prefix="prunekit-") as name:
-            yield Path(name)
+        with temporary() as folder:
+            yield folder
     else:
         with Sibling(path) as sibling:
             yield sibling.new

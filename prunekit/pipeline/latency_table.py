@@ -28,6 +28,7 @@ from prunekit.pruning.latency_model import LatencyTable, Prices, Widths, fit_tab
 from prunekit.runtime.records import environment
 from prunekit.runtime.session import OnnxSession
 from prunekit.runtime.timing import compare, stopwatch
+from prunekit.scratch import temporary
 from prunekit.stats.blocks import sites
 from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
@@ -146,8 +147,7 @@ def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], No
     design = probes(blocks, source.heads, source.ffn, cut_heads=may["heads"], cut_ffn=may["ffn"], even=bool(view.spec.shared_blocks))
     full = Widths((source.heads,) * blocks, (source.ffn,) * blocks)
     measured: list[tuple[Widths, float]] = []
-    with tempfile.TemporaryDirectory(prefix="prunekit-") as name:
-        folder = Path(name)
+    with temporary() as folder:
         dense = timed.export(timed.dense, folder / "dense.onnx")
         for widths in map(timed.possible, (full, *design)):
             slim = timed.export(apply(timed.model, timed.plan_of(widths)), folder / "slim.onnx")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.runtime.session import OnnxSession
+from prunekit.scratch import temporary
 
 _SUFFIX = "_kernel_time"
 
@@ -55,8 +55,8 @@ def profile(
     tuple of NodeRun
         In the order of execution.
     """
-    with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
-        session = OnnxSession(path, threads=threads, device=device, trace=Path(folder) / "trace", optimise=optimise)
+    with temporary() as folder:
+        session = OnnxSession(path, threads=threads, device=device, trace=folder / "trace", optimise=optimise)
         session.run(dict(feeds))
         events = json.loads(session.end_trace().read_text(encoding="utf-8"))
     return parse(events)

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -32,6 +31,7 @@ from transformers.trainer_callback import TrainerState
 
 from prunekit.data.batches import Encoded
 from prunekit.errors import OutputError, ParameterError
+from prunekit.scratch import locked, temporary
 
 _KEY, _DONE = "recover.json", "recovered.safetensors"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
@@ -191,12 +191,45 @@ def fingerprint(models: Sequence[nn.Module], splits: Sequence[Encoded], rest: Se
 
 @contextmanager
 def place(checkpoints: str | Path | None) -> Iterator[Path]:
-    """The directory of a run; one that vanishes, where none was named."""
+    """The directory of a run, which it has for itself; one that vanishes, where none was named.
+
+    One that is made for a run that ends before its first checkpoint vanishes too: there is nothing to go on from.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made, or another run has it.
+    """
     if checkpoints is None:
-        with tempfile.TemporaryDirectory(prefix="prunekit-") as folder:
-            yield Path(folder)
-    else:
-        yield Path(checkpoints)
+        with temporary() as folder:
+            yield folder
+        return
+    folder = Path(checkpoints)
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = locked(folder)
+    except OSError as error:
+        raise _not_kept(folder, error) from None
+    if lock is None:
+        raise OutputError(f"The checkpoints in {folder} are those of a run that goes on: wait for its end, or name another output.")
+    try:
+        yield folder
+    except BaseException:
+        if new and complete_checkpoint(folder) is None and all(_is_ours(path) for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether something is what a run leaves before it has come to a checkpoint."""
+    return path.name == _KEY or path.suffix == ".half" or _NAME.fullmatch(path.name) is not None
+
+
+def _not_kept(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.")
 
 
 def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
@@ -221,7 +254,7 @@ def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
     except (FileNotFoundError, ValueError):
         said = None
     except OSError as error:
-        raise OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.") from None
+        raise _not_kept(folder, error) from None
     try:
         claimed = _Claim.model_validate(said)
     except ValidationError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 # Files, in bytes.
 PLAN_BYTES = 64 * 2**20
 RECIPE_BYTES = 2**16
@@ -29,3 +32,10 @@ BATCH_TOKENS = 2**18
 SECONDS = 7 * 24 * 3600
 ROWS = 10**9
 SEEDS = 2**32
+
+
+def memory() -> int:
+    """Bytes that this process may have: the machine's, or less where a limit is set."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)

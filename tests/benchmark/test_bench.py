@@ -170,6 +170,14 @@ def test_the_command_line_gates_and_writes(
     assert "PASSED: slim, macs" in printed
     assert Benchmark.load(outputs["json"]).baseline == "dense"
     assert (tmp_path / "summary.md").read_text(encoding="utf-8") == "# Before\n" + outputs["markdown"].read_text(encoding="utf-8")
+    again = ["bench", str(files["slim"]), "--length", "5", "--time-budget", "0.001", *options]
+    assert main(again) == 2
+    assert "'json' parameter of bench must be a new file" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
+    assert len(Benchmark.load(outputs["json"]).costs) == 1
+    outputs["csv"].write_text("name,thesis\n", encoding="utf-8")
+    assert main([*again, "--overwrite"]) == 2
+    assert "prunekit did not write what is there" in capsys.readouterr().err
     argv = ["bench", str(files["dense"]), "--baseline", str(files["slim"]), "--length", "5", "--time-budget", "0.001", "--quiet"]
     assert main([*argv, "--max-regression", "10%", "--gate", "macs,bytes"]) == 1
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["FAILED", "FAILED"]

@@ -278,9 +278,9 @@ def changed(name: str, words: tuple[str, ...], place: str, file: str, change: di
     return Case(name, call=functools.partial(_on_copy, words, place, functools.partial(_edit, file, change)))
 
 
-def made(name: str, words: tuple[str, ...], place: str, change: Change) -> Case:
+def made(name: str, words: tuple[str, ...], place: str, change: Change, *, may: bool = False) -> Case:
     """A command on a copy of a place, ``{copy}``, that was changed; of "" an empty directory."""
-    return Case(name, call=functools.partial(_on_copy, words, place, change))
+    return Case(name, call=functools.partial(_on_copy, words, place, change), may=may)
 
 
 def _edit(file: str, change: dict[str, Any] | str, folder: Path) -> None:

@@ -19,6 +19,12 @@ LONGEST = 700
 _LINE = re.compile(r"error: [^\x00-\x1f\x7f-\x9f]+\n")
 
 _TEMPORARY, _ANSWERS = "temporary", "answers"
+#: What the commands of the cases write into the case's own folder.
+_OUTPUTS = ("out", "plan.json")
+
+#: The value of a variable that is to be left out of the environment.
+_UNSET = "(unset)"
+_PROGRAM = "import sys; from prunekit import cli; sys.exit(cli.main(sys.argv[1:]))"
 
 Make = Callable[[Path], None]
 
@@ -43,6 +49,10 @@ class Case:
         Whether the working directory is removed before the start.
     largest : int
         Bytes that the largest file may have, as on a disk that is full; 0: any.
+    may : bool
+        Whether it may also be taken for what it is: then it ends with exit code 0 and nothing on stderr, and leaves its output alone.
+    fresh : bool
+        Whether it needs an interpreter of its own, as what is read from the environment at the start does.
     """
 
     name: str
@@ -53,6 +63,8 @@ class Case:
     stdout: str = ""
     gone: bool = False
     largest: int = 0
+    may: bool = False
+    fresh: bool = False
 
 
 def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memory: int) -> str:
@@ -79,6 +91,8 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     code = os.WEXITSTATUS(status)
+    if case.may and code == 0:
+        return _taken(said, set(listing(here)) - set(before))
     if "Traceback (most recent call last)" in said or "panicked at" in said:
         return f"traceback: {said.strip().splitlines()[-1][:300]}"
     if code != 2:
@@ -94,6 +108,14 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
     if listing(scratch / _TEMPORARY):
         return f"left behind in the system's directory: {listing(scratch / _TEMPORARY)[:3]}"
     return ""
+
+
+def _taken(said: str, more: set[tuple[str, int]]) -> str:
+    """What is wrong with how a case ended that was taken; "" if nothing is."""
+    if any(not line.startswith("note: ") for line in said.splitlines()):
+        return f"taken, with something on stderr: {said.strip()[:300]!r}"
+    strange = sorted(name for name, _ in more if name.split("/")[0] not in _OUTPUTS)
+    return f"left beside the output: {strange[:3]}" if strange else ""
 
 
 def listing(folder: Path) -> list[tuple[str, int]]:
@@ -120,8 +142,8 @@ def _child(case: Case, places: dict[str, str], here: Path, out: Path, err: Path,
     try:
         os.chdir(here)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        os.environ.update(case.environment)
         os.environ["TMPDIR"] = tempfile.tempdir = str(here.parent / _TEMPORARY)
+        os.environ.update(case.environment)
         os.dup2(os.open(here.parent / _ANSWERS, os.O_RDONLY), 0)
         for number, place in ((1, case.stdout or str(out)), (2, str(err))):
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -129,6 +151,10 @@ def _child(case: Case, places: dict[str, str], here: Path, out: Path, err: Path,
             os.rmdir(here)
         if case.largest:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, resource.RLIM_INFINITY))
+        if case.fresh:
+            words = [_filled(word, places) for word in case.argv]
+            environment = {name: value for name, value in os.environ.items() if value != _UNSET}
+            os.execve(sys.executable, [sys.executable, "-c", _PROGRAM, *words], environment)
         code = _call(case, places)
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1

@@ -10,7 +10,10 @@ from pathlib import Path
 from tests.campaign.calls import call_cases
 from tests.campaign.case import Case
 from tests.campaign.files import file_cases
+from tests.campaign.models import model_cases
 from tests.campaign.rows import row_cases
+from tests.campaign.systems import system_cases as surrounding_cases
+from tests.campaign.tables import table_cases
 
 #: Each command with what it needs to run, and nothing hostile.
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -213,6 +216,8 @@ def odd_files(here: Path) -> None:
 def all_cases() -> Iterator[Case]:
     """Every case, with a name of its own."""
     yield from itertools.chain(option_cases(), path_cases(), system_cases(), file_cases(), row_cases(), call_cases())
+    # New kinds come last, so that every N-th of the rest stays the same.
+    yield from itertools.chain(model_cases(), table_cases(), surrounding_cases())
 
 
 def option_cases() -> Iterator[Case]:

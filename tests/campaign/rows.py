@@ -13,7 +13,8 @@ from tests.campaign.case import Case
 Rows = list[dict[str, Any]]
 #: Sixty rows that a classifier takes.
 _DEEP = 200_000
-PLAIN: Rows = [{"text": f"bapos dunal {'moreo' * (at % 3)}", "label": at % 2} for at in range(60)]
+_WORDS = ("banal", "rerik", "mopos", "dupos", "renal", "monal", "barik", "durik")
+PLAIN: Rows = [{"text": f"bapos {_WORDS[at % 8]} {_WORDS[at // 8]} dunal", "label": at % 2} for at in range(60)]
 _LINES = "".join(json.dumps(row) + "\n" for row in PLAIN)
 
 

@@ -89,6 +89,24 @@ def test_a_model_is_never_replaced_by_a_benchmark(tmp_path: Path, capsys: pytest
     assert "The 'csv' parameter of bench must be another file than one that is read" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("reported")
+def test_a_report_is_replaced_only_where_that_is_asked_for_and_it_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "report.json"
+    asked = ["compress", "--json", str(place)]
+    place.touch()  # as `mktemp` leaves it
+    assert cli.main(asked) == 0
+    written = place.read_text(encoding="utf-8")
+    assert cli.main(asked) == 2
+    assert "must be a new file. Got" in capsys.readouterr().err
+    assert cli.main([*asked, "--overwrite"]) == 0
+    assert place.read_text(encoding="utf-8") == written
+    for text in ("thesis", '{"thesis": 1}', "[]", "\x00"):
+        place.write_text(text, encoding="utf-8")
+        assert cli.main([*asked, "--overwrite"]) == 2
+        assert "prunekit did not write what is there" in capsys.readouterr().err
+        assert place.read_text(encoding="utf-8") == text
+
+
 @pytest.mark.parametrize("of", [["compress"], ["bench", "absent"]])
 def test_what_is_no_file_is_neither_waited_for_nor_replaced(of: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "pipe")

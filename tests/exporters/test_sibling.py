@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prunekit import scratch
 from prunekit.exporters import sibling
 from prunekit.exporters.artefact import check_output
 
@@ -18,7 +19,7 @@ def test_what_was_killed_at_its_first_step_is_cleared_away(marker: str | None, t
     left.mkdir()
     if marker is not None:
         (left / "prunekit.json").write_text(marker)
-    lock = sibling.locked(left)
+    lock = scratch.locked(left)
     assert lock is not None
     check_output(tmp_path / "slim")
     assert left.is_dir()  # its run goes on
@@ -28,7 +29,7 @@ def test_what_was_killed_at_its_first_step_is_cleared_away(marker: str | None, t
 
 
 def test_what_another_run_takes_for_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked, asked = sibling.locked, []
+    locked, asked = scratch.locked, []
 
     def late(folder: Path) -> int | None:
         asked.append(folder)
@@ -37,7 +38,7 @@ def test_what_another_run_takes_for_left_is_made_anew(tmp_path: Path, monkeypatc
             assert not folder.exists()
         return locked(folder)
 
-    monkeypatch.setattr(sibling, "locked", late)
+    monkeypatch.setattr(scratch, "locked", late)
     with sibling.Sibling(tmp_path / "slim") as made:
         assert made.new.is_dir()
         assert len(asked) == 3  # by the other run, in vain, and again

@@ -6,12 +6,14 @@ Exit code 0 where nothing was found; 1 otherwise, with the smallest example of e
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
 import time
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Verbosity, given, seed, settings
@@ -27,35 +29,54 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=100_000, metavar="N", help="of each target [default: 100000]")
     parser.add_argument("--seconds", type=float, default=600.0, metavar="S", help="that each target may take [default: 600]")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    given_ = parser.parse_args()
+    parser.add_argument("--mutants", type=int, default=20, metavar="N", help="texts and bytes near each example [default: 20]")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table of what was run and found")
+    asked = parser.parse_args()
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message="Implicitly cleaning up")  # the places of the targets, at the end
-    total = found = 0
+    table, began, home = list[tuple[str, int, int, str]](), time.monotonic(), Path.cwd()
     with tempfile.TemporaryDirectory(prefix="prunekit-fuzz-") as place:
         os.chdir(place)
-        for name in given_.targets or TARGETS:
+        for name in asked.targets or TARGETS:
             start = time.monotonic()
-            ran, failed = _fuzz(TARGETS[name], given_.examples, given_.seconds, given_.seed)
-            total, found = total + ran, found + bool(failed)
-            print(f"{name}: {ran:,} examples in {time.monotonic() - start:.0f} s, {failed or 'nothing found'}", flush=True)
-    print(f"{total:,} examples, {found} targets with a finding")
+            examples, ran, failed = _fuzz(TARGETS[name], asked)
+            table.append((name, examples, ran, failed))
+            print(f"{name}: {ran:,} executions in {time.monotonic() - start:.0f} s, {failed or 'nothing found'}", flush=True)
+            if asked.markdown is not None:
+                (home / asked.markdown).write_text(_markdown(table, time.monotonic() - began, asked), encoding="utf-8")
+        os.chdir(home)
+    found = sum(bool(failed) for *_, failed in table)
+    print(f"{sum(ran for _, _, ran, _ in table):,} executions, {found} targets with a finding")
     return int(found > 0)
+
+
+def _markdown(table: list[tuple[str, int, int, str]], seconds: float, asked: argparse.Namespace) -> str:
+    """What was run and found."""
+    total, found = sum(ran for _, _, ran, _ in table), sum(bool(failed) for *_, failed in table)
+    said = f"`python -m tests.fuzz --examples {asked.examples} --seconds {asked.seconds:.0f} --mutants {asked.mutants}`, seed {asked.seed}"
+    rows = [f"| {name} | {examples:,} | {ran:,} | {'a finding' if failed else 'nothing'} |" for name, examples, ran, failed in table]
+    head = f"{said}: {total:,} executions in {seconds:.0f} s over {len(table)} targets, {found} with a finding."
+    what = "Executions are the examples of the structured generators and the texts and bytes near each of them."
+    return "\n".join([head, "", what, "", "| target | examples | executions | found |", "|---|---:|---:|---|", *rows, ""])
 
 
 #: Examples that one run of Hypothesis makes; it remembers all of a run, to repeat none.
 _BATCH = 2000
 
 
-def _fuzz(target: Any, examples: int, seconds: float, first: int) -> tuple[int, str]:
-    ran, last = 0, None
+def _fuzz(target: Any, asked: argparse.Namespace) -> tuple[int, int, str]:
+    """Examples, executions, and what failed ("" if nothing did)."""
+    from tests.fuzz.strategies import mutants
+
+    examples, ran, last = 0, 0, None
     start = time.monotonic()
-    for turn in range(-(-examples // _BATCH)):
-        if time.monotonic() - start > seconds:
+    for turn in range(-(-asked.examples // _BATCH)):
+        if time.monotonic() - start > asked.seconds:
             break
 
-        @seed(first + turn)
+        @seed(asked.seed + turn)
         @settings(
-            max_examples=min(_BATCH, examples - turn * _BATCH),
+            max_examples=min(_BATCH, asked.examples - turn * _BATCH),
             deadline=None,
             database=None,
             verbosity=Verbosity.quiet,
@@ -63,16 +84,20 @@ def _fuzz(target: Any, examples: int, seconds: float, first: int) -> tuple[int, 
         )
         @given(target.examples)
         def run(example: Any) -> None:
-            nonlocal ran, last
-            ran += 1
-            last = example
-            target.run(example)
+            nonlocal examples, ran, last
+            if time.monotonic() - start > asked.seconds:
+                return
+            examples += 1
+            for each in itertools.chain([example], mutants(example, asked.mutants if target.mutates else 0)):
+                ran += 1
+                last = each
+                target.run(each)
 
         try:
             run()
         except Exception as error:
-            return ran, f"FAILED on {last!r}: {''.join(traceback.format_exception_only(error)).strip()[-600:]}"
-    return ran, ""
+            return examples, ran, f"FAILED on {last!r}: {''.join(traceback.format_exception_only(error)).strip()[-600:]}"
+    return examples, ran, ""
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -172,6 +174,39 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
         else:
             found[at:at] = draw(st.binary(max_size=8))
     return bytes(found)
+
+
+_SPLICES = (
+    "", "[", "]", "{", "}", '"', ",", ":", "-", "0", "9" * 30, "1e999", "NaN", "null", "\x00", "\ud800", "\\u0000", "\n", " ", "\u0661",
+    "&a", "!!",
+)  # fmt: skip
+
+
+def mutants(example: Any, count: int) -> Iterator[Any]:
+    """Texts and bytes near an example, the same ones each time; of a pair its text is changed, and of anything else there are none."""
+    draw = random.Random(repr(example))
+    for _ in range(count):
+        if isinstance(example, str):
+            yield _mutant(example, draw, _SPLICES)
+        elif isinstance(example, bytes):
+            yield _mutant(example, draw, (b"", *(bytes([draw.randrange(256)]) for _ in range(4)), b"\0\0\0\0", b"\xff" * 8))
+        elif isinstance(example, tuple) and isinstance(example[0], str) and len(example) == 2:
+            yield (_mutant(example[0], draw, _SPLICES), example[1])
+
+
+def _mutant(text: Any, draw: random.Random, splices: Sequence[Any]) -> Any:
+    for _ in range(draw.randint(1, 4)):
+        at, end = draw.randint(0, len(text)), draw.randint(0, len(text))
+        kind = draw.randrange(4)
+        if kind == 0:
+            text = text[:at] + draw.choice(splices) + text[at + draw.randint(0, 3) :]
+        elif kind == 1:
+            text = text[:at] + text[at + draw.randint(1, 8) :]
+        elif kind == 2:
+            text = text[:at] + text[end : end + draw.randint(1, 16)] + text[at:]
+        else:
+            text = text[:at] + draw.choice(splices) + text[at:]
+    return text
 
 
 #: Words of a command line.

@@ -44,10 +44,13 @@ class Target:
     ----------
     run : callable
     examples : strategy
+    mutates : bool
+        Whether what lies near an example as text or bytes is an example too.
     """
 
     run: Callable[[Any], None]
     examples: st.SearchStrategy[Any]
+    mutates: bool = True
 
 
 def one_line(error: BaseException) -> None:
@@ -267,6 +270,6 @@ TARGETS: dict[str, Target] = {
     "safetensors": Target(safetensors, fuzz.safetensors()),
     "onnx": Target(graph, fuzz.damaged(_onnx())),
     "amounts": Target(amounts, st.one_of(fuzz.WORDS, st.text("0123456789. %xminepochsparalty", max_size=16))),
-    "argument": Target(argument, fuzz.ANYTHING),
-    "command": Target(command, st.tuples(_LINES, fuzz.WORDS).map(lambda pair: (*pair[0], pair[1]))),
+    "argument": Target(argument, fuzz.ANYTHING, mutates=False),
+    "command": Target(command, st.tuples(_LINES, fuzz.WORDS).map(lambda pair: (*pair[0], pair[1])), mutates=False),
 }

@@ -170,6 +170,9 @@ def killed(kind: Kind, home: Path, kill: Callable[[int], int], *, fresh: bool = 
         fault, output = output, "half"
     elif output == "none" and kind.old is not None:
         fault = "the old output is gone"
+    if output == "new" and "--overwrite" not in words:
+        # What is there is whole, and is not replaced unasked.
+        words.append("--overwrite")
     if wait(start(words, home, fresh=not kind.forks, program=kind.program), longest) != 0:
         fault = fault or f"the next run failed: {(home / 'said').read_text(encoding='utf-8')[-300:]}"
     elif (after := _output(kind, out)) != "new":
@@ -177,6 +180,8 @@ def killed(kind: Kind, home: Path, kill: Callable[[int], int], *, fresh: bool = 
     kept = {name for name in os.listdir(beside) if name != "out" and not _is_others(name)}
     if kept:
         fault = fault or f"left by the next run: {sorted(kept)[0]!r}"
+    if os.listdir(home / "temporary"):
+        fault = fault or f"left by the next run in TMPDIR: {os.listdir(home / 'temporary')[0]!r}"
     if any(not (beside / name).is_file() or (beside / name).read_text(encoding="utf-8") != text for name, text in OTHERS.items()):
         fault = "somebody else's file is gone"
     return Ended(fault, output, len(left), temporary)

@@ -127,11 +127,18 @@ def tagged(tags: Callable[[list[str]], object]) -> Callable[[Path], Path]:
     return lambda folder: lines.write_rows(folder, found)
 
 
+def unread(folder: Path) -> Path:
+    """Texts of which each is read as one unknown token."""
+    found = {name: [{"text": f"\u4e2d{at}\u4e2d", "label": at % 2} for at in range(60)] for name in ROWS}
+    return lines.write_rows(folder, found)
+
+
 @pytest.mark.parametrize(
     ("change", "rows", "options", "says"),
     [
         (broken, None, [], "NaN or infinity"),
         (dead, None, ["--pooling", "mean"], "No layer says anything of these rows"),
+        (None, unread, ["--analyzers", "neurons"], "No neuron varies: give rows that differ"),
         (None, None, ["--rows", "1"], "The 1 rows of train show one label only, .*Draw more"),
         (None, None, ["--rows", "1", "--analyzers", "cka"], "give more than one row"),
         (None, texts(train=lambda _: 0), [], "The label column 'label' of train holds one value only, 0"),

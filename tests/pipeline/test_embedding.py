@@ -118,7 +118,7 @@ def test_a_plan_is_carried_out_with_data_and_without(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "says"),
     [
-        ([{"text": "ba"}] * 30 + [{"text": " "}], [], "'text' of train is empty in row 31"),
+        ([{"text": "ba"}] * 30 + [{"text": " "}], [], "'text' of train is empty in 1 row, first in row 31"),
         ([{"text": "banal du"}], [], "too few"),
         ([{"text": "banal du"}] * 40, [], "too few"),
         ([{"text": "ba"}] * 40, ["--keep", "10% neurons"], "no classifier to read neurons"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from prunekit.errors import ExportError
 from prunekit.runtime.session import one_line, ort_errors, runtime
+from prunekit.scratch import temporary
 
 #: Of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)
@@ -73,9 +72,9 @@ def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], sav
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        with tempfile.TemporaryDirectory(prefix="prunekit-probe-") as folder:
-            save(proto, Path(folder) / "probe.onnx")
-            session = ort.InferenceSession(str(Path(folder) / "probe.onnx"), options, providers=["CPUExecutionProvider"])
+        with temporary() as folder:
+            save(proto, folder / "probe.onnx")
+            session = ort.InferenceSession(str(folder / "probe.onnx"), options, providers=["CPUExecutionProvider"])
         return tuple(_run(session, feed) for feed in feeds)
     except ort_errors(ort) as error:
         raise ExportError(f"The graph cannot be run: {one_line(error)}") from None
