@@ -19,12 +19,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunekit.errors import OutputError
+from prunekit.errors import OutputError, PrunekitError
 from prunekit.validation.reading import ReadError, read_json
 
 #: The file that says whose a directory is.
 MARKER = "prunekit.json"
 _STEM = "prunekit-"
+#: What a system says where a disk, or what a user may have of it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Scratch:
@@ -85,7 +87,7 @@ def temporary() -> Iterator[Path]:
     Raises
     ------
     OutputError
-        It cannot be made.
+        It cannot be made, or the disk is full.
     """
     try:
         place = Path(tempfile.gettempdir())
@@ -97,8 +99,17 @@ def temporary() -> Iterator[Path]:
         raise OutputError(f"No temporary directory can be made: {error.strerror}. Name a place for it in TMPDIR.") from None
     try:
         yield scratch.new
+    except OSError as error:
+        if isinstance(error, PrunekitError) or error.errno not in FULL:
+            raise
+        raise no_room(error.strerror) from error
     finally:
         scratch.__exit__()
+
+
+def no_room(why: str | None) -> OutputError:
+    """What is said where temporary files do not fit."""
+    return OutputError(f"The temporary files do not fit into {tempfile.gettempdir()!r}: {why}. Name another place for them in TMPDIR.")
 
 
 def clear(parent: Path, stem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -91,3 +92,11 @@ def test_where_there_is_no_room_is_one_line(place: Path, monkeypatch: pytest.Mon
         temporary(),
     ):
         pass
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(place: Path) -> None:
+    with pytest.raises(OutputError, match=r"do not fit into .*: File too large\. Name another place for them in TMPDIR"), temporary():
+        raise OSError(errno.EFBIG, "File too large")
+    with pytest.raises(OSError, match="evil"), temporary():
+        raise OSError(errno.EPERM, "evil")
+    assert not list(place.iterdir())

@@ -15,12 +15,12 @@ from types import TracebackType
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.manifest import EXPORT, foreign, write_manifest
 from prunekit.exporters.sibling import Sibling, recover
+from prunekit.scratch import FULL
 from prunekit.validation.reading import place_fault
 
 __all__ = ["EXPORT", "FULL", "RECIPE", "ArtefactWriter", "check_apart", "check_output", "resolved"]
 
 RECIPE = "recipe.yaml"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # safetensors and onnx wrap what the system said in errors of their own.
 _FULL_TEXT = ("No space left on device", "Disk quota exceeded", "File too large")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.runtime.session import OnnxSession
-from prunekit.scratch import temporary
+from prunekit.scratch import no_room, temporary
 
 _SUFFIX = "_kernel_time"
 
@@ -58,7 +58,11 @@ def profile(
     with temporary() as folder:
         session = OnnxSession(path, threads=threads, device=device, trace=folder / "trace", optimise=optimise)
         session.run(dict(feeds))
-        events = json.loads(session.end_trace().read_text(encoding="utf-8"))
+        try:
+            events = json.loads(session.end_trace().read_text(encoding="utf-8"))
+        except ValueError:
+            # onnxruntime says nothing where it cannot write all of it.
+            raise no_room("a trace of the model was cut off") from None
     return parse(events)
 
 

@@ -66,12 +66,12 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
 #: Outputs that are directories already, are too long, or are called oddly; what is a new place may be taken.
 OUTPUTS = (
     ".", "..", "./", "./.", "/", "~", "~/", "//", "/tmp", "//tmp/", "/proc/self", "/dev", "/sys/x", "{sequence}", "{rows}/../rows",
-    "{slim}/onnx", "n" * 300, "n" * 255, "n" * 240, "d/" * 120 + "out", "{here}/dangling", "{here}/dangling/x", "{here}/to-file",
+    "{slim}/onnx", "n" * 300, "n" * 255, "n" * 240, "{here}/to-file",
     "{here}/to-file/x", "{here}/loop/x", "{here}/file/../file/x", "{here}/absent/../x\0", "{here}/fifo/x", "{here}/full", "{here}/full/.",
     "{here}/.git", "\udcff\udcfe", "~root/../..", "$HOME", "%s", "{here}/.out.tmp-0123456789abcdef/new",
 )  # fmt: skip
 #: Outputs that are called oddly, and are places all the same.
-ODD = ("out/.", "out/", "./out", "out//", "x/../out", "{here}//out")
+ODD = ("out/.", "out/", "./out", "out//", "x/../out", "{here}//out", "d/" * 120 + "out", "{here}/dangling", "{here}/dangling/x")
 
 
 def surroundings(here: Path) -> None:
@@ -248,7 +248,7 @@ def system_cases() -> Iterator[Case]:
                 name = f"output {command} {out[:40]!a} {len(out)} {' '.join(more)}".strip()
                 yield Case(name, (*kept, "-o", out, *more), make=surroundings)
         for out in ODD:
-            yield Case(f"output {command} odd {out}", (*kept, "-o", out), may=True)
+            yield Case(f"output {command} odd {out[:40]}", (*kept, "-o", out), make=surroundings, may=True)
     for function, (right, numbers, paths) in FUNCTIONS.items():
         for parameters, values in ((numbers, NUMBERS), (paths, PATHS)):
             for parameter in parameters:
