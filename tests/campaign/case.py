@@ -20,7 +20,7 @@ _LINE = re.compile(r"error: [^\x00-\x1f\x7f-\x9f]+\n")
 
 _TEMPORARY, _ANSWERS = "temporary", "answers"
 #: What the commands of the cases write into the case's own folder.
-_OUTPUTS = ("out", "plan.json", "d", "nowhere")
+_OUTPUTS = ("out", "plan.json", "d", "nowhere", "dangling")
 
 #: The value of a variable that is to be left out of the environment.
 _UNSET = "(unset)"
