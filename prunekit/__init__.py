@@ -23,10 +23,12 @@ _PUBLIC = {
     "analyze": "prunekit.pipeline.analyze",
     "apply": "prunekit.pipeline.apply",
     "bench": "prunekit.benchmark.bench",
+    "collect": "prunekit.pipeline.collect",
     "compress": "prunekit.pipeline.compress",
     "export": "prunekit.exporters.export",
     "load": "prunekit.exporters.checkpoint",
     "make_plan": "prunekit.pipeline.compress",
+    "merge": "prunekit.pipeline.collect",
     "recover": "prunekit.training.distill",
     "shrink": "prunekit.pruning.shrink",
 }

@@ -13,6 +13,7 @@ from prunekit.exporters.checkpoint import load as load
 from prunekit.exporters.export import export as export
 from prunekit.pipeline.analyze import Analysis as Analysis
 from prunekit.pipeline.apply import apply as apply
+from prunekit.pipeline.collect import merge as merge
 from prunekit.pipeline.result import Result as Result
 from prunekit.plan import Plan as Plan
 from prunekit.pruning.shrink import shrink as shrink
@@ -80,6 +81,62 @@ def analyze(
     Returns
     -------
     Analysis
+
+    Raises
+    ------
+    PrunekitError
+        With one line that says what to change. Nothing is left behind.
+    """
+
+def collect(
+    model: str | Path | Module | None = None,
+    data: object = None,
+    *,
+    tokenizer: object = None,
+    shard: str = "1/1",
+    out: str | Path = "statistics.safetensors",
+    overwrite: bool = False,
+    progress: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_config: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    tokens: str | None = None,
+    tags: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    pooling: Literal["cls", "mean", "last", "max"] | None = None,
+    max_length: int | None = None,
+    stride: int | None = None,
+    seed: int = 0,
+) -> Path:
+    """Run a model over train and validation, and write what the choice of neurons reads of it.
+
+    Parameters
+    ----------
+    model : path, str or PreTrainedModel, optional
+        Directory or hub name of an encoder, with or without a task head, or one that is in memory; default: the embedded MiniLM-L6.
+    data : path or str, or rows that are in memory already, optional
+        The task's data, as `prunekit.data.load.load_data` reads it; default: the embedded docstrings.
+    tokenizer : PreTrainedTokenizerBase, optional
+        Of a model that is in memory, which needs it.
+    shard : str
+        "1/4": the first of four parts of the rows, which `merge` puts together; "1/1" is all of them.
+    out : path
+        The file to write; it appears complete, or not at all.
+    overwrite : bool
+        Replace earlier statistics at `out`.
+    progress : bool
+        Show progress bars on stderr.
+    **parameters
+        The options that say how the data is read, as the signature lists them: columns, ``pooling="mean"``, ``seed=1``, ...
+
+    Returns
+    -------
+    Path
+        The file, for `make_plan(statistics=...)`.
 
     Raises
     ------

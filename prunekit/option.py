@@ -18,7 +18,7 @@ Kind = Literal["text", "texts", "whole", "number", "flag"]
 CHOOSING = ("compress", "plan")
 WRITING = ("compress", "apply")
 MAKING = ("compress", "plan", "apply")
-READING = (*MAKING, "analyze")
+READING = (*MAKING, "analyze", "collect")
 ROWS = (*READING, "export")
 COLUMNS = (*ROWS, "bench")
 

@@ -41,7 +41,9 @@ class Options(BaseModel):
     trust_remote_code: Annotated[bool, Field(strict=True), Option("Run code that comes with the model.", "Other options", "", ROWS)] = False
     data: Annotated[
         Name | None,
-        Option("File, directory or hub name [default: that of the 'demo' extra].", "Data", "NAME", ("compress", "plan", "analyze")),
+        Option(
+            "File, directory or hub name [default: that of the 'demo' extra].", "Data", "NAME", ("compress", "plan", "analyze", "collect")
+        ),
     ] = None
     data_config: Annotated[Column | None, Option("Configuration of a hub data set, such as 'sst2' of 'glue'.", "Data", "NAME", ROWS)] = None
     text: Annotated[Column | None, Option("Column of the text [default: found by name].", "Data", "COLUMN", COLUMNS)] = None
@@ -86,7 +88,7 @@ class Options(BaseModel):
             "'answer-f1', 'exact-match' or, without labels, 'agreement' [default: the task's usual one].",
             "Measuring",
             "NAME",
-            ROWS,
+            (*MAKING, "analyze", "export"),
         ),
     ] = None
     keep: Annotated[

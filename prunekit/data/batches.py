@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,6 +213,10 @@ class Encoded:
         ParameterError
             A limit below 1.
         """
+        return map(self.batch, self.layout(max_tokens, max_rows))
+
+    def layout(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[IntArray]:
+        """Yield the rows of each of these batches, int64 of shape (b,)."""
         for name, value in (("max_tokens", max_tokens), ("max_rows", max_rows)):
             if value < 1:
                 raise ParameterError(name, "Encoded.batches", "at least 1", value)
@@ -222,8 +227,27 @@ class Encoded:
             stop = start + 1
             while stop < len(order) and stop - start < max_rows and (stop - start + 1) * lengths[order[stop]] <= max_tokens:
                 stop += 1
-            yield self.batch(order[start:stop])
+            yield order[start:stop]
             start = stop
+
+    def part(self, index: int, of: int) -> list[IntArray]:
+        """The rows of every `of`-th of these batches, from the `index`-th on (from 1): with the others' it makes up the whole.
+
+        A part is made of whole batches because what a model says of a row depends, in its last bits, on those that it is padded with.
+        """
+        return list(islice(self.layout(), index - 1, None, of))
+
+    def targets(self, rows: IntArray) -> IntArray:
+        """Where what is read of some rows stands among `labels`, int64."""
+        read = self.read
+        return rows if read is None else ranges(read.starts[rows], read.starts[rows + 1])
+
+    def digest(self) -> str:
+        """sha256 over the token ids of every row."""
+        found = hashlib.sha256()
+        for array in (self.offsets, self.ids, self.kinds):
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
     def batch(self, rows: IntArray) -> Batch:
         """Pad the given rows, int64 of shape (b,), to one batch."""

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 from torch import nn
 
-from prunekit import __version__
 from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
+from prunekit.pipeline.collect import provenance, sample_size
 from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.observe import Base, load_base, observe, unmet
 from prunekit.pipeline.records import Inputs
@@ -34,8 +34,6 @@ from prunekit.validation.limits import ROWS as MOST_ROWS
 VERSION = 1
 #: Rows of each split that are read.
 ROWS = 2000
-#: Bytes of the rows of each split that are kept in the statistics.
-KEPT = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +144,12 @@ def analyze(
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)
-        provenance = _provenance(inputs, recipe.seed)
-        statistics = _statistics(inputs, observed.model, recipe.seed, provenance) if observed.model.fits else None
+        known = provenance(inputs, recipe.seed)
+        statistics = _statistics(inputs, observed.model, recipe.seed, known) if observed.model.fits else None
         shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
         about = {
             "version": VERSION,
-            **provenance,
+            **known,
             "task": plain(inputs.data.task),
             "source": inputs.view.source.model_dump(),
             "pooling": inputs.pooling,
@@ -167,24 +165,11 @@ def analyze(
     return Analysis(Path(out), results, missing, statistics, shown)
 
 
-def _provenance(inputs: Inputs, seed: int) -> dict[str, Any]:
-    """What the numbers are of."""
-    return {
-        "prunekit": __version__,
-        "model": inputs.loaded.name,
-        "weights": inputs.view.digest(),
-        "data": inputs.data.provenance,
-        "rows": len(inputs.data.train),
-        "seed": seed,
-        "max_length": inputs.max_length,
-    }
-
-
-def _statistics(inputs: Inputs, model: Subject, seed: int, provenance: Mapping[str, Any]) -> Statistics:
-    size = max(1, KEPT // (4 * model.train.rows.width))
+def _statistics(inputs: Inputs, model: Subject, seed: int, known: Mapping[str, Any]) -> Statistics:
+    size = sample_size(model.train.rows.width)
     train, held = (None if split is None else Labelled.of(split, size, seed) for split in (model.train, model.validation))
     assert train is not None
-    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, provenance, held)
+    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, known, held)
 
 
 def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:

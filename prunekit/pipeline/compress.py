@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ from torch import nn
 
 from prunekit.arch.load import LoadedModel
 from prunekit.data.files import MEMORY
-from prunekit.errors import BudgetError, OutputError, ParameterError, PlanError, PrunekitError
-from prunekit.exporters.artefact import FULL, RECIPE, ArtefactWriter
+from prunekit.errors import BudgetError, ParameterError, StatisticsError
+from prunekit.exporters.artefact import RECIPE, ArtefactWriter
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
-from prunekit.exporters.sibling import Sibling, recover
 from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import bare_model, deploy_bare
 from prunekit.pipeline.decide import decide, given
@@ -28,6 +25,7 @@ from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
 from prunekit.pipeline.inputs import recipe_of
 from prunekit.pipeline.models import build_models
+from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
 from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.preview import Preview, preview
 from prunekit.pipeline.records import Inputs
@@ -39,10 +37,11 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
-from prunekit.scratch import temporary
 from prunekit.signatures import with_options
 from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
+
+PLAN_FILE = Kind("plan", "a plan", Plan.load)
 
 
 @with_options("compress")
@@ -272,14 +271,13 @@ def run_plan(
         As in `run`.
     """
     path, stored, given = _check_plan(recipe, out, statistics, overwrite, given)
-    with _of_the_disk(out), stages(progress, verbose=verbose) as stage, _beside(path) as scratch:
+    with of_the_disk(out, PLAN_FILE), stages(progress, verbose=verbose) as stage, beside(path) as scratch:
         inputs = admitted(recipe, None, scratch, stage, given)
         expect(recipe, inputs, None, stage, chooses=True)
         plan = decide(recipe, inputs, scratch, stage, stored).plan
         if path is not None:
             plan.save(scratch / path.name)
-            _check_file(path, overwrite)
-            os.replace(scratch / path.name, path)
+            put(scratch, path, overwrite, PLAN_FILE)
     return plan
 
 
@@ -306,32 +304,10 @@ def _check_plan(
         must = "left out with layers or drop, which change what neurons say"
         raise ParameterError("statistics", "plan", must, str(statistics))
     stored = None if statistics is None else Statistics.load(statistics)
-    return None if out is None else _check_file(Path(out), overwrite), stored, given
-
-
-@contextmanager
-def _beside(path: Path | None) -> Iterator[Path]:
-    """A directory to work in, on the disk that the plan goes to."""
-    if path is None:
-        with temporary() as folder:
-            yield folder
-    else:
-        with Sibling(path) as sibling:
-            yield sibling.new
-
-
-@contextmanager
-def _of_the_disk(out: Place | None) -> Iterator[None]:
-    """Say of the plan what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
-    try:
-        yield
-    except OSError as error:
-        beside = None if out is None else Path(out).expanduser().resolve()
-        ours = error.errno in FULL or (beside is not None and f"/.{beside.name}.tmp-" in str(error.filename or ""))
-        if isinstance(error, PrunekitError) or not ours:
-            raise
-        what = "A plan" if out is None else f"The plan {os.fspath(out)!r}"
-        raise OutputError(f"{what} cannot be written: {error.strerror or error}.") from None
+    if stored is not None and stored.shard is not None:
+        what = f"The statistics {os.fspath(statistics)!r} are of {stored.shard.said}"  # type: ignore[arg-type]
+        raise StatisticsError(f"{what}. Put all of them together first: prunekit merge.")
+    return None if out is None else check_file(out, overwrite, PLAN_FILE), stored, given
 
 
 def _check_decidable(recipe: Recipe) -> None:
@@ -340,24 +316,3 @@ def _check_decidable(recipe: Recipe) -> None:
     if recipe.max_drop is not None:
         must = "left out: it is measured on the file that compress or apply writes"
         raise ParameterError("max_drop", "plan", must, f"{recipe.max_drop:.2%}")
-
-
-def _check_file(path: Path, overwrite: bool) -> Path:
-    """Where the plan goes; checked before any work is done."""
-    path = path.expanduser()
-    if path.is_dir():
-        raise ParameterError("out", "plan", "a file", str(path), "It is a directory.")
-    if path.exists() and not overwrite:
-        raise ParameterError("out", "plan", "a new file", str(path), "Add --overwrite to replace it.")
-    if path.exists():
-        try:
-            Plan.load(path)
-        except PlanError:
-            hint = "prunekit did not write what is there, and does not replace it."
-            raise ParameterError("out", "plan", "a new file, or a plan", str(path), hint) from None
-    if not path.resolve().parent.is_dir():
-        raise ParameterError("out", "plan", "a file in a directory that exists", str(path))
-    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The plan {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
-    recover(path.resolve())
-    return path.resolve()

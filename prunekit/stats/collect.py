@@ -5,7 +5,7 @@ The only module that runs a forward pass for analysis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def collect(
     pooling: Pooling,
     outputs: int,
     labels: NDArray[Any] | None = None,
+    part: Sequence[NDArray[np.int64]] | None = None,
     directory: str | Path | None = None,
     limit: int = LIMIT,
     moments: bool = True,
@@ -57,6 +58,9 @@ def collect(
         Number of classes, or 1 for a regression.
     labels : (n,), optional
         In the split's order; by default those of `encoded`.
+    part : sequence of ndarray, optional
+        The batches that are read, each by its rows, as `Encoded.part` gives them; by default all. What is kept are then the rows of
+        these, in the split's order.
     directory : path, optional
         Where the rows go when they exceed `limit` bytes.
     moments : bool
@@ -88,18 +92,24 @@ def collect(
     if not total:
         raise DataError("The split has no rows.")
     check_labels(targets, total, outputs)
+    batches: Iterable[Batch] = encoded.batches() if part is None else map(encoded.batch, part)
+    chosen = None if part is None else part_ids(encoded, part)
+    if chosen is not None:
+        total, targets = len(chosen), targets[chosen]
     rows = RowStore(total, (view.num_layers + 1) * view.hidden_size, directory=directory, limit=limit)
+    assert part is None or not tokens, "single tokens are drawn from all rows"
     singles = _Tokens(encoded, tokens, rows.width, seed) if tokens else None
     training = view.model.training
     view.model.eval()
     try:
         done = 0
         with torch.inference_mode():
-            for batch in encoded.batches():
+            for batch in batches:
                 tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
                 states = view.hidden_states(tensors)
                 first = None if batch.first is None else torch.from_numpy(batch.first).to(device)
-                rows.put(batch.targets, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
+                at = batch.targets if chosen is None else np.searchsorted(chosen, batch.targets)
+                rows.put(at, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
                 if singles is not None:
                     singles.add(batch, states)
                 done += len(batch.targets)
@@ -112,6 +122,11 @@ def collect(
         raise
     finally:
         view.model.train(training)
+
+
+def part_ids(encoded: Encoded, part: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Numbers of what is read of these rows among the split's labels, ascending."""
+    return np.sort(encoded.targets(np.concatenate(part))) if part else np.empty(0, dtype=np.int64)
 
 
 def pool(view: ModelView, states: tuple[Tensor, ...], attention_mask: Tensor, pooling: Pooling, first: Tensor | None = None) -> Tensor:

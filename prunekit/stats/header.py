@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunekit.plan import Source
 from prunekit.stats.collected import Pooling
-from prunekit.validation.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS
+from prunekit.validation.limits import CLASSES, METADATA_BYTES, ROWS, SEEDS, SHARDS
 from prunekit.validation.reading import ReadError, parse_json, shown
 
 VERSION = 2
 KEY = "prunekit.statistics"
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, Split] = ("train", "validation")
 
 
 class _Strict(BaseModel):
@@ -25,6 +27,31 @@ class Drawn(_Strict):
 
     size: Annotated[int, Field(ge=1, le=ROWS)]
     seed: Annotated[int, Field(ge=0, lt=SEEDS)]
+
+
+class Shard(_Strict):
+    """Which part of the data statistics are of.
+
+    Attributes
+    ----------
+    index, of : int
+        The part, from 1, and how many parts there are.
+    rows, total : mapping
+        {split: rows of this part} and {split: rows of all parts}.
+    tokens : str
+        sha256 of the rows of all parts as the model reads them.
+    """
+
+    index: Annotated[int, Field(ge=1, le=SHARDS)]
+    of: Annotated[int, Field(ge=2, le=SHARDS)]
+    rows: dict[Split, Annotated[int, Field(ge=0, le=ROWS)]]
+    total: dict[Split, Annotated[int, Field(ge=1, le=ROWS)]]
+    tokens: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        return f"part {self.index} of {self.of} alone"
 
 
 class Header(_Strict):
@@ -43,6 +70,8 @@ class Header(_Strict):
     samples : mapping
         {split: how its rows were drawn}; "train" is always there.
     provenance : mapping
+    shard : Shard or None
+        None where they are of all the data.
     """
 
     version: Literal[2]
@@ -50,8 +79,9 @@ class Header(_Strict):
     source: Source
     outputs: Annotated[int, Field(ge=1, le=CLASSES)]
     pooling: Pooling
-    samples: dict[Literal["train", "validation"], Drawn]
+    samples: dict[Split, Drawn]
     provenance: dict[str, Any]
+    shard: Shard | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -96,6 +126,11 @@ class Header(_Strict):
     def _check(self, slices: Mapping[str, Any]) -> None:
         if "train" not in self.samples:
             raise ReadError("it holds no rows of train")
+        shard = self.shard
+        if shard is not None and (
+            shard.index > shard.of or shard.rows.keys() != shard.total.keys() or shard.rows.get("train") != self.count
+        ):
+            raise ReadError("shard: it says another number of rows than the moments, or is no part of as many")
         neurons = (self.source.layers + 1) * self.source.hidden
         width = neurons + self.outputs
         wanted: dict[str, tuple[list[int], tuple[str, ...]]] = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from safetensors.numpy import save_file
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
 from prunekit.stats.collected import Collected, Pooling
-from prunekit.stats.header import KEY, VERSION, Header
+from prunekit.stats.header import KEY, VERSION, Header, Shard
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
@@ -44,12 +45,13 @@ class Labelled:
             raise StatisticsError(f"A sample of {len(self.sample.ids)} rows has labels of shape {self.labels.shape}.")
 
     @classmethod
-    def of(cls, found: Collected, size: int, seed: int) -> Labelled:
-        """At most `size` of the rows of a split."""
+    def of(cls, found: Collected, size: int, seed: int, ids: NDArray[np.int64] | None = None) -> Labelled:
+        """At most `size` of the rows of a split; `ids` are the numbers of the rows, ascending, where they are a part of a split's."""
+        numbers = np.arange(len(found.rows)) if ids is None else ids
         sample = Sample.empty(size, found.rows.width, seed=seed)
         for start, chunk in found.rows.chunks():
-            sample = sample.add(np.arange(start, start + len(chunk)), chunk)
-        return cls(sample, found.labels[sample.ids])
+            sample = sample.add(numbers[start : start + len(chunk)], chunk)
+        return cls(sample, found.labels[np.searchsorted(numbers, sample.ids)])
 
     def merge(self, other: Labelled) -> Labelled:
         """The sample of both parts; raises StatisticsError as `Sample.merge` does."""
@@ -78,6 +80,8 @@ class Statistics:
         Where the statistics come from; plain JSON.
     validation : Labelled or None
         Rows of validation, where they were read.
+    shard : Shard or None
+        Which part of the data they are of; None: all.
     """
 
     moments: Moments
@@ -87,6 +91,7 @@ class Statistics:
     pooling: Pooling
     provenance: Mapping[str, Any] = field(default_factory=dict)
     validation: Labelled | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         neurons = (self.source.layers + 1) * self.source.hidden
@@ -112,6 +117,8 @@ class Statistics:
         """Statistics of both parts of the data; raises StatisticsError where they describe different things."""
         if (self.source, self.outputs, self.pooling) != (other.source, other.outputs, other.pooling):
             raise StatisticsError("Statistics of different models, tasks or poolings cannot be merged.")
+        if self.shard is not None or other.shard is not None:
+            raise StatisticsError("Parts that `prunekit collect` wrote are merged all at once: prunekit.merge.")
         both = None if self.validation is None or other.validation is None else self.validation.merge(other.validation)
         moments, train = self.moments.merge(other.moments), self.train.merge(other.train)
         return Statistics(moments, train, self.source, self.outputs, self.pooling, self.provenance, both)
@@ -130,6 +137,7 @@ class Statistics:
             "pooling": self.pooling,
             "samples": {name: {"size": part.sample.size, "seed": part.sample.seed} for name, part in self._parts.items()},
             "provenance": dict(self.provenance),
+            **({} if self.shard is None else {"shard": self.shard.model_dump()}),
         }
         tensors: dict[str, NDArray[Any]] = {
             "mean": self.moments.mean,
@@ -151,13 +159,8 @@ class Statistics:
     def load(cls, path: Place) -> Statistics:
         """Read a file of `save`; raises StatisticsError for anything else, a newer version included."""
         place = os.fspath(path)
-        try:
-            check_regular(place)
-            with safe_open(place, framework="numpy") as file:
-                header = Header.of(file.metadata(), {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
-                tensors = {name: file.get_tensor(name) for name in header.tensors}
-        except (OSError, SafetensorError, ReadError) as error:
-            raise StatisticsError(f"The statistics {place!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None
+        with _opened(place) as (header, file):
+            tensors = {name: file.get_tensor(name) for name in header.tensors}
         for name, array in tensors.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise StatisticsError(f"The statistics {place!r} cannot be read: {name} holds NaN or infinity.")
@@ -169,4 +172,22 @@ class Statistics:
             if not (np.diff(part.sample.ids) > 0).all():
                 raise StatisticsError(f"The statistics {place!r} cannot be read: the row numbers of {name} do not increase.")
         moments = Moments(header.count, tensors["mean"], tensors["comoment"])
-        return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, parts.get("validation"))
+        held = parts.get("validation")
+        return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, held, header.shard)
+
+
+@checked("read_header")
+def read_header(path: Place) -> Header:
+    """What a file of `Statistics.save` says of itself; raises StatisticsError for anything else. No tensor is read."""
+    with _opened(os.fspath(path)) as (header, _):
+        return header
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[tuple[Header, Any]]:
+    try:
+        check_regular(place)
+        with safe_open(place, framework="numpy") as file:
+            yield Header.of(file.metadata(), {name: file.get_slice(name) for name in file.keys()}), file  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, ReadError) as error:
+        raise StatisticsError(f"The statistics {place!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None

@@ -31,6 +31,8 @@ BATCH = 2**12
 BATCH_TOKENS = 2**18
 SECONDS = 7 * 24 * 3600
 ROWS = 10**9
+#: Parts in which statistics are collected.
+SHARDS = 2**16
 SEEDS = 2**32
 
 

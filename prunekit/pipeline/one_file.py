@@ -1,0 +1,91 @@
+"""One file that a command writes: checked before any work, complete or not there, and what the disk says of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunekit.errors import OutputError, ParameterError, PrunekitError
+from prunekit.exporters.artefact import FULL
+from prunekit.exporters.sibling import Sibling, recover
+from prunekit.scratch import temporary
+from prunekit.validation.arguments import Place
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a command writes.
+
+    Attributes
+    ----------
+    of : str
+        The command, as errors call it.
+    name : str
+        What the file is, with its article: "a plan".
+    read : callable
+        Reads such a file; a PrunekitError for any other.
+    """
+
+    of: str
+    name: str
+    read: Callable[[Path], object]
+
+    @property
+    def said(self) -> str:
+        """At the beginning of a sentence about one file."""
+        return f"The {self.name.partition(' ')[2]}"
+
+
+def check_file(out: Place, overwrite: bool, kind: Kind) -> Path:
+    """Where the file goes; raises ParameterError or OutputError if it cannot."""
+    path = Path(out).expanduser()
+    if path.is_dir():
+        raise ParameterError("out", kind.of, "a file", str(path), "It is a directory.")
+    if path.exists() and not overwrite:
+        raise ParameterError("out", kind.of, "a new file", str(path), "Add --overwrite to replace it.")
+    if path.exists():
+        try:
+            kind.read(path)
+        except PrunekitError:
+            hint = "prunekit did not write what is there, and does not replace it."
+            raise ParameterError("out", kind.of, f"a new file, or {kind.name}", str(path), hint) from None
+    if not path.resolve().parent.is_dir():
+        raise ParameterError("out", kind.of, "a file in a directory that exists", str(path))
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{kind.said} {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
+    recover(path.resolve())
+    return path.resolve()
+
+
+@contextmanager
+def beside(path: Path | None) -> Iterator[Path]:
+    """A directory to work in, on the disk that the file goes to."""
+    if path is None:
+        with temporary() as folder:
+            yield folder
+    else:
+        with Sibling(path) as sibling:
+            yield sibling.new
+
+
+@contextmanager
+def of_the_disk(out: Place | None, kind: Kind) -> Iterator[None]:
+    """Say of the file what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
+    try:
+        yield
+    except OSError as error:
+        place = None if out is None else Path(out).expanduser().resolve()
+        ours = error.errno in FULL or (place is not None and f"/.{place.name}.tmp-" in str(error.filename or ""))
+        if isinstance(error, PrunekitError) or not ours:
+            raise
+        what = kind.name.capitalize() if out is None else f"{kind.said} {os.fspath(out)!r}"
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}.") from None
+
+
+def put(scratch: Path, path: Path, overwrite: bool, kind: Kind) -> None:
+    """Let what was written in `scratch` under the file's name take its place, if that is still allowed."""
+    check_file(path, overwrite, kind)
+    os.replace(scratch / path.name, path)
