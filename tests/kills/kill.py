@@ -14,6 +14,8 @@ from pathlib import Path
 
 #: What lies beside the output and is somebody else's, by names that are nearly prunekit's own.
 OTHERS = {"thesis.txt": "irreplaceable", ".out.tmp-mine/notes": "mine", ".out.tmp-0123456789abcdef/notes": "mine"}
+#: What onnxruntime writes among the temporary files when it is imported.
+_ONNXRUNTIME = ".ses"
 _LEFT = re.compile(r"\.out\.(tmp-[0-9a-f]{16}|recover-[0-9a-f]{12})")
 #: Latency is measured for as short as may be, so that kills land in everything else.
 PROGRAM = """
@@ -163,7 +165,7 @@ def killed(kind: Kind, home: Path, kill: Callable[[int], int], *, fresh: bool = 
     if kill(start(words, home, fresh=fresh or not kind.forks, program=kind.program)) != -signal.SIGKILL:
         return Ended("", "finished")
     output, left = _output(kind, out), [name for name in os.listdir(beside) if name != "out" and not _is_others(name)]
-    temporary = len(os.listdir(home / "temporary"))
+    temporary = len(_temporary(home))
     strange = [name for name in left if _LEFT.fullmatch(name) is None]
     fault = f"{strange[0]!r} is nothing that the next run clears" if strange else ""
     if output not in ("none", "old", "new"):
@@ -180,11 +182,15 @@ def killed(kind: Kind, home: Path, kill: Callable[[int], int], *, fresh: bool = 
     kept = {name for name in os.listdir(beside) if name != "out" and not _is_others(name)}
     if kept:
         fault = fault or f"left by the next run: {sorted(kept)[0]!r}"
-    if os.listdir(home / "temporary"):
-        fault = fault or f"left by the next run in TMPDIR: {os.listdir(home / 'temporary')[0]!r}"
+    if _temporary(home):
+        fault = fault or f"left by the next run in TMPDIR: {_temporary(home)[0]!r}"
     if any(not (beside / name).is_file() or (beside / name).read_text(encoding="utf-8") != text for name, text in OTHERS.items()):
         fault = "somebody else's file is gone"
     return Ended(fault, output, len(left), temporary)
+
+
+def _temporary(home: Path) -> list[str]:
+    return [name for name in os.listdir(home / "temporary") if name != _ONNXRUNTIME]
 
 
 def _is_others(name: str) -> bool:
