@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,13 +58,14 @@ def main() -> int:
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     began, found = time.monotonic(), {name: list[Ended]() for name in given.only}
-    with tempfile.TemporaryDirectory(prefix="prunekit-kills-") as folder:
+    with tempfile.TemporaryDirectory(prefix="prunekit-kills-") as folder, suppress(KeyboardInterrupt):
         for name, ended, when in _kills(Path(folder), given.only, given.kills, random.Random(given.seed)):
             found[name].append(ended)
             if ended.fault:
                 print(f"{name}, {when}: {ended.fault}", flush=True)
     faults = sum(bool(ended.fault) for each in found.values() for ended in each)
-    said = f"{faults} not as promised, {time.monotonic() - began:.0f} s"
+    # A run that is interrupted says how far it has come.
+    said = f"{sum(map(len, found.values()))} kills, {faults} not as promised, {time.monotonic() - began:.0f} s"
     print(f"{_table(found)}\n\n{said}")
     if given.markdown is not None:
         asked = f"`python -m tests.kills --kills {given.kills}`, seed {given.seed}: {said}."

@@ -14,8 +14,8 @@ from pathlib import Path
 
 #: What lies beside the output and is somebody else's, by names that are nearly prunekit's own.
 OTHERS = {"thesis.txt": "irreplaceable", ".out.tmp-mine/notes": "mine", ".out.tmp-0123456789abcdef/notes": "mine"}
-#: What onnxruntime writes among the temporary files when it is imported.
-_ONNXRUNTIME = ".ses"
+#: Among the temporary files: what onnxruntime writes when it is imported, and what `tests.lines` does, in `PROGRAM`.
+_NOT_OURS = (".ses", "prunekit-lines-")
 _LEFT = re.compile(r"\.out\.(tmp-[0-9a-f]{16}|recover-[0-9a-f]{12})")
 #: Latency is measured for as short as may be, so that kills land in everything else.
 PROGRAM = """
@@ -190,7 +190,7 @@ def killed(kind: Kind, home: Path, kill: Callable[[int], int], *, fresh: bool = 
 
 
 def _temporary(home: Path) -> list[str]:
-    return [name for name in os.listdir(home / "temporary") if name != _ONNXRUNTIME]
+    return [name for name in os.listdir(home / "temporary") if not name.startswith(_NOT_OURS)]
 
 
 def _is_others(name: str) -> bool:
