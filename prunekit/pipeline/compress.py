@@ -305,7 +305,7 @@ def _check_plan(
         raise ParameterError("statistics", "plan", must, str(statistics))
     stored = None if statistics is None else Statistics.load(statistics)
     if stored is not None and stored.shard is not None:
-        what = f"The statistics {os.fspath(statistics)!r} are of {stored.shard.said}"  # type: ignore[arg-type]
+        what = f"The statistics {os.fspath(statistics)!r} are of {stored.shard.said}"  # type: ignore[arg-type]  # given where they were read
         raise StatisticsError(f"{what}. Put all of them together first: prunekit merge.")
     return None if out is None else check_file(out, overwrite, PLAN_FILE), stored, given
 
