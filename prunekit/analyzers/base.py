@@ -33,6 +33,11 @@ MEMORY = 2 * 2**30
 PROBES = 6
 
 
+def comoment_bytes(width: int) -> int:
+    """Bytes of the co-moment of so many neurons, float64."""
+    return 8 * width**2
+
+
 class Need(Enum):
     """What an analyzer reads, and what must be there for it to run."""
 
@@ -90,7 +95,7 @@ class Subject:
     @property
     def fits(self) -> bool:
         """Whether the co-moment is small enough to be held; where not, `train.moments` is better not asked for."""
-        return 8 * self.train.rows.width**2 <= MEMORY
+        return comoment_bytes(self.train.rows.width) <= MEMORY
 
     @cached_property
     def alive(self) -> NDArray[np.bool_]:

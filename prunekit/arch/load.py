@@ -267,7 +267,7 @@ def _finite(weight: torch.Tensor) -> bool:
 
 
 def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a directory, without what transformers would say meanwhile.
+    """The tokenizer of a directory, without what transformers would say meanwhile; `agree`, or `try_out`, tries it.
 
     Parameters
     ----------
@@ -303,12 +303,12 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
         raise ModelError(f"The model {name!r} has a tokenizer whose model_max_length is no number above 0, but {str(longest)[:60]!r}.")
     if len(tokenizer) > VOCABULARY:
         raise ModelError(f"The model {name!r} has a tokenizer of {len(tokenizer):,} tokens; {VOCABULARY:,} are the most.")
-    try_out(name, tokenizer)
     return tokenizer
 
 
 def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
-    """Make tokenizer, config and labels speak of one thing, or refuse."""
+    """Make tokenizer, config and labels speak of one thing, or refuse; the tokenizer is tried out."""
+    try_out(name, tokenizer, config)
     ids = tokenizer.get_vocab().values()
     if min(ids, default=0) < 0:
         raise ModelError(f"The tokenizer of {name!r} has an id below 0.")
@@ -317,7 +317,6 @@ def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
         raise ModelError(
             f"The tokenizer of {name!r} has ids up to {highest}, the model embeds {config.vocab_size}: they do not belong together."
         )
-    try_out(name, tokenizer, config)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:

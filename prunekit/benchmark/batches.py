@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunekit.arch.config import LENGTH, WINDOW, check_config, check_tokenizer_files, positions_of, read_config, row_length
+from prunekit.arch.tried import try_out
 from prunekit.benchmark.backends.base import Batch
 from prunekit.benchmark.candidates import Candidate
 from prunekit.benchmark.counts import vocabulary_size
@@ -157,7 +158,9 @@ def _tokenizer(folder: Path) -> Any:
     from prunekit.arch.load import load_tokenizer
 
     check_tokenizer_files(folder, f"The model {str(folder)!r}")
-    return load_tokenizer(folder)
+    found = load_tokenizer(folder)
+    try_out(str(folder), found)
+    return found
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import nn
 
-from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, plain
+from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, comoment_bytes, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
@@ -196,7 +196,7 @@ def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bo
     """What the statistics will take, said before they are collected."""
     source = inputs.view.source
     width = (source.layers + 1) * source.hidden
-    whole = 8 * width**2
+    whole = comoment_bytes(width)
     vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
     made = "made in parts" if clusters else "not made"
     how = "" if whole <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"

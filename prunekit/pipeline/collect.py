@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from prunekit import __version__
-from prunekit.analyzers.base import MEMORY
+from prunekit.analyzers.base import MEMORY, comoment_bytes
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.early import check_places
 from prunekit.pipeline.inputs import load_inputs, recipe_of
@@ -165,7 +165,7 @@ def _check(inputs: Inputs, shard: str, index: int, of: int) -> None:
     kind, source = inputs.data.task.kind, inputs.view.source
     if not kind.traits.readout:
         raise ParameterError("data", "collect", "of a task whose labels neurons are chosen for", kind.value)
-    size = 8 * ((source.layers + 1) * source.hidden) ** 2
+    size = comoment_bytes((source.layers + 1) * source.hidden)
     if size > MEMORY:
         most = f"{MEMORY / 1e9:.1f} GB is the most that is taken"
         raise StatisticsError(f"The co-moment of all neurons would take {size / 1e9:.1f} GB; {most}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject
+from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject, comoment_bytes
 from prunekit.analyzers.base import Inputs as Observed
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
@@ -62,7 +62,7 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
     if not inputs.data.task.kind.traits.readout:
         found[Need.VALIDATION] = f"it needs labels that neurons can be fitted to, and {inputs.data.task.kind.value} has none"
     source = inputs.view.source
-    whole = 8 * ((source.layers + 1) * source.hidden) ** 2
+    whole = comoment_bytes((source.layers + 1) * source.hidden)
     if whole > MEMORY:
         found[Need.MOMENTS] = (
             f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
@@ -172,7 +172,7 @@ class _Reader:
                 pooling=self._inputs.pooling,
                 outputs=self._inputs.data.task.outputs,
                 directory=self._scratch,
-                moments=8 * (view.num_layers + 1) ** 2 * view.hidden_size**2 <= MEMORY,
+                moments=comoment_bytes((view.num_layers + 1) * view.hidden_size) <= MEMORY,
                 tokens=tokens,
                 seed=self._seed,
                 progress=self._stage.step,

@@ -38,11 +38,9 @@ def narrow_table(view: ModelView) -> None:
         if block not in reading:
             _read(view, block, None)
     left = sorted({column for columns in reading.values() for column in columns})
-    had = view.bias_columns
     # Without any attention nobody reads it, and no parameter may be left empty.
-    if left and len(left) < had:
-        slice_parameter(view.body, f"{bias.table}.weight", 1, torch.tensor(left))
-        scale_sizes(view.body, bias.sizes, len(left), had)
+    if left:
+        _keep(view, left)
     for block, columns in reading.items():
         places = [left.index(column) for column in columns]
         _read(view, block, None if places == list(range(len(left))) else places)
@@ -78,9 +76,16 @@ def restore_columns(view: ModelView, plan: Plan) -> None:
         raise ModelError(f"{COLUMNS!r} in the config must {must}.")
     for block, columns in zip(view.blocks, found, strict=True):
         _read(view, block, columns)
-    if len(left) < heads:
+    _keep(view, left)
+
+
+def _keep(view: ModelView, left: Sequence[int]) -> None:
+    """Keep some, or all, of the table's columns."""
+    bias, had = view.spec.head_bias, view.bias_columns
+    assert bias is not None
+    if len(left) < had:
         slice_parameter(view.body, f"{bias.table}.weight", 1, torch.tensor(left))
-        scale_sizes(view.body, bias.sizes, len(left), heads)
+        scale_sizes(view.body, bias.sizes, len(left), had)
 
 
 def _strictly_rising(columns: object, least: int, size: int) -> bool:
