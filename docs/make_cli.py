@@ -29,8 +29,8 @@ _HEAD = """# Command line
 
 This page is made by `python docs/make_cli.py`: the options are declared in `prunekit/options.py`, and a command's own in `prunekit/cli/`.
 
-Exit codes: 0 done; 1 a constraint that cannot be met; 2 a mistake in what was asked, with one line on stderr;
-130 interrupted, and nothing was written.
+Exit codes: 0 done; 1 a constraint that cannot be met, a gate that failed, or a directory that is not as it was
+written; 2 a mistake in what was asked, with one line on stderr; 130 interrupted, and nothing was written.
 """
 
 _STUB = '''"""The public names, as an editor completes them; made by ``python docs/make_cli.py``."""
