@@ -75,24 +75,24 @@ def splits(source: Path, tags: str | None, limits: dict[str, int], cache: Path |
 
 
 def orders(train: Split, oracle: Fit | None, outputs: int, names: list[str] | None) -> dict[str, np.ndarray]:
-    """Rankings of the neurons that are alive, best first; without an oracle, those that need none."""
-    alive = train.moments.alive(train.rows.width)
-    ids = np.flatnonzero(alive)
+    """Rankings of the non-constant neurons, best first; without an oracle, those that need none."""
+    non_constant = train.moments.non_constant(train.rows.width)
+    ids = np.flatnonzero(non_constant)
     labels = train.rows.width + np.arange(outputs)
     rows = train.rows.matrix()
     made = {
         "elimination": lambda: ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
         "lasso path": lambda: lasso_path(train.moments, outputs, most=300),
-        "Probeless": lambda: descending(probeless(train.moments, outputs), alive),
-        "mutual information": lambda: descending(mutual_information(rows[:10_000], train.labels[:10_000]), alive),
+        "Probeless": lambda: descending(probeless(train.moments, outputs), non_constant),
+        "mutual information": lambda: descending(mutual_information(rows[:10_000], train.labels[:10_000]), non_constant),
         "random": lambda: np.random.default_rng(0).permutation(ids),
     }
     if oracle is not None:
         elastic, gradient = ranking(oracle.standard), (train.rows, train.labels, oracle.coef, oracle.intercept)
         made |= {
-            "elastic-net": lambda: elastic[alive[elastic]],
-            "gradient x activation": lambda: descending(probe_gradient_activation(*gradient), alive),
-            "magnitude": lambda: descending(np.linalg.norm(oracle.coef, axis=0), alive),
+            "elastic-net": lambda: elastic[non_constant[elastic]],
+            "gradient x activation": lambda: descending(probe_gradient_activation(*gradient), non_constant),
+            "magnitude": lambda: descending(np.linalg.norm(oracle.coef, axis=0), non_constant),
         }
     return {name: make() for name, make in made.items() if names is None or name in names}
 

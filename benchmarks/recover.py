@@ -57,7 +57,7 @@ def main() -> None:
         rows = calibration(bench.encoded["train"], arguments.seed)
         cut = shrink(bench.loaded.model, rows, [Budget.parse(f"{share} params")], seed=arguments.seed)
         row = {"keep": share, "seed": arguments.seed, "threads": arguments.threads, **cut.steps[-1]}
-        bench.add({**row, "how": "cut and re-solved", "seconds": clock.read()}, cut.model)
+        bench.add({**row, "how": "cut and refitted", "seconds": clock.read()}, cut.model)
         found = recover(
             cut.model,
             bench.loaded.model,

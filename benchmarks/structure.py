@@ -4,7 +4,7 @@
     python benchmarks/structure.py MODEL SST2_DIR --layers 5 4 3 --json layers.json
 
 Rows: prunekit (selection and refit), the same selection without refit, random units + refit, magnitude + refit; with
-`--layers`, the first k blocks with all weights left re-solved, beside the same cut with the head alone fitted anew.
+`--layers`, the first k blocks with all weights left refitted, beside the same cut with the head alone fitted anew.
 `benchmarks/peer_torch_pruning.py` makes the rows of Torch-Pruning, in an environment of its own.
 """
 
@@ -69,16 +69,16 @@ class Bench:
     def structure(self, share: str, seed: int, baselines: bool) -> None:
         """The rows of one share of the parameters and one draw of calibration rows."""
         rows = calibration(self.encoded["train"], seed)
-        for choice in ("cost", "random", "magnitude") if baselines else ("cost",):
+        for criterion in ("cost", "random", "magnitude") if baselines else ("cost",):
             begin = time.perf_counter()
-            found = shrink(self.loaded.model, rows, [Budget.parse(f"{share} params")], choice=choice, seed=seed)
-            row = {"keep": share, "seed": seed, "how": choice, "seconds": round(time.perf_counter() - begin, 1), **found.steps[-1]}
+            found = shrink(self.loaded.model, rows, [Budget.parse(f"{share} params")], criterion=criterion, seed=seed)
+            row = {"keep": share, "seed": seed, "how": criterion, "seconds": round(time.perf_counter() - begin, 1), **found.steps[-1]}
             self.add(row, found.model)
-            if choice == "cost" and baselines:
+            if criterion == "cost" and baselines:
                 self.add({**row, "how": "cost, no refit"}, apply(self.loaded.model, found.plan).eval())
 
     def layers(self, kept: int, seed: int) -> None:
-        """The first `kept` blocks: re-solved, as they are, and as they are with a classifier fitted to the labels of the same rows."""
+        """The first `kept` blocks: refitted, as they are, and as they are with a classifier fitted to the labels of the same rows."""
         model, draw = self.loaded.model, self.encoded["train"].draw(2048, seed)
         rows = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in draw.batches()]
         labels = np.concatenate([batch.labels for batch in draw.batches()])

@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-# What is slim loads where transformers loads: its classes are registered when the places to register them at are there.
+# Slim models load wherever transformers loads: their classes are registered once the auto classes of transformers are imported.
 call_after("transformers.models.auto.configuration_auto", "prunekit.exporters.slim_config:register")
 call_after("transformers.models.auto.modeling_auto", "prunekit.exporters.slim_model:register")
 

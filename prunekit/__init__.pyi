@@ -221,7 +221,8 @@ def compress(
     Raises
     ------
     PrunekitError
-        With one line that says what to change. Nothing is left behind.
+        With one line that says what to change. No model is left behind; where a bound does not hold, ``OUT-unmet`` has the plan and the
+        report of what was reached.
     """
 
 def make_plan(
@@ -268,11 +269,13 @@ def make_plan(
     Parameters
     ----------
     model, data, tokenizer, progress, **parameters
-        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
+        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``space``,
+        ``retrieval``, ``frontier``, ``baselines`` and ``plan``.
     statistics : path, optional
-        The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
-        that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the
-        plan has the digest of the one without, unless so many neurons say the same that the order of the rows decides between them.
+        The `statistics.safetensors` of `analyze`, `collect` or `merge` for the same model and data: neurons are chosen on the rows
+        and moments that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and
+        validation in it, the plan has the digest of the one without, unless so many neurons are nearly equal that the order of the
+        rows decides between them.
 
     Returns
     -------

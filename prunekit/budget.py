@@ -1,6 +1,6 @@
-"""What may be kept: `Budget.parse("10%")`, `"40% params"`, `"8 MB"`.
+"""Budgets of what may be kept: `Budget.parse("10%")`, `"40% params"`, `"8 MB"`.
 
-A percentage without a unit is of the model: it bounds the parameters of the layers and the neurons that a readout reads, both.
+A percentage without a unit is of the model: it bounds both the parameters of the layers and the neurons that a readout reads.
 ``"10% neurons"`` is the count of Dalvi et al. (2020): the (layer, dimension) pairs that the classifier reads.
 """
 
@@ -22,10 +22,10 @@ _MUST = "a percentage in (0%, 100%] (of the model, or with a unit: neurons, para
 
 
 class Unit(StrEnum):
-    """What a budget counts. All but the last are shares of the dense model, the last is absolute.
+    """Quantity that a budget bounds. All but the last are shares of the dense model, the last is absolute.
 
-    `MODEL` bounds the parameters of the layers, and beside them the neurons that a readout reads. A model that keeps its own head
-    has no readout: its head reads one layer, as it did.
+    `MODEL` bounds the parameters of the layers and the neurons that a readout reads. A model that keeps its own head has no readout:
+    its head still reads one layer.
     """
 
     MODEL = "model"
@@ -46,11 +46,11 @@ class Budget:
     Attributes
     ----------
     unit : Unit
-        What is counted.
+        The quantity bounded.
     amount : float
         A share in (0, 1] of the dense model, or a number of bytes for `Unit.BYTES`.
     factor : float or None
-        The speed-up that was asked for, where the time was said as one.
+        The speed-up, for a budget of latency that was stated as one.
     """
 
     unit: Unit
@@ -60,28 +60,28 @@ class Budget:
     @classmethod
     @checked("Budget.parse")
     def parse(cls, text: str, *, of: str = "compress") -> Budget:
-        """Read a budget as a person writes it; raises ParameterError."""
+        """Parse a budget; raises ParameterError."""
         match = _AMOUNT.fullmatch(text)
         if match is None:
             raise ParameterError("keep", of, _MUST, text)
         number, percent, word = float(match[1]), match[2], match[3]
         if not percent:
             if word.upper() not in _BYTES or number <= 0:
-                raise ParameterError("keep", of, _MUST, text, _meant(number, percent, word))
+                raise ParameterError("keep", of, _MUST, text, _suggestion(number, percent, word))
             return cls(Unit.BYTES, number * _BYTES[word.upper()])
         name = word.lower() or Unit.MODEL.value
         if name not in _SHARES or not 0 < number <= 100:
-            raise ParameterError("keep", of, _MUST, text, _meant(number, percent, word))
+            raise ParameterError("keep", of, _MUST, text, _suggestion(number, percent, word))
         return cls(_SHARES[name], number / 100)
 
     @classmethod
     def speedup(cls, factor: float) -> Budget:
-        """The share of the time that is left at a speed-up."""
+        """Return the budget of latency that corresponds to a speed-up."""
         return cls(Unit.LATENCY, 1 / factor, factor)
 
     @property
     def option(self) -> str:
-        """As it stands on a command line."""
+        """The command-line option that states this budget."""
         return f"--keep {str(self)!r}" if self.factor is None else f"--speedup {self.factor:g}x"
 
     def __str__(self) -> str:
@@ -92,8 +92,8 @@ class Budget:
         return f"{self.amount * 100:g}%" if self.unit is Unit.MODEL else f"{self.amount * 100:g}% {self.unit.value}"
 
 
-def _meant(number: float, percent: str, word: str) -> str:
-    """What would have been right, where that can be told: a share without its sign, a unit by another name, a factor."""
+def _suggestion(number: float, percent: str, word: str) -> str:
+    """Return a suggestion for a missing percent sign, a misspelled unit or a factor; the empty string if there is none."""
     if word.lower() == "x" and number > 1:
         return f"Did you mean --speedup {number:g}x?"
     unit = near(word, _SHARES) if word else ""
@@ -104,18 +104,18 @@ def _meant(number: float, percent: str, word: str) -> str:
 
 
 def parse_budgets(texts: str | Iterable[str], *, of: str = "compress") -> tuple[Budget, ...]:
-    """Read one or several budgets, all of which must hold; two of one unit contradict each other."""
+    """Parse one or several budgets, all of which must hold; refuse two of the same unit."""
     budgets = tuple(Budget.parse(text, of=of) for text in ([texts] if isinstance(texts, str) else texts))
     if not budgets:
         raise ParameterError("keep", of, _MUST, "nothing")
     units = [budget.unit for budget in budgets]
-    for unit in units:
+    for budget, unit in zip(budgets, units, strict=True):
         if units.count(unit) > 1:
-            raise ParameterError("keep", of, f"given once for each unit ({unit.value} came twice)", str(budgets[0]))
+            raise ParameterError("keep", of, f"given once for each unit ({unit.value} came twice)", str(budget))
     return budgets
 
 
-#: What "auto" is bounded by: training that no longer improves on validation ends before.
+#: Bounds of "auto": training stops earlier once validation no longer improves.
 AUTO_SECONDS, AUTO_PASSES = 300.0, 40.0
 
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600}
@@ -125,7 +125,7 @@ _EFFORT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class Effort:
-    """So much training and no more.
+    """Upper bound on training.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class Effort:
     amount : float
         More than 0: wall-clock seconds, or passes over the training rows.
     passes : float or None
-        Passes over the training rows that end it too, where time is counted.
+        Passes over the training rows after which it ends as well, where time is counted.
     """
 
     unit: Literal["seconds", "epochs"]
@@ -142,7 +142,7 @@ class Effort:
 
     @classmethod
     def parse(cls, text: str, *, of: str = "compress", parameter: str = "recover") -> Effort:
-        """Read an effort as a person writes it; raises ParameterError."""
+        """Parse an effort; raises ParameterError."""
         match = _EFFORT.fullmatch(text) if isinstance(text, str) else None
         must = "'auto', or a time or a number of epochs above 0, such as '10min', '90s' or '3epochs'"
         if isinstance(text, str) and text.strip().lower() == "auto":

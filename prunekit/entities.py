@@ -1,4 +1,4 @@
-"""Entities that tags of words spell out: their scheme, and how many are found."""
+"""Entities in word tags: tagging schemes, and counts of correct, predicted and actual entities."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
-#: Prefixes that begin an entity whatever comes before, and those after which an entity is over.
+#: Prefixes that always begin an entity, and those that always end one.
 _FIRST, _LAST = "BSU", "ESLU"
 
 
 def scheme_of(labels: Sequence[str]) -> str | None:
-    """Name the scheme of a tag set: "BIO", "BILOU" or "IOBES"; None where the labels are not such tags.
+    """Return the scheme of a tag set: "BIO", "BILOU" or "IOBES"; None where the labels are not such tags.
 
     Every label must be ``O`` or a prefix, a hyphen and a type, and one at least must be able to begin or to continue an entity
     of several words (``B-`` or ``I-``).
@@ -33,9 +33,9 @@ def count_entities(
 ) -> NDArray[np.int64]:
     """Count entities by row.
 
-    An entity is what conlleval takes for one: it begins at B, S or U, at any tag after O, after an E, L, S or U, or after another
-    type, and at the first word of a row, whatever the tag; it goes on as far as the type does. It is found where its first
-    word, its last word and its type are right.
+    Entities are those of conlleval: an entity begins at B, S or U, at any tag after O, after an E, L, S or U, or after another
+    type, and at the first word of a row, whatever the tag; it continues as long as the type does. It is correct if its first
+    word, its last word and its type are.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def count_entities(
     Returns
     -------
     int64 ndarray of shape (rows, 3)
-        Entities found, predicted and actual.
+        Correct, predicted and actual entities.
     """
     matches = [_TAG.fullmatch(label) for label in labels]
     names = sorted({match[2] for match in matches if match})
@@ -61,19 +61,19 @@ def count_entities(
     opening[starts] = True
 
     def spans(tags: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-        """Whether an entity begins at each word, where it would end, and its type."""
+        """Return for each word whether an entity begins there, where it would end, and its type."""
         kind = types[tags]
         before = np.concatenate([[-1], kind[:-1]])
-        over = np.concatenate([[True], last[tags][:-1]])
-        begins = (kind >= 0) & (opening[:-1] | first[tags] | over | (before != kind))
+        ended = np.concatenate([[True], last[tags][:-1]])
+        begins = (kind >= 0) & (opening[:-1] | first[tags] | ended | (before != kind))
         stops = np.append(begins | (kind < 0) | opening[:-1], True)
-        places = np.flatnonzero(stops)
-        ends = places[np.searchsorted(places, np.arange(len(tags)), side="right")]
+        boundaries = np.flatnonzero(stops)
+        ends = boundaries[np.searchsorted(boundaries, np.arange(len(tags)), side="right")]
         return begins, ends, kind
 
     ours, our_ends, our_kind = spans(predicted)
     theirs, their_ends, their_kind = spans(actual)
-    found = ours & theirs & (our_ends == their_ends) & (our_kind == their_kind)
+    correct = ours & theirs & (our_ends == their_ends) & (our_kind == their_kind)
     row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    counts = [np.bincount(row, weights=each, minlength=len(starts) - 1) for each in (found, ours, theirs)]
+    counts = [np.bincount(row, weights=entities, minlength=len(starts) - 1) for entities in (correct, ours, theirs)]
     return np.stack(counts, axis=1).astype(np.int64)

@@ -46,14 +46,17 @@ class ParameterError(PrunekitError, ValueError):
 
 _REPR = reprlib.Repr()
 _REPR.maxstring, _REPR.maxother, _REPR.maxlong, _REPR.maxlevel = 120, 120, 40, 3
+_LONGEST = 300
 
 
 def _short(got: object) -> str:
-    """The value as Python writes it, of bounded length; what nests is not expanded."""
+    """Return the value as Python writes it, of bounded length; what nests is not expanded."""
     try:
-        return _REPR.repr(got)
+        text = _REPR.repr(got)
     except ValueError:  # an integer of more digits than Python writes
         return f"a {type(got).__name__}"
+    # The parts of a mapping are short each, and may be many.
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 class DataError(PrunekitError, ValueError):

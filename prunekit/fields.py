@@ -1,4 +1,4 @@
-"""The types of a recipe's fields: how text, or a list, becomes a checked value."""
+"""Types of a recipe's fields: validators that convert text or lists to checked values."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _KINDS = {
 
 
 def is_percent(text: str) -> bool:
-    """Whether it is a percentage alone, such as "10%"."""
+    """Return whether a text is a percentage without a unit, such as "10%"."""
     return _PERCENT.fullmatch(text) is not None
 
 
 def _percent(value: object) -> float:
-    # A bare 0.5 could mean 50% or 0.5%, so the sign is asked for.
+    # A number without a percent sign is ambiguous: 0.5 could mean 50% or 0.5%.
     match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if match is None or not 0 <= float(match[1]) < 100:
         raise ValueError("a percentage in [0%, 100%), such as '1%'")
@@ -54,7 +54,7 @@ def _factor(value: object) -> float:
 
 
 def format_factor(factor: float) -> str:
-    """As it is read: "3x"."""
+    """Format a factor as it is parsed: "3x"."""
     return f"{factor:.15g}x"
 
 
@@ -63,71 +63,72 @@ def _format_percent(share: float) -> str:
 
 
 def read_budgets(value: object) -> object:
-    """Budgets as one text or several; "none" is no budget."""
+    """Validate budgets, one text or several; "none" is no budget."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise ParameterError("keep", "compress", "text such as '10%' or '8 MB', or a list of them", value)
-    found = tuple(text.strip() for text in texts)
-    if found in ((), ("none",)):
+    budgets = tuple(text.strip() for text in texts)
+    if budgets in ((), ("none",)):
         return ()
-    parse_budgets(found)
-    return found
+    parse_budgets(budgets)
+    return budgets
 
 
 def _blocks(value: object) -> object:
-    """Blocks as ranges, "0-3,5", or as a list."""
+    """Validate blocks, as ranges ("0-3,5") or as a list."""
     must = "blocks to keep, increasing, such as '0-3' or '0,2,4'"
     items = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
     try:
-        found = parse_indices(items) if isinstance(items, str) else items
+        blocks = parse_indices(items) if isinstance(items, str) else items
     except ValueError:
-        found = None
-    if not isinstance(found, (list, tuple)) or not found or not all(type(block) is int and 0 <= block < LAYERS for block in found):
+        blocks = None
+    if not isinstance(blocks, (list, tuple)) or not blocks or not all(type(block) is int and 0 <= block < LAYERS for block in blocks):
         raise ParameterError("layers", "compress", must, value)
-    if sorted(set(found)) != list(found):
+    if sorted(set(blocks)) != list(blocks):
         raise ParameterError("layers", "compress", must, value)
-    return tuple(found)
+    return tuple(blocks)
 
 
 def read_drop(value: object) -> object:
-    """Sub-blocks as "ffn:4-5" and "attention:3", in this order, one text each."""
+    """Normalise sub-blocks to "ffn:4-5" and "attention:3", in this order, one text each."""
     texts = (value,) if isinstance(value, str) else value
     must = "FFN or attention blocks, such as 'ffn:4-5' or 'attention:3', or a list of them"
-    found: dict[str, tuple[int, ...]] = {}
+    dropped: dict[str, tuple[int, ...]] = {}
     for text in texts if isinstance(texts, (list, tuple)) else (value,):
-        kind, _, numbers = text.partition(":") if isinstance(text, str) else ("", "", "")
+        kind, _, ranges = text.partition(":") if isinstance(text, str) else ("", "", "")
         try:
-            blocks = parse_indices(numbers)
+            blocks = parse_indices(ranges)
         except ValueError:
             blocks = ()
         kind = kind.strip()
-        if kind not in ("ffn", "attention") or not blocks or kind in found or sorted(set(blocks)) != list(blocks):
+        if kind not in ("ffn", "attention") or not blocks or kind in dropped or sorted(set(blocks)) != list(blocks):
             raise ParameterError("drop", "compress", must, value)
-        found[kind] = blocks
-    return tuple(f"{kind}:{format_indices(found[kind])}" for kind in sorted(found, reverse=True))
+        dropped[kind] = blocks
+    return tuple(f"{kind}:{format_indices(dropped[kind])}" for kind in sorted(dropped, reverse=True))
 
 
 def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
-    """Read ``"layers:0-3"`` as block numbers; raises ParameterError."""
-    kind, _, blocks = text.partition(":") if isinstance(text, str) else ("", "", "")
+    """Parse ``"layers:0-3"`` into block numbers; raises ParameterError."""
+    kind, _, ranges = text.partition(":") if isinstance(text, str) else ("", "", "")
     try:
-        found = parse_indices(blocks)
+        blocks = parse_indices(ranges)
     except ValueError:
-        found = ()
-    if kind.strip() != "layers" or not found or sorted(set(found)) != list(found):
+        blocks = ()
+    if kind.strip() != "layers" or not blocks or sorted(set(blocks)) != list(blocks):
         raise ParameterError("freeze", of, "blocks of the model, such as 'layers:0-3'", text)
-    return found
+    return blocks
 
 
 def read_effort(value: object) -> object:
-    """How long is trained; None is "none"."""
+    """Validate an effort of training; None is "none"."""
     if value is None:
         return NO_EFFORT
     if not isinstance(value, str):
         raise ParameterError("recover", "compress", "text such as 'auto', 'none', '10min' or '3epochs'", value)
-    if value.strip() != NO_EFFORT:
-        Effort.parse(value)
-    return value.strip()
+    text = value.strip()
+    if text != NO_EFFORT:
+        Effort.parse(text)
+    return "auto" if text.lower() == "auto" else text
 
 
 def _path(value: object) -> object:
@@ -145,21 +146,21 @@ Blocks = Annotated[tuple[int, ...], BeforeValidator(_blocks), PlainSerializer(fo
 
 
 def refuse(error: ValidationError, names: Collection[str]) -> NoReturn:
-    """Say the first thing that pydantic found, in the grammar of `ParameterError`; `names` are those of the recipe's fields."""
+    """Raise the first error of pydantic as a `ParameterError`; `names` are those of the recipe's fields."""
     first = error.errors(include_url=False)[0]
     context = first.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, ParameterError):
         raise cause from None
-    parameter, meant = str(first["loc"][0]), ""
+    parameter, suggestion = str(first["loc"][0]), ""
     if first["type"] == "extra_forbidden":
-        meant = hint(parameter, names) or f"The parameters are {', '.join(names)}."
-        raise ParameterError(parameter, "compress", "one that exists", first["input"], meant) from None
+        suggestion = hint(parameter, names) or f"The parameters are {', '.join(names)}."
+        raise ParameterError(parameter, "compress", "one that exists", first["input"], suggestion) from None
     if cause is not None:
         must = str(cause)
     elif "expected" in context:
         must = f"one of {context['expected']}".replace(" or ", ", ")
-        meant = hint(str(first["input"]), re.findall("'([^']+)'", must))
+        suggestion = hint(str(first["input"]), re.findall("'([^']+)'", must))
     else:
         must = _KINDS.get(first["type"], first["msg"].removeprefix("Input should be ").removeprefix("String should "))
-    raise ParameterError(parameter, "compress", must, first["input"], meant) from None
+    raise ParameterError(parameter, "compress", must, first["input"], suggestion) from None

@@ -1,6 +1,7 @@
-"""Rows with any number of labels: which are predicted, how that is scored, and from which logit on a label is said to be there.
+"""Rows with any number of labels: scores of label sets, and the thresholds on logits above which labels are predicted.
 
-Label sets are (n, C) bool. F1 is counted from sparse tables, so that a resample costs as much as there are labels, not as n times C.
+Label sets are (n, C) bool. F1 is computed from sparse matrices, so that the cost of a resample is in the
+number of labels that are set, not in n times C.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from prunekit.metrics import Judged, Metric, judged_spans, of_counts
 Floats = NDArray[np.float64]
 Sets = NDArray[np.bool_]
 
-#: Rows of validation that must show a label for it to have a threshold of its own; others share one.
+#: Fewest validation rows with a label for which it has a threshold of its own; the other labels share one.
 LEAST = 20
+#: The logit of a probability of 1: that of 1 - 1e-434.
+_FAR = 1000.0
 
 
 def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
-    """Micro or macro F1 of label sets, or the share of those that are the same, by rows.
+    """Prepare micro or macro F1 of label sets, or the share of equal sets, by rows.
 
-    Micro F1 counts labels over all rows together; macro F1 is the mean of the F1 of each label that occurs on either side.
+    Micro F1 pools the labels of all rows; macro F1 is the mean of the F1 of each label that occurs on either side.
 
     Parameters
     ----------
@@ -57,14 +60,14 @@ def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
 
 
 def probabilities(logits: Floats) -> Floats:
-    """Of a label's logit."""
+    """Return the sigmoid of label logits."""
     from scipy.special import expit
 
     return np.asarray(expit(logits))
 
 
 def read_thresholds(stored: object, width: int, where: str) -> Floats:
-    """Thresholds as logits (width,), from what a config holds, probabilities in the order of the outputs; None is a half of each.
+    """Return thresholds as logits (width,), from the probabilities of a config in the order of the outputs; None is 0.5 for each.
 
     Raises
     ------
@@ -73,19 +76,20 @@ def read_thresholds(stored: object, width: int, where: str) -> Floats:
     """
     if stored is None:
         return np.zeros(width)
-    shares = [each for each in stored if type(each) in (float, int) and 0 <= each <= 1] if isinstance(stored, list) else []
+    shares = [value for value in stored if type(value) in (float, int) and 0 <= value <= 1] if isinstance(stored, list) else []
     if not isinstance(stored, list) or not len(shares) == len(stored) == width:
         raise ModelError(f"{where} has thresholds that are not {width} numbers from 0 to 1, one for each label.")
     from scipy.special import logit
 
-    return np.asarray(logit(np.array(shares, dtype=np.float64)))
+    # 0 and 1 are predicted always and never; their logits are far beyond any model's, and finite.
+    return np.clip(logit(np.array(shares, dtype=np.float64)), -_FAR, _FAR)
 
 
 def best_thresholds(outputs: NDArray[np.floating], labels: Sets) -> Floats:
-    """Logits above which labels are said to be there, chosen for the best F1 on these rows.
+    """Return the logits above which labels are predicted, by the best F1 on these rows.
 
     A label that at least `LEAST` rows show has the threshold of its own best F1; the others share that of the best micro F1 of all
-    labels together: on few rows a threshold of its own would be luck (Y. Yang, "A study of thresholding strategies for text
+    labels together: a threshold of its own would overfit on few rows (Y. Yang, "A study of thresholding strategies for text
     categorization", SIGIR 2001). Where no row has a label, it is 0.
 
     Parameters
@@ -100,23 +104,23 @@ def best_thresholds(outputs: NDArray[np.floating], labels: Sets) -> Floats:
     scores = np.asarray(outputs, dtype=np.float64)
     if not labels.any():
         return np.zeros(scores.shape[1])
-    shared = _best(scores.reshape(-1, 1), labels.reshape(-1, 1))
+    shared = _best_cuts(scores.reshape(-1, 1), labels.reshape(-1, 1))
     own = np.flatnonzero(labels.sum(axis=0) >= LEAST)
-    found = np.repeat(shared, scores.shape[1])
+    thresholds = np.repeat(shared, scores.shape[1])
     if len(own):
-        found[own] = _best(scores[:, own], labels[:, own])
-    return found
+        thresholds[own] = _best_cuts(scores[:, own], labels[:, own])
+    return thresholds
 
 
-def _best(scores: Floats, labels: Sets) -> Floats:
-    """Of each column the cut of the best F1, between two neighbouring scores; the strictest of equals."""
+def _best_cuts(scores: Floats, labels: Sets) -> Floats:
+    """Return the threshold of the best F1 of each column, midway between two neighbouring scores; the highest of equals."""
     order = np.argsort(-scores, axis=0, kind="stable")
-    ranked, there = np.take_along_axis(scores, order, 0), np.take_along_axis(labels, order, 0)
-    hits = there.cumsum(axis=0, dtype=np.float64)
-    named = np.arange(1, len(scores) + 1, dtype=np.float64)[:, None]
-    f1 = 2 * hits / (named + labels.sum(axis=0))
+    ranked, present = np.take_along_axis(scores, order, 0), np.take_along_axis(labels, order, 0)
+    hits = present.cumsum(axis=0, dtype=np.float64)
+    predicted = np.arange(1, len(scores) + 1, dtype=np.float64)[:, None]
+    f1 = 2 * hits / (predicted + labels.sum(axis=0))
     below = np.vstack([ranked[1:], ranked[-1:] - 1.0])
-    # Rows with one score are on one side of any cut.
+    # Rows with equal scores are on the same side of any threshold.
     f1[below == ranked] = -1.0
     at = f1.argmax(axis=0)[None]
     return np.asarray((np.take_along_axis(ranked, at, 0)[0] + np.take_along_axis(below, at, 0)[0]) / 2)

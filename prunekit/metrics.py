@@ -1,6 +1,6 @@
-"""Every metric once: its name, unit and value, and how sure a value, a share or a difference of two is.
+"""Metrics: names, units and values, and confidence intervals of a value, of a ratio or of a difference of two.
 
-A metric is a function of the rows' weights: weights of one give its value, weights drawn from a multinomial that of a resample.
+A metric is a function of the rows' weights: weights of one give its value, multinomial weights that of a bootstrap resample.
 So two models are compared on the same resamples, words of one sentence stay together, and memory does not depend on the classes.
 """
 
@@ -18,7 +18,7 @@ from prunekit.errors import ParameterError, StatisticsError
 
 RESAMPLES = 1000
 LEVEL = 0.95
-#: Parts of the rows left out in turn for the acceleration of BCa, at most.
+#: Most groups of rows that are left out in turn for the acceleration of BCa.
 _JACKKNIFE = 200
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Metric(StrEnum):
     SPEARMAN = "spearman"
     COSINE = "cosine"  # mean over the rows, to the dense model's vectors
     ENTITY_F1 = "entity-f1"  # micro-averaged over the entities of BIO, BILOU or IOBES tags
-    AGREEMENT = "agreement"  # with what the dense model answers, where there are no labels
+    AGREEMENT = "agreement"  # with the predictions of the dense model, where there are no labels
     NDCG = "ndcg@10"  # of the rows of each query
     MRR = "mrr"
     MAP = "map"
@@ -45,7 +45,7 @@ class Metric(StrEnum):
 
     @property
     def label(self) -> str:
-        """As a person writes it: "macro F1"."""
+        """Name in reports: "macro F1"."""
         return _TRAITS[self].label
 
     @property
@@ -64,11 +64,11 @@ class Metric(StrEnum):
         return _TRAITS[self].of_values
 
     def show(self, value: float) -> str:
-        """A value, or a difference of two, without its unit."""
+        """Format a value, or a difference of two, without its unit."""
         return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
 
-    def said(self, value: float) -> str:
-        """The same with its unit."""
+    def formatted(self, value: float) -> str:
+        """Format a value with its unit."""
         return self.show(value) + self.unit
 
 
@@ -107,16 +107,16 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One model's answers to n rows beside the truth.
+    """Predictions of one model on n rows, ready to be scored against the labels.
 
     Attributes
     ----------
     rows : int
-        Units that are drawn independently: rows, sentences of a token task.
+        Units of resampling: rows, or sentences of a token task.
     score : callable
         Weights of the rows, (n,) float64, none negative and not all 0 -> the metric. Integers stand for repeated rows.
     hits : ndarray of shape (n,), or None
-        Right (1) or wrong (0) by row where the metric is their mean, which has an exact interval.
+        Correct (1) or wrong (0) by row where the metric is their mean, which has an exact interval.
     """
 
     rows: int
@@ -132,7 +132,7 @@ class Judged:
 def judged(
     metric: Metric, predicted: NDArray[np.generic], actual: NDArray[np.generic], *, classes: int, starts: Ints | None = None
 ) -> Judged:
-    """Prepare a metric of some answers.
+    """Prepare the score of predictions.
 
     Parameters
     ----------
@@ -142,12 +142,12 @@ def judged(
     classes : int
         Ignored of values.
     starts : int64 ndarray of shape (n + 1,), optional
-        Where the answers of each row begin, where a row has several, as words of a sentence; by default each is a row.
+        Where the predictions of each row begin, where a row has several, as words of a sentence; by default each is a row.
 
     Raises
     ------
     StatisticsError
-        No answers, arrays that differ in length, or class ids outside the range.
+        No predictions, arrays that differ in length, or class ids outside the range.
     """
     if predicted.shape != actual.shape or actual.ndim != 1:
         raise StatisticsError(f"Predictions and labels must have one shape (n,). Got {predicted.shape} and {actual.shape} instead.")
@@ -157,26 +157,26 @@ def judged(
     owner = None if starts is None else np.repeat(np.arange(rows), np.diff(starts))
     if metric.of_values:
         score = _correlation(metric, predicted.astype(np.float64), actual.astype(np.float64))
-        return Judged(rows, _spread(score, owner))
+        return Judged(rows, _by_row(score, owner))
     for ids in (actual, predicted):
         if ids.min() < 0 or ids.max() >= classes:
             raise StatisticsError(f"Labels must be class ids in 0..{classes - 1}. Got {int(ids.min())}..{int(ids.max())} instead.")
-    guess, truth = predicted.astype(np.int64), actual.astype(np.int64)
+    predicted_ids, actual_ids = predicted.astype(np.int64), actual.astype(np.int64)
     if metric in (Metric.ACCURACY, Metric.AGREEMENT):
-        hits = (guess == truth).astype(np.float64)
-        return Judged(rows, _spread(lambda weights: float(weights @ hits) / (weights.sum() or 1.0), owner), hits if owner is None else None)
-    right = guess == truth
-    matched = truth[right]
+        hits = (predicted_ids == actual_ids).astype(np.float64)
+        return Judged(rows, _by_row(lambda weights: float(weights @ hits) / (weights.sum() or 1.0), owner), hits if owner is None else None)
+    correct = predicted_ids == actual_ids
+    matched = actual_ids[correct]
 
     def of_margins(weights: Floats) -> float:
-        hits, margins = _counted(matched, weights[right], classes), _counted(truth, weights, classes)
-        return float(of_counts(metric, hits, margins, _counted(guess, weights, classes))[0])
+        hits, margins = _class_weights(matched, weights[correct], classes), _class_weights(actual_ids, weights, classes)
+        return float(of_counts(metric, hits, margins, _class_weights(predicted_ids, weights, classes))[0])
 
-    return Judged(rows, _spread(of_margins, owner))
+    return Judged(rows, _by_row(of_margins, owner))
 
 
 def judged_spans(hits: Floats, predicted: Floats, actual: Floats) -> Judged:
-    """Micro F1 of spans, such as entities: each row has as many that were found right, named, and there.
+    """Prepare micro F1 of spans, such as entities, from counts of correct, predicted and actual ones by row.
 
     Parameters
     ----------
@@ -185,46 +185,46 @@ def judged_spans(hits: Floats, predicted: Floats, actual: Floats) -> Judged:
     """
 
     def score(weights: Floats) -> float:
-        named = float(weights @ (predicted + actual))
-        return 2 * float(weights @ hits) / named if named else 0.0
+        total = float(weights @ (predicted + actual))
+        return 2 * float(weights @ hits) / total if total else 0.0
 
     return Judged(len(hits), score)
 
 
 def judged_means(values: Floats) -> Judged:
-    """The mean of a figure of each row, (n,) float64."""
+    """Prepare the mean of a value of each row, (n,) float64."""
     if not len(values):
         raise StatisticsError("A score needs at least one row. Got none.")
     return Judged(len(values), lambda weights: float(weights @ values) / (weights.sum() or 1.0))
 
 
 def cosines(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Floats:
-    """The cosine of each row of one (n, D) array with that of another, (n,) float64; 0 for a vector of zeros."""
+    """Return the cosine of each row of one (n, D) array with that of another, (n,) float64; 0 for a vector of zeros."""
     x, y = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), lengths, out=np.zeros(len(x)), where=lengths > 0))
 
 
-def _counted(ids: Ints, weights: Floats, classes: int) -> Floats:
-    """The weight of each class, (1, classes)."""
+def _class_weights(ids: Ints, weights: Floats, classes: int) -> Floats:
+    """Return the total weight of each class, (1, classes)."""
     return np.asarray(np.bincount(ids, weights, classes)[None], dtype=np.float64)
 
 
-def _spread(score: Callable[[Floats], float], owner: Ints | None) -> Callable[[Floats], float]:
-    """A metric of answers as one of rows: what a row weighs, each of its answers does."""
+def _by_row(score: Callable[[Floats], float], owner: Ints | None) -> Callable[[Floats], float]:
+    """Return a metric of predictions as one of rows: each prediction has the weight of its row."""
     return score if owner is None else lambda weights: score(weights[owner])
 
 
 def of_counts(metric: Metric, hits: Floats, actual: Floats, predicted: Floats) -> Floats:
-    """Score each of R tables of counts by class.
+    """Score each of R confusion matrices.
 
     Matthews is the correlation of two one-hot matrices (J. Gorodkin 2004, R_K), 0 where a side does not vary; macro F1 is the mean over
-    the classes that occur on either side. A table of no rows scores 0.
+    the classes that occur on either side. A matrix of no rows scores 0.
 
     Parameters
     ----------
     metric : Metric
-        Of classes.
+        One of classes.
     hits, actual, predicted : float64 ndarray of shape (R, C)
         The diagonal and the margins of each confusion matrix.
 
@@ -233,36 +233,36 @@ def of_counts(metric: Metric, hits: Floats, actual: Floats, predicted: Floats) -
     float64 ndarray of shape (R,)
     """
     total = actual.sum(axis=1)
-    if metric is Metric.ACCURACY:
-        return _share(hits.sum(axis=1), total)
+    if metric in (Metric.ACCURACY, Metric.AGREEMENT):
+        return _ratio(hits.sum(axis=1), total)
     if metric is Metric.F1:
         occurs = actual + predicted
-        return _share(_share(2 * hits, occurs).sum(axis=1), np.count_nonzero(occurs, axis=1).astype(np.float64))
+        return _ratio(_ratio(2 * hits, occurs).sum(axis=1), np.count_nonzero(occurs, axis=1).astype(np.float64))
     covariance = hits.sum(axis=1) * total - (actual * predicted).sum(axis=1)
     spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-    return _share(covariance, np.sqrt(np.maximum(spread, 0.0)))
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0.0)))
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0))
 
 
 def _correlation(metric: Metric, predicted: Floats, actual: Floats) -> Callable[[Floats], float]:
-    """Pearson's or Spearman's coefficient of weighted pairs; 0 where either side does not vary."""
+    """Return Pearson's or Spearman's coefficient as a function of the weights of pairs; 0 where either side is constant."""
     sides = predicted, actual
-    # Equal values are found once: a resample of sorted values is sorted.
-    found = [np.unique(side, return_inverse=True) for side in sides]
+    # Ties are determined once, since a resample does not change the order of the values.
+    ties = [np.unique(side, return_inverse=True) for side in sides]
 
-    def ranks(place: Ints, count: int, weights: Floats) -> Floats:
-        each = np.bincount(place, weights, count)
-        return np.asarray((np.cumsum(each) - (each - 1) / 2)[place])
+    def ranks(inverse: Ints, count: int, weights: Floats) -> Floats:
+        counts = np.bincount(inverse, weights, count)
+        return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
 
     def score(weights: Floats) -> float:
-        there = weights > 0
+        drawn = weights > 0
         # Decided on the values: the computed variance of a constant such as 0.1 need not be exactly 0.
-        if any(np.ptp(side[there]) == 0 for side in sides):
+        if any(np.ptp(side[drawn]) == 0 for side in sides):
             return 0.0
-        x, y = sides if metric is Metric.PEARSON else (ranks(place, len(values), weights) for values, place in found)
+        x, y = sides if metric is Metric.PEARSON else (ranks(inverse, len(values), weights) for values, inverse in ties)
         total = weights.sum()
         x, y = x - weights @ x / total, y - weights @ y / total
         scale = np.sqrt((weights @ (x * x)) * (weights @ (y * y)))
@@ -272,9 +272,9 @@ def _correlation(metric: Metric, predicted: Floats, actual: Floats) -> Callable[
 
 
 def interval(found: Judged, *, level: float = LEVEL, seed: int = 0) -> Interval:
-    """A metric's confidence interval, over the draw of the rows.
+    """Return the confidence interval of a metric, over the sampling of the rows.
 
-    Wilson's score interval where rows are right or wrong; otherwise BCa (B. Efron, "Better bootstrap confidence intervals", JASA 1987)
+    Wilson's score interval where rows are correct or wrong; otherwise BCa (B. Efron, "Better bootstrap confidence intervals", JASA 1987)
     over 1,000 seeded resamples of the rows.
 
     Parameters
@@ -300,14 +300,14 @@ def interval(found: Judged, *, level: float = LEVEL, seed: int = 0) -> Interval:
 
 
 def compare(ours: Judged, theirs: Judged, *, by: Literal["share", "difference"] = "share", level: float = LEVEL, seed: int = 0) -> Interval:
-    """How one model compares with another on the same rows, with the paired BCa interval of that.
+    """Compare one model with another on the same rows, with a paired BCa interval.
 
     Parameters
     ----------
     ours, theirs : Judged
-        Of the same rows in the same order; how the answers are counted may differ.
+        Of the same rows in the same order; the metrics may differ.
     by : {"share", "difference"}
-        ours / theirs, or ours - theirs. A share of what is not above 0 says nothing: it is refused.
+        ours / theirs, or ours - theirs. A share of a reference that is not above 0 is refused.
     level, seed
         As in `interval`.
 
@@ -316,7 +316,7 @@ def compare(ours: Judged, theirs: Judged, *, by: Literal["share", "difference"] 
     ParameterError
         A level outside (0, 1).
     StatisticsError
-        Rows that differ in number, or a share of what is not above 0.
+        Rows that differ in number, or a share of a reference that is not above 0.
     """
     _check_level(level, "compare")
     if ours.rows != theirs.rows:
@@ -328,7 +328,7 @@ def compare(ours: Judged, theirs: Judged, *, by: Literal["share", "difference"] 
 
     def share(weights: Floats) -> float:
         reference = theirs.score(weights)
-        # A resample on which the reference knows nothing has no bound.
+        # The share is unbounded on a resample where the reference is not above 0.
         return ours.score(weights) / reference if reference > 0 else np.inf
 
     return _bca(ours.rows, share, level, seed)
@@ -340,44 +340,44 @@ def _check_level(level: float, of: str) -> None:
 
 
 def draws(rows: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
-    """Weights of the rows in each resample: how often each was drawn, (rows,) float64; the same for the same seed."""
+    """Yield the weights of the rows in each resample: how often each is drawn, (rows,) float64; equal for equal seeds."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(generator.integers(rows, size=rows), minlength=rows).astype(np.float64)
 
 
 def influence(rows: int, statistic: Callable[[Floats], float]) -> Floats:
-    """By how much leaving out each part of the rows moves a statistic, as the delete-a-group jackknife has it.
+    """Return the influence of groups of rows on a statistic, by the delete-a-group jackknife.
 
-    Every row is a group by itself up to 200; beyond, rows are dealt into 200 groups in turn.
+    Every row is a group by itself up to 200; beyond, rows are assigned to 200 groups in turn.
 
     Returns
     -------
     float64 ndarray of shape (min(rows, 200),)
-        Mean minus each value that was found without a group; empty for a single row.
+        Mean of the values without one group, minus each of them; empty for a single row.
     """
-    parts = min(rows, _JACKKNIFE)
-    if parts < 2:
+    groups = min(rows, _JACKKNIFE)
+    if groups < 2:
         return np.zeros(0)
-    group = np.arange(rows) % parts
-    left = np.array([statistic((group != part).astype(np.float64)) for part in range(parts)])
-    return np.asarray(left.mean() - left)
+    group = np.arange(rows) % groups
+    values = np.array([statistic((group != left_out).astype(np.float64)) for left_out in range(groups)])
+    return np.asarray(values.mean() - values)
 
 
 def _bca(rows: int, statistic: Callable[[Floats], float], level: float, seed: int) -> Interval:
-    """Bias-corrected and accelerated percentiles of a bootstrap by rows."""
+    """Return the bias-corrected and accelerated interval of a bootstrap over rows."""
     from scipy.special import ndtr, ndtri
 
     value = statistic(np.ones(rows))
-    drawn = np.sort([statistic(weights) for weights in draws(rows, seed)])
-    # Resamples may tie with the value: each counts for half on either side.
-    below = (np.count_nonzero(drawn < value) + 0.5 * np.count_nonzero(drawn == value)) / len(drawn)
-    bias = float(ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
-    moved = influence(rows, statistic)
-    spread = float((moved**2).sum()) ** 1.5
-    pull = float((moved**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    resampled = np.sort([statistic(weights) for weights in draws(rows, seed)])
+    # A resample that ties with the value counts half on either side.
+    below = (np.count_nonzero(resampled < value) + 0.5 * np.count_nonzero(resampled == value)) / len(resampled)
+    bias = float(ndtri(np.clip(below, 1 / len(resampled), 1 - 1 / len(resampled))))
+    influences = influence(rows, statistic)
+    spread = float((influences**2).sum()) ** 1.5
+    acceleration = float((influences**3).sum()) / (6 * spread) if spread > 0 else 0.0
     ends = ndtri(np.array([(1 - level) / 2, (1 + level) / 2])) + bias
     with np.errstate(invalid="ignore"):
-        # Between two draws without a bound there is none.
-        low, high = (np.inf if np.isnan(end) else end for end in np.quantile(drawn, ndtr(bias + ends / (1 - pull * ends))))
+        # A quantile between two infinite resamples is infinite.
+        low, high = (np.inf if np.isnan(end) else end for end in np.quantile(resampled, ndtr(bias + ends / (1 - acceleration * ends))))
     return Interval(value, min(float(low), value), max(float(high), value))

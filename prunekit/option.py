@@ -1,6 +1,6 @@
-"""What is declared of an option: how help describes it, and which commands have it.
+"""Declaration of an option: its help text, and the commands that have it.
 
-The options themselves are the fields of `prunekit.options.Options`; this module imports nothing heavy, since ``--help`` answers at once.
+The options themselves are the fields of `prunekit.options.Options`; this module imports nothing heavy, to keep ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Literal
 #: The headings of ``--help``, in their order.
 Group = Literal["What to keep", "Data", "Training", "Output", "Measuring", "Other options"]
 
-#: How the command line reads an option: text, text that may be repeated, a whole number, a number, or a flag without a value.
+#: How the command line parses an option: text, text that may be repeated, a whole number, a number, or a flag without a value.
 Kind = Literal["text", "texts", "whole", "number", "flag"]
 
-#: The commands that have an option: those that choose, write a directory, do either, read a task's data, or read rows at all.
+#: The commands that have an option: those that select units, write a directory, do either, read a task's data, or read rows at all.
 CHOOSING = ("compress", "plan")
 WRITING = ("compress", "apply")
 MAKING = ("compress", "plan", "apply")
@@ -25,30 +25,30 @@ COLUMNS = (*ROWS, "bench")
 
 @dataclass(frozen=True)
 class Option:
-    """One option, as the metadata of a Recipe's field.
+    """Metadata of one field of a Recipe: an option.
 
     Attributes
     ----------
     help : str
         One sentence, with the default in brackets where help does not see it otherwise.
     group : str
-        The heading of ``--help`` under which it stands.
+        Heading of ``--help`` that lists it.
     metavar : str
-        What stands for its value.
+        Placeholder of its value.
     commands : tuple of str
         The commands that have it.
     more : str
-        What the reference says besides.
+        Additional text for the reference.
     positional : bool
         Whether it is an argument without a name.
     typed : bool
-        Whether the command line has it; else recipes and Python alone.
+        Whether the command line has it, rather than recipes and Python alone.
     name : str
         The Recipe's field.
     kind : str
-        How the command line reads it.
+        How the command line parses it.
     choices : tuple of str
-        All that it may be, where that can be listed; what a shell completes.
+        All values it may have, where they can be listed; for completion in shells.
     """
 
     help: str
@@ -64,5 +64,5 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is typed."""
+        """The option as typed on the command line."""
         return self.name if self.positional else f"--{self.name.replace('_', '-')}"

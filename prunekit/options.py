@@ -1,4 +1,4 @@
-"""Every option, declared once: its type, its default, what help says of it and which commands have it.
+"""Declarations of all options: type, default, help text, and the commands that have each.
 
 The command line and the signatures of the public functions are made from these fields: after a change run
 ``python docs/make_cli.py``.
@@ -16,12 +16,12 @@ from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, O
 from prunekit.tasks import TaskKind
 from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS, WIDTH
 
-#: What may be kept where nothing at all is said of it.
+#: Budget where nothing names what to remove.
 DEFAULT_KEEP = ("10%",)
 
 
 class Options(BaseModel):
-    """The fields of a `prunekit.Recipe`; all may be left out."""
+    """Fields of a `prunekit.Recipe`; all are optional."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -282,11 +282,11 @@ class Options(BaseModel):
     dims: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=WIDTH)] | None,
         Option(
-            "Output dimensions of an embedder: principal components of its vectors on train [default: all of them].",
+            "Output dimensions of an embedder: a projection fitted to the cosines of train [default: all of them].",
             "What to keep",
             "N",
             MAKING,
-            more="They are folded into an output projection; measured beside chosen, first and random dimensions.",
+            more="It is an output projection; measured beside principal components, chosen, first and random dimensions.",
         ),
     ] = None
     layer_delta: Annotated[
@@ -332,7 +332,8 @@ class Options(BaseModel):
     stride: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=POSITIONS)] | None,
         Option(
-            "Tokens that a window of a long context shares with the one before [default: a third of a window].",
+            "Tokens that a window of a long context shares with the one before [default: a third of a window, less where the longest "
+            "question leaves less].",
             "Data",
             "N",
             READING,

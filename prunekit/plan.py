@@ -1,4 +1,4 @@
-"""A Plan says what is kept of a model, in the model's own numbering (waist 2: between deciding and doing).
+"""`Plan`: what is kept of a model, in the model's own numbering; the interface between analyzers and transforms.
 
 It holds no scores and no weights, needs no torch, and is plain versioned JSON that can be read, reviewed,
 diffed, composed, and applied to another checkpoint of the same architecture. Index sets are written as
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from prunekit.validation.limits import HEADS, LAYERS, PLAN_BYTES, VOCABULARY, WI
 from prunekit.validation.reading import ReadError, parse_json, read_text, shown
 
 VERSION = 1
-#: Indices that all sets of one plan may hold together; a few letters, "0-99999999999", can name more than fit into memory.
+#: Most indices in all sets of one plan together; a short text such as "0-99999999999" can name more than fit into memory.
 MOST = 2 * VOCABULARY
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SHOWN = 60  # characters of a key that an error repeats
@@ -37,8 +37,8 @@ class _Frozen(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(shown(part) for part in first["loc"] if part != "[key]") or type(self).__name__.lower()
-            raise PlanError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+            location = ".".join(shown(part) for part in first["loc"] if part != "[key]") or type(self).__name__.lower()
+            raise PlanError(f"{location}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 class Source(_Frozen):
@@ -69,12 +69,12 @@ class ReadoutPlan(_Frozen):
 
     @property
     def top(self) -> int:
-        """The highest layer read; every block above it is gone."""
+        """The highest layer read; every block above it is removed."""
         return max(layer for layer, dims in self.neurons.items() if dims)
 
 
 class Plan(_Frozen):
-    """What is kept. `None`, or a layer that is not named, means everything.
+    """Units that are kept. `None`, or a layer that is not named, means all.
 
     Attributes
     ----------
@@ -85,17 +85,17 @@ class Plan(_Frozen):
     ffn
         {block: FFN neurons kept}; an empty set removes the FFN block.
     affine
-        Blocks whose FFN an affine map of its input takes the place of.
+        Blocks whose FFN is replaced by an affine map of its input.
     hidden
         Dimensions of the residual stream kept.
     vocabulary
         Token ids kept.
     components
-        How many principal components of the last state the model's own head reads, in the place of all dimensions.
+        Number of principal components of the last state that the model's own head reads, instead of all dimensions.
     readout
-        Neurons read by the classifier, which takes the place of the model's own head.
+        Neurons read by the classifier that replaces the model's own head.
     provenance
-        Where the plan comes from (tool versions, recipe, seed, data); not part of the digest.
+        Origin of the plan (tool versions, recipe, seed, data); not part of the digest.
     """
 
     version: Literal[1] = 1
@@ -113,12 +113,12 @@ class Plan(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _bounded(cls, fields: Any) -> Any:
-        """Count what ranges name before any of them is written out."""
+        """Count the indices that ranges name before any of them is expanded."""
         if isinstance(fields, Mapping):
-            named = [fields.get(name) for name in ("layers", "heads", "ffn", "affine", "hidden", "vocabulary")]
+            sets = [fields.get(name) for name in ("layers", "heads", "ffn", "affine", "hidden", "vocabulary")]
             readout = fields.get("readout")
-            named.append(readout.get("neurons") if isinstance(readout, Mapping) else None)
-            texts = [text for each in named for text in (each.values() if isinstance(each, Mapping) else (each,)) if isinstance(text, str)]
+            sets.append(readout.get("neurons") if isinstance(readout, Mapping) else None)
+            texts = [text for kept in sets for text in (kept.values() if isinstance(kept, Mapping) else (kept,)) if isinstance(text, str)]
             if sum(map(count_indices, texts)) > MOST:
                 raise ValueError(f"more than {MOST:,} indices are named")
         return fields
@@ -126,14 +126,14 @@ class Plan(_Frozen):
     @model_validator(mode="after")
     def _in_range(self) -> Plan:
         source = self.source
-        _check("layers", self.layers, source.layers)
-        _check("hidden", self.hidden, source.hidden)
-        _check("vocabulary", self.vocabulary, source.vocabulary)
+        _check_range("layers", self.layers, source.layers)
+        _check_range("hidden", self.hidden, source.hidden)
+        _check_range("vocabulary", self.vocabulary, source.vocabulary)
         for name, kept, size in (("heads", self.heads, source.heads), ("ffn", self.ffn, source.ffn)):
             for layer, indices in kept.items():
-                _check(f"{name}, block {layer}", indices, size, may_be_empty=True)
-                _check(f"{name}, blocks", (layer,), source.layers)
-        _check("affine, blocks", self.affine, source.layers)
+                _check_range(f"{name}, block {layer}", indices, size, may_be_empty=True)
+                _check_range(f"{name}, blocks", (layer,), source.layers)
+        _check_range("affine, blocks", self.affine, source.layers)
         for layer in self.affine or ():
             if layer in self.ffn:
                 raise ValueError(f"affine: block {layer} is also in 'ffn'; an affine map leaves no FFN neurons")
@@ -145,8 +145,8 @@ class Plan(_Frozen):
                 raise ValueError(f"components: {self.components} of {width} dimensions are not fewer")
         if self.readout is not None:
             for layer, indices in self.readout.neurons.items():
-                _check("readout, layers", (layer,), source.layers + 1)
-                _check(f"readout, layer {layer}", indices, source.hidden, may_be_empty=True)
+                _check_range("readout, layers", (layer,), source.layers + 1)
+                _check_range(f"readout, layer {layer}", indices, source.hidden, may_be_empty=True)
             if not self.readout.size:
                 raise ValueError("the readout keeps no neuron")
             if self.layers is not None and any(b not in self.layers for b in range(self.readout.top)):
@@ -162,19 +162,19 @@ class Plan(_Frozen):
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON of everything but the provenance."""
+        """sha256 of the canonical JSON of everything but the provenance."""
         body = self.model_dump(mode="json", exclude={"provenance"}, exclude_none=True)
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Indented JSON with the digest, for people and for `from_json`."""
+        """Return indented JSON with the digest, which `from_json` parses."""
         body = self.model_dump(mode="json", exclude_none=True)
         return json.dumps({**body, "digest": self.digest}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     @checked("Plan.from_json")
     def from_json(cls, text: str, *, name: str = "plan") -> Plan:
-        """Read a plan; raises PlanError with one line that says what is wrong."""
+        """Parse a plan; raises PlanError with a one-line reason."""
         try:
             body = parse_json(text, unique=True)
         except ReadError as error:
@@ -216,29 +216,29 @@ class Plan(_Frozen):
         return cls.from_json(text, name=str(place))
 
 
-def _check(what: str, indices: tuple[int, ...] | None, size: int, *, may_be_empty: bool = False) -> None:
+def _check_range(name: str, indices: tuple[int, ...] | None, size: int, *, may_be_empty: bool = False) -> None:
     if indices is None:
         return
     if not indices and not may_be_empty:
-        raise ValueError(f"{what}: nothing is kept")
+        raise ValueError(f"{name}: nothing is kept")
     if indices and indices[-1] >= size:
-        raise ValueError(f"{what}: index {indices[-1]} is out of range, the model has {size}")
+        raise ValueError(f"{name}: index {indices[-1]} is out of range, the model has {size}")
 
 
 def kept_blocks(plan: Plan) -> tuple[int, ...]:
-    """Blocks that exist after the plan: those kept, below the highest layer that a readout reads."""
+    """Return the blocks that exist after the plan: those kept, below the highest layer that a readout reads."""
     if plan.readout is None:
         return plan.kept_layers
     return tuple(block for block in plan.kept_layers if block < plan.readout.top)
 
 
 def ffn_units(plan: Plan) -> dict[int, Indices]:
-    """{block: FFN neurons kept} of the blocks that a plan names; an affine map leaves none."""
+    """Return {block: FFN neurons kept} of the blocks that a plan names; an affine map leaves none."""
     return {**plan.ffn, **dict.fromkeys(plan.affine or (), ())}
 
 
 def slim_layer(plan: Plan, layer: int) -> int:
-    """Number in the slim model of layer `layer` (0 the embedding output, k the output of block k-1); raises PlanError."""
+    """Return the number in the slim model of layer `layer` (0 the embedding output, k the output of block k-1); raises PlanError."""
     if layer == 0:
         return 0
     blocks = kept_blocks(plan)
@@ -248,7 +248,7 @@ def slim_layer(plan: Plan, layer: int) -> int:
 
 
 def slim_source(plan: Plan) -> Source:
-    """Shape of the slim model, as a second plan has to state it.
+    """Return the shape of the slim model, as a second plan has to state it.
 
     FFN and heads are those of the source where the plan leaves blocks uneven, since a Source has one number for all.
     """
@@ -269,28 +269,28 @@ def slim_source(plan: Plan) -> Source:
     )
 
 
-def _through(first: Indices | None, second: Indices | None, what: str) -> Indices | None:
-    """`second` numbers what `first` keeps; the same set in the original numbering."""
+def _compose_indices(first: Indices | None, second: Indices | None, unit: str) -> Indices | None:
+    """Return `second`, which numbers the units that `first` keeps, in the original numbering."""
     if second is None or first is None:
         return first if second is None else second
     if second and second[-1] >= len(first):
-        raise PlanError(f"The second plan keeps {what} {second[-1]}, of which the first leaves only {len(first)}.")
+        raise PlanError(f"The second plan keeps {unit} {second[-1]}, of which the first leaves only {len(first)}.")
     return tuple(first[index] for index in second)
 
 
-def _affine(first: Plan, second: Plan, blocks: Indices) -> Indices:
-    """Blocks that either plan gives an affine map in the place of their FFN, in the original numbering."""
+def _compose_affine(first: Plan, second: Plan, blocks: Indices) -> Indices:
+    """Return the blocks whose FFN either plan replaces by an affine map, in the original numbering."""
     own = first.affine or ()
     later = tuple(blocks[block] for block in second.affine or ())
-    gone = next((block for block in later if first.ffn.get(block) == ()), None)
-    if gone is not None:
-        raise PlanError(f"The second plan puts an affine map in the place of the FFN of block {gone}, which the first removes.")
+    removed = next((block for block in later if first.ffn.get(block) == ()), None)
+    if removed is not None:
+        raise PlanError(f"The second plan puts an affine map in the place of the FFN of block {removed}, which the first removes.")
     kept = (block for block in own if block in blocks and blocks.index(block) not in second.ffn)
     return tuple(sorted({*kept, *later}))
 
 
 def compose(first: Plan, second: Plan) -> Plan:
-    """One plan that does what `first` and then `second` do.
+    """Return one plan that is equivalent to `first` followed by `second`.
 
     Parameters
     ----------
@@ -321,21 +321,21 @@ def compose(first: Plan, second: Plan) -> Plan:
     blocks = kept_blocks(first)
 
     def units(ours: Mapping[int, Indices], theirs: Mapping[int, Indices], name: str) -> dict[int, Indices]:
-        found = {block: ours[block] for block in blocks if block in ours}
+        composed = {block: ours[block] for block in blocks if block in ours}
         for slim, kept in theirs.items():
-            combined = _through(ours.get(blocks[slim]), kept, f"{name} of block {slim}:")
+            combined = _compose_indices(ours.get(blocks[slim]), kept, f"{name} of block {slim}:")
             assert combined is not None
-            found[blocks[slim]] = combined
-        return found
+            composed[blocks[slim]] = combined
+        return composed
 
     ffn = units(ffn_units(first), second.ffn, "ffn")
-    affine = _affine(first, second, blocks)
-    layers = _through(blocks, second.layers, "block")
-    hidden = _through(first.hidden, second.hidden, "hidden dimension")
+    affine = _compose_affine(first, second, blocks)
+    layers = _compose_indices(blocks, second.layers, "block")
+    hidden = _compose_indices(first.hidden, second.hidden, "hidden dimension")
     readout = first.readout
     if second.readout is not None:
         neurons = {
-            0 if layer == 0 else blocks[layer - 1] + 1: _through(first.hidden, dims, "hidden dimension") or ()
+            0 if layer == 0 else blocks[layer - 1] + 1: _compose_indices(first.hidden, dims, "hidden dimension") or ()
             for layer, dims in second.readout.neurons.items()
         }
         readout = ReadoutPlan(pooling=second.readout.pooling, neurons=neurons)
@@ -346,7 +346,7 @@ def compose(first: Plan, second: Plan) -> Plan:
         ffn={block: kept for block, kept in ffn.items() if block not in affine},
         affine=affine or None,
         hidden=hidden,
-        vocabulary=_through(first.vocabulary, second.vocabulary, "token id"),
+        vocabulary=_compose_indices(first.vocabulary, second.vocabulary, "token id"),
         components=second.components if first.components is None else first.components,
         readout=readout,
         provenance={"composed": [first.provenance, second.provenance]},
@@ -354,7 +354,7 @@ def compose(first: Plan, second: Plan) -> Plan:
 
 
 def _table(plan: Plan) -> dict[str, tuple[int, int, str]]:
-    """{unit: (kept, of, which)} of everything that a plan names."""
+    """Return {unit: (kept, total, indices)} of everything that a plan names."""
     source, rows = plan.source, {}
     if plan.layers is not None:
         rows["blocks"] = (len(plan.layers), source.layers, format_indices(plan.layers))
@@ -379,16 +379,19 @@ def _table(plan: Plan) -> dict[str, tuple[int, int, str]]:
 
 
 def describe(plan: Plan) -> list[tuple[str, str, str]]:
-    """Rows (unit, "kept of all", which) for a table that a person reads; what is not named is kept whole."""
-    return [(unit, f"{kept} of {size}", which) for unit, (kept, size, which) in _table(plan).items()]
+    """Return rows (unit, "kept of all", indices) of a table for people; units that are not named are all kept."""
+    return [(unit, f"{kept} of {size}", indices) for unit, (kept, size, indices) in _table(plan).items()]
+
+
+def _format_row(row: tuple[int, int, str] | None) -> str:
+    return "all" if row is None else f"{row[0]} of {row[1]} ({row[2]})"
 
 
 def diff(a: Plan, b: Plan) -> str:
-    """What differs between two plans, one line each; the empty string if they do the same."""
+    """Return the differences between two plans, one line each; the empty string if there are none."""
     lines = [f"source {name}: {x} | {y}" for name, x in a.source for y in [getattr(b.source, name)] if x != y]
     ours, theirs = _table(a), _table(b)
-    shown: Callable[[tuple[int, int, str] | None], str] = lambda row: "all" if row is None else f"{row[0]} of {row[1]} ({row[2]})"  # noqa: E731
     for unit in sorted(ours.keys() | theirs.keys()):
         if ours.get(unit) != theirs.get(unit):
-            lines.append(f"{unit}: {shown(ours.get(unit))} | {shown(theirs.get(unit))}")
+            lines.append(f"{unit}: {_format_row(ours.get(unit))} | {_format_row(theirs.get(unit))}")
     return "\n".join(lines)

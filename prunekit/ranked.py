@@ -1,4 +1,4 @@
-"""Lists that a model puts in order: nDCG@10, reciprocal rank and average precision of each query, drawn by query."""
+"""Ranking metrics: nDCG@10, reciprocal rank and average precision of each query, resampled by query."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
-from prunekit.metrics import Judged, Metric
+from prunekit.metrics import Judged, Metric, judged_means
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Places that nDCG looks at.
+#: Ranks that nDCG takes into account.
 DEPTH = 10
 
 
 def judged_lists(metric: Metric, scores: NDArray[np.floating], relevance: NDArray[np.floating], starts: Ints) -> Judged:
-    """The mean over queries of how well their rows are ordered.
+    """Prepare the mean of a ranking metric over queries.
 
-    Gains are 2^relevance - 1, discounted by log2(place + 1) (Burges et al. 2005); a row is relevant to reciprocal rank and average
-    precision where its relevance is above 0. Of equal scores the least relevant row comes first, so that a model that says nothing
-    gains nothing. A query without a relevant row says nothing of any order and is left out.
+    Gains are 2^relevance - 1, discounted by log2(rank + 1) (Burges et al. 2005); a row is relevant to reciprocal rank and average
+    precision where its relevance is above 0. Of equal scores the least relevant row comes first, so that constant scores gain
+    nothing. A query without a relevant row has no defined metric and is left out.
 
     Parameters
     ----------
@@ -39,40 +39,39 @@ def judged_lists(metric: Metric, scores: NDArray[np.floating], relevance: NDArra
     if scores.shape != relevance.shape or scores.ndim != 1 or starts[-1] != len(scores):
         raise StatisticsError(f"Scores and relevance must have one shape (n,). Got {scores.shape} and {relevance.shape} instead.")
     values = by_query(metric, scores, relevance, starts)
-    known = np.isfinite(values)
-    if not known.any():
+    # A query without a relevant row is no evidence for anything, and is no row of those that are resampled.
+    values = values[np.isfinite(values)]
+    if not len(values):
         raise StatisticsError("No query has a relevant row: there is nothing to score.")
-    filled = np.where(known, values, 0.0)
-
-    def score(weights: Floats) -> float:
-        total = float(weights @ known)
-        return float(weights @ filled) / total if total else 0.0
-
-    return Judged(len(values), score)
+    return judged_means(values)
 
 
 def by_query(metric: Metric, scores: NDArray[np.floating], relevance: NDArray[np.floating], starts: Ints) -> Floats:
-    """The metric of each query, (queries,); NaN for one without a relevant row."""
+    """Return the metric of each query, (queries,); NaN for one without a relevant row."""
     sizes = np.diff(starts)
     query = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((relevance, -np.asarray(scores, dtype=np.float64), query))
-    place = np.arange(len(order)) - np.repeat(starts[:-1], sizes) + 1
+    rank = np.arange(len(order)) - np.repeat(starts[:-1], sizes) + 1
     grades = np.asarray(relevance, dtype=np.float64)[order]
     relevant = grades > 0
-    there = np.bincount(query, weights=relevant, minlength=len(sizes))
+    relevant_counts = np.bincount(query, weights=relevant, minlength=len(sizes))
     if metric is Metric.NDCG:
         best = relevance[np.lexsort((-np.asarray(relevance), query))]
-        found, ideal = (np.bincount(query, weights=_gains(each, place), minlength=len(sizes)) for each in (grades, best))
-        return np.where(there > 0, found / np.where(there > 0, ideal, 1.0), np.nan)
+        dcg, ideal_dcg = (np.bincount(query, weights=_gains(ordered, rank), minlength=len(sizes)) for ordered in (grades, best))
+        return np.where(relevant_counts > 0, dcg / np.where(relevant_counts > 0, ideal_dcg, 1.0), np.nan)
     if metric is Metric.MRR:
         first = np.full(len(sizes), np.inf)
-        np.minimum.at(first, query[relevant], place[relevant])
-        return np.where(there > 0, 1.0 / first, np.nan)
-    so_far = relevant.cumsum()
-    before = np.concatenate([[0], so_far])[starts[:-1]]
-    precision = np.where(relevant, (so_far - np.repeat(before, sizes)) / place, 0.0)
-    return np.where(there > 0, np.bincount(query, weights=precision, minlength=len(sizes)) / np.where(there > 0, there, 1.0), np.nan)
+        np.minimum.at(first, query[relevant], rank[relevant])
+        return np.where(relevant_counts > 0, 1.0 / first, np.nan)
+    cumulative = relevant.cumsum()
+    before = np.concatenate([[0], cumulative])[starts[:-1]]
+    precision = np.where(relevant, (cumulative - np.repeat(before, sizes)) / rank, 0.0)
+    return np.where(
+        relevant_counts > 0,
+        np.bincount(query, weights=precision, minlength=len(sizes)) / np.where(relevant_counts > 0, relevant_counts, 1.0),
+        np.nan,
+    )
 
 
-def _gains(grades: NDArray[np.floating], place: Ints) -> Floats:
-    return np.where(place <= DEPTH, (2.0**grades - 1.0) / np.log2(place + 1.0), 0.0)
+def _gains(grades: NDArray[np.floating], rank: Ints) -> Floats:
+    return np.where(rank <= DEPTH, (2.0**grades - 1.0) / np.log2(rank + 1.0), 0.0)

@@ -1,4 +1,4 @@
-"""A Recipe is every choice that the result depends on, as one frozen value that is written beside the result.
+"""`Recipe`: all parameters that the result depends on, as one frozen value that is written beside the result.
 
 A recipe is YAML whose keys are the options of ``prunekit compress``. Paths are kept as given and are resolved
 against the current directory, as on the command line.
@@ -26,16 +26,16 @@ from prunekit.validation.reading import ReadError, read_text, shown
 from prunekit.validation.yaml_text import parse_yaml
 
 VERSION = 3
-#: What may be kept where a frontier is all that is asked for.
+#: Budget where only a frontier is requested.
 FRONTIER_KEEP = ("50% latency",)
 
 
 class Recipe(Options):
-    """What to do, completely: the same recipe on the same model and data gives the same plan.
+    """Complete parameters of a run: the same recipe on the same model and data gives the same plan.
 
-    Every parameter may be left out. Text is checked here, so that a mistake is found before anything is loaded.
+    Every parameter is optional. Text is checked here, so that a mistake is reported before anything is loaded.
 
-    The fields are those of `prunekit.options.Options`, which says what each means.
+    The fields are those of `prunekit.options.Options`, which documents each.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Recipe(Options):
     @field_validator("multiple_of", "threshold", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
-        """Refuse what only equals a number, or turns into one: a switch of numpy's, a complex number."""
+        """Refuse values that only equal a number or convert to one: booleans (numpy's too), complex numbers."""
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
             raise ValueError("a number")
         return value
@@ -65,43 +65,43 @@ class Recipe(Options):
             raise ParameterError(words[0], "compress", f"left out where '{sentence[0]}' is given", getattr(self, words[0]))
         if self.task is not None and self.metric is not None:
             Task(self.task, self.metric)  # raises where they do not fit
-        self._of_embedder()
+        self._check_embedder_options()
         if self.task is not None:
             self.check_kind(self.task)
-        self._removes_something()
+        self._check_removal()
         if self.freeze is not None and self.effort is None:
             raise ParameterError("freeze", "compress", "left out where nothing is trained (leave out --recover none)", self.freeze)
         return self
 
-    def _of_embedder(self) -> None:
-        """What only an embedder has."""
+    def _check_embedder_options(self) -> None:
+        """Refuse the parameters of an embedder for every other task."""
         if self.task is None or not self.task.traits.vectors:
             for name, other in (("prompt", None), ("space", "dense"), ("dims", None), ("retrieval", None), ("pooling", "max")):
                 if (getattr(self, name) == other) == (name == "pooling"):
                     raise ParameterError(name, "compress", "given for an embedder only (--task embedding)", getattr(self, name))
 
     def check_kind(self, kind: TaskKind) -> None:
-        """Raise ParameterError for what a task of this kind, named or told by the data, has not."""
+        """Raise ParameterError for a parameter that a task of this kind, named or inferred from the data, does not have."""
         if self.stride is not None and not kind.traits.spans:
             raise ParameterError("stride", "compress", "left out where no questions are answered", self.stride)
         if kind.traits.readout:
             return
-        what = "an embedder" if kind.traits.vectors else kind.value
+        subject = "an embedder" if kind.traits.vectors else kind.value
         if self.pooling is not None and kind.traits.spans:
-            raise ParameterError("pooling", "compress", f"left out for {what}, which reads every token", self.pooling)
+            raise ParameterError("pooling", "compress", f"left out for {subject}, which reads every token", self.pooling)
         if self.method != "prunekit":
-            raise ParameterError("method", "compress", f"prunekit for {what}, which has no classifier to read neurons", self.method)
+            raise ParameterError("method", "compress", f"prunekit for {subject}, which has no classifier to read neurons", self.method)
         counted = [budget for budget in self.budgets if budget.unit is Unit.NEURONS]
         if counted:
-            must = f"of the model, params, macs, latency or bytes for {what}, which has no classifier to read neurons"
+            must = f"of the model, params, macs, latency or bytes for {subject}, which has no classifier to read neurons"
             raise ParameterError("keep", "compress", must, str(counted[0]))
 
-    def _removes_something(self) -> None:
-        """What is to be removed is named once: by a plan, or by budgets and units; nothing named is the default budget."""
+    def _check_removal(self) -> None:
+        """Check that a plan, or budgets and units, name once what to remove; with neither, the default budget holds."""
         cuts = self._names_units
         named = cuts or self.speedup is not None or (self.max_drop is not None and self.method == "prunekit")
         if (named or self.frontier) and "keep" not in self.model_fields_set:
-            # Frozen, but not yet seen by anybody.
+            # The instance is frozen, but not in use yet.
             object.__setattr__(self, "keep", () if named else FRONTIER_KEEP)
         if not self.keep and not named:
             raise ParameterError("keep", "compress", "given where nothing else says what to remove", "none")
@@ -146,18 +146,18 @@ class Recipe(Options):
 
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:
-        """`drop`, read: the blocks of "ffn" and of "attention"."""
+        """`drop`, parsed: the blocks of "ffn" and of "attention"."""
         return {kind: parse_indices(blocks) for kind, _, blocks in (text.partition(":") for text in self.drop)}
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """`keep` and `speedup`, read."""
+        """`keep` and `speedup`, parsed."""
         kept = parse_budgets(self.keep) if self.keep else ()
         return kept if self.speedup is None else (*kept, Budget.speedup(self.speedup))
 
     @property
     def effort(self) -> Effort | None:
-        """`recover`, read; None where nothing is trained."""
+        """`recover`, parsed; None where nothing is trained."""
         return None if self.recover == NO_EFFORT else Effort.parse(self.recover)
 
     @property
@@ -167,15 +167,15 @@ class Recipe(Options):
 
     @property
     def searches(self) -> bool:
-        """Whether `max_drop` alone says what to remove."""
+        """Whether `max_drop` alone determines what to remove."""
         return self.max_drop is not None and not self._names_units and not self.budgets
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some parameters changed, checked again; raises ParameterError."""
+        """Return a copy with some parameters changed, validated again; raises ParameterError."""
         return Recipe(**{**self.model_dump(exclude_unset=True), **changes})
 
     def to_yaml(self) -> str:
-        """Every parameter that has a value, defaults included, in the order of the documentation."""
+        """Return every parameter that has a value, defaults included, in the order of the documentation."""
         fields = self.model_dump(mode="json", exclude_none=True)
         if not self.drop:
             del fields["drop"]
@@ -199,7 +199,7 @@ class Recipe(Options):
     @classmethod
     @checked("Recipe.from_yaml")
     def from_yaml(cls, text: str, *, name: str = "recipe") -> Recipe:
-        """The inverse of `to_yaml`; raises ParameterError with one line that says `name`."""
+        """Invert `to_yaml`; raises ParameterError with one line that names `name`."""
         try:
             values = parse_yaml(text)
         except ReadError as error:
@@ -211,16 +211,16 @@ class Recipe(Options):
             raise ParameterError("version", name, f"at most {VERSION}", version, "Upgrade prunekit.")
         named = {shown(key): value for key, value in values.items()}
         try:
-            return cls(**_upgraded(named, version))
+            return cls(**_upgrade(named, version))
         except ParameterError as error:
             raise ParameterError(error.parameter, name, error.must, error.got, error.hint) from None
 
 
-def _upgraded(values: dict[str, Any], version: int) -> dict[str, Any]:
-    """The parameters of a recipe of an earlier version, as those of this one.
+def _upgrade(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the parameters of a recipe of an earlier version as those of the current one.
 
-    Before version 3 no file in int8 came by itself. In version 1 bare percentages counted neurons, and nothing was trained that was
-    not asked for.
+    Before version 3 the default dtype was fp32. In version 1 percentages without a unit counted neurons, and nothing was trained by
+    default.
     """
     if version not in range(1, VERSION):
         return values

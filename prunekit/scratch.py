@@ -1,7 +1,7 @@
-"""Directories to work in, which say whose they are: those of killed runs are cleared away by the next one.
+"""Temporary working directories that record their owner; those of killed runs are removed by the next run.
 
-Each has a name that ends in a token of 16 hexadecimal digits, a marker (token, process, host), a lock, and `new`. One is ours beyond
-doubt if its name has this form, the marker has its token, nothing else is there, and the process that made it is gone.
+Each has a name that ends in a token of 16 hexadecimal digits, a marker (token, process, host), a lock, and `new`. One is certainly an
+abandoned directory of ours if its name has this form, the marker has its token, nothing else is in it, and its process has ended.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pathlib import Path
 from prunekit.errors import OutputError, PrunekitError
 from prunekit.validation.reading import ReadError, read_json
 
-#: The file that says whose a directory is.
+#: File that records the owner of a directory.
 MARKER = "prunekit.json"
 _STEM = "prunekit-"
-#: What a system says where a disk, or what a user may have of it, is full.
+#: Error numbers for a full disk, an exceeded quota and an exceeded file size.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Scratch:
-    """A directory of ours, for as long as something is written.
+    """Working directory that exists while something is written.
 
     Parameters
     ----------
     parent : Path
     stem : str
-        What its name begins with.
+        Prefix of its name.
 
     Attributes
     ----------
     folder, new : Path
-        The directory, and the one in it to write into.
+        The directory, and its subdirectory to write into.
     """
 
     def __init__(self, parent: Path, stem: str) -> None:
@@ -52,7 +52,7 @@ class Scratch:
 
     def __enter__(self) -> Scratch:
         try:
-            self._lock = self._begin()
+            self._lock = self._create()
             marker = {"token": self._token, **_process(os.getpid()), "host": socket.gethostname()}
             (self.folder / MARKER).write_text(json.dumps(marker), encoding="utf-8")
             self.new.mkdir()
@@ -61,8 +61,8 @@ class Scratch:
             raise
         return self
 
-    def _begin(self) -> int:
-        """Make the directory and lock it; where another run took it for what a killed one left, empty as it was, make it anew."""
+    def _create(self) -> int:
+        """Create and lock the directory; create it again if another run removed it, still empty, as that of a killed run."""
         while True:
             self.folder.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
@@ -73,7 +73,7 @@ class Scratch:
                     os.close(lock)
 
     def __exit__(self, *_: object) -> None:
-        """Remove all of it; a second interrupt only leaves it to the next run."""
+        """Remove the directory; after a second interrupt the next run removes it."""
         remove(self.folder)
         if self._lock is not None:
             os.close(self._lock)
@@ -82,7 +82,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[Path]:
-    """A directory among the system's temporary files, closed to others; what killed runs left there is cleared away.
+    """Yield a private directory among the system's temporary files; remove the directories that killed runs left there.
 
     Raises
     ------
@@ -90,9 +90,9 @@ def temporary() -> Iterator[Path]:
         It cannot be made, or the disk is full.
     """
     try:
-        place = Path(tempfile.gettempdir())
-        clear(place, _STEM)
-        scratch = Scratch(place, _STEM)
+        parent = Path(tempfile.gettempdir())
+        clear(parent, _STEM)
+        scratch = Scratch(parent, _STEM)
         scratch.__enter__()
         scratch.folder.chmod(0o700)
     except OSError as error:
@@ -108,7 +108,7 @@ def temporary() -> Iterator[Path]:
 
 
 def no_room(why: str | None) -> OutputError:
-    """What is said where temporary files do not fit."""
+    """Return the error for temporary files that do not fit."""
     return OutputError(f"The temporary files do not fit into {tempfile.gettempdir()!r}: {why}. Name another place for them in TMPDIR.")
 
 
@@ -119,11 +119,11 @@ def clear(parent: Path, stem: str) -> None:
 
 
 def left(parent: Path, stem: str) -> Iterator[Path]:
-    """Directories that killed runs left, each locked until the next is asked for."""
+    """Yield the directories that killed runs left, each locked until the next is requested."""
     form = re.compile(rf"{re.escape(stem)}([0-9a-f]{{16}})")
     for name in sorted(os.listdir(parent)):
         match, folder = form.fullmatch(name), parent / name
-        if match is None or not _mine(folder) or not (_begun(folder) or _abandoned(folder, match[1])):
+        if match is None or not _is_own(folder) or not (_begun(folder) or _abandoned(folder, match[1])):
             continue
         lock = None
         with contextlib.suppress(FileNotFoundError):
@@ -150,28 +150,28 @@ def locked(folder: Path) -> int | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove all that a run has in its directory, the marker last: whenever it is killed, what is left says whose it is."""
+    """Remove the directory of a run, its marker last, so that an interrupted removal leaves its owner recorded."""
     for name in ("new", "old"):
         shutil.rmtree(folder / name, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _mine(folder: Path) -> bool:
-    """Whether a directory, and no link to one, is this user's."""
+def _is_own(folder: Path) -> bool:
+    """Return whether a path is a directory of this user, and not a link to one."""
     with contextlib.suppress(OSError):
         return not folder.is_symlink() and folder.is_dir() and folder.stat().st_uid == os.geteuid()
     return False
 
 
 def _begun(folder: Path) -> bool:
-    """Whether nothing is there but what a run begins with, an empty marker; its lock says whether it goes on."""
+    """Return whether there is at most an empty marker, as at the start of a run; its lock shows whether the run goes on."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return all(entry.name == MARKER and not entry.stat(follow_symlinks=False).st_size for entry in entries)
     return False
 
 
 def _abandoned(folder: Path, token: str) -> bool:
-    """Whether a run of ours made a directory, and is no more."""
+    """Return whether a run of prunekit on this host made a directory, and has ended."""
     with contextlib.suppress(OSError, ReadError):
         marker = read_json(folder / MARKER, 4096)
         if not isinstance(marker, dict) or marker.get("token") != token or marker.get("host") != socket.gethostname():
@@ -184,7 +184,7 @@ def _abandoned(folder: Path, token: str) -> bool:
 
 
 def _process(pid: int) -> dict[str, int | None]:
-    """A process by its number and when it started, in ticks since the system did; None where it is not running."""
+    """Return the number and the start time of a process, in clock ticks since boot; None where it is not running."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

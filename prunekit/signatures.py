@@ -1,4 +1,4 @@
-"""The options of a command, read off their declarations, and the signatures of the functions that take them."""
+"""Options of a command, from their declarations, and signatures of the functions that take them."""
 
 from __future__ import annotations
 
@@ -28,69 +28,69 @@ _PATHS = get_args(Name)[1:]
 
 @functools.cache
 def options(command: str) -> dict[str, Option]:
-    """The options of a command as {field: option}, in the order of the declarations."""
+    """Return the options of a command as {field: option}, in the order of the declarations."""
     return {option.name: option for option in all_options() if command in option.commands}
 
 
 def all_options() -> tuple[Option, ...]:
-    """Every option that is declared."""
-    found = (_option(name, field) for name, field in Options.model_fields.items())
-    return tuple(option for option in found if option is not None)
+    """Return all declared options."""
+    declared = (_option(name, field) for name, field in Options.model_fields.items())
+    return tuple(option for option in declared if option is not None)
 
 
 def accepts(field: FieldInfo) -> Any:
-    """What Python callers may give for a field, as a type."""
+    """Return the type of the values that Python callers may pass for a field."""
     return _accepted(field.annotation, field.metadata)
 
 
 def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a function that takes ``**parameters`` the signature with a command's options in their place, each by keyword alone.
 
-    What another command has and this one has not is a ParameterError; what nobody has is left to the Recipe.
+    An option of other commands alone is a ParameterError, and so is a misspelled name; any other name is left to the Recipe.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        names = {each.name for each in own}
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        names = {parameter.name for parameter in own}
         fields = {name: Options.model_fields[name] for name in options(command) if name not in names}
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for name, value in kwargs.items():
                 if name in Options.model_fields and name not in fields and name not in names:
-                    has = [of for of in ("compress", "plan", "apply") if name in options(of)]
-                    raise ParameterError(name, command, f"left out: it is an option of {' and '.join(has) or 'recipes'}", value)
-                if name not in Options.model_fields and name not in names and (meant := near(name, [*fields, *names])) is not None:
-                    raise ParameterError(name, command, "one that exists", value, f"Did you mean {meant!r}?")
+                    commands = [of for of in ("compress", "plan", "apply") if name in options(of)]
+                    raise ParameterError(name, command, f"left out: it is an option of {' and '.join(commands) or 'recipes'}", value)
+                if name not in Options.model_fields and name not in names and (suggestion := near(name, [*fields, *names])) is not None:
+                    raise ParameterError(name, command, "one that exists", value, f"Did you mean {suggestion!r}?")
             return function(*args, **kwargs)
 
         dumped = Options().model_dump(mode="json")
         defaults = {name: tuple(value) if isinstance(value, list) else value for name, value in dumped.items()}
-        taken = [
+        keywords = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=accepts(field))
             for name, field in fields.items()
         ]
-        call.__signature__ = signature.replace(parameters=[*own, *taken])  # type: ignore[attr-defined]  # inspect reads it
+        call.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]  # inspect reads it
         return call
 
     return decorate
 
 
 def _option(name: str, field: FieldInfo) -> Option | None:
-    declared = next((each for each in field.metadata if isinstance(each, Option)), None)
+    declared = next((item for item in field.metadata if isinstance(item, Option)), None)
     return None if declared is None else replace(declared, name=name, kind=_kind(accepts(field)), choices=_choices(field.annotation))
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
-    """All values of a type as they are typed; none where they cannot be listed."""
+    """Return all values of a type as they are typed; none where they cannot be listed."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _choices(args[0])
     if origin is Literal:
         return tuple(map(str, args))
     if origin in (Union, UnionType):
-        return tuple(choice for each in args for choice in _choices(each))
+        return tuple(choice for member in args for choice in _choices(member))
     return tuple(map(str, annotation)) if isinstance(annotation, EnumType) else ()
 
 
@@ -99,11 +99,11 @@ def _accepted(annotation: Any, metadata: Sequence[Any] = ()) -> Any:
     if origin is Annotated:
         return _accepted(args[0], args[1:])
     if origin in (Union, UnionType):
-        return functools.reduce(lambda left, right: left | right, (_accepted(each) for each in args))
-    if any(isinstance(each, BeforeValidator) for each in metadata):
+        return functools.reduce(lambda left, right: left | right, (_accepted(member) for member in args))
+    if any(isinstance(item, BeforeValidator) for item in metadata):
         if set(_PATHS) & set(metadata):
             return str | Path
-        return str | Sequence[args[0]] if origin is tuple else str  # type: ignore[valid-type]  # an element's type
+        return str | Sequence[args[0]] if origin is tuple else str  # type: ignore[valid-type]  # the type of an element
     return str if isinstance(annotation, type) and issubclass(annotation, str) else annotation
 
 

@@ -1,4 +1,4 @@
-"""Answers to questions as spans of a text: how they are compared with what was asked for.
+"""Answers to questions as spans of a text, and their scores against reference answers.
 
 Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016; 2018 for questions without an answer), by its own normalisation.
 """
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Judged, Metric, judged_means
 
-#: What a model gives that answers questions: the logits that an answer starts, and ends, at each token.
+#: Outputs of a model that answers questions: logits of the start and of the end of an answer at each token.
 ENDS = ("start_logits", "end_logits")
-#: Where an answer starts and ends that is none.
+#: Start and end of an answer that is none.
 NOWHERE = -1
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -26,14 +26,14 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class Reference:
-    """What may be answered to one question.
+    """Accepted answers to one question.
 
     Attributes
     ----------
     context : str
         The text that the answer is a part of.
     texts : tuple of str
-        The answers, any of which is right; none where the text does not answer the question.
+        The answers, any of which is correct; none where the text does not answer the question.
     starts : tuple of int
         Character of the context at which each begins.
     """
@@ -47,17 +47,17 @@ class Reference:
 
 
 def normalised(text: str) -> str:
-    """An answer in lower case, without punctuation, articles and more than one space between words."""
+    """Return an answer in lower case, without punctuation, articles and repeated spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, texts: tuple[str, ...]) -> float:
-    """1 where an answer is one of some texts, once they are normalised; without any text an empty answer is right."""
+    """Return 1 if an answer equals one of some texts, all normalised, else 0; without any text an empty answer is correct."""
     return float(normalised(answer) in {normalised(text) for text in texts or ("",)})
 
 
 def token_f1(answer: str, texts: tuple[str, ...]) -> float:
-    """The F1 of the words of an answer and of a text, of the best of the texts; without any text an empty answer is right."""
+    """Return the highest F1 of the words of an answer against those of any text; without any text an empty answer is correct."""
     return max(_f1(normalised(answer).split(), normalised(text).split()) for text in texts or ("",))
 
 
@@ -69,7 +69,7 @@ def _f1(ours: list[str], theirs: list[str]) -> float:
 
 
 def judged_answers(metric: Metric, spans: NDArray[np.floating], references: NDArray[np.object_]) -> Judged:
-    """Exact match or F1 of spans, by questions.
+    """Prepare exact match or F1 of spans, by questions.
 
     Parameters
     ----------
@@ -87,11 +87,11 @@ def judged_answers(metric: Metric, spans: NDArray[np.floating], references: NDAr
         raise StatisticsError(f"Answers must have shape (n, 2) and references (n,). Got {spans.shape} and {references.shape} instead.")
     score = exact_match if metric is Metric.EXACT_MATCH else token_f1
     values = np.array([score(answered_text(span, reference), reference.texts) for span, reference in zip(spans, references, strict=True)])
-    found = judged_means(values)
-    return Judged(found.rows, found.score, values) if metric is Metric.EXACT_MATCH else found
+    mean = judged_means(values)
+    return Judged(mean.rows, mean.score, values) if metric is Metric.EXACT_MATCH else mean
 
 
 def answered_text(span: NDArray[np.floating], reference: Reference) -> str:
-    """The text of a span, "" for no answer."""
+    """Return the text of a span, "" for no answer."""
     start, end = (int(place) for place in span)
     return "" if start == NOWHERE else reference.context[start:end]

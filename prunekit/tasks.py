@@ -1,7 +1,7 @@
-"""What a task is: its kind, its label space, its metric, and the level at which it is read. Pure data and numpy.
+"""Tasks: their kind, label space and metric, and the level at which the model is read. Pure data and numpy.
 
-What differs by the kind of a task is in one record, `Traits`; nothing else asks which kind it is. A new kind is a member of `TaskKind`
-and its record in `TRAITS`.
+All differences between kinds of task are in one record, `Traits`; no other code branches on the kind. A new kind is a member of
+`TaskKind` and its record in `TRAITS`.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ class TaskKind(StrEnum):
 
     @property
     def traits(self) -> Traits:
-        """What is different about this kind."""
+        """Properties of this kind."""
         return TRAITS[self]
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What differs by the kind of a task.
+    """Properties of a kind of task.
 
     Attributes
     ----------
     title : str
-        On a model card: "Text classification".
+        Name on a model card: "Text classification".
     pipeline : str
-        The hub's word for it.
+        The hub's pipeline tag.
     loader : str
-        What follows AutoModelFor and ORTModelFor in the names of the classes that load such a model.
+        Suffix, after AutoModelFor and ORTModelFor, of the classes that load such a model.
     metrics : tuple of Metric
-        Those that are allowed, the usual one first.
+        Allowed metrics, the default first.
     judge : callable
         (task, outputs, labels, starts) -> `Judged`, as in `Task.judged`; it checks the shapes.
     per_token : bool
@@ -79,21 +79,21 @@ class Traits:
     values : bool
         Whether outputs are values and not the logits of classes.
     words : bool
-        Whether a bag of words could do the task too, and is fitted to see how well.
+        Whether a bag of words applies, and is fitted as a baseline.
     labelled : bool
-        Whether rows have labels that are learned from; without, only the dense model's answers are.
+        Whether rows have labels to learn from; without, only the dense model's answers are learned from.
     readout : bool
-        Whether a classifier on chosen neurons could take the place of the model's own output.
+        Whether a classifier on selected neurons can replace the model's own output.
     many : bool
         Whether a row has any number of labels, which are then (n, C) bool.
     lists : bool
-        Whether the rows of one query are a list, whose order is what counts.
+        Whether the rows of one query are a list, whose order is scored.
     vectors : bool
-        Whether outputs are vectors that stand for texts.
+        Whether outputs are embeddings of texts.
     spans : bool
-        Whether an answer is a part of a text, by the places where it starts and ends, for each of which a token has a logit.
+        Whether an answer is a span of a text, with a logit of its start and one of its end for each token.
     all_metrics : bool
-        Whether the metrics that were not chosen are told beside the one that was.
+        Whether the other allowed metrics are reported beside the task's own.
     """
 
     title: str
@@ -159,19 +159,19 @@ class Task:
 
     @property
     def beside(self) -> tuple[Metric, ...]:
-        """Metrics that are told beside the task's own."""
+        """Metrics that are reported beside the task's own."""
         traits = self.kind.traits
-        told = (metric for metric in traits.metrics if metric not in (self.metric, Metric.AGREEMENT))
-        return tuple(told) if traits.all_metrics else ()
+        others = (metric for metric in traits.metrics if metric not in (self.metric, Metric.AGREEMENT))
+        return tuple(others) if traits.all_metrics else ()
 
     @property
     def alike(self) -> Task:
-        """The task where a model's own answers stand for labels: agreement takes the place of the usual metric, but for values."""
+        """The task with a model's own answers as labels: agreement replaces the metric, except for values."""
         agreement = Metric.AGREEMENT in self.kind.traits.metrics
         return replace(self, metric=Metric.AGREEMENT) if agreement else self
 
     def answers(self, outputs: NDArray[np.floating]) -> NDArray[np.generic]:
-        """What outputs (m, C) say, as labels: class ids (m,), values (m,), or label sets (m, C) bool where a logit is above 0."""
+        """Return the predictions of outputs (m, C): class ids (m,), values (m,), or label sets (m, C) bool where a logit is above 0."""
         if self.many:
             return np.asarray(outputs > 0)
         return (
@@ -180,13 +180,13 @@ class Task:
 
     @property
     def by_word(self) -> Task:
-        """The task as far as words, or the rows of a query, are looked at one by one: accuracy for entities, Pearson for lists."""
+        """The task with words, or the rows of a query, scored one by one: accuracy for entities, Pearson for lists."""
         if self.kind.traits.lists:
             return Task(TaskKind.REGRESSION, Metric.PEARSON)
         return replace(self, metric=Metric.ACCURACY) if self.metric is Metric.ENTITY_F1 else self
 
     def judged(self, outputs: NDArray[np.floating], labels: NDArray[np.generic], starts: NDArray[np.int64] | None = None) -> Judged:
-        """Outputs beside the labels, ready to be scored and compared with others on the same rows.
+        """Prepare the score of outputs against labels, for comparison with others on the same rows.
 
         A row of outputs that are all minus infinity is no answer (a word past the end of what the model reads): it counts as
         wrong, as an answer of the class after the right one, and for entity F1 as a word outside of all entities.
@@ -198,7 +198,7 @@ class Task:
             first of equals. Of answers to questions the spans (m, 2), as in `prunekit.spans.judged_answers`.
         labels : ndarray of shape (m,), int64 or float64; or (m, C), bool
             Class ids, or values; or which labels each row has, predicted where the logit is above 0 (see `tuned`); for vectors those
-            of the dense model (m, D), or the score of each text's pair; for answers what is right, (m,) of `prunekit.spans.Reference`.
+            of the dense model (m, D), or the score of each text's pair; for answers the references, (m,) of `prunekit.spans.Reference`.
         starts : int64 ndarray of shape (n + 1,), optional
             Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
             entity F1 needs it.
@@ -212,7 +212,7 @@ class Task:
         return self.kind.traits.judge(self, outputs, labels, starts)
 
     def thresholds(self, outputs: NDArray[np.floating], labels: NDArray[np.generic]) -> NDArray[np.float64] | None:
-        """Logits (C,) above which a label is predicted, by the rows of validation; None where labels exclude each other."""
+        """Return logits (C,) above which a label is predicted, fitted on validation rows; None where labels are exclusive."""
         return best_thresholds(outputs, labels.astype(bool)) if self.many else None
 
     def tuned(
@@ -221,7 +221,7 @@ class Task:
         labels: NDArray[np.generic],
         thresholds: NDArray[np.float64] | None = None,
     ) -> NDArray[np.floating]:
-        """Outputs less their thresholds: by default those that these rows would choose, which are then rows of validation."""
+        """Return outputs minus their thresholds: by default those fitted on these rows, which are then validation rows."""
         cut = self.thresholds(outputs, labels) if thresholds is None else thresholds
         return outputs if cut is None else outputs - cut
 
@@ -257,7 +257,7 @@ class Task:
         level: float = LEVEL,
         seed: int = 0,
     ) -> Interval:
-        """`score` with its confidence interval over the draw of the rows; see `prunekit.metrics.interval`.
+        """Return `score` with its confidence interval over the sampling of the rows; see `prunekit.metrics.interval`.
 
         Parameters
         ----------
@@ -292,13 +292,13 @@ def _judge_classes(task: Task, outputs: Outputs, labels: Labels, starts: Starts 
 
 def _judge_words(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
     _check_shapes(task, outputs, labels)
-    silent = np.asarray(np.isneginf(outputs).all(axis=1))
-    _check_finite(outputs, silent)
+    missing = np.asarray(np.isneginf(outputs).all(axis=1))
+    _check_finite(outputs, missing)
     predicted = outputs.argmax(axis=1)
     if task.metric is Metric.ENTITY_F1:
-        return _judge_entities(task, np.where(silent, -1, predicted), labels, starts)
-    if silent.any():
-        predicted = np.where(silent, (labels + 1) % task.outputs, predicted)
+        return _judge_entities(task, np.where(missing, -1, predicted), labels, starts)
+    if missing.any():
+        predicted = np.where(missing, (labels + 1) % task.outputs, predicted)
     return judged(task.metric, predicted, labels, classes=task.outputs, starts=starts)
 
 
@@ -313,7 +313,7 @@ def _judge_entities(task: Task, predicted: NDArray[np.int64], actual: Labels, st
 
 
 def _judge_vectors(task: Task, outputs: Outputs, labels: Labels, starts: Starts | None) -> Judged:
-    """Vectors (m, D) against those of the dense model, (m, D), or against the scores (m,) of pairs, which stand one after the other."""
+    """Compare vectors (m, D) with those of the dense model, (m, D), or with the scores (m,) of pairs of successive vectors."""
     if outputs.ndim != 2 or len(labels) != len(outputs):
         raise StatisticsError(f"Outputs must be one vector a label. Got {outputs.shape} and {labels.shape} instead.")
     _check_finite(outputs)
@@ -354,16 +354,16 @@ def _check_shapes(task: Task, outputs: Outputs, labels: Labels) -> None:
         )
 
 
-def _check_finite(outputs: Outputs, silent: NDArray[np.bool_] | None = None) -> None:
-    """Raise StatisticsError for rows with NaN or infinity, but for those that are silent."""
+def _check_finite(outputs: Outputs, missing: NDArray[np.bool_] | None = None) -> None:
+    """Raise StatisticsError for rows with NaN or infinity, except those without an answer."""
     broken = np.asarray(~np.isfinite(outputs).all(axis=1))
-    if silent is not None:
-        broken &= ~silent
+    if missing is not None:
+        broken &= ~missing
     if broken.any():
         raise StatisticsError(f"{int(broken.sum())} of {len(outputs)} rows of the outputs hold NaN or infinity.")
 
 
-#: Other names of kinds.
+#: Alternative names of kinds.
 ALIASES = {"embedding": TaskKind.EMBEDDING, "feature-extraction": TaskKind.EMBEDDING}
 TRAITS = {
     TaskKind.CLASSIFICATION: Traits(

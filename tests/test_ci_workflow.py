@@ -22,4 +22,7 @@ def test_the_ready_workflow_is_yaml_and_its_commands_exist(root: Path) -> None:
         # Parsed by the command itself: options, and the types of their values.
         context = command.make_context(words[1], words[2:])
         assert context.params["data"] == "data/"
+    # A push keeps its own model, and none that was restored before.
+    restored = next(step for step in job["steps"] if "cache/restore" in step.get("uses", ""))
+    assert restored["if"] == "github.event_name == 'pull_request'"
     assert all(step.get("uses") is None or re.fullmatch(r"actions/[\w/-]+@v\d+", step["uses"]) for step in job["steps"])

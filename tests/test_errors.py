@@ -35,6 +35,13 @@ def test_one_grammar() -> None:
     )
 
 
+def test_a_value_of_many_long_parts_is_cut() -> None:
+    value = {letter * 500: [{letter: letter * 500} for letter in "xyz"] for letter in "abcdef"}
+    message = str(ParameterError("keep", "compress", "a percentage", value))
+    assert len(message) < 400
+    assert message.endswith("... instead.")
+
+
 def test_a_parameter_error_survives_a_process_boundary() -> None:
     error = ParameterError("keep", "compress", "a percentage", "ten", "Write '10%'.")
     again = pickle.loads(pickle.dumps(error))

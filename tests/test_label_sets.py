@@ -90,3 +90,10 @@ def test_what_does_not_fit_is_refused() -> None:
     task = Task(TaskKind.LABELS, Metric.F1, ("a", "b"))
     with pytest.raises(StatisticsError, match=r"labels \(n, 2\)"):
         task.score(np.zeros((3, 2)), np.zeros(3, dtype=np.int64))
+
+
+def test_thresholds_of_0_and_1_are_always_and_never_passed() -> None:
+    cut = read_thresholds([0.0, 1, 0.5], 3, "m")
+    assert np.isfinite(cut).all()
+    assert ((np.array([[-700.0, 700.0, 0.1]]) - cut) > 0).tolist() == [[True, False, True]]
+    assert probabilities(cut).tolist() == [0.0, 1.0, 0.5]

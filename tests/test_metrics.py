@@ -138,7 +138,7 @@ def test_resamples_draw_as_many_rows_with_replacement() -> None:
 
 def test_units() -> None:
     correlations = {Metric.MATTHEWS, Metric.PEARSON, Metric.SPEARMAN, Metric.COSINE}
-    assert [metric.said(0.9128) for metric in Metric] == ["0.913" if metric in correlations else "91.3%" for metric in Metric]
+    assert [metric.formatted(0.9128) for metric in Metric] == ["0.913" if metric in correlations else "91.3%" for metric in Metric]
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -14,31 +14,31 @@ from prunekit.probes.selection import ALPHAS, Split, best, smallest
 from prunekit.stats.collected import Collected, Outputs
 from prunekit.tasks import Task
 
-#: Relative loss of the metric that still counts as none.
+#: Largest relative loss of the metric that counts as none.
 DELTA = 0.01
 
 
 @dataclass(frozen=True)
 class Ablation(Result):
-    """Validation scores of the model's own head when parts of the model are gone; nothing is re-solved but where it says so.
+    """Validation scores of the model's own head when parts of the model are removed; nothing is refitted unless stated.
 
     Attributes
     ----------
     metric : Metric
     rows : int
-        Rows of validation.
+        Rows of the validation split.
     dense : float
-        The whole model.
+        Score of the full model.
     kept : tuple of float
         With the first k blocks, k = 0..L, the head untouched.
     refitted : tuple of float
-        With the first k blocks and a linear head fitted anew on what they give; NaN where that does not vary.
+        With the first k blocks and a linear head refitted on their output; NaN where the output is constant.
     layers, ffn, attention : tuple of float, or None
-        Without one block, its FFN, its attention; None where the family cannot do without.
+        Without one block, its FFN, its attention; None where the family does not support it.
     enough, enough_refitted : int
-        The fewest blocks that lose no more than 1% of the dense score.
+        The fewest blocks that lose at most 1% of the dense score.
     free : tuple of int
-        Blocks, counted from 1, whose removal alone loses no more than that.
+        Blocks, counted from 1, whose removal alone loses at most 1% of the dense score.
     """
 
     metric: Metric
@@ -54,22 +54,28 @@ class Ablation(Result):
     free: tuple[int, ...]
 
     def summary(self) -> tuple[str, ...]:
-        """How many layers are enough, and which single ones can go."""
-        total, worst = len(self.layers), int(np.argmin(self.layers)) if self.layers else 0
-        said = self.metric.said
+        """Summarise how many layers are enough, and which single ones can be removed."""
+        total, costliest = len(self.layers), int(np.argmin(self.layers)) if self.layers else 0
+        show = self.metric.formatted
         untouched, refitted = self.kept[self.enough], self.refitted[self.enough_refitted]
         lines = [
-            f"{_go(self.enough_refitted, total)} within 1% of {said(self.dense)} if the head is refitted ({said(refitted)} then), "
-            f"{_go(self.enough, total)} with the head untouched{'' if self.enough == total else f' ({said(untouched)})'}"
+            f"{_removable(self.enough_refitted, total)} within 1% of {show(self.dense)} if the head is refitted ({show(refitted)} then), "
+            f"{_removable(self.enough, total)} with the head untouched{'' if self.enough == total else f' ({show(untouched)})'}"
         ]
         if self.layers:
-            one = len(self.free) == 1
-            free = f"layer{'' if one else 's'} {', '.join(map(str, self.free))}{'' if one else ', each,'} can" if self.free else "none can"
-            lines.append(f"one layer alone: {free} go within 1%; layer {worst + 1} costs most ({said(self.layers[worst])} without it)")
+            single = len(self.free) == 1
+            free = (
+                f"layer{'' if single else 's'} {', '.join(map(str, self.free))}{'' if single else ', each,'} can"
+                if self.free
+                else "none can"
+            )
+            lines.append(
+                f"one layer alone: {free} go within 1%; layer {costliest + 1} costs most ({show(self.layers[costliest])} without it)"
+            )
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Score against layers kept, and a table of single parts."""
+        """Return the score against the layers kept, and the losses of single parts."""
         layers = tuple(float(k) for k in range(len(self.kept)))
         name = self.metric.label
         curves = (Series("head refitted", layers, self.refitted), Series("head untouched", layers, self.kept))
@@ -77,7 +83,7 @@ class Ablation(Result):
             f"What the model scores when it ends after so many layers: {self.enough_refitted} of {len(self.layers)} are enough with a head "
             f"that is fitted anew, {self.enough} with the head as it is."
         )
-        found: list[Figure] = [
+        figures: list[Figure] = [
             Curves(
                 "Keeping the first layers",
                 curves,
@@ -90,27 +96,27 @@ class Ablation(Result):
             )
         ]
         if self.layers:
-            found.append(self._parts(name))
-        return tuple(found)
+            figures.append(self._parts_figure(name))
+        return tuple(figures)
 
-    def _parts(self, name: str) -> Figure:
+    def _parts_figure(self, name: str) -> Figure:
         parts = {"whole layer": self.layers, "FFN": self.ffn, "attention": self.attention}
-        there = {part: values for part, values in parts.items() if values is not None}
+        available = {part: values for part, values in parts.items() if values is not None}
         scale = 100.0 if self.metric.percent else 1.0
-        lost = scale * (self.dense - np.array(list(there.values())))
+        lost = scale * (self.dense - np.array(list(available.values())))
         columns = layer_names(len(self.layers) + 1)[1:]
         part, layer = np.unravel_index(int(lost.argmax()), lost.shape)
         note = (
-            "Each cell is what the score loses if this part alone is left out, nothing re-solved; "
-            f"the {list(there)[part]} of layer {layer + 1} matters most."
+            "Each cell is what the score loses if this part alone is left out, nothing refitted; "
+            f"the {list(available)[part]} of layer {layer + 1} matters most."
         )
         unit = f"{name} lost, {'points' if self.metric.percent else 'absolute'}"
         high = max(float(lost.max()), 1e-9)
         digits = 1 if self.metric.percent else 2
-        return Heatmap("Leaving out single parts", lost, tuple(there), columns, "", "layer", unit, note, 0.0, high, digits)
+        return Heatmap("Leaving out single parts", lost, tuple(available), columns, "", "layer", unit, note, 0.0, high, digits)
 
 
-def _go(enough: int, total: int) -> str:
+def _removable(enough: int, total: int) -> str:
     if enough == total:
         return "no top layer can go"
     return f"layer {total} can go" if enough == total - 1 else f"layers {enough + 1}-{total} can go"
@@ -118,28 +124,28 @@ def _go(enough: int, total: int) -> str:
 
 def run(inputs: Inputs) -> Ablation:
     """Score every ablation, and refit a head on each layer."""
-    found, task, validation = inputs.ablations, inputs.task, inputs.model.validation
-    assert found is not None
+    ablations, task, validation = inputs.ablations, inputs.task, inputs.model.validation
+    assert ablations is not None
     assert validation is not None
 
     def scored(outputs: tuple[Outputs, ...] | None) -> tuple[float, ...] | None:
-        return None if outputs is None else tuple(task.score(task.tuned(each, found.labels), found.labels) for each in outputs)
+        return None if outputs is None else tuple(task.score(task.tuned(output, ablations.labels), ablations.labels) for output in outputs)
 
-    kept, layers = scored(found.kept), scored(found.layers)
+    kept, layers = scored(ablations.kept), scored(ablations.layers)
     assert kept is not None
     assert layers is not None
     dense = kept[-1]
-    refitted = _refitted(inputs.model, validation, task)
+    refitted = _refitted_scores(inputs.model, validation, task, len(ablations.labels))
     floor = dense - DELTA * abs(dense)
     return Ablation(
         task.metric,
-        len(found.labels),
+        len(ablations.labels),
         dense,
         kept,
         refitted,
         layers,
-        scored(found.ffn),
-        scored(found.attention),
+        scored(ablations.ffn),
+        scored(ablations.attention),
         _enough(kept, floor),
         _enough(refitted, floor),
         tuple(at + 1 for at, value in enumerate(layers) if value >= floor),
@@ -147,26 +153,31 @@ def run(inputs: Inputs) -> Ablation:
 
 
 def _enough(scores: tuple[float, ...], floor: float) -> int:
-    """The fewest blocks at which score and smoothed score reach the floor; a first crossing is often luck. NaN never does."""
+    """Return the fewest blocks at which the score and the smoothed score reach the floor; NaN never does.
+
+    The first crossing alone is often chance.
+    """
     known = [k for k, value in enumerate(scores) if not np.isnan(value)]
     at = smallest(known, [scores[k] for k in known], floor)
     return len(scores) - 1 if at is None else known[at]
 
 
-def _refitted(model: Subject, validation: Collected, task: Task) -> tuple[float, ...]:
-    train = Split(model.train.rows, model.train.labels, model.train.moments)
-    held = Split(validation.rows, validation.labels, validation.moments)
-    found = []
+def _refitted_scores(model: Subject, validation: Collected, task: Task, rows: int) -> tuple[float, ...]:
+    """Return the scores of refitted heads, one a layer, on the rows that the model's own head answered, the first of validation."""
+    scores = []
     for layer in range(model.layers):
         ids = np.arange(model.columns(layer).start, model.columns(layer).stop)
-        if not model.alive[ids].any():
-            found.append(float("nan"))
+        if not model.non_constant[ids].any():
+            scores.append(float("nan"))
             continue
-        part, other = train.columns(ids), held.columns(ids)
-        found.append(best(part, other, task, [Problem(len(ids), alpha) for alpha in ALPHAS])[2])
-        part.rows.close()
-        other.rows.close()
-    return tuple(found)
+        # The moments of a layer are computed by themselves: those of all layers may not fit into memory.
+        with validation.rows.columns(ids) as part:
+            held_out = Split.of(part.take(np.arange(rows)), validation.labels[:rows], task.outputs)
+        train = Split.of(model.train.rows.columns(ids), model.train.labels, task.outputs)
+        scores.append(best(train, held_out, task, [Problem(len(ids), alpha) for alpha in ALPHAS])[2])
+        train.rows.close()
+        held_out.rows.close()
+    return tuple(scores)
 
 
 ANALYZER = Analyzer("ablation", "Layers left out", frozenset({Need.ROWS, Need.VALIDATION, Need.ABLATIONS}), run)

@@ -1,7 +1,7 @@
-"""What an analyzer is: a name, what it needs, and a function from collected values to a frozen result.
+"""Interface of analyzers: a name, the required inputs, and a function from collected values to a frozen result.
 
-An analyzer never sees a model. What takes a run of the model (rows, gradients, ablated models) is collected once, before,
-for all analyzers that are asked for.
+An analyzer never sees a model. Whatever takes a run of the model (rows, gradients, ablated models) is collected once,
+beforehand, for all requested analyzers.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from prunekit.probes.selection import Split
 from prunekit.probes.trees import Sentence
 from prunekit.stats.collected import Ablations, Collected, UnitScores
 from prunekit.stats.cross import column_mean, column_squares
-from prunekit.stats.moments import alive
+from prunekit.stats.moments import non_constant
 from prunekit.stats.sample import Sample
 from prunekit.tasks import Task
 
 Ints = NDArray[np.int64]
-#: Bytes that a co-moment may have to be held whole.
+#: Size of the largest co-moment that is held in memory, in bytes.
 MEMORY = 2 * 2**30
-#: Co-moments that probes and rankings hold at once, at most.
+#: Most co-moments that probes and rankings hold at once.
 PROBES = 6
 
 
 def comoment_bytes(width: int) -> int:
-    """Bytes of the co-moment of so many neurons, float64."""
+    """Return the size of the float64 co-moment of `width` neurons, in bytes."""
     return 8 * width**2
 
 
 class Need(Enum):
-    """What an analyzer reads, and what must be there for it to run."""
+    """An input of an analyzer, and the condition under which the analyzer can run."""
 
     ROWS = "rows"
     """`Subject.train`: the pooled neurons of every row, with the moments over [neurons | labels]."""
     VALIDATION = "validation"
-    """`Subject.validation`: the same of the validation split."""
+    """`Subject.validation`: the same for the validation split."""
     TOKENS = "tokens"
     """`Subject.train.tokens`: a seeded sample of single tokens."""
     MOMENTS = "moments"
-    """`Subject.train.moments` whole and in memory, a few times over. Where it takes more than `MEMORY` the analyzer cannot run."""
+    """`Subject.train.moments` in memory, several copies of it. Where one takes more than `MEMORY` the analyzer cannot run."""
     TREES = "trees"
     """`Subject.trees`: a token task's dependency trees. Without columns head and deprel the analyzer cannot run."""
     COMPARE = "compare"
@@ -56,11 +56,11 @@ class Need(Enum):
     SAME_TOKENS = "same tokens"
     """The second model splits the text into the same tokens."""
     UNITS = "units"
-    """`Inputs.units`: what every head and FFN neuron does; with labels where the model has a head for them."""
+    """`Inputs.units`: importance of every head and FFN neuron; with labels where the model has a head for them."""
     ONE_LABEL = "one label"
     """Every row has one label. On rows with any number of labels the analyzer cannot run."""
     ABLATIONS = "ablations"
-    """`Inputs.ablations`: what the model's own head answers without parts of the model. It must have one."""
+    """`Inputs.ablations`: outputs of the model's own head with parts of the model removed. The model must have a head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +70,15 @@ class Subject:
     Attributes
     ----------
     name : str
-        How the model was given.
+        Name of the model, as the user entered it.
     source : Source
-        Its shape: D = (layers + 1) * hidden neurons, layer after layer, layer 0 the embedding output.
+        Shape of the model: D = (layers + 1) * hidden neurons, layer after layer, layer 0 the embedding output.
     train : Collected
         (n, D) pooled rows in random order, their labels, the moments over [neurons | labels], and a sample of single tokens.
     validation : Collected or None
-        The same of the validation split, where an analyzer needs it.
+        The same for the validation split, where an analyzer needs it.
     trees : (sentences of train, sentences of validation) or None
-        Dependency trees over the words that the rows are; sentences of which a word was lost are left out.
+        Dependency trees over the words, one row each; sentences with a lost word are left out.
     """
 
     name: str
@@ -89,31 +89,31 @@ class Subject:
 
     @property
     def layers(self) -> int:
-        """Layers with the embedding output, L + 1."""
+        """Number of layers with the embedding output, L + 1."""
         return self.source.layers + 1
 
     @property
     def fits(self) -> bool:
-        """Whether the co-moment is small enough to be held; where not, `train.moments` is better not asked for."""
+        """Whether the co-moment takes at most `MEMORY`; where it takes more, avoid `train.moments`."""
         return comoment_bytes(self.train.rows.width) <= MEMORY
 
     @cached_property
-    def alive(self) -> NDArray[np.bool_]:
-        """Neurons that say anything, (D,); see `Moments.alive`."""
+    def non_constant(self) -> NDArray[np.bool_]:
+        """Mask of the non-constant neurons, (D,); see `Moments.non_constant`."""
         rows = self.train.rows
         if self.fits:
-            return self.train.moments.alive(rows.width)
+            return self.train.moments.non_constant(rows.width)
         mean = column_mean(rows)
-        return alive(len(rows), mean, column_squares(rows, mean))
+        return non_constant(len(rows), mean, column_squares(rows, mean))
 
     def columns(self, layer: int) -> slice:
-        """The neurons of a layer."""
+        """Return the slice of the neurons of a layer."""
         return slice(layer * self.source.hidden, (layer + 1) * self.source.hidden)
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """All that was collected; what no analyzer needs, or what is not there, is None.
+    """All collected values; None for those that no analyzer needs or that are not available.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class Inputs:
     base : Subject or None
         The model that it is compared with (before fine-tuning, or another seed), on the same rows.
     outside : (Sample, Sample) or None
-        Tokens of text from elsewhere, by the model and by the base.
+        Tokens of text outside the task, by the model and by the base.
     units : tuple of UnitScores or None
     ablations : Ablations or None
     seed : int
@@ -143,22 +143,22 @@ class Inputs:
 
 
 class Result(ABC):
-    """What an analyzer found: a frozen dataclass of numbers, strings, tuples, mappings, arrays and other such dataclasses."""
+    """Result of an analyzer: a frozen dataclass of numbers, strings, tuples, mappings, arrays and other such dataclasses."""
 
     @abstractmethod
     def summary(self) -> tuple[str, ...]:
-        """What it says about this model, one short line each; the first is the most important."""
+        """Return the findings about this model, one short line each, the most important first."""
 
     @abstractmethod
     def figures(self) -> tuple[Figure, ...]:
-        """What a person should look at, each with its note."""
+        """Return the figures to look at, each with its note."""
 
     @final
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values; numbers that are not finite become null."""
-        found = plain(self)
-        assert isinstance(found, dict)
-        return found
+        """Return all fields as plain JSON values; numbers that are not finite become null."""
+        values = plain(self)
+        assert isinstance(values, dict)
+        return values
 
 
 @final
@@ -169,7 +169,7 @@ class Analyzer:
     Attributes
     ----------
     name : str
-        As `--analyzers` takes it.
+        Value of `--analyzers`.
     title : str
         Its heading on the page.
     needs : frozenset of Need
@@ -184,7 +184,7 @@ class Analyzer:
 
 
 def plain(value: object) -> Any:
-    """A value of a result as JSON knows it."""
+    """Convert a value of a result to plain JSON values."""
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, np.generic):
@@ -203,15 +203,15 @@ def plain(value: object) -> Any:
 
 
 def layer_names(count: int) -> tuple[str, ...]:
-    """Names of a model's layers: "emb", "1", ..., `count` of them."""
+    """Return the names of a model's layers: "emb", "1", ..., `count` of them."""
     return ("emb", *(str(layer) for layer in range(1, count)))
 
 
 def splits_of(subject: Subject) -> tuple[Split, Split]:
-    """Train and validation of a model whose analyzer needs both."""
+    """Return train and validation of a model whose analyzer needs both."""
     assert subject.validation is not None
     return _split_of(subject.train), _split_of(subject.validation)
 
 
-def _split_of(found: Collected) -> Split:
-    return Split(found.rows, found.labels, found.moments)
+def _split_of(collected: Collected) -> Split:
+    return Split(collected.rows, collected.labels, collected.moments)

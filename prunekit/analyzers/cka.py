@@ -1,4 +1,4 @@
-"""Linear CKA between layers (Kornblith et al. 2019; Phang et al. 2021; Sridhar and Sarah 2020), and the blocks that it shows.
+"""Linear CKA between layers (Kornblith et al. 2019; Phang et al. 2021; Sridhar and Sarah 2020), and blocks of similar layers.
 
 The similarity of two layers needs no n x n kernel: with centred columns it is
 ``|X_i^T X_j|_F^2 / (|X_i^T X_i|_F |X_j^T X_j|_F)``, norms of blocks of the co-moment.
@@ -24,11 +24,11 @@ Floats = NDArray[np.float64]
 
 #: Rows of one batch of the debiased estimator.
 BATCH = 256
-#: Layers of a late block may go where the block is this unlikely to be chance.
+#: Significance level at which layers of a late block may be removed.
 LEVEL = 0.05
-#: Two layers of at least this similarity are said to be near each other; no layer goes that is not near the one that stays.
+#: Similarity from which two layers count as near; only layers near the one that stays may be removed.
 NEAR = 0.8
-#: Steps between neighbours are compared by their order of magnitude, but differences below this are not told apart.
+#: Steps between neighbours are compared by their order of magnitude, but differences below this are not distinguished.
 STEP = 0.02
 
 
@@ -43,10 +43,10 @@ class Blocks:
     contrast : float
         Mean similarity of two layers of one block, minus that of two layers of different blocks.
     p_value : float
-        How likely a chain without blocks, whose similarity falls with the distance along the stack, has a step between
+        Probability that a chain without blocks, whose similarity falls with the distance along the stack, has a step between
         neighbours that stands out as far as the one at the cut.
     may_go : tuple of int
-        The layers that follow the first of the late block and are all near it (`NEAR`); none where the blocks may be chance.
+        Layers that follow the first of the late block and are all near it (`NEAR`); none where the blocks may be chance.
     """
 
     cut: int
@@ -56,22 +56,22 @@ class Blocks:
 
     @property
     def clear(self) -> bool:
-        """Whether a chain without blocks would hardly have such a step."""
+        """Whether the p-value is at most `LEVEL`."""
         return self.p_value <= LEVEL
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """Similarities of all layers of a model, seen through one kind of rows.
+    """Similarities of all layers of a model, on one kind of rows.
 
     Attributes
     ----------
     within : (L + 1, L + 1) float64
-        NaN for a layer that says the same of every row.
+        NaN for a constant layer.
     debiased : (L + 1, L + 1) float64 or None
-        The minibatch estimate without bias; None below 4 rows.
+        Unbiased minibatch estimate; None below 4 rows.
     blocks : Blocks or None
-        None where fewer than five layers vary.
+        None where fewer than five layers are non-constant.
     across : (L + 1, L' + 1) float64 or None
         With the layers of the base.
     """
@@ -89,7 +89,7 @@ class Cka(Result):
     Attributes
     ----------
     rows : {"cls", "mean", "last", "token": Similarity}
-        By what a row is: a text's pooled vector, and a single token.
+        By the kind of row: a text's pooled vector, and a single token.
     base : str or None
         Name of the model that it is compared with.
     """
@@ -98,60 +98,70 @@ class Cka(Result):
     base: str | None
 
     def summary(self) -> tuple[str, ...]:
-        """Blocks, and what changed against the base."""
-        lines = [f"{_SAID[kind]}: {_blocks_said(found)}" for kind, found in self.rows.items()]
+        """Summarise the blocks, and the change against the base."""
+        lines = [f"{_ROW_NAMES[kind]}: {_blocks_text(similarity)}" for kind, similarity in self.rows.items()]
         first = next(iter(self.rows.values()))
         if first.across is not None and first.across.shape[0] == first.across.shape[1]:
-            lines.append(_change_said(first.across.diagonal(), "the base"))
+            lines.append(_change_text(first.across.diagonal(), "the base"))
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Heatmaps within and across, and how alike each layer is to the last."""
-        shown: list[Figure] = []
-        for kind, found in self.rows.items():
-            names = layer_names(len(found.within))
-            cuts = () if found.blocks is None else (found.blocks.cut,)
-            note = f"1 means that two layers say the same up to a rotation. {_capital(_blocks_said(found))}."
-            if np.isnan(found.within.diagonal()).any():
-                note += " A layer that says the same of every row is left blank."
-            shown.append(
-                Heatmap(f"Similarity of layers, {_SAID[kind]}", found.within, names, names, "layer", "layer", "linear CKA", note, cuts=cuts)
+        """Return the heatmaps within and across models, and the similarity of each layer to the last."""
+        figures: list[Figure] = []
+        for kind, similarity in self.rows.items():
+            names = layer_names(len(similarity.within))
+            cuts = () if similarity.blocks is None else (similarity.blocks.cut,)
+            note = f"1 means that two layers are the same up to a rotation. {_capital(_blocks_text(similarity))}."
+            if np.isnan(similarity.within.diagonal()).any():
+                note += " A layer that is the same for every row is left blank."
+            figures.append(
+                Heatmap(
+                    f"Similarity of layers, {_ROW_NAMES[kind]}",
+                    similarity.within,
+                    names,
+                    names,
+                    "layer",
+                    "layer",
+                    "linear CKA",
+                    note,
+                    cuts=cuts,
+                )
             )
-        for kind, found in self.rows.items():
-            if found.across is not None:
-                shown.append(self._across(kind, found.across))
-        shown.append(self._to_last())
-        return tuple(shown)
+        for kind, similarity in self.rows.items():
+            if similarity.across is not None:
+                figures.append(self._across(kind, similarity.across))
+        figures.append(self._to_last())
+        return tuple(figures)
 
     def _across(self, kind: str, across: Floats) -> Figure:
         note = "Each row is a layer of this model, each column one of the base"
         if across.shape[0] == across.shape[1]:
-            note += f"; the diagonal says what was left as it was. {_capital(_change_said(across.diagonal(), 'the base'))}"
+            note += f"; the diagonal says what was left as it was. {_capital(_change_text(across.diagonal(), 'the base'))}"
         names = layer_names(across.shape[0]), layer_names(across.shape[1])
-        title = f"Similarity with the base, {_SAID[kind]}"
+        title = f"Similarity with the base, {_ROW_NAMES[kind]}"
         return Heatmap(title, across, *names, "layer of this model", "layer of the base", "linear CKA", f"{note}.")
 
     def _to_last(self) -> Figure:
         series = []
-        for kind, found in self.rows.items():
-            x = tuple(float(layer) for layer in range(len(found.within)))
-            series.append(Series(_SAID[kind], x, tuple(map(float, found.within[:, -1]))))
-            if found.debiased is not None:
-                series.append(Series(f"{_SAID[kind]}, debiased", x, tuple(map(float, found.debiased[:, -1]))))
+        for kind, similarity in self.rows.items():
+            x = tuple(float(layer) for layer in range(len(similarity.within)))
+            series.append(Series(_ROW_NAMES[kind], x, tuple(map(float, similarity.within[:, -1]))))
+            if similarity.debiased is not None:
+                series.append(Series(f"{_ROW_NAMES[kind]}, debiased", x, tuple(map(float, similarity.debiased[:, -1]))))
         first = next(iter(self.rows.values())).within[:, -1]
-        near = int(np.flatnonzero(first >= NEAR)[0]) if (first >= NEAR).any() else len(first) - 1
+        lowest = int(np.flatnonzero(first >= NEAR)[0]) if (first >= NEAR).any() else len(first) - 1
         note = (
             "Where a curve nears 1 before its end, the layers above repeat what is there already; "
-            f"here the first layer above {NEAR:g} is {near} of {len(first) - 1}."
+            f"here the first layer above {NEAR:g} is {lowest} of {len(first) - 1}."
         )
         return Curves("Similarity with the last layer", tuple(series), "layer (0: embeddings)", "linear CKA", note, whole_x=True)
 
 
-_SAID = {"cls": "[CLS]", "mean": "mean of the tokens", "last": "last token", "token": "single tokens"}
+_ROW_NAMES = {"cls": "[CLS]", "mean": "mean of the tokens", "last": "last token", "token": "single tokens"}
 
 
 def run(inputs: Inputs) -> Cka:
-    """Similarities on the pooled rows, and on single tokens where a text is read as a whole.
+    """Compute similarities on the pooled rows, and on single tokens where a row is a pooled text.
 
     Raises
     ------
@@ -159,85 +169,85 @@ def run(inputs: Inputs) -> Cka:
         No layer varies: there is one row only, or all are alike.
     """
     model, base = inputs.model, inputs.base
-    found = {str(model.train.pooling): _pooled(model, base)}
+    similarities = {str(model.train.pooling): _pooled(model, base)}
     if model.train.tokens is not None and model.train.pooling != "token":
-        found["token"] = _tokens(model, base)
-    return Cka(found, None if base is None else base.name)
+        similarities["token"] = _tokens(model, base)
+    return Cka(similarities, None if base is None else base.name)
 
 
 def _pooled(model: Subject, base: Subject | None) -> Similarity:
     hidden, rows = model.source.hidden, model.train.rows
-    squares, alive = _own(model), _speaking(model)
+    squares, non_constant = _squared_norms(model), _nonconstant_layers(model)
     across = None
     if base is not None:
-        theirs, lives = _own(base).diagonal(), _speaking(base)
+        base_squares, base_non_constant = _squared_norms(base).diagonal(), _nonconstant_layers(base)
         norms = cross_norms(rows, base.train.rows, hidden, base.source.hidden)
-        across = cka(norms, np.where(alive, squares.diagonal(), 0.0), np.where(lives, theirs, 0.0))
-    return _similarity(squares, alive, debiased(rows, hidden), across)
+        across = cka(norms, np.where(non_constant, squares.diagonal(), 0.0), np.where(base_non_constant, base_squares, 0.0))
+    return _similarity(squares, non_constant, debiased(rows, hidden), across)
 
 
-def _own(model: Subject) -> Floats:
+def _squared_norms(model: Subject) -> Floats:
     if model.fits:
         return block_norms(model.train.moments, model.source.hidden, model.layers)
     return cross_norms(model.train.rows, model.train.rows, model.source.hidden, model.source.hidden)
 
 
-def _speaking(model: Subject) -> NDArray[np.bool_]:
-    """Layers that do not say the same of every row, (L + 1,)."""
-    return np.asarray(model.alive.reshape(model.layers, -1).any(axis=1))
+def _nonconstant_layers(model: Subject) -> NDArray[np.bool_]:
+    """Return a mask of the non-constant layers, (L + 1,)."""
+    return np.asarray(model.non_constant.reshape(model.layers, -1).any(axis=1))
 
 
 def _tokens(model: Subject, base: Subject | None) -> Similarity:
-    """The same of the sample of tokens; with the base only where both split the texts into the same tokens."""
+    """Compute the same on the sample of tokens; with the base only where both split the texts into the same tokens."""
     sample = model.train.tokens
     assert sample is not None
     moments = Moments.of(sample.rows)
     squares = block_norms(moments, model.source.hidden, model.layers)
-    alive = moments.alive(moments.width).reshape(model.layers, -1).any(axis=1)
+    non_constant = moments.non_constant(moments.width).reshape(model.layers, -1).any(axis=1)
     across = None
     if base is not None and base.train.tokens is not None and np.array_equal(base.train.tokens.ids, sample.ids):
-        other = base.train.tokens.rows
-        theirs = block_norms(Moments.of(other), base.source.hidden, base.layers).diagonal()
-        norms = cross_norms(stored(sample.rows), stored(other), model.source.hidden, base.source.hidden)
-        across = cka(norms, squares.diagonal(), theirs)
-    return _similarity(squares, np.asarray(alive), debiased(stored(sample.rows), model.source.hidden), across)
+        base_rows = base.train.tokens.rows
+        base_squares = block_norms(Moments.of(base_rows), base.source.hidden, base.layers).diagonal()
+        norms = cross_norms(stored(sample.rows), stored(base_rows), model.source.hidden, base.source.hidden)
+        across = cka(norms, squares.diagonal(), base_squares)
+    return _similarity(squares, np.asarray(non_constant), debiased(stored(sample.rows), model.source.hidden), across)
 
 
 def stored(rows: NDArray[np.float32]) -> RowStore:
-    """Rows that are there already, as a store."""
+    """Return a store of rows that are in memory."""
     store = RowStore(*rows.shape, limit=rows.nbytes)
     store.put(np.arange(len(rows)), rows)
     return store
 
 
-def _similarity(squares: Floats, alive: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None) -> Similarity:
-    if not alive.any():
+def _similarity(squares: Floats, non_constant: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None) -> Similarity:
+    if not non_constant.any():
         raise StatisticsError("No layer says anything of these rows: give more than one row, and rows that differ.")
-    own = np.where(alive, squares.diagonal(), 0.0)
+    own = np.where(non_constant, squares.diagonal(), 0.0)
     within = cka(squares, own, own)
     if unbiased is not None:
-        unbiased[~alive], unbiased[:, ~alive] = np.nan, np.nan
-    return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(alive)), across)
+        unbiased[~non_constant], unbiased[:, ~non_constant] = np.nan, np.nan
+    return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(non_constant)), across)
 
 
 def block_norms(moments: Moments, hidden: int, layers: int) -> Float64[Floats, "layers layers"]:
-    """Squared Frobenius norms of the blocks of a co-moment, (layers, layers) float64; label columns at its end are left out."""
-    found = np.empty((layers, layers))
+    """Return the squared Frobenius norms of the blocks of a co-moment, (layers, layers) float64; label columns at its end are left out."""
+    norms = np.empty((layers, layers))
     spans = [slice(layer * hidden, (layer + 1) * hidden) for layer in range(layers)]
     for i, rows in enumerate(spans):
         for j, columns in enumerate(spans[: i + 1]):
-            found[i, j] = found[j, i] = np.square(moments.block(rows, columns)).sum()
-    return found
+            norms[i, j] = norms[j, i] = np.square(moments.block(rows, columns)).sum()
+    return norms
 
 
 def cka(cross: Float64[Floats, "a b"], own_a: Float64[Floats, " a"], own_b: Float64[Floats, " b"]) -> Float64[Floats, "a b"]:
-    """Linear CKA from squared norms: cross (a, b), own (a,) and (b,); NaN where an own norm is 0."""
+    """Compute linear CKA from squared norms: cross (a, b), own (a,) and (b,); NaN where an own norm is 0."""
     scale = np.sqrt(np.outer(own_a, own_b))
     return np.asarray(np.divide(cross, scale, out=np.full(cross.shape, np.nan), where=scale > 0))
 
 
 def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | None:
-    """CKA from the unbiased HSIC of minibatches (Nguyen, Raghu and Kornblith 2021, equations 2 and 3).
+    """Compute CKA from the unbiased HSIC of minibatches (Nguyen, Raghu and Kornblith 2021, equations 2 and 3).
 
     Parameters
     ----------
@@ -258,14 +268,15 @@ def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | Non
         n = len(chunk)
         if n < 4:
             continue
-        # Centring leaves the estimate as it is, and keeps the digits of a layer whose mean is large.
+        # Centring does not change the estimate, and keeps the precision of a layer with a large mean.
         x = (chunk - chunk.mean(axis=0, dtype=np.float64)).reshape(n, layers, hidden)
         kernels = np.stack([x[:, layer] @ x[:, layer].T for layer in range(layers)])
         kernels[:, np.arange(n), np.arange(n)] = 0.0
         flat, sums = kernels.reshape(layers, -1), kernels.sum(axis=2)
-        whole = sums.sum(axis=1)
-        hsic = flat @ flat.T + np.outer(whole, whole) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * sums @ sums.T
-        total += hsic / (n * (n - 3))
+        kernel_sums = sums.sum(axis=1)
+        hsic = flat @ flat.T + np.outer(kernel_sums, kernel_sums) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * sums @ sums.T
+        # The estimate of each batch is unbiased; that of a short last one is noisy, and weighs by its rows.
+        total += hsic / (n - 3)
         seen += 1
     if not seen:
         return None
@@ -274,17 +285,17 @@ def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | Non
 
 
 def find_blocks(similarity: Floats, layers: NDArray[np.int64]) -> Blocks | None:
-    """The cut into an early and a late block at the widest step between neighbours, and whether that step stands out.
+    """Cut the layers into an early and a late block at the widest step between neighbours, and test whether that step stands out.
 
     In a chain without blocks similarity falls with the distance along the stack, so layers are not exchangeable, but the
-    steps between neighbours are of one kind. Their logarithms are taken for a normal sample, and the widest is tested for
-    an outlier (Grubbs 1950, one-sided).
+    steps between neighbours are of one kind. Their logarithms are treated as a normal sample, and the widest is tested
+    as an outlier (Grubbs 1950, one-sided).
 
     Parameters
     ----------
     similarity : (L + 1, L + 1) float64
     layers : (m,) int
-        Those that vary; four steps are the fewest of which one can stand out.
+        Non-constant layers; four steps are the fewest of which one can stand out.
     """
     m = len(layers)
     if m < 5:
@@ -301,11 +312,11 @@ def find_blocks(similarity: Floats, layers: NDArray[np.int64]) -> Blocks | None:
 
 
 def outlying(values: Floats, at: int) -> float:
-    """p-value of one of n values for a one-sided outlier of a normal sample, (n,) float64: Grubbs' test.
+    """Return the p-value of one of n values for a one-sided outlier of a normal sample, (n,) float64: Grubbs' test.
 
     With G the value's distance from the mean in standard deviations, ``t^2 = n (n - 2) G^2 / ((n - 1)^2 - n G^2)`` follows
     Student's distribution with n - 2 degrees of freedom; n times its upper tail bounds the chance that the largest value
-    lies as far. 1 where the values are equal, or the value is none of the largest.
+    lies as far. 1 where the values are equal, or the value is not the largest.
     """
     n, spread = len(values), float(values.std(ddof=1))
     # Equal up to rounding.
@@ -319,14 +330,14 @@ def outlying(values: Floats, at: int) -> float:
 
 
 def _contrast(matrix: Floats, cut: int) -> float:
-    """Mean similarity of two layers on the same side of a cut, minus that of two on different sides."""
+    """Return the mean similarity of two layers on the same side of a cut, minus that of two on different sides."""
     late = np.arange(len(matrix)) >= cut
     same, pair = np.equal.outer(late, late), ~np.eye(len(matrix), dtype=bool)
     return float(matrix[same & pair].mean() - matrix[~same].mean())
 
 
-def _blocks_said(found: Similarity) -> str:
-    blocks, last = found.blocks, len(found.within) - 1
+def _blocks_text(similarity: Similarity) -> str:
+    blocks, last = similarity.blocks, len(similarity.within) - 1
     if blocks is None:
         return "too few layers that vary for blocks"
     p = "p < 0.001" if blocks.p_value < 0.001 else f"p = {blocks.p_value:.3f}"
@@ -336,11 +347,11 @@ def _blocks_said(found: Similarity) -> str:
     if not blocks.may_go:
         return f"{block}; none of it repeats layer {blocks.cut} well enough to go (CKA below {NEAR:g})"
     first, end = blocks.may_go[0], blocks.may_go[-1]
-    which = f"layer {first} repeats" if first == end else f"layers {first}-{end} repeat"
-    return f"{block}; {which} much of layer {blocks.cut} and may go"
+    repeats = f"layer {first} repeats" if first == end else f"layers {first}-{end} repeat"
+    return f"{block}; {repeats} much of layer {blocks.cut} and may go"
 
 
-def _change_said(diagonal: Floats, base: str) -> str:
+def _change_text(diagonal: Floats, base: str) -> str:
     if np.isnan(diagonal).all():
         return f"no layer can be compared with {base}"
     low = int(np.nanargmin(diagonal))

@@ -1,4 +1,4 @@
-"""Correlation clusters at all thresholds (Dalvi et al. 2020, section 4.2): how many neurons say something of their own."""
+"""Correlation clusters at all thresholds (Dalvi et al. 2020, section 4.2): how many neurons are redundant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))
 #: The threshold of the paper's transfer experiments.
 USUAL = 0.3
 _USUAL_AT = THRESHOLDS.index(USUAL)
-#: Branches of the tree that are drawn.
+#: Most branches of the tree that are drawn.
 BRANCHES = 16
 
 
@@ -33,17 +33,17 @@ class Clusters(Result):
     thresholds : tuple of float
         Distances 1 - |r| at which the tree is cut.
     neurons : int
-        Neurons that vary, which are those that are clustered.
+        Number of non-constant neurons, which are those that are clustered.
     constant : tuple of int
-        Neurons of each layer that say the same of every row, or nothing but rounding: redundant without any cluster.
+        Number of neurons of each layer that are constant up to rounding: redundant without any cluster.
     counts : tuple of int
-        Clusters at each threshold.
+        Number of clusters at each threshold.
     redundant : tuple of float
-        Share of the neurons that a representative of each cluster makes superfluous, at each threshold.
+        Share of the neurons that are redundant given a representative of each cluster, at each threshold.
     one_layer, adjacent, farther : tuple of float
         Of the clusters of at least two neurons: share whose neurons are of one layer, of two adjacent ones, of others.
     within : (thresholds, L + 1) float64
-        Share of a layer's neurons that are superfluous given the other neurons of the layer; NaN for a layer that is constant.
+        Share of a layer's neurons that are redundant given the other neurons of the layer; NaN for a layer that is constant.
     from_below : (thresholds, L + 1) float64
         Share of a layer's neurons that are in a cluster with a neuron of a lower layer.
     top : Dendrogram or None
@@ -63,7 +63,7 @@ class Clusters(Result):
     top: Dendrogram | None
 
     def summary(self) -> tuple[str, ...]:
-        """Redundancy at the usual threshold, and where clusters lie."""
+        """Summarise the redundancy at the usual threshold, and the layers of the clusters."""
         at = _USUAL_AT
         lines = [
             f"{self.redundant[at]:.0%} of {self.neurons:,} neurons are redundant at distance {USUAL:g} ({self.counts[at]:,} clusters), "
@@ -72,15 +72,15 @@ class Clusters(Result):
         if self.counts[at] < self.neurons:
             lines.append(f"clusters at {USUAL:g}: {self.one_layer[at]:.0%} lie in one layer, {self.adjacent[at]:.0%} in two adjacent ones")
         if any(self.constant):
-            lines.append(f"{sum(self.constant):,} neurons hardly vary and are in no cluster: {_constant_said(self.constant)}")
+            lines.append(f"{sum(self.constant):,} neurons hardly vary and are in no cluster: {_constant_text(self.constant)}")
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Clusters against the threshold, redundancy per layer, where clusters lie, the top of the tree."""
+        """Return the redundancy over thresholds and over layers, the layers of the clusters, and the top of the tree."""
         axis = "cluster threshold, distance 1 − |r|"  # noqa: RUF001
         at = _USUAL_AT
         point = f"{self.redundant[at]:.0%} at {USUAL:g}"
-        shown: list[Figure] = [
+        figures: list[Figure] = [
             Curves(
                 "Redundant neurons at each threshold",
                 (Series("all layers", self.thresholds, self.redundant),),
@@ -94,8 +94,8 @@ class Clusters(Result):
             self._layers(),
         ]
         if self.counts[at] < self.neurons:
-            shown.append(self._windows())
-        return (*shown, self.top) if self.top is not None else tuple(shown)
+            figures.append(self._windows())
+        return (*figures, self.top) if self.top is not None else tuple(figures)
 
     def _layers(self) -> Figure:
         layers = tuple(float(layer) for layer in range(self.within.shape[1]))
@@ -130,7 +130,7 @@ class Clusters(Result):
         return Bars("Where clusters lie", names, parts, values, "share of the clusters, by threshold", note, percent=True)
 
 
-def _constant_said(constant: tuple[int, ...]) -> str:
+def _constant_text(constant: tuple[int, ...]) -> str:
     names = layer_names(len(constant))
     return ", ".join(f"{count:,} in {'the embeddings' if at == 0 else 'layer ' + names[at]}" for at, count in enumerate(constant) if count)
 
@@ -138,37 +138,37 @@ def _constant_said(constant: tuple[int, ...]) -> str:
 def run(inputs: Inputs) -> Clusters:
     """Cluster the neurons of the pooled rows; raises StatisticsError if none varies."""
     model = inputs.model
-    return cluster(model, _alive(model))
+    return cluster(model, _nonconstant(model))
 
 
-def _alive(model: Subject) -> NDArray[np.bool_]:
-    found = model.alive
-    if not found.any():
+def _nonconstant(model: Subject) -> NDArray[np.bool_]:
+    mask = model.non_constant
+    if not mask.any():
         raise StatisticsError("No neuron varies: give more than one row, and rows that differ.")
-    return found
+    return mask
 
 
-def cluster(model: Subject, alive: NDArray[np.bool_]) -> Clusters:
-    """Clusters of the neurons that vary, from one tree."""
-    ids, hidden = np.flatnonzero(alive), model.source.hidden
+def cluster(model: Subject, non_constant: NDArray[np.bool_]) -> Clusters:
+    """Cluster the non-constant neurons at all thresholds, from one tree."""
+    ids, hidden = np.flatnonzero(non_constant), model.source.hidden
     layer = ids // hidden
     tree = np.empty((0, 4))
     if len(ids) > 1:
         tree = linkage(distances(model.train.moments.take(ids)) if model.fits else distances_of_rows(model.train.rows, ids))
-    cuts = [fcluster(tree, threshold, "distance") - 1 if len(ids) > 1 else np.zeros(1) for threshold in THRESHOLDS]
+    labelings = [fcluster(tree, threshold, "distance") - 1 if len(ids) > 1 else np.zeros(1) for threshold in THRESHOLDS]
     members = np.bincount(layer, minlength=model.layers)
-    each = [_at(found.astype(np.int64), layer, members) for found in cuts]
+    cuts = [_cut(labels.astype(np.int64), layer, members) for labels in labelings]
     return Clusters(
         THRESHOLDS,
         len(ids),
         tuple(int(count) for count in hidden - members),
-        tuple(one.count for one in each),
-        tuple(1.0 - one.count / len(ids) for one in each),
-        tuple(one.windows[0] for one in each),
-        tuple(one.windows[1] for one in each),
-        tuple(one.windows[2] for one in each),
-        np.stack([one.within for one in each]),
-        np.stack([one.from_below for one in each]),
+        tuple(cut.count for cut in cuts),
+        tuple(1.0 - cut.count / len(ids) for cut in cuts),
+        tuple(cut.windows[0] for cut in cuts),
+        tuple(cut.windows[1] for cut in cuts),
+        tuple(cut.windows[2] for cut in cuts),
+        np.stack([cut.within for cut in cuts]),
+        np.stack([cut.from_below for cut in cuts]),
         top_of(tree, layer, model.layers) if len(ids) > 1 else None,
     )
 
@@ -181,8 +181,8 @@ class _Cut:
     from_below: Floats
 
 
-def _at(labels: Ints, layer: Ints, members: Ints) -> _Cut:
-    """One cut of the tree: labels (D,) 0..C-1, layers (D,), neurons of each layer (L + 1,)."""
+def _cut(labels: Ints, layer: Ints, members: Ints) -> _Cut:
+    """Count the clusters of one cut: labels (D,) 0..C-1, layers (D,), neurons of each layer (L + 1,)."""
     count = int(labels.max()) + 1
     lowest, highest = np.full(count, len(members)), np.full(count, -1)
     np.minimum.at(lowest, labels, layer)
@@ -198,7 +198,7 @@ def _at(labels: Ints, layer: Ints, members: Ints) -> _Cut:
 
 
 def top_of(tree: Floats, layer: Ints, layers: int) -> Dendrogram:
-    """The last merges of a tree, with what hangs below each as one leaf."""
+    """Return the last merges of a tree, with each subtree below them as one leaf."""
     n = len(layer)
     per_layer = np.zeros((2 * n - 1, layers), dtype=np.int64)
     per_layer[np.arange(n), layer] = 1

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Group neurons that say the same, and keep one of each group.
+    """Cluster correlated neurons, and keep one of each cluster.
 
     The distance of two neurons is 1 - |Pearson correlation|; clusters are cut from an average-linkage tree. A neuron without
     variance correlates with nothing.
@@ -31,7 +31,7 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
     threshold : float
         Distance at which the tree is cut, in [0, 1]: c_t of the paper, 0.3 in its transfer experiments.
     representative : {"medoid", "random"}
-        Which neuron of a cluster stays: the one with the highest mean |correlation| to its cluster (ties: the lowest id), or
+        Neuron of a cluster that is kept: the one with the highest mean |correlation| to its cluster (ties: the lowest id), or
         one drawn at random, as in the paper.
     random_state : int
         Seed of the draw.
@@ -59,7 +59,7 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
     def from_moments(
         cls, moments: Moments, threshold: float = 0.3, representative: Literal["medoid", "random"] = "medoid", random_state: int = 0
     ) -> CorrelationClusters:
-        """Fitted on moments instead of rows."""
+        """Fit on moments instead of rows."""
         return cls(threshold, representative, random_state)._cluster(moments)
 
     def _cluster(self, moments: Moments) -> CorrelationClusters:
@@ -71,10 +71,10 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
         self.n_features_in_ = width
         scale = _scale(moments)
         if width > 1:
-            found = fcluster(linkage(_distances(moments, scale)), t=self.threshold, criterion="distance")
+            tree_labels = fcluster(linkage(_distances(moments, scale)), t=self.threshold, criterion="distance")
         else:
-            found = np.ones(width, dtype=np.int64)
-        _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+            tree_labels = np.ones(width, dtype=np.int64)
+        _, first, inverse = np.unique(tree_labels, return_index=True, return_inverse=True)
         self.labels_: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse].astype(np.int64)
         members = np.split(np.argsort(self.labels_, kind="stable"), np.cumsum(np.bincount(self.labels_))[:-1])
         if self.representative == "random":
@@ -93,17 +93,20 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
 
 
 def linkage(distances: Floats) -> Floats:
-    """The average-linkage tree of condensed distances, (D - 1, 4) as scipy has it; the distances are spent."""
+    """Return the average-linkage tree of condensed distances, (D - 1, 4) as in scipy; the distances are overwritten."""
     return np.asarray(fastcluster.linkage(distances, method="average", preserve_input=False))
 
 
 def distances(moments: Moments) -> Floats:
-    """Condensed distances 1 - |Pearson correlation| of all columns, (D (D - 1) / 2,); a column without variance is 1 from all."""
+    """Return condensed distances 1 - |Pearson correlation| of all columns, (D (D - 1) / 2,); 1 for a column without variance."""
     return _distances(moments, _scale(moments))
 
 
 def distances_of_rows(rows: RowStore, columns: NDArray[np.int64], *, limit: int = LIMIT) -> Floats:
-    """The same of some columns of rows whose co-moment does not fit: it is made in parts of `limit` bytes, rows read anew for each."""
+    """Return the same for some columns of rows whose co-moment does not fit in memory.
+
+    It is computed in parts of `limit` bytes; the rows are read once for each part.
+    """
     narrow = rows.columns(columns)
     squares = column_squares(narrow, column_mean(narrow))
     scale = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
@@ -117,7 +120,7 @@ def distances_of_rows(rows: RowStore, columns: NDArray[np.int64], *, limit: int 
 
 
 def _put(condensed: Floats, at: int, comoment: Floats, own: float, others: Floats) -> int:
-    """Write the distances of one column to those after it; returns where the next column's begin."""
+    """Write the distances of one column to those after it, and return the start of the next column's."""
     row = condensed[at : at + len(comoment)]
     np.multiply(comoment, others * own, out=row)
     np.abs(row, out=row)
@@ -132,7 +135,7 @@ def _scale(moments: Moments) -> Floats:
 
 
 def _distances(moments: Moments, scale: Floats) -> Floats:
-    """Condensed distances, (D (D - 1) / 2,), row by row: the full correlation matrix is never made."""
+    """Return condensed distances, (D (D - 1) / 2,), row by row: the full correlation matrix is never formed."""
     width = moments.width
     condensed = np.empty(width * (width - 1) // 2)
     at = 0
@@ -146,5 +149,5 @@ def _medoid(moments: Moments, scale: Floats, group: NDArray[np.int64]) -> int:
         return int(group[0])
     similarity = np.abs(moments.block(group, group)) * scale[group]
     mean = (similarity * scale[group][:, None]).mean(axis=0)
-    # Two members are equally central up to rounding: the first, not whichever the rounding favours.
+    # Members that are equally central up to rounding are ties, which the lowest id wins.
     return int(group[int(np.flatnonzero(mean >= mean.max() - 1e-12)[0])])

@@ -1,4 +1,4 @@
-"""The analyzer `dimensions`: how much of the vector that a classifier reads the task needs (Matton and de Oliveira 2019)."""
+"""The analyzer `dimensions`: reductions of the vector that a classifier reads (Matton and de Oliveira 2019)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SHOWN = 10
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """One model's last layer.
+    """Scores of one model's last layer.
 
     Attributes
     ----------
     full : float
-        Score of the probe on the whole vector.
+        Score of the probe on the full vector.
     components, subset : ((count, score), ...)
         Probes on the first principal components, and on the dimensions that are best alone on train.
     variance : (m,) float64
@@ -48,7 +48,7 @@ class Vector:
 
 @dataclass(frozen=True, eq=False)
 class Dimensions(Result):
-    """How far the last layer's vector can be cut.
+    """Scores of the last layer's vector, reduced to components or dimensions.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Dimensions(Result):
     base : Vector or None
     metric : Metric
     pooling : str
-        How the vector of a text is made.
+        Pooling that makes the vector of a text.
     """
 
     model: Vector
@@ -65,25 +65,25 @@ class Dimensions(Result):
     pooling: str
 
     def summary(self) -> tuple[str, ...]:
-        """The best dimension alone, and the components needed; then the same of the base."""
-        lines = [self._said("", self.model)]
+        """Summarise the best dimension alone and the components needed, of the model and of the base."""
+        lines = [self._summary_line("", self.model)]
         if self.base is not None:
-            lines.append(self._said("the base: ", self.base))
+            lines.append(self._summary_line("the base: ", self.base))
         return tuple(lines)
 
-    def _said(self, before: str, found: Vector) -> str:
-        top = int(found.order[0])
-        needed = next(size for size, value in found.components if value >= self._target(found))
-        alone = self.metric.said(float(found.single[top]))
-        few = "1 principal component is" if needed == 1 else f"{needed} principal components are"
-        whole = f"all together {self.metric.said(found.full)}; {few} within 1%"
-        return f"{before}one dimension of {len(found.single)} alone ({top}, chosen on train) scores {alone}, {whole}"
+    def _summary_line(self, prefix: str, vector: Vector) -> str:
+        top = int(vector.order[0])
+        needed = next(size for size, value in vector.components if value >= self._target(vector))
+        alone = self.metric.formatted(float(vector.single[top]))
+        needed_text = "1 principal component is" if needed == 1 else f"{needed} principal components are"
+        combined = f"all together {self.metric.formatted(vector.full)}; {needed_text} within 1%"
+        return f"{prefix}one dimension of {len(vector.single)} alone ({top}, chosen on train) scores {alone}, {combined}"
 
-    def _target(self, found: Vector) -> float:
-        return min(found.full - 0.01 * abs(found.full), found.components[-1][1])
+    def _target(self, vector: Vector) -> float:
+        return min(vector.full - 0.01 * abs(vector.full), vector.components[-1][1])
 
     def figures(self) -> tuple[Figure, ...]:
-        """Score over components and dimensions, and the best dimensions alone."""
+        """Return the scores over components and dimensions, and the best dimensions alone."""
         series = [_series("principal components", self.model.components), _series("best dimensions", self.model.subset)]
         if self.base is not None:
             series += [
@@ -95,12 +95,12 @@ class Dimensions(Result):
             tuple(series),
             "components or dimensions",
             self.metric.value,
-            "A curve that is flat from the left means that the vector says the same many times.",
+            "A curve that is flat from the left means that the vector is redundant.",
             reference=("whole vector", self.model.full),
             log_x=True,
             percent=self.metric.percent,
         )
-        ranked = [np.sort(each.single)[::-1] for each in (self.model, self.base) if each is not None]
+        ranked = [np.sort(vector.single)[::-1] for vector in (self.model, self.base) if vector is not None]
         alone = Curves(
             "Every dimension alone",
             tuple(
@@ -116,7 +116,7 @@ class Dimensions(Result):
         return curves, alone, self._table()
 
     def _table(self) -> Table:
-        rows = tuple((str(int(dim)), self.metric.said(float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
+        rows = tuple((str(int(dim)), self.metric.formatted(float(self.model.single[dim]))) for dim in self.model.order[:SHOWN])
         note = f"One dimension of the last layer read alone; the best scores {rows[0][1]}." if rows else "No dimension varies."
         return Table("The dimensions that are best alone on train", ("dimension", f"{self.metric.value}, validation"), rows, note=note)
 
@@ -126,21 +126,21 @@ def _series(name: str, curve: Curve) -> Series:
 
 
 def run(inputs: Inputs) -> Dimensions:
-    """Cut the last layer's vector of the model, and of the base."""
-    base = None if inputs.base is None else _vector(inputs.base, inputs.task)
-    return Dimensions(_vector(inputs.model, inputs.task), base, inputs.task.metric, inputs.model.train.pooling)
+    """Score reductions of the last layer's vector, of the model and of the base."""
+    base = None if inputs.base is None else _scores(inputs.base, inputs.task)
+    return Dimensions(_scores(inputs.model, inputs.task), base, inputs.task.metric, inputs.model.train.pooling)
 
 
-def _vector(subject: Subject, task: Task) -> Vector:
+def _scores(subject: Subject, task: Task) -> Vector:
     columns = subject.columns(subject.layers - 1)
     assert subject.validation is not None
-    # The moments of one layer's neurons are taken by themselves: those of the whole model may not fit into memory.
+    # The moments of one layer are computed separately: those of all layers may not fit into memory.
     train, validation = (
-        Split.of(found.rows.columns(np.arange(columns.start, columns.stop)), found.labels, task.outputs)
-        for found in (subject.train, subject.validation)
+        Split.of(collected.rows.columns(np.arange(columns.start, columns.stop)), collected.labels, task.outputs)
+        for collected in (subject.train, subject.validation)
     )
-    alive = train.moments.alive(train.rows.width)
-    order = descending(single_dimensions(train.moments, train.rows, train.labels, task), alive)
+    non_constant = train.moments.non_constant(train.rows.width)
+    order = descending(single_dimensions(train.moments, train.rows, train.labels, task), non_constant)
     components, variance = pca_curve(train, validation, task)
     subset = subset_curve(train, validation, task, order)
     single = single_dimensions(train.moments, validation.rows, validation.labels, task)

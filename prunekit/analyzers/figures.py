@@ -1,4 +1,4 @@
-"""What an analyzer shows, as plain values; `report` draws them."""
+"""Figures of an analyzer, as plain values; `report` draws them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Table:
     header : tuple of str
     rows : tuple of tuple of str
     strong : int
-        The row to look at, or -1.
+        Index of the highlighted row, or -1.
     note : str
-        One sentence on how to read it and what it says about this model.
+        One sentence on how to read it and what it shows of this model.
     """
 
     title: str
@@ -42,11 +42,11 @@ class Heatmap:
     values : (r, c) float64
         NaN is left blank.
     rows, columns : tuple of str
-        Names at the left, r, and below, c.
+        Names at the left, (r,), and below, (c,).
     y, x : str
-        What the rows and the columns are.
+        Labels of the rows and of the columns.
     unit : str
-        What a cell is, with its unit.
+        Label of the cells, with the unit.
     low, high : float
         Values of the palest and of the fullest colour; with a low below 0 the palest is 0, and negative values have a colour of their own.
     digits : int
@@ -54,7 +54,7 @@ class Heatmap:
     cuts : tuple of int
         Lines are drawn before these rows, and before the columns of the same number.
     note : str
-        One sentence on how to read it and what it says about this model.
+        One sentence on how to read it and what it shows of this model.
     """
 
     title: str
@@ -100,13 +100,13 @@ class Curves:
     title : str
     series : tuple of Series
     x, y : str
-        What the axes are, with their units.
+        Labels of the axes, with the units.
     note : str
-        One sentence on how to read it and what it says about this model.
+        One sentence on how to read it and what it shows of this model.
     reference : (str, float) or None
-        A level that is marked through the whole width, and its name.
+        Name and value of a level that is marked across the full width.
     chosen : (str, float, float) or None
-        A point that is marked, and its name.
+        Name and coordinates of a marked point.
     log_x : bool
     whole_x : bool
         Whether ticks of the x axis are whole numbers, such as layers.
@@ -139,9 +139,9 @@ class Bars:
     values : tuple of tuple of float
         One value for each part of each row, not negative.
     unit : str
-        What the axis is, with its unit.
+        Label of the axis, with the unit.
     note : str
-        One sentence on how to read it and what it says about this model.
+        One sentence on how to read it and what it shows of this model.
     percent : bool
         Whether values are shares that read as percentages.
     """
@@ -169,9 +169,9 @@ class Dendrogram:
     leaves : tuple of str
         Names of the m leaves.
     unit : str
-        What the height is.
+        Label of the heights.
     note : str
-        One sentence on how to read it and what it says about this model.
+        One sentence on how to read it and what it shows of this model.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The analyzer `probes`: what each layer knows of the task, beside a control task, and the lowest layer that is enough."""
+"""The analyzer `probes`: probes of each layer for the task and a control task, and the lowest layer that is enough."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Knowledge(Result):
     ----------
     model : LayerScores
     base : LayerScores or None
-        Of the model that it is compared with.
+        Scores of the model that it is compared with.
     metric : Metric
     enough : {delta: layer}
         The lowest layer that, with all below it, scores within delta of all layers together.
     types : {"words", "rows"}
-        What has a label of its own in the control task.
+        Items that have labels of their own in the control task.
     """
 
     model: LayerScores
@@ -42,48 +42,48 @@ class Knowledge(Result):
     types: str
 
     def summary(self) -> tuple[str, ...]:
-        """The lowest layer that is enough, the best single layer, selectivity, and the base."""
+        """Summarise the lowest layer that is enough, the best single layer, selectivity, and the base."""
         names = layer_names(len(self.model.alone))
         lines = [self._enough()]
         top = int(np.argmax(self.model.alone))
-        best = self.metric.said(self.model.alone[top])
-        lines.append(f"the best single layer is {names[top]}: {best}; no neuron at all: {self.metric.said(self.model.chance)}")
+        best = self.metric.formatted(self.model.alone[top])
+        lines.append(f"the best single layer is {names[top]}: {best}; no neuron at all: {self.metric.formatted(self.model.chance)}")
         if self.model.selectivity is not None:
             most = int(np.argmax(self.model.selectivity))
+            highest = self.metric.formatted(self.model.selectivity[most])
             lines.append(
-                f"selectivity is highest at layer {names[most]}: {self.metric.said(self.model.selectivity[most])} above the control task"
+                f"selectivity is highest at layer {names[most]}: {highest} above the control task"
                 + (", whose labels no held-out row can know" if self.types == "rows" else " of random labels by word")
             )
         if self.base is not None:
             gain = np.subtract(self.model.alone, self.base.alone) if len(self.base.alone) == len(self.model.alone) else np.empty(0)
-            where = f", most at layer {names[int(gain.argmax())]} (+{self.metric.said(float(gain.max()))})" if gain.size else ""
-            lines.append(f"all layers of the base: {self.metric.said(self.base.oracle)}{where}")
+            where = f", most at layer {names[int(gain.argmax())]} (+{self.metric.formatted(float(gain.max()))})" if gain.size else ""
+            lines.append(f"all layers of the base: {self.metric.formatted(self.base.oracle)}{where}")
         return tuple(lines)
 
     def _enough(self) -> str:
         last = len(self.model.alone) - 1
-        # Layers that hold a share hold any smaller one.
+        # Layers that hold a share also hold any smaller share.
         shares: dict[int, str] = {}
         for delta, layer in sorted(self.enough.items()):
             shares.setdefault(layer, f"{1 - delta:.0%}")
         named = {0: "the embeddings alone hold", last: f"only all {last} layers hold", 1: "layer 1 holds"}
         parts = [f"{named.get(layer, f'the first {layer} layers hold')} {share}" for layer, share in shares.items()]
-        score = f"of the score of all together ({self.metric.value} {self.metric.said(self.model.oracle)})"
+        score = f"of the score of all together ({self.metric.value} {self.metric.formatted(self.model.oracle)})"
         return ", ".join([f"{parts[0]} {score}", *parts[1:]])
 
     def figures(self) -> tuple[Figure, ...]:
-        """Scores over layers, and the same as a table."""
+        """Return the scores over layers, as curves and as a table."""
         series = [_series("layers 0 to this one", self.model.upto), _series("this layer alone", self.model.alone)]
         if self.model.control is not None:
             series.append(_series("control task", self.model.control))
         if self.base is not None:
             series.append(_series("base, layer alone", self.base.alone))
         first = self.enough[DELTAS[0]]
-        what = "a word" if self.types == "words" else "a row"
-        note = (
-            "Linear probes, scored on validation. "
-            f"The control task has a random label for {what}: what a probe scores there, it learned by heart."
-        )
+        item = "a word" if self.types == "words" else "a row"
+        note = "Linear probes, scored on validation."
+        if self.model.control is not None:
+            note += f" The control task has a random label for {item}: what a probe scores there, it learned by heart."
         curves = Curves(
             "What each layer knows of the task",
             tuple(series),
@@ -98,15 +98,17 @@ class Knowledge(Result):
         return curves, self._table(first)
 
     def _table(self, strong: int) -> Table:
-        found = self.model
-        header, columns = ["layer", "alone", "0 to this one"], [found.alone, found.upto]
-        if found.control is not None and found.selectivity is not None:
+        model = self.model
+        header, columns = ["layer", "alone", "0 to this one"], [model.alone, model.upto]
+        if model.control is not None and model.selectivity is not None:
             header += ["control", "selectivity"]
-            columns += [found.control, found.selectivity]
-        if self.base is not None and len(self.base.alone) == len(found.alone):
+            columns += [model.control, model.selectivity]
+        if self.base is not None and len(self.base.alone) == len(model.alone):
             header.append("base, alone")
             columns.append(self.base.alone)
-        rows = tuple((name, *(self.metric.said(column[at]) for column in columns)) for at, name in enumerate(layer_names(len(found.alone))))
+        rows = tuple(
+            (name, *(self.metric.formatted(column[at]) for column in columns)) for at, name in enumerate(layer_names(len(model.alone)))
+        )
         note = (
             "A layer alone, and all layers up to it; where control labels are learned as well as the real ones, the probe learns by heart. "
             f"The row in colour, layer {strong}, is the lowest that is enough."
@@ -120,24 +122,26 @@ def _series(name: str, values: tuple[float, ...]) -> Series:
 
 def run(inputs: Inputs) -> Knowledge:
     """Probe every layer of the model, and of the base."""
-    found = _probe(inputs, inputs.model)
-    base = None if inputs.base is None else _probe(inputs, inputs.base)
-    enough = {delta: found.minimal(delta) for delta in DELTAS}
-    return Knowledge(found, base, inputs.task.metric, enough, "rows" if inputs.types is None else "words")
+    model = _probe(inputs, inputs.model)
+    # The co-moment of a larger base may not fit, and then the model alone is probed.
+    base = None if inputs.base is None or not inputs.base.fits else _probe(inputs, inputs.base)
+    enough = {delta: model.minimal(delta) for delta in DELTAS}
+    return Knowledge(model, base, inputs.task.metric, enough, "rows" if inputs.types is None else "words")
 
 
 def _probe(inputs: Inputs, subject: Subject) -> LayerScores:
     train, validation = splits_of(subject)
-    return layer_scores(train, validation, inputs.task, subject.source.hidden, control=_control(inputs, train, validation))
+    return layer_scores(train, validation, inputs.task, subject.source.hidden, control=_control_task(inputs, train, validation))
 
 
-def _control(inputs: Inputs, train: Split, validation: Split) -> tuple[NDArray[Any], NDArray[Any]]:
-    known = inputs.types
-    if known is None or len(known[0]) != len(train.labels) or len(known[1]) != len(validation.labels):
-        # A text is a type of its own; the base's tokenizer may keep other words than the model's.
-        known = np.arange(len(train.labels)), len(train.labels) + np.arange(len(validation.labels))
-    first, second = control_labels(train.labels, *known, seed=inputs.seed)
-    return first, second
+def _control_task(inputs: Inputs, train: Split, validation: Split) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return random labels of train and validation; None where those of train came out all the same, of which nothing can be learned."""
+    types = inputs.types
+    if types is None or len(types[0]) != len(train.labels) or len(types[1]) != len(validation.labels):
+        # Each text is its own type; the tokenizers of the base and of the model may keep different words.
+        types = np.arange(len(train.labels)), len(train.labels) + np.arange(len(validation.labels))
+    train_labels, validation_labels = control_labels(train.labels, *types, seed=inputs.seed)
+    return None if len(np.unique(train_labels, axis=0)) < 2 else (train_labels, validation_labels)
 
 
 ANALYZER = Analyzer("probes", "What each layer knows", frozenset({Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)

@@ -1,4 +1,4 @@
-"""The analyzer `neurons`: rankings of the neurons for the task, how far they agree, and how few neurons are enough."""
+"""The analyzer `neurons`: rankings of the neurons for the task, their agreement, and the fewest neurons that are enough."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from prunekit.tasks import Task
 Ids = NDArray[np.int64]
 
 SHARES = (0.97, 0.99)
-"""Of the oracle's score, for which the fewest neurons are named."""
+"""Shares of the oracle's score for which the fewest neurons are reported."""
 MOST = 0.1
-"""Share of the neurons up to which sizes are tried."""
+"""Largest share of the neurons that is tried."""
 ENTERING = 200
-"""Neurons after which the lasso path ends."""
+"""Number of neurons at which the lasso path ends."""
 ROWS = 10_000
-"""Most rows that are counted for the mutual information."""
+"""Most rows from which the mutual information is estimated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Neurons(Result):
-    """Rankings and what their first neurons score.
+    """Rankings and the scores of their first neurons.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Neurons(Result):
         Score of the probe on all neurons.
     metric : Metric
     width, hidden : int
-        Neurons in all, and in a layer.
+        Number of neurons in total, and in a layer.
     traces : {ranking: ((neurons, score), ...)}
         Probes on the first neurons of each ranking.
     fewest : {ranking: {share: neurons or None}}
@@ -69,29 +69,31 @@ class Neurons(Result):
     first: dict[str, Ids]
 
     def summary(self) -> tuple[str, ...]:
-        """The fewest neurons, by the best ranking and by the baselines; how far rankings agree."""
+        """Summarise the fewest neurons, by the best ranking and at random, and the agreement of the rankings."""
         lines = []
         if self.oracle <= 0:
             lines.append(
-                f"all {self.width:,} neurons together score {self.metric.said(self.oracle)}: there is nothing that a few could hold"
+                f"all {self.width:,} neurons together score {self.metric.formatted(self.oracle)}: there is nothing that a few could hold"
             )
         for share in SHARES if self.oracle > 0 else ():
-            known = {name: size for name, sizes in self.fewest.items() if (size := sizes[share]) is not None}
-            whole = f"{share:.0%} of the score of all {self.width:,} neurons ({self.metric.value} {self.metric.said(self.oracle)})"
-            if not known:
-                lines.append(f"no ranking holds {whole} with a tenth of them")
+            fewest = {name: size for name, sizes in self.fewest.items() if (size := sizes[share]) is not None}
+            target = f"{share:.0%} of the score of all {self.width:,} neurons ({self.metric.value} {self.metric.formatted(self.oracle)})"
+            if not fewest:
+                lines.append(f"no ranking holds {target} with a tenth of them")
                 continue
-            name = min(known, key=lambda each: known[each])
-            rand = known.get("random")
-            beside = "more than a tenth of them" if rand is None else f"{rand:,}"
-            part = "" if known[name] == 1 else f" ({known[name] / self.width:.1%})"
-            lines.append(f"{_counted(known[name])}{part} hold{'s' if known[name] == 1 else ''} {whole}, by {name}; at random: {beside}")
-        off = self.agreement.tau[np.triu_indices(len(self.agreement.names), 1)]
-        lines.append(f"Kendall's tau of two rankings is {np.nanmin(off):.2f} to {np.nanmax(off):.2f}, {np.nanmean(off):.2f} on average")
+            name = min(fewest, key=lambda candidate: fewest[candidate])
+            random_size = fewest.get("random")
+            at_random = "more than a tenth of them" if random_size is None else f"{random_size:,}"
+            percent = "" if fewest[name] == 1 else f" ({fewest[name] / self.width:.1%})"
+            lines.append(
+                f"{_count_text(fewest[name])}{percent} hold{'s' if fewest[name] == 1 else ''} {target}, by {name}; at random: {at_random}"
+            )
+        taus = self.agreement.tau[np.triu_indices(len(self.agreement.names), 1)]
+        lines.append(f"Kendall's tau of two rankings is {np.nanmin(taus):.2f} to {np.nanmax(taus):.2f}, {np.nanmean(taus):.2f} on average")
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Scores over the number of neurons, the fewest of them, where they are, and how far the rankings agree."""
+        """Return the scores over the number of neurons, the fewest neurons, their layers, and the agreement of the rankings."""
         series = tuple(
             Series(name, tuple(float(size) for size, _ in trace), tuple(value for _, value in trace)) for name, trace in self.traces.items()
         )
@@ -120,26 +122,26 @@ class Neurons(Result):
             "share in common",
             f"By chance two rankings would share {self.agreement.sizes[middle] / self.width:.1%}.",
         )
-        said = "1 is the same order, 0 is chance; below 0, in the other colour, what one puts first the other puts last."
-        of = "Agreement of whole rankings"
-        tau = Heatmap(of, self.agreement.tau, names, names, "ranking", "ranking", "Kendall's tau", said, low=-1.0)
-        return curves, self._table(), *self._named(), self._layers(), overlap, tau
+        tau_note = "1 is the same order, 0 is chance; below 0, in the other colour, what one puts first the other puts last."
+        tau_title = "Agreement of whole rankings"
+        tau = Heatmap(tau_title, self.agreement.tau, names, names, "ranking", "ranking", "Kendall's tau", tau_note, low=-1.0)
+        return curves, self._table(), *self._winner_tables(), self._layers(), overlap, tau
 
     @property
     def winner(self) -> str | None:
         """The ranking that holds the first of the shares with the fewest neurons; None where none does."""
-        known = {name: size for name, sizes in self.fewest.items() if (size := sizes[SHARES[0]]) is not None}
-        return min(known, key=lambda each: known[each]) if known else None
+        fewest = {name: size for name, sizes in self.fewest.items() if (size := sizes[SHARES[0]]) is not None}
+        return min(fewest, key=lambda candidate: fewest[candidate]) if fewest else None
 
     def _chosen(self) -> tuple[str, float, float] | None:
         if self.winner is None:
             return None
         size = self.fewest[self.winner][SHARES[0]]
         assert size is not None
-        return f"{_counted(size)}, {SHARES[0]:.0%}", float(size), dict(self.traces[self.winner])[size]
+        return f"{_count_text(size)}, {SHARES[0]:.0%}", float(size), dict(self.traces[self.winner])[size]
 
-    def _named(self) -> tuple[Table, ...]:
-        """The neurons of the smallest set that holds the first of the shares, layer by layer."""
+    def _winner_tables(self) -> tuple[Table, ...]:
+        """Return the neurons of the smallest set that holds the first of the shares, layer by layer; no table where none does."""
         if self.winner is None:
             return ()
         ids = np.sort(self.first[self.winner][: self.fewest[self.winner][SHARES[0]]])
@@ -149,7 +151,7 @@ class Neurons(Result):
             for layer in np.unique(ids // self.hidden)
             for dims in [ids[ids // self.hidden == layer] % self.hidden]
         )
-        title = f"The {_counted(len(ids))} of {self.winner} that hold{'s' if len(ids) == 1 else ''} {SHARES[0]:.0%}"
+        title = f"The {_count_text(len(ids))} of {self.winner} that hold{'s' if len(ids) == 1 else ''} {SHARES[0]:.0%}"
         note = "Dimensions of a layer's vector, counted from 0. Other sets may do as well: neurons say much of what others say."
         return (Table(title, ("layer", "neurons", "which"), rows, -1, note),)
 
@@ -178,63 +180,65 @@ def run(inputs: Inputs) -> Neurons:
     task, width = inputs.task, train.rows.width
     _, oracle, reference = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
     orders = rank(train, oracle, task, inputs.seed)
-    alive = len(orders["random"])
-    sizes = sizes_to(min(alive, max(1, round(MOST * width))))
+    count = len(orders["random"])
+    sizes = sizes_to(min(count, max(1, round(MOST * width))))
     traces, fewest = {}, {}
     for name, order in orders.items():
         ids = order[: sizes[-1]]
         trace = tuple(path(train.columns(ids), validation.columns(ids), task, sizes)[1])
         traces[name] = trace
-        # Of a score that is no better than nothing there is no share to hold.
+        # A share of a score that is not positive is undefined.
         fewest[name] = {share: _fewest(trace, share * reference) if reference > 0 else None for share in SHARES}
-    ks = sorted({min(alive, k) for k in (10, 50, 200)})
+    ks = sorted({min(count, k) for k in (10, 50, 200)})
     first = {name: order[: sizes[-1]] for name, order in orders.items()}
     agreement = compare_rankings(orders, ks)
     return Neurons(reference, task.metric, width, inputs.model.source.hidden, traces, fewest, agreement, first)
 
 
 def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
-    """All rankings of the neurons that are alive, most important first; all order the same neurons."""
+    """Rank the non-constant neurons in several ways, most important first; all rankings order the same neurons."""
     width, outputs = train.rows.width, task.outputs
-    alive = train.moments.alive(width)
-    ids = np.flatnonzero(alive)
+    non_constant = train.moments.non_constant(width)
+    ids = np.flatnonzero(non_constant)
     if not len(ids):
         raise StatisticsError("No neuron varies: give rows that differ, and are not all read as the same tokens.")
     labels = width + np.arange(outputs)
-    some = np.sort(np.random.default_rng(seed).permutation(len(train.rows))[:ROWS])
-    with train.rows.take(some) as store:
+    sampled = np.sort(np.random.default_rng(seed).permutation(len(train.rows))[:ROWS])
+    with train.rows.take(sampled) as store:
         rows = store.matrix()
     magnitude = np.linalg.norm(oracle.coef, axis=0)
-    found = {
+    orders = {
         "elimination": ids[elimination_order(train.moments.take(np.concatenate([ids, labels])), len(ids))],
-        "elastic-net": _completed(ranking(oracle.standard), alive),
+        "elastic-net": _with_others(ranking(oracle.standard), non_constant),
         "lasso path": lasso_path(train.moments, outputs, most=ENTERING),
     }
     if outputs > 1:
-        found["Probeless"] = descending(probeless(train.moments, outputs), alive)
-    found |= {
-        "mutual information": descending(mutual_information(rows, train.labels[some]), alive),
-        "gradient x activation": descending(probe_gradient_activation(train.rows, train.labels, oracle.coef, oracle.intercept), alive),
-        "magnitude": descending(magnitude, alive),
+        orders["Probeless"] = descending(probeless(train.moments, outputs), non_constant)
+    orders |= {
+        "mutual information": descending(mutual_information(rows, train.labels[sampled]), non_constant),
+        "gradient x activation": descending(
+            probe_gradient_activation(train.rows, train.labels, oracle.coef, oracle.intercept), non_constant
+        ),
+        "magnitude": descending(magnitude, non_constant),
         "random": np.random.default_rng(seed).permutation(ids),
     }
-    return found
+    return orders
 
 
-def _counted(size: int) -> str:
+def _count_text(size: int) -> str:
     return "1 neuron" if size == 1 else f"{size:,} neurons"
 
 
-def _completed(order: Ids, alive: NDArray[np.bool_]) -> Ids:
-    """An order of some neurons as one of all that are alive: the others last, by id."""
-    kept = order[alive[order]]
-    return np.concatenate([kept, np.setdiff1d(np.flatnonzero(alive), kept)])
+def _with_others(order: Ids, non_constant: NDArray[np.bool_]) -> Ids:
+    """Extend an order of some neurons to all non-constant ones: the others last, by id."""
+    kept = order[non_constant[order]]
+    return np.concatenate([kept, np.setdiff1d(np.flatnonzero(non_constant), kept)])
 
 
 def _fewest(trace: tuple[tuple[int, float], ...], target: float) -> int | None:
     sizes = [size for size, _ in trace]
-    at = smallest(sizes, [value for _, value in trace], target)
-    return None if at is None else sizes[at]
+    index = smallest(sizes, [value for _, value in trace], target)
+    return None if index is None else sizes[index]
 
 
 ANALYZER = Analyzer("neurons", "Which neurons matter", frozenset({Need.ONE_LABEL, Need.ROWS, Need.VALIDATION, Need.MOMENTS}), run)

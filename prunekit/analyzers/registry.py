@@ -24,7 +24,7 @@ ANALYZERS: tuple[Analyzer, ...] = tuple(import_module(f"prunekit.analyzers.{modu
 
 
 def find(names: Sequence[str]) -> tuple[Analyzer, ...]:
-    """The analyzers of these names, in the registry's order; raises ParameterError for a name that is none."""
+    """Return the analyzers of these names, in the registry's order; raises ParameterError for a name that is none."""
     known = {analyzer.name: analyzer for analyzer in ANALYZERS}
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Representational similarity analysis (Merchant et al. 2020, section 4.2): what a second model changed, layer by layer."""
+"""Representational similarity analysis (Merchant et al. 2020, section 4.2): differences from a second model, layer by layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunekit.stats.sample import Sample
 
 Floats = NDArray[np.float64]
 
-#: A layer below this correlation is said to have changed.
+#: Correlation below which a layer counts as changed.
 CHANGED = 0.9
 
 
@@ -25,7 +25,7 @@ class Rsa(Result):
     Attributes
     ----------
     inside : (L + 1,) float64
-        On tokens of the task's own text; NaN where a layer holds all tokens for equally similar.
+        On tokens of the task's own text; NaN where all tokens of a layer are equally similar.
     outside : (L + 1,) float64 or None
         On tokens of other text.
     tokens : int
@@ -38,27 +38,27 @@ class Rsa(Result):
     outside_tokens: int | None
 
     def summary(self) -> tuple[str, ...]:
-        """Where the models differ most."""
-        lines = [f"on {self.tokens:,} tokens of the task {_said(self.inside)}"]
+        """Summarise where the models differ most."""
+        lines = [f"on {self.tokens:,} tokens of the task {_change_text(self.inside)}"]
         if self.outside is not None:
-            lines.append(f"on {self.outside_tokens:,} tokens of other text {_said(self.outside)}")
+            lines.append(f"on {self.outside_tokens:,} tokens of other text {_change_text(self.outside)}")
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """One curve for each kind of text."""
+        """Return one curve for each kind of text."""
         layers = tuple(float(layer) for layer in range(len(self.inside)))
         series = [Series("text of the task", layers, tuple(map(float, self.inside)))]
         if self.outside is not None:
             series.append(Series("other text", layers, tuple(map(float, self.outside))))
         note = (
             "1 means that the layer holds the same tokens for similar as in the base, 0 that nothing of this is left; "
-            f"{_said(self.inside)}."
+            f"{_change_text(self.inside)}."
         )
         title = "What changed against the base"
         return (Curves(title, tuple(series), "layer (0: embeddings)", "Pearson correlation of cosine similarities", note, whole_x=True),)
 
 
-def _said(values: Floats) -> str:
+def _change_text(values: Floats) -> str:
     if np.isnan(values).all():
         return "no layer can be compared"
     low = int(np.nanargmin(values))
@@ -71,7 +71,7 @@ def _said(values: Floats) -> str:
 
 
 def run(inputs: Inputs) -> Rsa:
-    """RSA on the sampled tokens of the task, and on those of other text where there is some.
+    """Compute RSA on the sampled tokens of the task, and on those of other text if any.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def run(inputs: Inputs) -> Rsa:
 
 
 def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> Floats:
-    """RSA of each layer with the same layer of the base, (L + 1,); as many as the shallower model has."""
+    """Compute RSA of each layer with the same layer of the base, (L + 1,); as many layers as the shallower model has."""
     if not np.array_equal(ours.ids, theirs.ids):
         raise StatisticsError("RSA needs two models that split the text into the same tokens; their tokenizers differ.")
     layers = range(min(model.layers, base.layers))
@@ -98,12 +98,12 @@ def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> F
 
 
 def rsa(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Pearson correlation of the upper triangles of two cosine kernels, each n x n without its diagonal.
+    """Return the Pearson correlation of the upper triangles of two cosine kernels, each n x n without its diagonal.
 
     Parameters
     ----------
     a, b : (n, H), (n, H')
-        The same n things as two models see them. A vector of zeros has similarity 0 to all others.
+        Representations of the same n items by two models. A vector of zeros has similarity 0 to all others.
 
     Returns
     -------
@@ -119,14 +119,14 @@ def rsa(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
         raise StatisticsError(f"RSA needs at least three tokens, the same of both models. Got {len(a)} and {len(b)} instead.")
     x, y = _centred_kernel(a), _centred_kernel(b)
     spread_x, spread_y = np.vdot(x, x), np.vdot(y, y)
-    # Rounding of equal similarities is no structure.
+    # Rounding errors of equal similarities are not structure.
     if min(spread_x, spread_y) <= (1e-7 * len(a)) ** 2:
         return float("nan")
     return float(np.clip(np.vdot(x, y) / np.sqrt(spread_x * spread_y), -1.0, 1.0))
 
 
 def _centred_kernel(rows: NDArray[np.floating]) -> Floats:
-    """Cosine similarities less their mean, (n, n), zero on the diagonal: both triangles, so that all sums are doubled alike."""
+    """Return the cosine similarities less their mean, (n, n), zero on the diagonal: both triangles, so that all sums are doubled alike."""
     x = np.asarray(rows, dtype=np.float64)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     if not np.isfinite(norms).all():

@@ -1,4 +1,4 @@
-"""The analyzer `syntax`: what each layer knows of dependency trees, by an edge probe and by the structural probe."""
+"""The analyzer `syntax`: dependency trees recovered from each layer, by an edge probe and by the structural probe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prunekit.tasks import Task, TaskKind
 SENTENCES = (500, 200)
 """Most sentences of train and of validation that are probed."""
 RANK, EPOCHS = 32, 20
-"""Of the structural probe. The paper's rank is 64, but no accuracy is lost from 32 on."""
+"""Rank and epochs of the structural probe. The paper's rank is 64, but no accuracy is lost from 32 on."""
 ALPHAS = (1e-3, 1e-2)
 """Penalties tried for the edge probe."""
 
@@ -36,7 +36,7 @@ class Trees:
     edges : tuple of float
         Accuracy of the relation of a word to its head, from the vectors of the two.
     uuas, spearman : tuple of float
-        Of the structural probe. NaN for a layer whose words' vectors do not vary.
+        Scores of the structural probe. NaN for a layer whose words' vectors do not vary.
     """
 
     edges: tuple[float, ...]
@@ -46,7 +46,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class Syntax(Result):
-    """What layers know of trees.
+    """Scores of dependency trees, layer by layer.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Syntax(Result):
     sentences: tuple[int, int]
 
     def summary(self) -> tuple[str, ...]:
-        """The best layers, and what changed against the base."""
+        """Summarise the best layers, and the change against the base."""
         names = layer_names(len(self.model.edges))
         top, best_edges = int(np.nanargmax(self.model.uuas)), int(np.nanargmax(self.model.edges))
         lines = [
@@ -81,18 +81,19 @@ class Syntax(Result):
         ]
         if self.base is not None and len(self.base.uuas) == len(names):
             lost = np.subtract(self.base.uuas, self.model.uuas)
-            where = int(np.nanargmax(np.abs(lost)))
-            lines.append(f"against the base, UUAS moved most at layer {names[where]}: {-lost[where]:+.1%}")
+            if np.isfinite(lost).any():
+                where = int(np.nanargmax(np.abs(lost)))
+                lines.append(f"against the base, UUAS moved most at layer {names[where]}: {-lost[where]:+.1%}")
         return tuple(lines)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Scores over layers, as curves and as a table."""
-        whole = (("this model", self.model), ("the base", self.base))
-        both = [(name, found) for name, found in whole if found is not None]
+        """Return the scores over layers, as curves and as a table."""
+        subjects = (("this model", self.model), ("the base", self.base))
+        both = [(name, scores) for name, scores in subjects if scores is not None]
         note = f"Fitted on {self.sentences[0]:,} sentences, scored on {self.sentences[1]:,} others; punctuation does not count for UUAS."
         trees = Curves(
             "Trees in the distances of words",
-            tuple(_series(name, found.uuas) for name, found in both),
+            tuple(_series(name, scores.uuas) for name, scores in both),
             "layer (0: embeddings)",
             "UUAS",
             f"Share of the tree's edges in the minimum spanning tree under the structural probe. {note}",
@@ -102,7 +103,7 @@ class Syntax(Result):
         )
         edges = Curves(
             "Relations of a word and its head",
-            tuple(_series(name, found.edges) for name, found in both),
+            tuple(_series(name, scores.edges) for name, scores in both),
             "layer (0: embeddings)",
             "accuracy",
             "A linear probe on the vectors of the two words and their product.",
@@ -113,13 +114,13 @@ class Syntax(Result):
         return trees, edges, self._table(both)
 
     def _table(self, both: list[tuple[str, Trees]]) -> Table:
-        header = ["layer", *(f"{what}, {name}" for name, _ in both for what in ("UUAS", "Spearman", "relations"))]
+        header = ["layer", *(f"{measure}, {name}" for name, _ in both for measure in ("UUAS", "Spearman", "relations"))]
         rows = []
         for at, layer in enumerate(layer_names(len(self.model.uuas))):
             cells = []
-            for _, found in both:
-                known = at < len(found.uuas) and bool(np.isfinite(found.uuas[at]))
-                cells += [f"{found.uuas[at]:.1%}", f"{found.spearman[at]:.2f}", f"{found.edges[at]:.1%}"] if known else ["-"] * 3
+            for _, scores in both:
+                known = at < len(scores.uuas) and bool(np.isfinite(scores.uuas[at]))
+                cells += [f"{scores.uuas[at]:.1%}", f"{scores.spearman[at]:.2f}", f"{scores.edges[at]:.1%}"] if known else ["-"] * 3
             rows.append((layer, *cells))
         best = int(np.nanargmax(self.model.uuas))
         note = f"Share of tree edges found, correlation with tree distances, and relations told; layer {best} finds most edges."
@@ -140,43 +141,45 @@ def run(inputs: Inputs) -> Syntax:
 def _probe(subject: Subject, seed: int) -> tuple[Trees, tuple[str, ...], float, float, tuple[int, int]]:
     assert subject.trees is not None
     assert subject.validation is not None
-    train, held = (each[:most] for each, most in zip(subject.trees, SENTENCES, strict=True))
+    train, held_out = (sentences[:most] for sentences, most in zip(subject.trees, SENTENCES, strict=True))
     relations = label_space(train)
     if len(relations) < 2:
         raise StatisticsError("The trees of train have fewer than two relations: there is nothing to tell apart.")
-    pairs = [edge_pairs(found, relations)[:2] for found in (train, held)]
+    pairs = [edge_pairs(sentences, relations)[:2] for sentences in (train, held_out)]
     task = Task(TaskKind.TOKENS, Metric.ACCURACY, relations)
     edges, scores = [], []
     for layer in range(subject.layers):
-        words = [found.rows.matrix(subject.columns(layer)) for found in (subject.train, subject.validation)]
+        words = [collected.rows.matrix(subject.columns(layer)) for collected in (subject.train, subject.validation)]
         splits = [
-            Split.of(RowStore.of(edge_rows(rows, at)), targets, len(relations)) for rows, (at, targets) in zip(words, pairs, strict=True)
+            Split.of(RowStore.of(edge_rows(rows, ids)), targets, len(relations)) for rows, (ids, targets) in zip(words, pairs, strict=True)
         ]
-        if not splits[0].moments.alive(splits[0].rows.width).any():
+        if not splits[0].moments.non_constant(splits[0].rows.width).any():
             edges.append(float("nan"))
             scores.append((float("nan"), float("nan")))
             continue
         problems = [Problem(splits[0].rows.width, alpha) for alpha in ALPHAS]
         edges.append(best(splits[0], splits[1], task, problems)[2])
-        found = score_structural(fit_structural(words[0], train, rank=RANK, epochs=EPOCHS, seed=seed), words[1], held)
-        scores.append((found.uuas, found.spearman))
+        structural = score_structural(fit_structural(words[0], train, rank=RANK, epochs=EPOCHS, seed=seed), words[1], held_out)
+        scores.append((structural.uuas, structural.spearman))
+    if not all(np.isfinite(values).any() for values in (edges, [uuas for uuas, _ in scores])):
+        raise StatisticsError("No layer has vectors of words that differ, or no sentence has an edge to find: there are no trees to read.")
     trees = Trees(tuple(edges), tuple(uuas for uuas, _ in scores), tuple(spearman for _, spearman in scores))
     commonest = float(np.bincount(pairs[1][1]).max() / len(pairs[1][1]))
-    return trees, relations, commonest, _chain(held), (len(train), len(held))
+    return trees, relations, commonest, _chain_uuas(held_out), (len(train), len(held_out))
 
 
-def _chain(held: Sequence[Sentence]) -> float:
-    """UUAS of the tree that joins every word that counts with the next one."""
-    found = asked = 0
-    for sentence in held:
-        place = np.full(len(sentence), -1)
-        place[sentence.counts] = np.arange(int(sentence.counts.sum()))
+def _chain_uuas(held_out: Sequence[Sentence]) -> float:
+    """Return the UUAS of the tree that joins every counted word with the next one."""
+    correct = total = 0
+    for sentence in held_out:
+        positions = np.full(len(sentence), -1)
+        positions[sentence.counts] = np.arange(int(sentence.counts.sum()))
         words = np.flatnonzero((sentence.heads > 0) & sentence.counts)
-        above = place[sentence.heads[words] - 1]
-        kept = above >= 0
-        found += int((np.abs(above - place[words])[kept] == 1).sum())
-        asked += int(kept.sum())
-    return found / asked if asked else float("nan")
+        head_positions = positions[sentence.heads[words] - 1]
+        counted = head_positions >= 0
+        correct += int((np.abs(head_positions - positions[words])[counted] == 1).sum())
+        total += int(counted.sum())
+    return correct / total if total else float("nan")
 
 
 ANALYZER = Analyzer("syntax", "Trees of words", frozenset({Need.ROWS, Need.VALIDATION, Need.TREES}), run)

@@ -1,7 +1,7 @@
-"""What a model says of itself, as checked values, before a library builds anything from it.
+"""Checks of config.json and of the tokenizer's files, before a library builds anything from them.
 
-transformers believes a config: a number of layers is a loop, a number of classes a table of names. Here the sizes are held
-against the bounds of `prunekit.validation.limits` and against what the weights' own headers hold. No torch, no transformers.
+transformers trusts a config: a number of layers is a loop, a number of classes a table of names. Here the sizes are checked
+against the bounds of `prunekit.validation.limits` and against the headers of the weights. No torch, no transformers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH, memory
 from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
-#: Tokens after which a row is cut where nobody says, and the model has as many positions.
+#: Default length in tokens after which a row is truncated, for models with as many positions.
 LENGTH = 128
-#: Tokens of a window of a context, where nothing is said.
+#: Default length in tokens of a window of a context.
 WINDOW = 384
-_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 
 _Layers = Annotated[int, Field(ge=0, le=LAYERS)] | None
 _Heads = Annotated[int, Field(ge=0, le=HEADS)] | None
@@ -37,7 +37,7 @@ _Name = Annotated[str, Field(max_length=200)]
 
 
 class _Fields(BaseModel):
-    """The fields that sizes follow from, by the names that the families have for them; everything else is left to the family."""
+    """Fields that sizes follow from, under the names that the families use; all others are left to the family."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -73,7 +73,7 @@ class _Fields(BaseModel):
     torch_dtype: _Name | None = None
 
     def size(self, *names: str) -> int | None:
-        """The first of some fields that is there."""
+        """Return the first of some fields that is set."""
         return next((value for name in names if (value := getattr(self, name)) is not None), None)
 
 
@@ -83,7 +83,7 @@ _INNER_NAMES = ("intermediate_size", "hidden_dim", "n_inner", "d_inner")
 _WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
 
 
-#: Fields that say how large a model is.
+#: Fields that hold the sizes of a model.
 SIZES = (
     *_LAYER_NAMES,
     *_HEAD_NAMES,
@@ -97,7 +97,7 @@ SIZES = (
 
 
 def layers_of(fields: Mapping[str, Any]) -> int:
-    """Blocks that a checked config.json speaks of."""
+    """Return the number of blocks in a checked config.json."""
     return _Fields.model_validate(dict(fields)).size(*_LAYER_NAMES) or 0
 
 
@@ -107,11 +107,11 @@ def check_config(fields: object, where: str, *, whole: bool = True) -> None:
     Parameters
     ----------
     fields : object
-        What config.json holds.
+        Contents of config.json.
     where : str
-        What errors call it.
+        Name of the config in errors.
     whole : bool
-        Whether it is a model's with all its parts; a slim one may have no layers, heads or FFN neurons left.
+        Whether the model is dense; a slim one may have no layers, heads or FFN neurons left.
 
     Raises
     ------
@@ -122,21 +122,21 @@ def check_config(fields: object, where: str, *, whole: bool = True) -> None:
     if not isinstance(fields.get("model_type"), str):
         raise ModelError(f"{where} has no model_type.")
     try:
-        found = _Fields.model_validate(dict(fields))
+        config = _Fields.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(shown(part) for part in first["loc"][:2])
         raise ModelError(f"{where} cannot be used: {name}: {first['msg']}.") from None
-    if found.id2label is not None and sorted(found.id2label) != sorted(map(str, range(len(found.id2label)))):
+    if config.id2label is not None and sorted(config.id2label) != sorted(map(str, range(len(config.id2label)))):
         raise ModelError(f"{where} cannot be used: the keys of id2label are not the numbers from 0 on.")
     for names in (_LAYER_NAMES, _HEAD_NAMES, _INNER_NAMES) if whole else ():
         for name in names:
-            if getattr(found, name) == 0:
+            if getattr(config, name) == 0:
                 raise ModelError(f"{where} cannot be used: {name} is 0.")
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
-    """The object in a config.json, not yet checked; raises ModelError."""
+    """Return the object in a config.json, not yet checked; raises ModelError."""
     try:
         fields = read_json(path, CONFIG_BYTES)
     except ReadError as error:
@@ -147,7 +147,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
 
 
 def check_type(name: str, model_type: object) -> str:
-    """The model type, if prunekit knows it; raises UnsupportedError."""
+    """Return the model type if it is supported; raises UnsupportedError."""
     if not isinstance(model_type, str) or model_type not in SPECS:
         known = ", ".join(sorted(SPECS))
         raise UnsupportedError(f"The model {name!r} is of the type {model_type!r}, which prunekit does not know. It knows {known}.")
@@ -155,11 +155,12 @@ def check_type(name: str, model_type: object) -> str:
 
 
 def check_tokenizer_files(folder: Path, where: str) -> None:
-    """Refuse files of a tokenizer that are no JSON objects, or larger than any vocabulary; raises ModelError."""
-    for name in _TOKENIZER:
+    """Refuse files of a tokenizer that are not JSON objects, or larger than any vocabulary; raises ModelError."""
+    for name in _TOKENIZER_FILES:
         if (folder / name).exists():
-            read_config(folder / name, f"{where} has a tokenizer that cannot be used: {name}")
-    for name in _VOCABULARIES:
+            fields = read_config(folder / name, f"{where} has a tokenizer that cannot be used: {name}")
+            _check_added(fields.get("added_tokens_decoder"), f"{where} has a tokenizer that cannot be used: {name}")
+    for name in _VOCABULARY_FILES:
         if (folder / name).exists():
             try:
                 check_regular(folder / name, VOCABULARY_BYTES)
@@ -169,8 +170,18 @@ def check_tokenizer_files(folder: Path, where: str) -> None:
         check_charsmap(folder / "tokenizer.json", where)
 
 
+def _check_added(added: object, where: str) -> None:
+    """Refuse added tokens with an id outside any vocabulary, which transformers drops silently; raises ModelError."""
+    if added is not None and not isinstance(added, dict):
+        raise ModelError(f"{where}: added_tokens_decoder must be an object; got {type(added).__name__}.")
+    longest = len(str(VOCABULARY))
+    for key in added or ():
+        if not (key.isascii() and key.isdecimal() and len(key) <= longest and int(key) < VOCABULARY):
+            raise ModelError(f"{where}: the ids of added_tokens_decoder must be from 0 to {VOCABULARY - 1}; got {key[:40]!r}.")
+
+
 def stored_elements(folder: Path) -> tuple[int, int]:
-    """(numbers, bytes) in a directory's safetensors, from their headers; raises ModelError."""
+    """Return (elements, bytes) of a directory's safetensors, from their headers; raises ModelError."""
     elements = size = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -191,11 +202,11 @@ def check_memory(fields: Mapping[str, Any], elements: int, where: str) -> None:
     Parameters
     ----------
     fields : mapping
-        What config.json holds, checked.
+        Checked contents of config.json.
     elements : int
-        Numbers in the weights.
+        Number of elements in the weights.
     where : str
-        What errors call the model.
+        Name of the model in errors.
 
     Raises
     ------
@@ -205,23 +216,23 @@ def check_memory(fields: Mapping[str, Any], elements: int, where: str) -> None:
     layers, hidden = config.size(*_LAYER_NAMES) or 0, config.size(*_WIDTH_NAMES) or 0
     spec = SPECS.get(config.model_type)
     stored = 1 if spec is not None and spec.shared_blocks else layers
-    # What every family has: two matrices between hidden and FFN in each block, and a row for each token.
-    least = 2 * stored * hidden * (config.size(*_INNER_NAMES) or 0)
-    least += (config.vocab_size or 0) * min(config.embedding_size or hidden, hidden)
-    if least > elements:
+    # Common to all families: two matrices between hidden and FFN in each block, and a row for each token.
+    minimum = 2 * stored * hidden * (config.size(*_INNER_NAMES) or 0)
+    minimum += (config.vocab_size or 0) * min(config.embedding_size or hidden, hidden)
+    if minimum > elements:
         raise ModelError(
-            f"The model {where!r} is not complete: its config.json describes at least {least:,} parameters, "
+            f"The model {where!r} is not complete: its config.json describes at least {minimum:,} parameters, "
             f"its safetensors hold {elements:,}."
         )
-    room = memory()
-    if 4 * elements > room:
+    available = memory()
+    if 4 * elements > available:
         raise ModelError(
-            f"The model {where!r} takes at least {4 * elements / 1e9:,.1f} GB in float32, this machine has {room / 1e9:,.1f} GB."
+            f"The model {where!r} takes at least {4 * elements / 1e9:,.1f} GB in float32, this machine has {available / 1e9:,.1f} GB."
         )
 
 
 def positions_of(config: Any, pad: int) -> int | None:
-    """Tokens of the longest row that a model takes, special tokens counted; None where there is no limit.
+    """Return the tokens of the longest row that a model accepts, special tokens included; None for no limit.
 
     Parameters
     ----------
@@ -233,24 +244,24 @@ def positions_of(config: Any, pad: int) -> int | None:
     def field(name: str) -> Any:
         return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
-    # XLNet says -1 where there is no limit, and GPT-2's JSON has a name of its own.
+    # XLNet has -1 for no limit, and GPT-2's JSON a name of its own.
     length = field("max_position_embeddings") or field("n_positions") or 0
     if not isinstance(length, int) or length <= 0:
         return None
     spec = SPECS.get(field("model_type") or "")
     if spec is None or spec.pad_positions:
-        # RoBERTa's family counts positions from the padding's id on, and has as many fewer.
-        length -= pad + 1
+        # RoBERTa's family numbers positions from the padding id on, and has that many fewer.
+        length -= (pad if spec is None or spec.padding is None else spec.padding) + 1
     return max(1, length)
 
 
 def row_length(positions: int | None, asked: int | None, *, of: str, usual: int = LENGTH) -> int:
-    """Tokens after which a row is cut: as asked, or the usual number, or as many as there are positions where that is less.
+    """Return the tokens after which a row is truncated: as asked, else the usual number or all positions, whichever is less.
 
     Raises
     ------
     ParameterError
-        More than the model has positions.
+        If more are asked for than the model has positions.
     """
     if asked is None:
         return usual if positions is None else min(usual, positions)

@@ -16,12 +16,12 @@ from prunekit.errors import ParameterError
 
 @dataclass(frozen=True)
 class Counts:
-    """What a model costs.
+    """Size and cost of a model.
 
     Attributes
     ----------
     neurons : int
-        What the classifier reads; all (layer, dimension) pairs for a model with its own head.
+        Neurons that the classifier reads; all (layer, dimension) pairs for a model with its own head.
     params : int
         All parameters.
     params_layers : int
@@ -30,7 +30,8 @@ class Counts:
         Parameters of the embeddings.
     macs : float
         Mean multiply-accumulates per row at the given lengths. Per block and token one for each weight, and
-        2 T^2 (heads x head_dim) for attention; lookups, norms and biases cost nothing.
+        2 T^2 (heads x head_dim) for attention; per token one for each neuron of a layer that a readout or an embedder averages; lookups,
+        norms and biases cost nothing.
     """
 
     neurons: int
@@ -45,7 +46,7 @@ def _size(modules: Iterable[nn.Module | nn.Parameter]) -> int:
 
 
 def _block_macs(block: nn.Module, spec: ArchSpec) -> tuple[float, int]:
-    """(weights that one token meets, width of what attention mixes)."""
+    """Return (weights applied to one token, total width of the heads)."""
     per_token = sum(
         parameter.numel() * spec.row_rate.get(name, 1.0)
         for name, parameter in block.named_parameters()
@@ -69,9 +70,9 @@ def _output_axes(spec: ArchSpec) -> tuple[bool, ...]:
 
 
 def _linear_size(root: nn.Module, skip: tuple[nn.Module, ...] = ()) -> int:
-    """Weights of the linear layers below `root`, but not below any module of `skip`."""
-    hidden = {id(module) for part in skip for module in part.modules()}
-    return sum(module.weight.numel() for module in root.modules() if isinstance(module, nn.Linear) and id(module) not in hidden)
+    """Return the number of weights of the linear layers below `root`, but not below any module of `skip`."""
+    skipped = {id(module) for part in skip for module in part.modules()}
+    return sum(module.weight.numel() for module in root.modules() if isinstance(module, nn.Linear) and id(module) not in skipped)
 
 
 def count(model: nn.Module | ModelView, lengths: npt.NDArray[np.integer]) -> Counts:
@@ -106,24 +107,27 @@ def count(model: nn.Module | ModelView, lengths: npt.NDArray[np.integer]) -> Cou
     per_token: float = sum(weights for weights, _ in per_block) + _linear_size(body, inner)
     per_row: float = 0 if pooler is None else _linear_size(pooler)
     head = 0 if body is top else _linear_size(top, (body,))
+    per_token += _averaged(top) * _width(view)
     if _per_token(view):
         per_token += head
     else:
         per_row += head
     mixed = sum(width for _, width in per_block)
     macs = per_row + per_token * tokens + 2 * mixed * tokens**2
+    # Shared blocks are kept in memory at depth 0, but no exported file has them.
+    unused = 0 if depth else _size([blocks])
     neurons = top.readout.in_features if isinstance(top, Reader) else (depth + 1) * _width(view)
     return Counts(
         neurons=neurons,
-        params=_size([top]),
-        params_layers=_size([blocks]),
+        params=_size([top]) - unused,
+        params_layers=_size([blocks]) - unused,
         params_embeddings=_size([part for path in spec.embeddings if (part := find(body, path)) is not None]),
         macs=float(macs.mean()),
     )
 
 
 def _width(view: ModelView) -> int:
-    """Width of the residual stream as it is, whatever the config says."""
+    """Return the actual width of the residual stream, regardless of the config."""
     for name, axes in (*view.spec.outer.items(), *((f"{view.spec.blocks}.0.{key}", axes) for key, axes in view.spec.block.items())):
         parameter = find(view.body, name)
         for dim, axis in enumerate(axes):
@@ -132,10 +136,15 @@ def _width(view: ModelView) -> int:
     return view.hidden_size
 
 
+def _averaged(model: nn.Module) -> int:
+    """Return the number of layers whose states are averaged over the tokens."""
+    return model.averaged if isinstance(model, Reader) else int(isinstance(model, Embedder) and model.averages)
+
+
 def _per_token(view: ModelView) -> bool:
     if isinstance(view.model, Reader):
         return view.model.per_token
     if isinstance(view.model, Embedder):
         return False
-    # Causal sequence heads score every token and then choose the last.
+    # Causal sequence heads score every token and then select the last.
     return not type(view.model).__name__.endswith("ForSequenceClassification") or view.spec.heads["ForSequenceClassification"] == ("score",)

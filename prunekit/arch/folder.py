@@ -1,4 +1,4 @@
-"""A checkpoint's directory, looked at before anything is loaded from it. No torch, no transformers."""
+"""Checks of a checkpoint's directory before anything is loaded from it. No torch, no transformers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from prunekit.validation.reading import place_fault
 
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer_config.json"
-#: What `prunekit.load` reads.
+#: Weights of a pruned model, which `prunekit.load` reads.
 PRUNED = "pruned.safetensors"
-#: Any of these makes a directory a checkpoint.
+#: Files of which a checkpoint's directory has at least one.
 WEIGHTS = ("model.safetensors", INDEX, PRUNED)
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def local_folder(name: str) -> Path | None:
-    """The directory that a model's name is the path of; None for what may be on the hub.
+    """Return the directory at the path that names a model; None for a name that may be on the hub.
 
     Raises
     ------
     ModelError
-        A path at which there is no directory.
+        If there is no directory at the path.
     """
     fault = place_fault(name)
     if fault is not None:
@@ -39,7 +39,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """Say of a directory what transformers would say in many lines, or not at all; what its config.json holds."""
+    """Refuse a directory that transformers would reject at length, or not at all; return the contents of its config.json."""
     where = f"The model directory {str(folder)!r}"
     path = folder / "config.json"
     if not path.is_file():
@@ -54,19 +54,19 @@ def check_folder(folder: Path) -> dict[str, Any]:
     _check_readable(folder)
     if not any((folder / file).is_file() for file in WEIGHTS):
         if any((folder / file).is_file() for file in _PICKLED):
-            cure = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
-            raise ModelError(f"{where} has pickled weights only (pytorch_model.bin). Convert them to safetensors: {cure}.")
+            remedy = "load it in Python with AutoModel...from_pretrained and write it with save_pretrained, if you trust it"
+            raise ModelError(f"{where} has pickled weights only (pytorch_model.bin). Convert them to safetensors: {remedy}.")
         raise ModelError(f"{where} has no weights: {WEIGHTS[0]} is missing.")
-    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
-        raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARIES)} must be there.")
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARY_FILES):
+        raise ModelError(f"{where} has no tokenizer: one of {', '.join(_VOCABULARY_FILES)} must be there.")
     if not pruned:
-        # What was pruned holds less than its config speaks of, and is built from its plan.
+        # A pruned checkpoint holds less than its config describes, and is built from its plan.
         check_memory(config, stored_elements(folder)[0], str(folder))
     return config
 
 
 def _check_readable(folder: Path) -> None:
-    """Name the file that the user may not read, which the libraries call missing."""
+    """Refuse a file that the user may not read, which the libraries report as missing."""
     for path in (path for name in (*WEIGHTS, "tokenizer.json", TOKENIZER) if (path := folder / name).is_file()):
         try:
             path.open("rb").close()

@@ -1,6 +1,6 @@
-"""The classes of transformers that a checkpoint may name: those of the supported families, and nothing else.
+"""Classes of transformers that a checkpoint may name: those of the supported families, and no others.
 
-A config names its classes by strings. Looked up in transformers without a list, they reach everything that the package exports;
+A config names its classes by strings. Looked up in transformers without a list, they may name anything that the package exports;
 a tokenizer class may load other files of the checkpoint, pickles among them, or code.
 """
 
@@ -28,8 +28,8 @@ _TABLES = (
     auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
     auto.MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES,
 )
-#: In none of transformers' tables.
-_MORE = {"xlnet": ("XLNetForQuestionAnswering",), "gpt2": ("GPT2DoubleHeadsModel",)}
+#: Classes in none of transformers' tables.
+_UNLISTED = {"xlnet": ("XLNetForQuestionAnswering",), "gpt2": ("GPT2DoubleHeadsModel",)}
 #: Tokenizers that the supported families are published with; each exists as NameTokenizer, and often as NameTokenizerFast.
 _TOKENIZERS = (
     *("Albert", "Bart", "Barthez", "Bert", "BertJapanese", "Bertweet", "BigBird", "Blenderbot", "Camembert", "CodeLlama", "Cohere"),
@@ -40,28 +40,34 @@ _TOKENIZERS = (
 _GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "SentencePieceBackend")
 TOKENIZERS = frozenset((*_GENERAL, *(f"{name}Tokenizer{kind}" for name in _TOKENIZERS for kind in ("", "Fast"))))
 ATTENTION = (None, "eager", "sdpa")
-#: Fields of a config that say how a model is run, and how they are here.
-_RUN = {"chunk_size_feed_forward": 0, "output_attentions": False, "output_hidden_states": False, "return_dict": True, "torchscript": False}
+#: Fields of a config that control how a model is run, and their values here.
+_RUN_FIELDS = {
+    "chunk_size_feed_forward": 0,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "torchscript": False,
+}
 
 
 def class_names_of(model_type: str) -> frozenset[str]:
-    """The classes of a supported model type that an `architectures` may name."""
-    found = {*_MORE.get(model_type, ())}
+    """Return the class names that the `architectures` of a supported model type may hold."""
+    allowed = {*_UNLISTED.get(model_type, ())}
     for table in _TABLES:
         names = table.get(model_type, ())
-        found.update((names,) if isinstance(names, str) else names)
-    return frozenset(found)
+        allowed.update((names,) if isinstance(names, str) else names)
+    return frozenset(allowed)
 
 
 def config_of(fields: dict[str, Any]) -> Any:
-    """A config of transformers from its fields, as config.json holds them.
+    """Return the transformers config with these fields, as config.json holds them.
 
     Raises
     ------
     UnsupportedError
-        A model type that is not supported.
+        If the model type is not supported.
     ModelError
-        An attention that comes from outside transformers.
+        If the attention implementation comes from outside transformers.
     """
     fields = dict(fields)
     model_type = check_type("to be built", fields.pop("model_type", None))
@@ -73,17 +79,17 @@ def config_of(fields: dict[str, Any]) -> Any:
 
 
 def settled(config: Any) -> Any:
-    """A config, changed in place, that says nothing of how a model is run: what it computes is the same, in the form that is expected."""
-    for name, value in _RUN.items():
+    """Reset, in place, the config fields that control how a model is run, so that outputs have the expected form; return the config."""
+    for name, value in _RUN_FIELDS.items():
         if getattr(config, name, value) != value:
             setattr(config, name, value)
     return config
 
 
 def check_fields(name: str, fields: dict[str, Any]) -> None:
-    """Refuse fields of a config that would take the place of a method of its class, and an attention that would be fetched.
+    """Refuse config fields that would replace a method of the class, and an attention implementation that would be fetched.
 
-    transformers makes an attribute of every field, and takes the name of a repository with compiled code for an attention, too.
+    transformers sets every field as an attribute, and accepts a repository of compiled code as an attention implementation.
     """
     for field in fields:
         if field.startswith("__") or callable(getattr(PretrainedConfig, field, None)):
@@ -96,21 +102,21 @@ def check_fields(name: str, fields: dict[str, Any]) -> None:
 
 
 def model_class(config: Any) -> type[PreTrainedModel]:
-    """The class that a config's `architectures` names first.
+    """Return the class that a config's `architectures` names first.
 
     Raises
     ------
     ModelError
-        If it is none of the config's own family.
+        If it is not a class of the config's own family.
     """
-    named = config.architectures
-    name = named[0] if isinstance(named, (list, tuple)) and named else ""
+    architectures = config.architectures
+    name = architectures[0] if isinstance(architectures, (list, tuple)) and architectures else ""
     if not isinstance(name, str) or config.model_type not in SPECS or name not in class_names_of(config.model_type):
         raise ModelError(
             f"The config's 'architectures' must name a class of transformers for a supported model type. Got {name!r} instead."
         )
-    found: type[PreTrainedModel] = getattr(transformers, name)
-    return found
+    architecture: type[PreTrainedModel] = getattr(transformers, name)
+    return architecture
 
 
 def check_tokenizer_class(name: str, tokenizer_class: object) -> None:

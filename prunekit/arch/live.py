@@ -1,4 +1,4 @@
-"""A model that is in memory already, as a checkpoint would have been loaded."""
+"""Models that are already in memory, in the form of a loaded checkpoint."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from prunekit.arch.stated import head_named
 from prunekit.arch.view import ModelView, digest_of
 from prunekit.errors import ParameterError
 
-#: What the name of a model that was in memory begins with; its fingerprint follows.
+#: Prefix of the name of a model that was in memory; its fingerprint follows.
 MEMORY = "memory:"
 
 
 def given_model(model: Any, tokenizer: object, *, of: str) -> tuple[Any, LoadedModel | None]:
-    """The place of a model, and the model where it is in memory already: then its place is its fingerprint.
+    """Return the location of a model, and the model if it is already in memory: then its location is its fingerprint.
 
     Raises
     ------
     ParameterError
-        A tokenizer of a model that is named; and as in `live_model`, as are all others.
+        If a tokenizer is passed for a model that is named; and as in `live_model`, like all other errors.
     """
     if isinstance(model, nn.Module):
         live = live_model(model, tokenizer, of=of)
@@ -35,7 +35,7 @@ def given_model(model: Any, tokenizer: object, *, of: str) -> tuple[Any, LoadedM
 
 
 def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> LoadedModel:
-    """Copy a live model to the processor in float32; it is left as it is.
+    """Copy a live model to the CPU in float32; the original is not changed.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
         taken without it.
     tokenizer : PreTrainedTokenizerBase
     of : str
-        Who asks, for errors.
+        Name of the command, for errors.
 
     Returns
     -------
@@ -54,24 +54,24 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     Raises
     ------
     ParameterError
-        What is no model, or has no tokenizer.
+        If it is not a model, or has no tokenizer.
     UnsupportedError
-        A family that prunekit does not know.
+        If the family is not supported.
     ModelError
-        A tokenizer with more tokens than the model embeds.
+        If the tokenizer has more tokens than the model embeds.
     """
     if not isinstance(model, PreTrainedModel):
         raise ParameterError("model", of, "a directory, a hub name or a model of transformers", f"a {type(model).__name__}")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         got = None if tokenizer is None else f"a {type(tokenizer).__name__}"
         raise ParameterError("tokenizer", of, "the model's tokenizer, where the model is in memory", got)
-    ModelView.of(model)  # raises where the family is not known
-    made: Any = copy.deepcopy(model)
-    made = made.to(device="cpu", dtype=torch.float32)
+    ModelView.of(model)  # raises if the family is not supported
+    copied: Any = copy.deepcopy(model)
+    copied = copied.to(device="cpu", dtype=torch.float32)
     head = head_named((type(model).__name__,))
     if head is None:
-        made = ModelView.of(made).body
-    text = copy.deepcopy(tokenizer)
-    name = f"{MEMORY}{digest_of(made)}"
-    agree("in memory", text, made.config, None, head is not None)
-    return LoadedModel(made.eval(), text, made.config, head is not None, head == "ForTokenClassification", name)
+        copied = ModelView.of(copied).body
+    tokenizer_copy = copy.deepcopy(tokenizer)
+    name = f"{MEMORY}{digest_of(copied)}"
+    agree("in memory", tokenizer_copy, copied.config, None, head is not None)
+    return LoadedModel(copied.eval(), tokenizer_copy, copied.config, head is not None, head == "ForTokenClassification", name)

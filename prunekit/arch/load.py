@@ -1,4 +1,4 @@
-"""A checkpoint becomes a model in memory, or one line that says why not."""
+"""Loading of checkpoints; every failure is an error of one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -36,7 +36,7 @@ from prunekit.arch.config import (
     read_config,
     row_length,
 )
-from prunekit.arch.embedding import EmbeddingModel
+from prunekit.arch.embedding import FILES, MODULES, EmbeddingModel
 from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
 from prunekit.arch.known import check_fields, check_tokenizer_class, settled
 from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
@@ -48,15 +48,15 @@ from prunekit.validation.escape import terminal
 from prunekit.validation.limits import VOCABULARY
 from prunekit.validation.reading import shown
 
-_HEADS = {
+_AUTO_CLASSES = {
     TEXTS: AutoModelForSequenceClassification,
     TOKENS: AutoModelForTokenClassification,
     **dict.fromkeys(QUESTIONS, AutoModelForQuestionAnswering),
 }
-#: Of a model that is loaded as another one and changed; the other one may be anywhere.
-_ADAPTER = "adapter_config.json"
-# What transformers raises on a checkpoint that is not as it should be; nothing of it says what to do.
-_BROKEN = (
+#: File of an adapter, whose base model may be loaded from anywhere.
+_ADAPTER_CONFIG = "adapter_config.json"
+# Errors that transformers raises on a broken checkpoint; their messages name no remedy.
+_LOAD_ERRORS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError, AssertionError,
     SafetensorError, StrictDataclassError,
 )  # fmt: skip
@@ -64,23 +64,23 @@ _BROKEN = (
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to be looked at.
+    """A loaded model and its tokenizer.
 
     Attributes
     ----------
     model : PreTrainedModel, EmbeddingModel or Reader
-        In eval mode, float32, on the CPU; with its task head if it is fine-tuned, the bare body otherwise, or that as an embedder.
-        A classifier on chosen neurons, which prunekit wrote, is a head.
+        In eval mode, float32, on the CPU; with its task head if it is fine-tuned, else the bare body, or an embedder.
+        A classifier on selected neurons, as prunekit writes it, is a head.
     tokenizer : PreTrainedTokenizerBase
         With a padding token (the end-of-text token, where there was none).
     config : PretrainedConfig
-        The model's own.
+        Config of the model.
     fine_tuned : bool
         Whether the checkpoint has a head for sequence or token classification, or for question answering.
     per_token : bool
         Whether that head reads each token.
     name : str
-        As given.
+        Name of the model, as the user entered it.
     """
 
     model: PreTrainedModel | EmbeddingModel | Reader
@@ -92,10 +92,10 @@ class LoadedModel:
 
     @property
     def stated(self) -> Stated:
-        """What there is of a head."""
-        many = self.fine_tuned and self.config.problem_type == MANY_LABELS
+        """Description of the head."""
+        many_labels = self.fine_tuned and self.config.problem_type == MANY_LABELS
         return Stated(
-            self.fine_tuned, self.per_token, answers_by_span(self.model), many, class_names(self.config) if self.fine_tuned else ()
+            self.fine_tuned, self.per_token, answers_by_span(self.model), many_labels, class_names(self.config) if self.fine_tuned else ()
         )
 
     @property
@@ -105,7 +105,7 @@ class LoadedModel:
 
     @property
     def spans(self) -> bool:
-        """Whether the head answers questions by the places where an answer starts and ends."""
+        """Whether the head answers questions by the start and the end of an answer."""
         return self.stated.spans
 
     @property
@@ -115,21 +115,21 @@ class LoadedModel:
 
     @property
     def kind(self) -> TaskKind | None:
-        """What the head is for; None for a bare body."""
+        """Task kind of the head; None for a bare body."""
         return self.stated.kind
 
     def reads(self, task: Task) -> bool:
-        """Whether the head is for a task: for words, texts or questions, and for any number of labels or one."""
+        """Return whether the head fits a task: words, texts or questions, and any number of labels or one."""
         kinds = task.kind.traits
         return self.fine_tuned and (self.per_token, self.many_labels, self.spans) == (kinds.per_token, kinds.many, kinds.spans)
 
     def row_length(self, asked: int | None, *, of: str = "compress", usual: int | None = None) -> int:
-        """Tokens after which a row is cut, `usual` unless they are asked for or an embedder states them.
+        """Return the tokens after which a row is truncated: `asked`, else what an embedder states, else `usual`.
 
         Raises
         ------
         ParameterError
-            More than the model has positions.
+            If more are asked for than the model has positions.
         """
         stated = self.model.embedding.max_length if isinstance(self.model, EmbeddingModel) else None
         usual = stated or usual or (WINDOW if self.spans else LENGTH)
@@ -137,7 +137,7 @@ class LoadedModel:
 
 
 def class_names(config: Any) -> tuple[str, ...]:
-    """Class names in the order of a head's outputs, as its config has them."""
+    """Return the class names in the order of a head's outputs, from its config."""
     return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
 
 
@@ -162,7 +162,7 @@ def load_model(
     trust_remote_code : bool
         Whether code that comes with the checkpoint may run.
     task_labels : sequence of str, optional
-        Class names in the order of their ids, written to the config in place of what it has.
+        Class names in the order of their ids, written to the config in place of its own.
 
     Returns
     -------
@@ -171,9 +171,9 @@ def load_model(
     Raises
     ------
     ModelError
-        No such checkpoint, a broken one, one without safetensors, tokenizer or some weights, or labels that do not fit its head.
+        If the checkpoint is missing, broken or without safetensors, tokenizer or some weights, or if the labels do not fit its head.
     UnsupportedError
-        A family that prunekit does not know.
+        If the family is not supported.
     """
     name = str(name_or_path)
     folder = local_folder(name)
@@ -203,17 +203,17 @@ def load_model(
 
 
 def _fields_of(name: str, at: str, place: dict[str, Any], file: str) -> dict[str, Any] | None:
-    """What a JSON file of a checkpoint holds, from its directory or the hub; None where there is none."""
+    """Return the object in a JSON file of a checkpoint, from its directory or the hub; None if there is no such file."""
     try:
-        quietly = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
-        found = cached_file(at, file, **{key: value for key, value in place.items() if key != "trust_remote_code"}, **quietly)
-    except _BROKEN as error:
+        quietly = {f"_raise_exceptions_for_{condition}": False for condition in ("missing_entries", "connection_errors", "gated_repo")}
+        path = cached_file(at, file, **{key: value for key, value in place.items() if key != "trust_remote_code"}, **quietly)
+    except _LOAD_ERRORS as error:
         raise ModelError(f"The {file} of the model {name!r} cannot be read: {_one_line(error)}.") from None
-    return None if found is None else read_config(Path(found), f"The {file} of the model {name!r}")
+    return None if path is None else read_config(Path(path), f"The {file} of the model {name!r}")
 
 
 def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
-    """Refuse what would make transformers read other weights than the checkpoint's safetensors: a pickle, or another model."""
+    """Refuse a checkpoint whose weights are not only its own safetensors: a pickle, or another model's."""
     index = _fields_of(name, at, place, INDEX)
     files = {} if index is None else index.get("weight_map")
     if not isinstance(files, dict):
@@ -221,43 +221,45 @@ def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
     for file in files.values():
         if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
             raise ModelError(f"The {INDEX} of the model {name!r} names {file!r}; only safetensors beside it are read, never a pickle.")
-    if _fields_of(name, at, place, _ADAPTER) is not None:
-        raise ModelError(f"The model {name!r} is an adapter ({_ADAPTER}). Merge it into its base model and save that.")
+    if _fields_of(name, at, place, _ADAPTER_CONFIG) is not None:
+        raise ModelError(f"The model {name!r} is an adapter ({_ADAPTER_CONFIG}). Merge it into its base model and save that.")
 
 
 def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
     check_fields(name, _fields_of(name, at, place, "config.json") or {})
     try:
-        # What is in the file, before anything is built from it.
+        # The fields are checked before anything is built from them.
         fields, _ = PretrainedConfig.get_config_dict(at, **place)
         check_config(fields, f"The model {name!r} has a config.json that")
         check_fields(name, fields)
         config: PretrainedConfig = AutoConfig.from_pretrained(at, **place)
     except ModelError:
         raise
-    except _BROKEN as error:
+    except _LOAD_ERRORS as error:
         raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
     check_type(name, config.model_type)
-    found: PretrainedConfig = settled(config)
-    return found
+    config = settled(config)
+    return config
 
 
 def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedConfig, head: str | None) -> PreTrainedModel:
-    auto = AutoModel if head is None else _HEADS[head]
+    auto = AutoModel if head is None else _AUTO_CLASSES[head]
     try:
-        model, found = auto.from_pretrained(at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place)
-    except _BROKEN as error:
+        model, loading_info = auto.from_pretrained(
+            at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place
+        )
+    except _LOAD_ERRORS as error:
         raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {_one_line(error)}.") from None
-    missing = sorted(found["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if head is None and any(key.startswith("pooler.") for key in missing):
         missing = [key for key in missing if not key.startswith("pooler.")]
         model.pooler = None
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"The model {name!r} is not complete: its safetensors lack {missing[0]}{more}.")
-    strange = next((key for key, weight in model.named_parameters() if weight.numel() and not _finite(weight)), None)
-    if strange is not None:
-        raise ModelError(f"The weights of the model {name!r} hold NaN or infinity in {shown(strange)}.")
+    non_finite = next((key for key, weight in model.named_parameters() if weight.numel() and not _finite(weight)), None)
+    if non_finite is not None:
+        raise ModelError(f"The weights of the model {name!r} hold NaN or infinity in {shown(non_finite)}.")
     loaded: PreTrainedModel = model.eval()
     return loaded
 
@@ -266,21 +268,53 @@ def _finite(weight: torch.Tensor) -> bool:
     return all(bool(torch.isfinite(end)) for end in torch.aminmax(weight.detach()))
 
 
+def modules_folder(name: str, revision: str | None = None, *, known: bool = False) -> Path:
+    """Return the directory with a checkpoint's sentence-transformers files: its own, or that in the hub's cache.
+
+    With `known`, the pooling is known from elsewhere, and the cache need not tell whether there are such files.
+
+    Raises
+    ------
+    ModelError
+        If a name on the hub cannot be looked up.
+    """
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES), local_files_only=offline))
+        unknown = not known and not (found / MODULES).is_file()
+        if unknown and try_to_load_from_cache(name, MODULES, revision=revision) is not _CACHED_NO_EXIST:
+            # A cache does not tell a file that the hub lacks from one that was never fetched.
+            hf_hub_download(name, MODULES, revision=revision, local_files_only=offline)
+        return found
+    except LocalEntryNotFoundError as error:
+        if known:
+            return Path(getattr(error, "snapshot_path", name))
+        must = "Load it once with the hub in reach, or give --pooling"
+        raise ModelError(f"The cache does not hold how the model {name!r} pools its tokens ({MODULES}). {must}.") from None
+    except EntryNotFoundError:
+        return found
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"The sentence-transformers files of the model {name!r} cannot be read: {_one_line(error)}.") from None
+
+
 def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a directory, without what transformers would say meanwhile; `agree`, or `try_out`, tries it.
+    """Load the tokenizer of a directory, without messages of transformers; `agree` or `try_out` checks it.
 
     Parameters
     ----------
     folder : path
     name : str, optional
-        What the user calls it; default: the directory.
+        Name of the tokenizer in errors; default: the directory.
     trust_remote_code : bool
         Whether code that comes with it may run.
 
     Raises
     ------
     ModelError
-        None that can be loaded.
+        If there is none that can be loaded.
     """
     at = str(Path(folder).expanduser())
     with quiet():
@@ -295,7 +329,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(at, **place)
     except Exception as error:
         # The tokenizers library raises Exception itself for a file that it cannot read; its subclasses keep their meaning.
-        if type(error) is not Exception and not isinstance(error, _BROKEN):
+        if type(error) is not Exception and not isinstance(error, _LOAD_ERRORS):
             raise
         raise ModelError(f"The model {name!r} has no tokenizer that can be loaded: {_one_line(error)}.") from None
     longest: object = tokenizer.model_max_length
@@ -307,7 +341,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
 
 
 def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:
-    """Make tokenizer, config and labels speak of one thing, or refuse; the tokenizer is tried out."""
+    """Make tokenizer, config and labels consistent, or refuse them; the tokenizer is tried out."""
     try_out(name, tokenizer, config)
     ids = tokenizer.get_vocab().values()
     if min(ids, default=0) < 0:
@@ -320,7 +354,7 @@ def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier locates the last token by it
     if labels is None:
         return
     if fine_tuned and len(labels) != config.num_labels:
@@ -336,7 +370,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no reports of transformers; both as they were afterwards."""
+    """Silence progress bars and reports of transformers, and restore both afterwards."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers does not annotate it

@@ -54,4 +54,5 @@ SPEC = ArchSpec(
         table="encoder.relative_attention_bias", reader="attention", argument="position_bias", axis=1, sizes=(("encoder", "n_heads"),)
     ),
     pad_positions=True,
+    padding=1,
 )

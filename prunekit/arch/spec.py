@@ -1,4 +1,4 @@
-"""What an architecture family is, as data: one record per family, no torch.
+"""Description of an architecture family as data: one record per family, no torch.
 
 A record names the *role* of every axis of every parameter. Equal size does not mean equal role (the inner attention
 width of a BERT equals its hidden size, and is something else), so roles are stated here and never guessed from shapes.
@@ -47,28 +47,28 @@ Parameters = Mapping[str, Axes]
 
 
 def linear(path: str, out: Axis | None, into: Axis | None) -> dict[str, Axes]:
-    """Roles of an `nn.Linear`: weight (out, in), bias (out,)."""
+    """Return the roles of an `nn.Linear`: weight (out, in), bias (out,)."""
     return {f"{path}.weight": (out, into), f"{path}.bias": (out,)}
 
 
 def conv1d(path: str, out: Axis | None, into: Axis | None) -> dict[str, Axes]:
-    """Roles of the transposed linear layer of GPT-2: weight (in, out), bias (out,)."""
+    """Return the roles of the transposed linear layer of GPT-2: weight (in, out), bias (out,)."""
     return {f"{path}.weight": (into, out), f"{path}.bias": (out,)}
 
 
 def norm(path: str, over: Axis | None = HIDDEN) -> dict[str, Axes]:
-    """Roles of a normalisation layer."""
+    """Return the roles of a normalisation layer."""
     return {f"{path}.weight": (over,), f"{path}.bias": (over,)}
 
 
 def embedding(path: str, rows: Axis | None = None, width: Axis | None = HIDDEN) -> dict[str, Axes]:
-    """Roles of an embedding table: (rows, width)."""
+    """Return the roles of an embedding table: (rows, width)."""
     return {f"{path}.weight": (rows, width)}
 
 
 @dataclass(frozen=True)
 class Stub:
-    """What takes the place of a module when its sub-block is removed.
+    """Replacement of a module when its sub-block is removed.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class SubBlock:
     output : str
         Path inside the block of the projection back into the residual stream, a module or a raw parameter.
     removal : tuple of Stub
-        How to take the whole sub-block out; the bias of the output projection stays.
+        Stubs that remove the entire sub-block; the bias of the output projection stays.
     sizes : tuple of (path, attribute)
         Module attributes that hold a size proportional to the units kept.
     sum : str
@@ -104,10 +104,10 @@ class SubBlock:
         block's own output.
     reads : tuple of str
         Paths of the linear layers by which this sub-block reads the residual stream, all with the same input; empty
-        where their weights also read something else, and must not be turned.
+        where their weights also read something else, and must not be transformed.
     method : str
         Where the output projection is a raw parameter: path inside the block of the method that applies it, called with
-        (residual, what the units give).
+        (residual, output of the units).
     """
 
     output: str
@@ -129,8 +129,8 @@ class HeadBias:
     table : str
         Path inside the body of the embedding.
     reader, argument, axis
-        Path inside the block of the module that is handed what the table says, by which keyword, and the axis of the
-        heads there.
+        Path inside the block of the module that receives the biases, the keyword that passes them, and the axis of
+        the heads there.
     sizes : tuple of (path, attribute)
         Module attributes of the body that hold the number of columns.
     """
@@ -144,16 +144,16 @@ class HeadBias:
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that a family cannot express.
+    """A restriction of a family.
 
     Attributes
     ----------
     unit : str
         The unit concerned; "all" for the whole model, "inner layers" for dropping any but the topmost blocks.
     key, allowed
-        The limit holds if the config's `key` is there and differs from `allowed`; an empty key always holds.
+        The limit holds if the config's `key` is present and differs from `allowed`; an empty key always holds.
     sentence : str
-        Ends up in the UnsupportedError.
+        Message of the UnsupportedError.
     """
 
     unit: Unit | Literal["all", "inner layers"]
@@ -186,7 +186,7 @@ class ArchSpec:
     ffn_key : str
         The config's name of the FFN width.
     inputs : tuple of str
-        What the body takes from a tokenizer; `token_type_ids` only if the config has token types.
+        Tensors that the body takes from a tokenizer; `token_type_ids` only if the config has token types.
     cls : {"first", "last"}
         Where the [CLS] token stands.
     final_norm : str
@@ -200,16 +200,18 @@ class ArchSpec:
     head_bias : HeadBias, optional
     pad_positions : bool
         Positions are counted from the padding id, which must therefore keep its number.
+    padding : int, optional
+        That id, where the family's classes fix it regardless of the config.
     free_head_dim : bool
-        The config states the head size on its own, so that narrower models stay stock models.
+        The config has a separate head size, so that stock classes load narrower models.
     needs_block : bool
         The body cannot run on an empty list of blocks.
     time_first : bool
-        Blocks take and give (length, batch, H) and not (batch, length, H).
+        Blocks take and return (length, batch, H) instead of (batch, length, H).
     depth_sizes, hidden_sizes : tuple of (path, attribute)
         Module attributes that hold the depth (path in the body), or the hidden size (path in the block).
     flags : mapping
-        Arguments that every forward call of the body gets.
+        Arguments of every forward call of the body.
     row_rate : mapping
         {block parameter: rows that it multiplies per token, if not 1}.
     limits : tuple of Limit
@@ -233,6 +235,7 @@ class ArchSpec:
     shared_blocks: str = ""
     head_bias: HeadBias | None = None
     pad_positions: bool = False
+    padding: int | None = None
     free_head_dim: bool = False
     needs_block: bool = False
     time_first: bool = False

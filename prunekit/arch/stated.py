@@ -1,4 +1,4 @@
-"""What a model's files say of its head. No torch, no transformers."""
+"""The head of a model, as its files describe it. No torch, no transformers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from prunekit.tasks import TaskKind
 
-#: What a config calls a head for rows with any number of labels.
+#: The `problem_type` of a head for rows with any number of labels.
 MANY_LABELS = "multi_label_classification"
-#: The ends of the names of the classes whose heads are kept.
+#: Suffixes of the names of the classes whose heads are kept.
 TEXTS, TOKENS, QUESTIONS = "ForSequenceClassification", "ForTokenClassification", ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
-_OUTPUTS = 2  # of a config that does not say how many
+_OUTPUTS = 2  # default of a config without num_labels
 
 
 @dataclass(frozen=True)
 class Stated:
-    """A head, or none.
+    """Description of a model's head, or of its absence.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Stated:
     per_token : bool
         Whether it reads each token.
     spans : bool
-        Whether it answers questions by the places where an answer starts and ends.
+        Whether it answers questions by the start and the end of an answer.
     many_labels : bool
         Whether its rows have any number of labels.
     names : tuple of str
@@ -46,7 +46,7 @@ class Stated:
 
     @property
     def kind(self) -> TaskKind | None:
-        """What the head is for; None for a bare body."""
+        """Task kind of the head; None for a bare body."""
         if not self.fine_tuned:
             return None
         if self.spans:
@@ -59,12 +59,12 @@ class Stated:
 
 
 def head_named(names: Sequence[str]) -> str | None:
-    """The end of the first class name that is a head prunekit works with; None for a body."""
+    """Return the suffix of the first class name with a supported head; None for a body."""
     return next((suffix for name in names for suffix in (TEXTS, TOKENS, *QUESTIONS) if name.endswith(suffix)), None)
 
 
 def expected_labels(names: Sequence[str] | None, *, per_token: bool, tags: str | None) -> Sequence[str] | None:
-    """The class names that a task's data is held against.
+    """Return the class names that a task's data is checked against.
 
     None where there are none: for a bare body, for the single output of a regression, and for a head that reads texts where a
     column of tags is named.
@@ -73,11 +73,13 @@ def expected_labels(names: Sequence[str] | None, *, per_token: bool, tags: str |
 
 
 def stated_head(config: Mapping[str, Any]) -> Stated:
-    """What a checked config.json says of the head; a loaded model may still say otherwise, as its class fills in what is not there."""
+    """Return the head that a checked config.json describes; a loaded model may differ, since its class fills in missing fields."""
     head = head_named(config.get("architectures") or ())
     if head is None:
         return Stated()
-    given = config.get("id2label")
-    names = {int(at): str(name) for at, name in given.items()} if given else dict.fromkeys(range(config.get("num_labels") or _OUTPUTS))
+    id2label = config.get("id2label")
+    names = (
+        {int(at): str(name) for at, name in id2label.items()} if id2label else dict.fromkeys(range(config.get("num_labels") or _OUTPUTS))
+    )
     ordered = tuple(f"LABEL_{at}" if names[at] is None else str(names[at]) for at in sorted(names))
     return Stated(True, head == TOKENS, head in QUESTIONS, config.get("problem_type") == MANY_LABELS, ordered)

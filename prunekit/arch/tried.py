@@ -1,4 +1,4 @@
-"""A tokenizer is tried out before it reads any row: on every printable character of ASCII, and on words that no vocabulary has."""
+"""Checks of a tokenizer before it reads any row, on every printable ASCII character and on words that no vocabulary has."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from prunekit.errors import ModelError
 
 _TEXT = f"{string.printable} \u2603\u00e9\u4e2d\U0001f600 prunekit"
-#: Characters, or tokens, that may be made of one.
+#: Most characters, or tokens, that one character may become.
 _GROWTH = 64
 _CHARSMAP = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
 
 
 def try_out(name: str, tokenizer: Any, config: Any = None) -> None:
-    """Refuse a tokenizer that cannot read a text, makes very much of it, or gives ids that it does not have itself.
+    """Refuse a tokenizer that fails on a text, expands it beyond a bound, or returns ids outside its own vocabulary.
 
     Parameters
     ----------
     name : str
-        What the user calls the model.
+        Name of the model in errors.
     tokenizer : PreTrainedTokenizerBase
     config : PretrainedConfig, optional
-        Of a model, which embeds as many types of tokens as it says.
+        Config of the model, which states how many token types it embeds.
 
     Raises
     ------
@@ -36,14 +36,16 @@ def try_out(name: str, tokenizer: Any, config: Any = None) -> None:
         normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
         if normalizer is not None and len(normalizer.normalize_str(_TEXT)) > _GROWTH * len(_TEXT):
             raise ModelError(f"The tokenizer of {name!r} makes more than {_GROWTH} characters of one, and is not used.")
-        found = tokenizer([_TEXT], truncation=False, padding=False, return_token_type_ids=True, return_attention_mask=False, verbose=False)
-        ids, kinds = found["input_ids"][0], found["token_type_ids"][0]
+        encoding = tokenizer(
+            [_TEXT], truncation=False, padding=False, return_token_type_ids=True, return_attention_mask=False, verbose=False
+        )
+        ids, kinds = encoding["input_ids"][0], encoding["token_type_ids"][0]
     except ModelError:
         raise
     except Exception as error:
         # The tokenizers library raises Exception itself.
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(f"The tokenizer of {name!r} cannot read a text: {said}.") from None
+        message = " ".join(str(error).split())[:200]
+        raise ModelError(f"The tokenizer of {name!r} cannot read a text: {message}.") from None
     if len(ids) > _GROWTH * len(_TEXT):
         raise ModelError(f"The tokenizer of {name!r} makes more than {_GROWTH} tokens of one character, and is not used.")
     highest = max(tokenizer.get_vocab().values(), default=-1)
@@ -55,7 +57,7 @@ def try_out(name: str, tokenizer: Any, config: Any = None) -> None:
 
 
 def check_charsmap(path: Path, where: str) -> None:
-    """Refuse a tokenizer.json whose table of characters is cut off: the library ends the process's thread, and says so on the terminal.
+    """Refuse a tokenizer.json with a truncated character map, on which the library panics and writes to the terminal.
 
     Raises
     ------

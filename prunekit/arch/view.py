@@ -1,7 +1,8 @@
-"""`ModelView` binds an `ArchSpec` to a live model: one place that knows where things are."""
+"""`ModelView`: a live model, addressed through the `ArchSpec` of its family."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,19 +17,19 @@ from prunekit.arch.stated import MANY_LABELS
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
-#: Config key of a model that was pruned before: {role: units that each block has}, of those that the config's sizes name.
+#: Config key of an already pruned model: {role: units left in each block}, out of those in the config's sizes.
 UNITS = "pruned_units"
 #: Config key of such a model whose blocks read different columns of a `HeadBias`: [columns that each block reads].
 COLUMNS = "pruned_columns"
 
 
 def answers_by_span(model: nn.Module) -> bool:
-    """Whether a model answers a question by the places where the answer starts and ends."""
+    """Return whether a model answers a question by the start and the end of the answer."""
     return QUESTION in type(model).__name__
 
 
 class Reader(nn.Module):
-    """A body with a linear classifier on chosen neurons, as opposed to one of the stock heads.
+    """A body with a linear classifier on selected neurons, as opposed to one of the stock heads.
 
     Attributes
     ----------
@@ -45,6 +46,11 @@ class Reader(nn.Module):
     def per_token(self) -> bool:
         """Whether there is one output per token rather than one per row."""
 
+    @property
+    @abstractmethod
+    def averaged(self) -> int:
+        """Number of layers whose states are averaged over the tokens."""
+
 
 class Embedder(nn.Module):
     """A body whose pooled, normalised vector is the output.
@@ -53,9 +59,9 @@ class Embedder(nn.Module):
     ----------
     body : PreTrainedModel
     project : nn.Linear or None
-        What the pooled vector passes before it is normalised.
+        Projection of the pooled vector before its normalisation.
     averages : bool
-        Whether the vector is the mean of the tokens, each of which counts alike.
+        Whether the vector is the unweighted mean of the tokens.
     """
 
     base_model_prefix = "body"
@@ -65,33 +71,38 @@ class Embedder(nn.Module):
 
 
 def find(root: nn.Module, path: str) -> Any:
-    """The module or parameter at a dotted path, or None if any step of the path is missing."""
-    found: Any = root
-    for part in filter(None, path.split(".")):
-        found = getattr(found, part, None)
-        if found is None:
+    """Return the module or parameter at a dotted path, or None if any step of the path is missing."""
+    target: Any = root
+    for name in filter(None, path.split(".")):
+        target = getattr(target, name, None)
+        if target is None:
             return None
-    return found
+    return target
+
+
+def evaluated(model: nn.Module) -> nn.Module:
+    """Return a model in evaluation mode: itself, or a copy where a part of it is in training mode."""
+    return copy.deepcopy(model).eval() if any(part.training for part in model.modules()) else model
 
 
 def digest_of(module: nn.Module) -> str:
-    """sha256 over the names, types and bytes of a module's weights."""
-    found = hashlib.sha256()
+    """Return the sha256 of the names, types and bytes of a module's weights."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class ModelView:
-    """A live model seen through its family's record.
+    """A live model, addressed through the record of its family.
 
     Attributes
     ----------
     model : nn.Module
-        The model as given, with or without a task head.
+        The model, with or without a task head.
     body : nn.Module
-        The encoder below the head (`base_model_prefix` peeled once).
+        The encoder below the head (at `base_model_prefix`).
     spec : ArchSpec
     source : Source
         Shape of the model, as plans record it.
@@ -107,12 +118,12 @@ class ModelView:
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelView:
-        """Look the family up by `model.config.model_type`.
+        """Look up the family by `model.config.model_type`.
 
         Raises
         ------
         UnsupportedError
-            If the family is not known, or the model uses something of it that is not.
+            If the family is not supported, or the model uses an unsupported part of it.
         """
         config: Any = getattr(model, "config", None)
         model_type = getattr(config, "model_type", None)
@@ -151,11 +162,11 @@ class ModelView:
 
     @property
     def prefix(self) -> str:
-        """What precedes the names of the body's parameters in the model: "bert.", or nothing for a bare body."""
+        """Prefix of the names of the body's parameters in the model: "bert.", or empty for a bare body."""
         return "" if self.body is self.model else f"{self.model.base_model_prefix}."
 
     def digest(self) -> str:
-        """sha256 over the names, types and bytes of the body's weights: two models with the same one say the same."""
+        """Return the sha256 of the names, types and bytes of the body's weights; equal digests mean equal hidden states."""
         return digest_of(self.body)
 
     @property
@@ -167,7 +178,7 @@ class ModelView:
 
     @property
     def bias_columns(self) -> int:
-        """How many heads the table that all blocks read (`HeadBias`) has columns for; 0 without one."""
+        """Number of heads with a column in the table that all blocks read (`HeadBias`); 0 without one."""
         bias = self.spec.head_bias
         return 0 if bias is None else int(find(self.body, bias.table).weight.shape[1])
 
@@ -180,9 +191,9 @@ class ModelView:
         return next((kind for kind in self.spec.heads if name.endswith(kind)), None)
 
     def units(self, role: str, block: int) -> int:
-        """How many units of a role a block has: what the source says, or what is left where the model was pruned before."""
-        left: dict[str, list[int]] | None = getattr(self.config, UNITS, None)
-        return int(getattr(self.source, role)) if left is None else left[role][block]
+        """Return the number of units of a role in a block: the source's, or what is left in an already pruned model."""
+        remaining: dict[str, list[int]] | None = getattr(self.config, UNITS, None)
+        return int(getattr(self.source, role)) if remaining is None else remaining[role][block]
 
     def check(self, unit: str) -> None:
         """Raise UnsupportedError if a limit of the family forbids pruning this unit in this model."""
@@ -191,9 +202,9 @@ class ModelView:
                 raise UnsupportedError(f"{self.source.model_type} model, {unit}: {limit.sentence}.")
 
     def roles(self, *, blocks: bool = True) -> dict[str, Axes]:
-        """Roles of all parameters of the model, by full name; without `blocks`, of those outside the blocks.
+        """Return the roles of all parameters of the model, by full name; without `blocks`, of those outside the blocks.
 
-        What stands in the place of a sub-block that is gone has no roles: a slim model is asked without its blocks.
+        The stub of a removed sub-block has no roles: call this without `blocks` for a slim model.
 
         Raises
         ------
@@ -206,27 +217,27 @@ class ModelView:
             raise UnsupportedError(f"The task head of {type(self.model).__name__} is not described; supported: the base model, {known}.")
         prefix = self.prefix
         readers = ("project",) if isinstance(self.model, Embedder) else self.spec.heads.get(kind, ())
-        found: dict[str, Axes] = {}
+        roles: dict[str, Axes] = {}
         for name, parameter in self.model.named_parameters():
             if not blocks and name.startswith(f"{prefix}{self.spec.blocks}."):
                 continue
             if name.startswith(prefix):
                 axes = self._body_axes(name[len(prefix) :])
-                if axes is None and not blocks and self._stands_in(name[len(prefix) :]):
+                if axes is None and not blocks and self._in_replacement(name[len(prefix) :]):
                     axes = (None,) * parameter.ndim
                 if axes is None and blocks and hasattr(self.config, UNITS) and name.startswith(f"{prefix}{self.spec.blocks}."):
-                    # What stands in the place of a sub-block is as wide as the residual stream throughout.
+                    # The stub of a sub-block is as wide as the residual stream throughout.
                     axes = (Axis("hidden"),) * parameter.ndim
                 if axes is None:
                     raise UnsupportedError(
                         f"The parameter {name!r} is not described by the record of {self.spec.name!r}; it cannot be pruned."
                     )
-                found[name] = tuple(self._resolve(axis) for axis in axes)
+                roles[name] = tuple(self._resolve(axis) for axis in axes)
             elif name.removesuffix(".weight") in readers:
-                found[name] = (None, Axis("hidden"))
+                roles[name] = (None, Axis("hidden"))
             else:
-                found[name] = (None,) * parameter.ndim
-        return found
+                roles[name] = (None,) * parameter.ndim
+        return roles
 
     def _body_axes(self, name: str) -> Axes | None:
         start = f"{self.spec.blocks}."
@@ -234,8 +245,8 @@ class ModelView:
             return self.spec.block.get(name[len(start) :].partition(".")[2])
         return self.spec.outer.get(name)
 
-    def _stands_in(self, name: str) -> bool:
-        """Whether a parameter belongs to what took the place of a layer that the record describes."""
+    def _in_replacement(self, name: str) -> bool:
+        """Return whether a parameter belongs to the replacement of a layer that the record describes."""
         return any(name.startswith(f"{path.rpartition('.')[0]}.") for path in self.spec.outer)
 
     def _resolve(self, axis: Axis | None) -> Axis | None:
@@ -247,7 +258,7 @@ class ModelView:
         return axis
 
     def hidden_states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Run the body; L+1 tensors of shape (batch, length, H): the embedding output, then each block's output.
+        """Run the body and return L+1 tensors of shape (batch, length, H): the embedding output, then each block's output.
 
         The last one has passed the final norm, if the family has one.
         """
@@ -255,28 +266,49 @@ class ModelView:
         return run_body(self.body, self.spec, tensors, states=True)
 
     def cls_positions(self, attention_mask: Tensor) -> Tensor:
-        """Index of the [CLS] token in each row, shape (batch,), int64; for causal families the last real token."""
+        """Return the index of the [CLS] token in each row, shape (batch,), int64; for causal families the last real token."""
         return cls_positions(self.spec, attention_mask)
 
 
 def run_body(body: nn.Module, spec: ArchSpec, tensors: Mapping[str, Tensor], *, states: bool) -> tuple[Tensor, ...]:
-    """Run a body; all hidden states if `states`, else only the last one, each (batch, length, H)."""
+    """Run a body and return all hidden states if `states`, else only the last one, each (batch, length, H)."""
     output = body(**tensors, **spec.flags, output_hidden_states=states, return_dict=True)
     # transformers 4 and 5 differ in whether the last of ModernBERT's hidden states has passed the final norm: here it has.
     return (*(output.hidden_states[:-1] if states and output.hidden_states else ()), output.last_hidden_state)
 
 
 def cls_positions(spec: ArchSpec, attention_mask: Tensor) -> Tensor:
-    """Index of the [CLS] token in each row of a (batch, length) mask, shape (batch,), int64."""
+    """Return the index of the [CLS] token in each row of a (batch, length) mask, shape (batch,), int64."""
     if spec.cls == "first":
         return torch.zeros_like(attention_mask[:, 0], dtype=torch.int64)
     return last_positions(attention_mask)
 
 
 def last_positions(attention_mask: Tensor) -> Tensor:
-    """Index of the last real token in each row of a (batch, length) mask, shape (batch,), int64."""
+    """Return the index of the last real token in each row of a (batch, length) mask, shape (batch,), int64."""
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     return (attention_mask.to(torch.int64) * positions).argmax(dim=1)
+
+
+def pool_states(states: Tensor, attention_mask: Tensor, pooling: str, spec: ArchSpec) -> Tensor:
+    """Pool the states of rows, (batch, length, H), over the tokens that a mask (batch, length) marks: (batch, H).
+
+    `pooling` is "cls", "last", "mean" or "max"; "token" leaves the states as they are.
+    """
+    if pooling == "token":
+        return states
+    if pooling == "mean":
+        weights = attention_mask.to(states.dtype)
+        shares = weights / weights.sum(dim=1, keepdim=True)
+        # A product of matrices, which onnxruntime runs as one kernel and in half of the time of a masked sum.
+        return (shares[:, None] @ states).flatten(1)
+    if pooling == "max":
+        return states.masked_fill(attention_mask[:, :, None] == 0, -1e9).amax(dim=1)
+    if pooling == "cls" and spec.cls == "first":
+        return states[:, 0]
+    positions = last_positions(attention_mask) if pooling == "last" else cls_positions(spec, attention_mask)
+    # An index: the exporter writes a squeeze of a length that it does not know as two branches, which onnxruntime does not load.
+    return states.gather(1, positions[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
 
 
 def _source(config: Any, spec: ArchSpec) -> Source:

@@ -1,4 +1,4 @@
-"""The batches that candidates are timed on: the data's own lengths, or lengths that were asked for."""
+"""Batches on which candidates are timed: of the data's own lengths, or of given lengths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One comparison's batches.
+    """Batches of one comparison.
 
     Attributes
     ----------
@@ -49,12 +49,12 @@ class Case:
 
     @property
     def label(self) -> str:
-        """In a few words."""
+        """Short description."""
         return f"batch {self.batch_size}, {'data' if self.length is None else f'{self.length} tokens'}"
 
 
 def fixed_case(candidates: Sequence[Candidate], batch_size: int, length: int, *, seed: int) -> Case:
-    """Rows of one length without padding, of random tokens that every candidate knows."""
+    """Draw batches of one length without padding, of random tokens in the vocabulary of every candidate."""
     ids = min(vocabulary_size(candidate.source) for candidate in candidates)
     generator = np.random.default_rng((seed, batch_size, length))
     batches = [_random(generator, ids, batch_size, length) for _ in range(_FIXED)]
@@ -63,13 +63,13 @@ def fixed_case(candidates: Sequence[Candidate], batch_size: int, length: int, *,
 
 def _random(generator: np.random.Generator, ids: int, rows: int, length: int) -> Batch:
     shape = (rows, length)
-    # Small ids are often special: padding, which some models look for, is among them.
+    # Small ids are often special tokens, such as padding, which some models treat differently.
     drawn = generator.integers(min(ids // 2, 1000), ids, size=shape)
     return {"input_ids": drawn, "attention_mask": np.ones(shape, dtype=np.int64), "token_type_ids": np.zeros(shape, dtype=np.int64)}
 
 
 def row_of(candidates: Sequence[Candidate], length: int) -> Batch:
-    """One row of random tokens that every candidate knows."""
+    """Draw one row of random tokens in the vocabulary of every candidate."""
     return _random(np.random.default_rng(0), min(vocabulary_size(candidate.source) for candidate in candidates), 1, length)
 
 
@@ -83,7 +83,7 @@ def data_cases(
     seed: int,
     columns: Mapping[Column, str | None],
 ) -> list[Case]:
-    """Rows of the data's test split, each candidate's tokenised by its own tokenizer.
+    """Make batches of the data's test split, encoded with each candidate's own tokenizer.
 
     Parameters
     ----------
@@ -119,34 +119,34 @@ def data_cases(
     for size in batch_sizes:
         rows = single_rows(lengths, _SINGLES, seed=seed) if size == 1 else bucketed_rows(lengths, size, _BUCKETS, seed=seed)
         shapes = tuple((len(chosen), int(lengths[chosen].max())) for chosen in rows)
-        found = {name: [encoded.batch(chosen).inputs for chosen in rows] for name, encoded in encodings.items()}
-        cases.append(Case(size, None, shapes, found))
+        batches = {name: [encoded.batch(chosen).inputs for chosen in rows] for name, encoded in encodings.items()}
+        cases.append(Case(size, None, shapes, batches))
     return cases
 
 
 def encode_for(
     candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[Column, str | None], split: str = "test"
 ) -> dict[str, Encoded]:
-    """The rows of a split as each candidate's tokenizer makes them."""
+    """Encode the rows of a split with each candidate's tokenizer."""
     from prunekit.data.batches import encode
     from prunekit.data.load import load_data
 
     folders = {candidate.name: _tokenizer_folder(candidate) for candidate in candidates}
-    lender = next((folder for folder in folders.values() if folder is not None), None)
-    if lender is None:
+    default_folder = next((folder for folder in folders.values() if folder is not None), None)
+    if default_folder is None:
         raise ModelError(f"No candidate has a tokenizer beside it ({', '.join(_TOKENIZERS)}): give a directory, or --length 128.")
     positions = positions_of_all(candidates)
     row_length(positions, max_length, of="bench")  # refused before anything is read
-    given: Any = dict(columns)
+    options: Any = dict(columns)
     # Only the texts are read: labels need not be there.
-    found = load_data(str(data), answers=TaskKind.CLASSIFICATION, **given)
-    rows = found.splits[split]
+    dataset = load_data(str(data), answers=TaskKind.CLASSIFICATION, **options)
+    rows = dataset.splits[split]
     longest = row_length(positions, max_length, of="bench", usual=WINDOW if rows.asks else LENGTH)
-    made = {
+    encoded = {
         folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))
-        for folder in {own or lender for own in folders.values()}
+        for folder in {own or default_folder for own in folders.values()}
     }
-    return {name: made[folder or lender] for name, folder in folders.items()}
+    return {name: encoded[folder or default_folder] for name, folder in folders.items()}
 
 
 def _tokenizer_folder(candidate: Candidate) -> Path | None:
@@ -158,39 +158,39 @@ def _tokenizer(folder: Path) -> Any:
     from prunekit.arch.load import load_tokenizer
 
     check_tokenizer_files(folder, f"The model {str(folder)!r}")
-    found = load_tokenizer(folder)
-    try_out(str(folder), found)
-    return found
+    tokenizer = load_tokenizer(folder)
+    try_out(str(folder), tokenizer)
+    return tokenizer
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
-    """Refuse sizes below 1 or above any bound, and none at all."""
-    most = BATCH if name == "batch" else POSITIONS
-    if not values or min(values) < 1 or max(values) > most:
+    """Refuse an empty sequence, and sizes below 1 or above the bound."""
+    largest = BATCH if name == "batch" else POSITIONS
+    if not values or min(values) < 1 or max(values) > largest:
         shown = ", ".join(map(str, values)) or "nothing"
-        raise ParameterError(name, "bench", f"numbers of at least 1 and at most {most:,}", shown)
+        raise ParameterError(name, "bench", f"numbers of at least 1 and at most {largest:,}", shown)
 
 
 def positions_of_all(candidates: Sequence[Candidate]) -> int | None:
-    """Tokens of the longest row that every candidate takes, as their configs say; None where none says."""
-    found = []
+    """Return the length of the longest row that every candidate takes, by their configs; None where no config gives it."""
+    positions = []
     for folder in {candidate.source.folder for candidate in candidates} - {None}:
         assert folder is not None
         fields = read_config(folder / "config.json", f"The model {str(folder)!r} has a config.json that")
         check_config(fields, f"The model {str(folder)!r} has a config.json that", whole=False)
-        found.append(positions_of(fields, max(0, fields.get("pad_token_id") or 0)))
-    return min((most for most in found if most is not None), default=None)
+        positions.append(positions_of(fields, max(0, fields.get("pad_token_id") or 0)))
+    return min((limit for limit in positions if limit is not None), default=None)
 
 
 def usual_lengths(candidates: Sequence[Candidate], lengths: Sequence[int]) -> list[int]:
-    """Some lengths, none of them longer than every candidate takes."""
-    most = positions_of_all(candidates)
-    return list(dict.fromkeys(length if most is None else min(length, most) for length in lengths))
+    """Return the lengths, each at most that of the longest row that every candidate takes."""
+    longest = positions_of_all(candidates)
+    return list(dict.fromkeys(length if longest is None else min(length, longest) for length in lengths))
 
 
 def check_positions(candidates: Sequence[Candidate], lengths: Sequence[int]) -> None:
-    """Refuse rows that are longer than a candidate takes; raises ParameterError."""
-    most = positions_of_all(candidates)
-    if most is not None and max(lengths) > most:
-        must = f"at most {most}, the longest row that every model takes"
+    """Refuse rows that are longer than a candidate takes; raise ParameterError."""
+    longest = positions_of_all(candidates)
+    if longest is not None and max(lengths) > longest:
+        must = f"at most {longest}, the longest row that every model takes"
         raise ParameterError("length", "bench", must, max(lengths))

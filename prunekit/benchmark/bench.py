@@ -24,7 +24,7 @@ from prunekit.benchmark.memory import peak_bytes
 from prunekit.benchmark.results import VERSION, Benchmark, Cost
 from prunekit.benchmark.rivals import rivals
 from prunekit.data.options import Column, check_columns
-from prunekit.errors import ParameterError, StatisticsError
+from prunekit.errors import ModelError, ParameterError, StatisticsError
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.timing import compare, narrow, stopwatch, warm_up
 from prunekit.scratch import temporary
@@ -34,7 +34,7 @@ from prunekit.validation.limits import SECONDS as LONGEST
 
 LENGTHS = (16, 128)
 SECONDS = 60.0
-_ROUNDS = 20  # a bootstrap of fewer is too sure of itself
+_ROUNDS = 20  # with fewer, bootstrap intervals are too narrow
 
 
 @checked("bench")
@@ -64,7 +64,7 @@ def bench(
     *models : path or str
         ``[NAME=][BACKEND:]PATH``: an ONNX file, or a directory with one or with a checkpoint.
     baseline : path or str, optional
-        What the others are compared with: the name of one of the models, or one more of them; the first where not given.
+        Reference of the comparisons: the name of one of the models, or one more of them; the first where not given.
     backends : sequence of str, optional
         For models that name none; onnxruntime on `device` where not given.
     device : {"cpu", "cuda"}
@@ -79,14 +79,14 @@ def bench(
     columns : mapping, optional
         `load_data`'s parameters that name columns.
     max_length : int, optional
-        Tokens after which a row of the data is cut; default: 128, or as many as the models have positions where that is less.
+        Tokens after which a row of the data is cut; default: 128, 384 for questions, or the models' positions where they are fewer.
     threads : int
         Processor threads of each candidate.
     max_regression, min_speedup, checks
         As in `Gate`.
     against : sequence of str
-        What a user would pick instead, of `prunekit.benchmark.rivals.RIVALS`, made from the model that the first artefact among
-        the models names as its source; where no baseline is given, the first of these is the baseline.
+        Alternatives to compare with, of `prunekit.benchmark.rivals.RIVALS`, made from the model that the first artefact among the
+        models names as its source; where no baseline is given, the first of these is the baseline.
     time_budget : float
         Seconds for all comparisons together.
     memory : bool
@@ -121,8 +121,8 @@ def bench(
         raise ParameterError("data", "bench", "given for the data's own lengths", "nothing", "Give --data, or --length 128.")
     with temporary() as scratch:
         others = rivals(against, candidates, device, scratch)
-        base = others[0].name if others and baseline is None else base
         ready = [prepare(candidate, scratch) for candidate in told_apart((*candidates, *others))]
+        base = ready[len(candidates)].name if others and baseline is None else base
         if lengths == "data":
             assert data is not None
             cases = data_cases(ready, batch_sizes, data, baseline=base, max_length=max_length, seed=seed, columns=columns or {})
@@ -130,10 +130,10 @@ def bench(
             lengths = usual_lengths(ready, LENGTHS) if lengths is None else lengths
             check_positions(ready, lengths)
             cases = [fixed_case(ready, size, length, seed=seed) for size in batch_sizes for length in lengths]
-        table = _Table(ready, base, threads, cases[0].batches)
-        costs = _costs(ready, table, cases, threads, memory)
-        comparisons = [_compare(case, table, gate, time_budget / len(cases), seed, threads) for case in cases]
-        costs = [replace(cost, load_seconds=float(np.median(table.load_seconds[cost.name]))) for cost in costs]
+        loaded = _LoadedCandidates(ready, base, threads, cases[0].batches)
+        costs = _costs(ready, loaded, cases, threads, memory)
+        comparisons = [_compare(case, loaded, gate, time_budget / len(cases), seed, threads) for case in cases]
+        costs = [replace(cost, load_seconds=float(np.median(loaded.load_seconds[cost.name]))) for cost in costs]
     labels = tuple(case.label for case in cases)
     verdicts = gate.verdicts(next(cost for cost in costs if cost.name == base), costs, labels, comparisons)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -153,30 +153,30 @@ def _check_lengths(batch_sizes: Sequence[int], lengths: Sequence[int], data: Pla
 def _candidates(
     models: Sequence[str | Path], baseline: str | Path | None, backends: Sequence[str] | None, device: str
 ) -> tuple[tuple[Candidate, ...], str]:
-    """The candidates, whose backends can run here, and the name of the baseline."""
+    """Return the candidates, whose backends can run here, and the name of the baseline."""
     if not models:
         raise ParameterError("models", "bench", "one or more", "nothing")
     if device not in ("cpu", "cuda"):
         raise ParameterError("device", "bench", "one of cpu, cuda", device)
-    usual = tuple(backends or ("ort-cuda" if device == "cuda" else "ort",))
+    default_backends = tuple(backends or ("ort-cuda" if device == "cuda" else "ort",))
     specs = [str(model) for model in models]
-    found = parse(specs, usual)
-    base = found[0].name if baseline is None else str(baseline)
-    if base not in {candidate.name for candidate in found}:
-        found = parse([base, *specs], usual)
-        base = found[0].name
-    for backend in {candidate.backend.name: candidate.backend for candidate in found}.values():
+    candidates = parse(specs, default_backends)
+    base = candidates[0].name if baseline is None else str(baseline)
+    if base not in {candidate.name for candidate in candidates}:
+        candidates = parse([base, *specs], default_backends)
+        base = candidates[0].name
+    for backend in {candidate.backend.name: candidate.backend for candidate in candidates}.values():
         backend.check()
-    return found, base
+    return candidates, base
 
 
-class _Table:
-    """The candidates as they sit at the table: loaded, and loaded anew for each sitting.
+class _LoadedCandidates:
+    """Loaded candidates, loaded again for each invocation.
 
     Attributes
     ----------
     load_seconds : dict
-        {candidate: the time of each load}.
+        {candidate: seconds of each load}.
     """
 
     def __init__(self, candidates: Sequence[Candidate], baseline: str, threads: int, calibration: Mapping[str, Sequence[Any]]) -> None:
@@ -187,49 +187,51 @@ class _Table:
         self._feeds: dict[str, list[Any]] = {}
         self.load(0)
 
-    def load(self, sitting: int) -> None:
-        """Load all, in an order that rotates; those that take long stay as they are."""
-        first = sitting % len(self.candidates)
-        fresh = [
-            each for each in (*self.candidates[first:], *self.candidates[:first]) if not (each.backend.once and each.name in self.runners)
+    def load(self, invocation: int) -> None:
+        """Load all candidates, in rotating order; those that take long to load are loaded once."""
+        first = invocation % len(self.candidates)
+        reloaded = [
+            candidate
+            for candidate in (*self.candidates[first:], *self.candidates[:first])
+            if not (candidate.backend.once and candidate.name in self.runners)
         ]
-        for candidate in fresh:
+        for candidate in reloaded:
             self._feeds.pop(candidate.name, None)
             self.runners.pop(candidate.name, None)
         gc.collect()
-        for candidate in fresh:
+        for candidate in reloaded:
             start = time.perf_counter()
             self.runners[candidate.name] = candidate.backend.load(
                 candidate.source, threads=self._threads, calibration=self._calibration[candidate.name]
             )
             self.load_seconds[candidate.name].append(time.perf_counter() - start)
 
-    def sit(self, case: Case) -> dict[str, Callable[[int], None]]:
-        """Each candidate as a function of the number of a batch."""
+    def bind(self, case: Case) -> dict[str, Callable[[int], None]]:
+        """Return each candidate as a function of the index of a batch."""
         for candidate in self.candidates:
             name = candidate.name
             self._feeds[name] = [self.runners[name].feeds(batch) for batch in case.batches[name]]
         return {candidate.name: self._run(candidate.name) for candidate in self.candidates}
 
     def _run(self, name: str) -> Callable[[int], None]:
-        # Looked up at each call, so that nothing keeps a model alive while the next one is loaded.
+        # Looked up at each call, so that no reference keeps a model in memory while the next one is loaded.
         def run(at: int) -> None:
             self.runners[name].run(self._feeds[name][at])
 
         return run
 
 
-def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, threads: int) -> Comparison:
-    def reopen(sitting: int) -> dict[str, Callable[[int], None]]:
-        table.load(sitting)
-        return table.sit(case)
+def _compare(case: Case, loaded: _LoadedCandidates, gate: Gate, seconds: float, seed: int, threads: int) -> Comparison:
+    def reopen(invocation: int) -> dict[str, Callable[[int], None]]:
+        loaded.load(invocation)
+        return loaded.bind(case)
 
-    devices = ", ".join(dict.fromkeys(candidate.backend.device for candidate in table.candidates))
-    candidates, batches = table.sit(case), range(len(case.shapes))
+    devices = ", ".join(dict.fromkeys(candidate.backend.device for candidate in loaded.candidates))
+    candidates, batches = loaded.bind(case), range(len(case.shapes))
     return compare(
         candidates,
         batches,
-        baseline=table.baseline,
+        baseline=loaded.baseline,
         shapes=case.shapes,
         min_rounds=max(_ROUNDS, 2 * len(case.shapes)),
         max_seconds=seconds,
@@ -243,17 +245,17 @@ def _compare(case: Case, table: _Table, gate: Gate, seconds: float, seed: int, t
     )
 
 
-def _costs(candidates: Sequence[Candidate], table: _Table, cases: Sequence[Case], threads: int, memory: bool) -> list[Cost]:
+def _costs(candidates: Sequence[Candidate], loaded: _LoadedCandidates, cases: Sequence[Case], threads: int, memory: bool) -> list[Cost]:
     shapes = cases[0].shapes
     length = round(sum(rows * length for rows, length in shapes) / sum(rows for rows, _ in shapes))
     row = row_of(candidates, length)
-    answers = {candidate.name: _answers(table.runners[candidate.name], candidate.name, cases[0]) for candidate in candidates}
-    # Random tokens mean the same to two models only if they count them alike.
+    answers = {candidate.name: _answers(loaded.runners[candidate.name], candidate.name, cases[0]) for candidate in candidates}
+    # Random tokens are comparable between models only if their vocabularies have the same size.
     alike = cases[0].length is None or len({vocabulary_size(candidate.source) for candidate in candidates}) == 1
-    compared = {candidate.name for candidate in candidates if alike} - {table.baseline}
-    found = []
+    compared = {candidate.name for candidate in candidates if alike} - {loaded.baseline}
+    costs = []
     for candidate in candidates:
-        runner, source = table.runners[candidate.name], candidate.source
+        runner, source = loaded.runners[candidate.name], candidate.source
         feeds = runner.feeds(row)
         nodes: int | None = None
         macs: int | None = None
@@ -278,11 +280,11 @@ def _costs(candidates: Sequence[Candidate], table: _Table, cases: Sequence[Case]
             load_seconds=0.0,
             peak_bytes=_peak(candidate, cases, threads) if memory else None,
             placement=runner.placement(feeds),
-            agreement=_agreement(answers[table.baseline], answers[candidate.name]) if candidate.name in compared else None,
+            agreement=_agreement(answers[loaded.baseline], answers[candidate.name]) if candidate.name in compared else None,
             plan=source.plan,
         )
-        found.append(cost)
-    return found
+        costs.append(cost)
+    return costs
 
 
 def _peak(candidate: Candidate, cases: Sequence[Case], threads: int) -> int | None:
@@ -290,19 +292,21 @@ def _peak(candidate: Candidate, cases: Sequence[Case], threads: int) -> int | No
 
 
 def _answers(runner: Runner, name: str, case: Case) -> list[NDArray[Any]]:
-    """The first output for each batch of a case."""
-    found = []
+    """Return the first output for each batch of a case."""
+    outputs = []
     for batch in case.batches[name]:
         output = next(iter(runner.outputs(runner.feeds(batch)).values()))
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiub":
+            raise ModelError(f"The model {name!r} answers with other than numbers. No time was taken.")
         if not np.isfinite(output).all():
             raise StatisticsError(f"The model {name!r} gives NaN or infinity. No time was taken.")
-        found.append(output)
-    return found
+        outputs.append(output)
+    return outputs
 
 
 def _agreement(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> float | None:
-    """Share of rows with the same largest output, of outputs (rows, classes)."""
-    if any(one.shape != other.shape or one.ndim != 2 or one.shape[1] < 2 for one, other in zip(ours, theirs, strict=True)):
+    """Return the share of rows with the same largest output, for outputs (rows, classes)."""
+    if any(first.shape != second.shape or first.ndim != 2 or first.shape[1] < 2 for first, second in zip(ours, theirs, strict=True)):
         return None
-    same = [one.argmax(-1) == other.argmax(-1) for one, other in zip(ours, theirs, strict=True)]
+    same = [first.argmax(-1) == second.argmax(-1) for first, second in zip(ours, theirs, strict=True)]
     return float(np.concatenate(same).mean())

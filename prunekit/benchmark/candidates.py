@@ -1,4 +1,4 @@
-"""What is compared: ``NAME=BACKEND:PATH`` as files that a backend can load."""
+"""Candidates of a comparison: ``NAME=BACKEND:PATH`` as files that a backend can load."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Candidate:
     Attributes
     ----------
     name : str
-        Unlike that of any other candidate.
+        Unique name.
     backend : Backend
     source : Source
     """
@@ -43,7 +43,7 @@ def parse(specs: Sequence[str], backends: Sequence[str]) -> tuple[Candidate, ...
     specs : sequence of str
         ``[NAME=][BACKEND:]PATH``: an ONNX file, or a directory with one or with a checkpoint.
     backends : sequence of str
-        Where a candidate names no backend: one candidate for each of these.
+        For a spec that names no backend: one candidate for each of these.
 
     Returns
     -------
@@ -59,18 +59,25 @@ def parse(specs: Sequence[str], backends: Sequence[str]) -> tuple[Candidate, ...
     """
     for name in backends:
         _check_backend(name)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for spec in specs:
-        label, path, named = _split(spec)
+        label, path, own_backend = _split(spec)
         source = source_of(path)
-        for backend in (named,) if named else tuple(backends):
+        for backend in (own_backend,) if own_backend else tuple(backends):
             name = label or _label(path)
-            # The name says the backend where it is not the usual one, or where it alone tells two candidates apart.
+            # The backend is part of the name where it is not the default, or where it alone distinguishes two candidates.
             plain = backend == "ort" and len(backends) == 1
-            found.append(
-                Candidate(name if (label and (named or len(backends) == 1)) or plain else f"{name} {backend}", BACKENDS[backend], source)
+            candidates.append(
+                Candidate(
+                    name if (label and (own_backend or len(backends) == 1)) or plain else f"{name} {backend}", BACKENDS[backend], source
+                )
             )
-    return told_apart(found)
+    return told_apart(candidates)
+
+
+def path_of(spec: str) -> Path:
+    """Return the path that a spec names."""
+    return _split(spec)[1]
 
 
 def _check_backend(name: str) -> None:
@@ -92,7 +99,7 @@ def _split(spec: str) -> tuple[str, Path, str]:
 
 
 def _label(path: Path) -> str:
-    """The directory's name, or the file's; of onnx/model.onnx the name of the directory that holds it all."""
+    """Return the name of the directory, or of the file; for onnx/model.onnx, of the directory that contains onnx/."""
     resolved = path.resolve()
     if resolved.suffix != ".onnx":
         return resolved.name
@@ -103,25 +110,25 @@ def _label(path: Path) -> str:
 
 
 def told_apart(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """A model against itself is a fair question: the second is called by its number."""
+    """Number candidates of the same name from the second on, so that a model can be compared with itself."""
     seen: Counter[str] = Counter()
-    named = []
+    renamed = []
     for candidate in found:
         seen[candidate.name] += 1
-        times = seen[candidate.name]
-        named.append(candidate if times == 1 else replace(candidate, name=f"{candidate.name} #{times}"))
-    return tuple(named)
+        count = seen[candidate.name]
+        renamed.append(candidate if count == 1 else replace(candidate, name=f"{candidate.name} #{count}"))
+    return tuple(renamed)
 
 
 def source_of(path: Path) -> Source:
-    """Look at what is there.
+    """Find the files of a candidate.
 
     Raises
     ------
     ModelError
         No such path, or nothing in it that can be run.
     PlanError
-        A plan.json that is no plan.
+        An invalid plan.json.
     """
     path = path.expanduser()
     if path.is_file():
@@ -138,17 +145,17 @@ def source_of(path: Path) -> Source:
 
 
 def _plan(folder: Path | None) -> str | None:
-    """The digest of the plan in a directory; raises PlanError where it is no plan."""
+    """Return the digest of the plan in a directory; raise PlanError where the plan is invalid."""
     return Plan.load(folder / PLAN).digest if folder is not None and (folder / PLAN).is_file() else None
 
 
 def prepare(candidate: Candidate, scratch: Path) -> Candidate:
-    """The candidate with the files that its backend reads: a checkpoint that has no ONNX file is exported into `scratch`.
+    """Return the candidate with the files that its backend reads: a checkpoint without an ONNX file is exported into `scratch`.
 
     Raises
     ------
     ModelError
-        A backend that reads checkpoints, and a bare ONNX file; an ONNX file that does not take tokens.
+        A backend that reads checkpoints, and an ONNX file alone; an ONNX file that does not take tokens.
     ExportError
         A checkpoint that cannot be exported.
     """
@@ -161,11 +168,11 @@ def prepare(candidate: Candidate, scratch: Path) -> Candidate:
         _check_inputs(source.onnx)
         return candidate
     assert source.folder is not None
-    # PyTorch is only needed where a file has to be made.
+    # PyTorch is only needed where a file has to be exported.
     from prunekit.exporters.export import export
 
-    made = export(source.folder, scratch / f"{len(list(scratch.iterdir()))}")
-    return replace(candidate, source=replace(source, onnx=made.path / _ONNX[0]))
+    exported = export(source.folder, scratch / f"{len(list(scratch.iterdir()))}")
+    return replace(candidate, source=replace(source, onnx=exported.path / _ONNX[0]))
 
 
 def _check_inputs(path: Path) -> None:

@@ -33,23 +33,23 @@ _PRODUCTS = {
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """An ONNX file without its external data.
+    """Read an ONNX file without its external data.
 
     Raises
     ------
     ModelError
-        A file that is none.
+        A file that is not an ONNX model.
     """
     try:
         check_regular(path, ONNX_BYTES)
-        # By its name alone onnx would read a .json or a .txt as another format.
+        # Without `format` onnx would derive another one from a suffix such as .json or .txt.
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (ReadError, OSError, DecodeError) as error:
         raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     if not model.graph.node:
         raise ModelError(f"The file {str(path)!r} is no ONNX model: it has no nodes.")
     # protobuf gives a name that is not UTF-8 as bytes.
-    if not all(isinstance(named.name, str) for named in (*model.graph.initializer, *model.graph.node, *model.graph.input)):
+    if not all(isinstance(entry.name, str) for entry in (*model.graph.initializer, *model.graph.node, *model.graph.input)):
         raise ModelError(f"The file {str(path)!r} is no ONNX model: a name is not UTF-8 text.")
     if any(size < 0 for tensor in model.graph.initializer for size in tensor.dims):
         raise ModelError(f"The file {str(path)!r} is no ONNX model: a weight has a negative size.")
@@ -57,30 +57,30 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def params_of(model: onnx.ModelProto) -> int:
-    """Numbers in all weights, in whatever precision; scales and zero points of a quantised file are among them."""
+    """Count the elements of all weights, in any precision, including scales and zero points of a quantised file."""
     weights = [tensor for tensor in model.graph.initializer if tensor.data_type in _WEIGHTS]
     return sum(math.prod(tensor.dims) * 4 // (3 if tensor.name.endswith(SIX_BITS) else 4) for tensor in weights)
 
 
 def bytes_of(path: Path, model: onnx.ModelProto) -> int:
-    """Size of the file and of the external data that it names."""
+    """Return the size of the file and of the external data that it names, in bytes."""
     names = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"}
     files = [path, *(path.parent / str(name) for name in names)]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def weights_of(folder: Path) -> tuple[int, int]:
-    """(parameters, bytes) of a checkpoint's safetensors, from their headers."""
+    """Return (parameters, bytes) of a checkpoint's safetensors, from their headers."""
     return stored_elements(folder)
 
 
 def vocabulary_size(source: Source) -> int:
-    """How many token ids a candidate knows: that of its config, or of the table that an ONNX file looks them up in.
+    """Return the number of token ids of a candidate, from its config or from the embedding table of its ONNX file.
 
     Raises
     ------
     ModelError
-        Where neither says so.
+        Neither gives it.
     """
     if source.folder is not None:
         fields = read_config(source.folder / "config.json", f"The model {str(source.path)!r} has a config.json that")
@@ -91,24 +91,27 @@ def vocabulary_size(source: Source) -> int:
         names = {"input_ids"}
         tables = {tensor.name: tensor.dims for tensor in graph.initializer if len(tensor.dims) == 2}
         for node in graph.node:
-            if node.op_type == "Cast" and node.input[0] in names:
-                names.add(node.output[0])
-            found = [tables[name][0] for name in node.input if name in tables]
-            if names & set(node.input) and found:
-                return int(max(found))
+            if node.op_type == "Cast" and names & set(node.input[:1]):
+                names |= set(node.output[:1])
+            sizes = [tables[name][0] for name in node.input if name in tables and 1 <= tables[name][0] <= VOCABULARY]
+            if names & set(node.input) and sizes:
+                return int(max(sizes))
     raise ModelError(
         f"The model {str(source.path)!r} does not say how many tokens it knows: no config.json with 'vocab_size' is beside it."
     )
 
 
 def macs_of(path: Path, feeds: Mapping[str, NDArray[np.int64]]) -> int:
-    """Multiply-accumulates of matrix products, convolutions and attention on one batch, from the shapes that the nodes really saw.
+    """Count the multiply-accumulates of matrix products, convolutions and attention on one batch, from the shapes at run time.
 
-    The graph runs once as it is in the file, without onnxruntime's own rewriting.
+    The graph is run once as stored in the file, without onnxruntime's optimisations.
     """
     graph = read_graph(path).graph
     nodes = {node.name: node for node in graph.node}
     shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    # Other exporters keep weights in nodes of their own.
+    constants = ((node.output[0], entry) for node in graph.node if node.op_type == "Constant" and node.output for entry in node.attribute)
+    shapes |= {name: tuple(entry.t.dims) for name, entry in constants if entry.name == "value"}
     feeds = {value.name: feeds[value.name] for value in graph.input if value.name in feeds}
     return sum(_macs(run, nodes.get(run.name), shapes) for run in profile(path, feeds, optimise=False))
 
@@ -121,7 +124,7 @@ def _macs(run: NodeRun, node: onnx.NodeProto | None, weights: Mapping[str, Shape
 
 
 def _attributes(node: onnx.NodeProto | None) -> dict[str, Any]:
-    return {} if node is None else {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    return {} if node is None else {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _inner(run: NodeRun, node: onnx.NodeProto | None) -> int:
@@ -130,14 +133,14 @@ def _inner(run: NodeRun, node: onnx.NodeProto | None) -> int:
 
 
 def _fused_attention(run: NodeRun, node: onnx.NodeProto, weights: Mapping[str, Shape]) -> int:
-    """com.microsoft Attention and QAttention: x (b, L, H) times weights (H, q + k + v), scores, and what they mix."""
+    """Count com.microsoft Attention and QAttention: x (b, L, H) times weights (H, q + k + v), scores, and their product with the values."""
     rows, length, hidden = run.inputs[0][1]
-    wide = weights[node.input[1]][1]
-    return rows * length * hidden * wide + _mixing(rows, length, length, run.outputs[0][1][-1])
+    width = _weight(weights, node)[1]
+    return rows * length * hidden * width + _mixing(rows, length, length, run.outputs[0][1][-1])
 
 
 def _attention(run: NodeRun, node: onnx.NodeProto, weights: Mapping[str, Shape]) -> int:
-    """MultiHeadAttention on (b, L, D), and ai.onnx Attention also on (b, heads, L, d)."""
+    """Count MultiHeadAttention on (b, L, D), and ai.onnx Attention also on (b, heads, L, d)."""
     query, key = run.inputs[0][1], run.inputs[1][1]
     width = query[-1] * (query[1] if len(query) == 4 else 1)
     return _mixing(query[0], query[-2], key[-2], width)
@@ -149,17 +152,25 @@ def _mixing(rows: int, queries: int, keys: int, width: int) -> int:
 
 def _einsum(run: NodeRun, node: onnx.NodeProto, weights: Mapping[str, Shape]) -> int:
     equation = _attributes(node)["equation"].decode().replace(" ", "").partition("->")[0]
-    given: Sequence[Shape] = [shape for _, shape in run.inputs]
+    shapes: Sequence[Shape] = [shape for _, shape in run.inputs]
     sizes = {
         letter: size
-        for letters, shape in zip(equation.split(","), given, strict=False)
+        for letters, shape in zip(equation.split(","), shapes, strict=False)
         for letter, size in zip(letters, shape, strict=False)
     }
     return math.prod(sizes.values())
 
 
+def _weight(weights: Mapping[str, Shape], node: onnx.NodeProto) -> Shape:
+    """Return the shape of the second input of a node; raises ModelError where the file does not hold it."""
+    shape = weights.get(node.input[1]) if len(node.input) > 1 else None
+    if shape is None or len(shape) < 2:
+        raise ModelError(f"The weight of the {node.op_type} node {node.name!r} is computed: its multiply-accumulates cannot be counted.")
+    return shape
+
+
 def _conv(run: NodeRun, node: onnx.NodeProto, weights: Mapping[str, Shape]) -> int:
-    return math.prod(run.outputs[0][1]) * math.prod(weights[node.input[1]][1:])
+    return math.prod(run.outputs[0][1]) * math.prod(_weight(weights, node)[1:])
 
 
 _COUNTERS: dict[str, Callable[[NodeRun, onnx.NodeProto, Mapping[str, Shape]], int]] = {

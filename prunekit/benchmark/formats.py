@@ -1,4 +1,4 @@
-"""A benchmark as the files that CI services and spreadsheets read."""
+"""File formats of a benchmark, for CI services and spreadsheets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _UNITS = {"params": "parameters", "macs": "MACs", "nodes": "nodes", "bytes": "by
 
 
 def rows(found: Benchmark) -> Iterator[tuple[str, Comparison, Timing, Cost]]:
-    """(label, comparison, timing, costs) of each candidate in each comparison."""
+    """Yield (label, comparison, timing, costs) of each candidate in each comparison."""
     for label, comparison in zip(found.labels, found.comparisons, strict=True):
         for timing in comparison.timings:
             yield label, comparison, timing, found.cost(timing.name)
 
 
 def to_github(found: Benchmark) -> str:
-    """What benchmark-action/github-action-benchmark reads with ``tool: customSmallerIsBetter``.
+    """Return the JSON that benchmark-action/github-action-benchmark reads with ``tool: customSmallerIsBetter``.
 
-    Times are shares of the baseline's, measured side by side, so that a slower machine raises no alarm; only a candidate that
-    stands alone is reported in milliseconds. Exact counts follow.
+    Times are shares of the baseline's, measured side by side, so that a slower machine raises no alarm; only a single
+    candidate is reported in milliseconds. Exact counts follow.
     """
     entries: list[dict[str, Any]] = []
     for label, comparison, timing, _ in rows(found):
@@ -49,15 +49,15 @@ def to_github(found: Benchmark) -> str:
                 }
             )
     for cost in found.costs:
-        for what in COUNTS:
-            value = cost.count(what)
+        for count in COUNTS:
+            value = cost.count(count)
             if value is not None:
-                entries.append({"name": f"{cost.name}: {what}", "value": value, "unit": _UNITS[what]})
+                entries.append({"name": f"{cost.name}: {count}", "value": value, "unit": _UNITS[count]})
     return json.dumps(entries, indent=1, allow_nan=False) + "\n"
 
 
 def to_pytest_benchmark(found: Benchmark) -> str:
-    """The file that ``pytest-benchmark compare`` and ``tool: pytest`` of github-action-benchmark read; times in seconds."""
+    """Return the JSON that ``pytest-benchmark compare`` and ``tool: pytest`` of github-action-benchmark read; times in seconds."""
     benchmarks = []
     for label, comparison, timing, cost in rows(found):
         name = f"{timing.name}[{label}]"
@@ -71,7 +71,7 @@ def to_pytest_benchmark(found: Benchmark) -> str:
                 "extra_info": {
                     "baseline": comparison.baseline,
                     **_ratio_info(comparison, timing.name),
-                    **{str(what): cost.count(what) for what in COUNTS},
+                    **{str(count): cost.count(count) for count in COUNTS},
                     "rows_per_second": timing.rows_per_second,
                     "backend": cost.backend,
                 },
@@ -86,19 +86,19 @@ def to_pytest_benchmark(found: Benchmark) -> str:
                 "stats": _statistics(np.asarray(timing.milliseconds) / 1000),
             }
         )
-    place = found.environment
+    environment = found.environment
     return (
         json.dumps(
             {
                 "machine_info": {
                     "node": "",
-                    "processor": place.processor,
+                    "processor": environment.processor,
                     "machine": "",
                     "python_implementation": "CPython",
-                    "python_version": place.python,
-                    "system": place.system.partition(" ")[0],
-                    "release": place.system.partition(" ")[2],
-                    "cpu": {"brand_raw": place.processor, "count": place.cores, "flags": list(place.instructions)},
+                    "python_version": environment.python,
+                    "system": environment.system.partition(" ")[0],
+                    "release": environment.system.partition(" ")[2],
+                    "cpu": {"brand_raw": environment.processor, "count": environment.cores, "flags": list(environment.instructions)},
                 },
                 "commit_info": {
                     "id": os.environ.get("GITHUB_SHA", "unversioned"),
@@ -127,7 +127,7 @@ def _ratio_info(comparison: Comparison, name: str) -> dict[str, float]:
 
 
 def _statistics(seconds: np.ndarray) -> dict[str, Any]:
-    """The fields of pytest-benchmark's `Stats`, by its definitions."""
+    """Return the fields of pytest-benchmark's `Stats`, by its definitions."""
     q1, median, q3 = (float(value) for value in np.percentile(seconds, [25, 50, 75]))
     mean, deviation = float(seconds.mean()), float(seconds.std(ddof=1)) if len(seconds) > 1 else 0.0
     inner = seconds[(seconds >= q1 - 1.5 * (q3 - q1)) & (seconds <= q3 + 1.5 * (q3 - q1))]
@@ -155,7 +155,7 @@ def _statistics(seconds: np.ndarray) -> dict[str, Any]:
 
 
 def to_csv(found: Benchmark) -> str:
-    """One line for each candidate in each comparison; the unit is in the column's name."""
+    """Return CSV with one line for each candidate in each comparison; the unit is in the column's name."""
     header = (
         "name", "backend", "device", "threads", "batch_size", "mean_length", "comparison", "rounds", "sittings", "average_latency_ms",
         "latency_50_percentile", "latency_90_percentile", "latency_99_percentile", "QPS", "speedup", "speedup_low", "speedup_high",
@@ -178,7 +178,7 @@ def to_csv(found: Benchmark) -> str:
 
 
 def time_table(found: Benchmark) -> list[tuple[str, ...]]:
-    """Times and ratios as text, header first."""
+    """Return times and ratios as text, header first."""
     table: list[tuple[str, ...]] = [("", "p50 ms", "p90 ms", "p99 ms", "rows/s", f"speed, {found.baseline} = 1", "95% interval")]
     for label, comparison, timing, _ in rows(found):
         ratio = None if timing.name == comparison.baseline else comparison.ratio(timing.name)
@@ -189,7 +189,7 @@ def time_table(found: Benchmark) -> list[tuple[str, ...]]:
 
 
 def cost_table(found: Benchmark) -> list[tuple[str, ...]]:
-    """What each candidate costs apart from its time, as text, header first."""
+    """Return the costs of each candidate other than its time as text, header first."""
     length = found.costs[0].macs_length
     table: list[tuple[str, ...]] = [
         ("", "backend", "parameters", f"MACs, 1×{length}", "nodes", "file", "load s", "peak memory", "same answers", "ran on")  # noqa: RUF001
@@ -217,17 +217,19 @@ def _or_dash(value: int | None, unit: str = "") -> str:
 
 
 def verdict_lines(found: Benchmark) -> list[str]:
-    """One sentence for each verdict."""
+    """Return one sentence for each verdict."""
     return [_sentence(verdict, found.baseline) for verdict in found.verdicts]
 
 
 def _sentence(verdict: Verdict, baseline: str) -> str:
     if verdict.check.startswith("speedup"):
-        said = f"{times(verdict.value)} as fast as {baseline} ({times(verdict.low)} to {times(verdict.high)}), asked {times(verdict.limit)}"
+        description = (
+            f"{times(verdict.value)} as fast as {baseline} ({times(verdict.low)} to {times(verdict.high)}), asked {times(verdict.limit)}"
+        )
     else:
         spread = "" if verdict.low == verdict.high else f" ({verdict.low:+.1%} to {verdict.high:+.1%})"
-        said = f"{verdict.value:+.1%}{spread} against {baseline}, allowed {verdict.limit:+.1%}"
-    return f"{verdict.outcome.upper()}: {verdict.candidate}, {verdict.check}: {said}"
+        description = f"{verdict.value:+.1%}{spread} against {baseline}, allowed {verdict.limit:+.1%}"
+    return f"{verdict.outcome.upper()}: {verdict.candidate}, {verdict.check}: {description}"
 
 
 _CLOCKS = {
@@ -238,13 +240,14 @@ _CLOCKS = {
 
 
 def conditions(found: Benchmark) -> str:
-    """How and where it was measured, in a sentence or two."""
+    """Return how and where the benchmark was measured, in a sentence or two."""
     first = found.comparisons[0]
     stops = [
-        f"{label}: {each.rounds} rounds in {len(each.sittings)} sittings{'' if each.stopped == 'narrow' else ', out of time'}"
-        for label, each in zip(found.labels, found.comparisons, strict=True)
+        f"{label}: {comparison.rounds} rounds in {len(comparison.sittings)} sittings"
+        f"{'' if comparison.stopped == 'narrow' else ', out of time'}"
+        for label, comparison in zip(found.labels, found.comparisons, strict=True)
     ]
-    clocks = " and ".join(dict.fromkeys(_CLOCKS[each.clock] for each in found.comparisons))
+    clocks = " and ".join(dict.fromkeys(_CLOCKS[comparison.clock] for comparison in found.comparisons))
     return (
         f"Interleaved in one process, {first.threads} thread{'s' * (first.threads != 1)} each, timed {clocks} after an untimed run; "
         f"speed is the median of paired ratios with a bootstrap interval ({'; '.join(stops)}). "
@@ -253,7 +256,7 @@ def conditions(found: Benchmark) -> str:
 
 
 def to_markdown(found: Benchmark) -> str:
-    """Tables for a pull request or a job summary."""
+    """Return Markdown tables for a pull request or a job summary."""
     lines = ["## prunekit bench", ""]
     if found.verdicts:
         lines += [*(f"- {markdown(line)}" for line in verdict_lines(found)), ""]

@@ -1,7 +1,7 @@
-"""Whether a candidate may pass: on ratios of times measured side by side and on exact counts, never on milliseconds.
+"""Gates on ratios of times measured side by side and on exact counts, never on milliseconds.
 
-Milliseconds of one model on one machine wander by a quarter within minutes, and between a CI service's machines by more than
-two. The ratio of two models that take turns in one process does not, and its interval says how far it can be trusted.
+Milliseconds of one model on one machine vary by a quarter within minutes, and between a CI service's machines by a factor of more
+than two. The ratio of two models that take turns in one process does not, and its interval gives its uncertainty.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _Outcome = Literal["passed", "failed", "undecided"]
 
 @dataclass(frozen=True)
 class Gate:
-    """What is asked of every candidate but the baseline.
+    """Requirements for every candidate but the baseline.
 
     Attributes
     ----------
     max_regression : float or None
         Growth against the baseline that is allowed: 0.1 is 10% more time, parameters, multiply-accumulates, nodes or bytes.
     min_speedup : float or None
-        How many times as fast as the baseline it has to be.
+        Smallest speed relative to the baseline.
     checks : tuple of str
-        What `max_regression` is about, of `CHECKS`.
+        Quantities that `max_regression` limits, of `CHECKS`.
     """
 
     max_regression: float | None = None
@@ -46,36 +46,36 @@ class Gate:
             raise ParameterError("gate", "bench", f"some of {', '.join(CHECKS)}", ", ".join(unknown) or "nothing")
 
     def of_ratio(self, label: str, ratio: Ratio) -> tuple[Verdict, ...]:
-        """What it says of a candidate's time in one comparison."""
-        found = []
+        """Return the verdicts on a candidate's time in one comparison."""
+        verdicts = []
         if self.max_regression is not None and "latency" in self.checks:
             value, low, high = 1 / ratio.value - 1, 1 / ratio.high - 1, 1 / ratio.low - 1
             outcome: _Outcome = "failed" if low > self.max_regression else "passed" if high <= self.max_regression else "undecided"
-            found.append(Verdict(f"latency, {label}", ratio.candidate, self.max_regression, value, low, high, outcome))
+            verdicts.append(Verdict(f"latency, {label}", ratio.candidate, self.max_regression, value, low, high, outcome))
         if self.min_speedup is not None:
             outcome = "passed" if ratio.low >= self.min_speedup else "failed"
-            found.append(Verdict(f"speedup, {label}", ratio.candidate, self.min_speedup, ratio.value, ratio.low, ratio.high, outcome))
-        return tuple(found)
+            verdicts.append(Verdict(f"speedup, {label}", ratio.candidate, self.min_speedup, ratio.value, ratio.low, ratio.high, outcome))
+        return tuple(verdicts)
 
     def decided(self, ratios: Sequence[Ratio]) -> bool:
-        """Whether more rounds could not change what it says: no limit lies within an interval."""
+        """Return whether more rounds could not change the verdicts: no limit lies within an interval."""
         limits = [] if self.min_speedup is None else [self.min_speedup]
         if self.max_regression is not None and "latency" in self.checks:
             limits.append(1 / (1 + self.max_regression))
         return not any(ratio.low <= limit <= ratio.high for ratio in ratios for limit in limits)
 
     def of_counts(self, baseline: Cost, candidate: Cost) -> tuple[Verdict, ...]:
-        """What it says of a candidate's exact counts, where both have them."""
-        found = []
-        for what in COUNTS if self.max_regression is not None else ():
-            before, after = baseline.count(what), candidate.count(what)
-            if what not in self.checks or not before or after is None:
+        """Return the verdicts on a candidate's exact counts, where both have them."""
+        verdicts = []
+        for count in COUNTS if self.max_regression is not None else ():
+            before, after = baseline.count(count), candidate.count(count)
+            if count not in self.checks or not before or after is None:
                 continue
             assert self.max_regression is not None
             growth = (after - before) / before
-            found.append(
+            verdicts.append(
                 Verdict(
-                    what,
+                    count,
                     candidate.name,
                     self.max_regression,
                     growth,
@@ -84,16 +84,16 @@ class Gate:
                     "failed" if growth > self.max_regression else "passed",
                 )
             )
-        return tuple(found)
+        return tuple(verdicts)
 
     def verdicts(
         self, baseline: Cost, costs: Sequence[Cost], labels: Sequence[str], comparisons: Sequence[Comparison]
     ) -> tuple[Verdict, ...]:
-        """All that it says: times first, comparison by comparison, then the counts of each candidate."""
+        """Return all verdicts: times first, comparison by comparison, then the counts of each candidate."""
         times = [
             verdict
-            for label, found in zip(labels, comparisons, strict=True)
-            for ratio in found.ratios
+            for label, comparison in zip(labels, comparisons, strict=True)
+            for ratio in comparison.ratios
             for verdict in self.of_ratio(label, ratio)
         ]
         return (*times, *(verdict for cost in costs if cost.name != baseline.name for verdict in self.of_counts(baseline, cost)))

@@ -1,4 +1,4 @@
-"""How much memory a candidate takes: that of a process of its own, because one process cannot tell its models apart."""
+"""Peak memory of a candidate, in a process of its own, because memory cannot be attributed to the models within one process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_bytes(candidate: Candidate, batches: Sequence[Batch], *, threads: int) -> int | None:
-    """Most resident memory of a process that loads a candidate and runs every batch once, the interpreter and the runtime included.
+    """Measure the peak resident memory of a process that loads a candidate and runs every batch once, interpreter and runtime included.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def peak_bytes(candidate: Candidate, batches: Sequence[Batch], *, threads: int) 
     Returns
     -------
     int or None
-        Bytes of host memory; None where the system does not say (it is read from /proc).
+        Bytes of host memory; None where the system does not report it (it is read from /proc).
 
     Raises
     ------
@@ -46,16 +46,16 @@ def peak_bytes(candidate: Candidate, batches: Sequence[Batch], *, threads: int) 
         file = folder / "batches.npz"
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
         source = {name: None if path is None else str(path) for name, path in asdict(candidate.source).items()}
-        asked = json.dumps({"backend": candidate.backend.name, "source": source, "threads": threads, "batches": str(file)})
-        done = subprocess.run([sys.executable, "-m", __name__, asked], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        request = json.dumps({"backend": candidate.backend.name, "source": source, "threads": threads, "batches": str(file)})
+        process = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(f"The memory of {candidate.name!r} cannot be measured: its process failed with {last}")
-    return int(done.stdout.split()[-1])
+    return int(process.stdout.split()[-1])
 
 
 def main(asked: str) -> None:
-    """Load, run, and print the most memory that was taken, bytes."""
+    """Load a candidate, run every batch, and print the peak memory in bytes."""
     fields = json.loads(asked)
     paths = {name: None if path is None else Path(path) for name, path in fields["source"].items()}
     source = Source(Path(fields["source"]["path"]), paths["onnx"], paths["folder"])
@@ -64,11 +64,11 @@ def main(asked: str) -> None:
     for key in arrays.files:
         at, _, name = key.partition(" ")
         batches.setdefault(at, {})[name] = arrays[key]
-    given = list(batches.values())
-    runner = BACKENDS[fields["backend"]].load(source, threads=fields["threads"], calibration=given)
-    for batch in given:
+    inputs = list(batches.values())
+    runner = BACKENDS[fields["backend"]].load(source, threads=fields["threads"], calibration=inputs)
+    for batch in inputs:
         runner.run(runner.feeds(batch))
-    # Not getrusage's maximum, which a process inherits from the one that started it.
+    # Not getrusage's maximum, which a process inherits from its parent.
     peak = next(line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
     print(1024 * int(peak.split()[1]))
 

@@ -1,4 +1,4 @@
-"""A pytest fixture, so that a team's own test can say ``assert ratio.low > 1.5``; nothing is imported before it is used."""
+"""A pytest fixture for tests such as ``assert ratio.low > 1.5``; nothing is imported before it is used."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def prunekit_bench(request: pytest.FixtureRequest, record_property: Callable[[st
         from prunekit.benchmark.formats import to_markdown
 
         lengths = length if length == "data" else [length]
-        given = {"time_budget": 20.0, "memory": False, **parameters}
-        found = bench(model, baseline=baseline, batch_sizes=[batch_size], lengths=lengths, **given)
-        ratio = found.ratio()
-        request.node.add_report_section("call", "prunekit", to_markdown(found))
+        options = {"time_budget": 20.0, "memory": False, **parameters}
+        benchmark = bench(model, baseline=baseline, batch_sizes=[batch_size], lengths=lengths, **options)
+        ratio = benchmark.ratio()
+        request.node.add_report_section("call", "prunekit", to_markdown(benchmark))
         record_property("prunekit_ratio", f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})")
         return ratio
 

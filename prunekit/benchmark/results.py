@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: frozen values that are plain JSON, raw times included."""
+"""Results of a benchmark: frozen values that serialise to plain JSON, raw times included."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from prunekit.runtime.records import Comparison, Environment, Ratio
 VERSION = 1
 
 Count = Literal["params", "macs", "nodes", "bytes"]
-#: What is counted exactly, in the order in which it is reported.
+#: Exact counts, in the order in which they are reported.
 COUNTS: tuple[Count, ...] = get_args(Count)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a candidate costs apart from its time.
+    """Costs of a candidate other than its time.
 
     Attributes
     ----------
     name : str
     backend, device : str
     path : str
-        As it was named.
+        Path as the user named it.
     bytes : int
         Size of its file, or of a checkpoint's weights.
     params : int
@@ -39,13 +39,13 @@ class Cost:
     load_seconds : float
         Median time to load it, the file in the system's cache.
     peak_bytes : int or None
-        Most memory of a process that loads it and runs every batch once; None where it was not measured.
+        Peak memory of a process that loads it and runs every batch once; None where it was not measured.
     placement : dict
-        Where its nodes ran: {"CPUExecutionProvider": 257}.
+        Number of nodes by provider or device: {"CPUExecutionProvider": 257}.
     agreement : float or None
         Share of rows for which it ranks the same class first as the baseline does; None where there is nothing to compare.
     plan : str or None
-        Digest of the plan that lies beside it; None where there is none.
+        Digest of the plan beside it; None where there is none.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Cost:
     plan: str | None = None
 
     def count(self, what: Count) -> int | None:
-        """One of the exact counts."""
+        """Return one of the exact counts."""
         return {"params": self.params, "macs": self.macs, "nodes": self.nodes, "bytes": self.bytes}[what]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate says of one candidate.
+    """Outcome of one check of a gate for one candidate.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A whole benchmark.
+    """Result of a benchmark.
 
     Attributes
     ----------
@@ -105,11 +105,11 @@ class Benchmark:
         Of this format.
     baseline : str
     time : str
-        When it was done, ISO 8601, UTC.
+        Time of the benchmark, ISO 8601, UTC.
     costs : tuple of Cost
         One for each candidate.
     labels : tuple of str
-        What each comparison was made on: "batch 1, data".
+        Batches of each comparison: "batch 1, data".
     comparisons : tuple of Comparison
         With the raw times.
     verdicts : tuple of Verdict
@@ -131,18 +131,18 @@ class Benchmark:
         return all(verdict.outcome != "failed" for verdict in self.verdicts)
 
     def cost(self, name: str) -> Cost:
-        """One candidate's costs; KeyError if there is none of that name."""
+        """Return one candidate's costs; raise KeyError if there is none of that name."""
         return {cost.name: cost for cost in self.costs}[name]
 
     def ratio(self, candidate: str | None = None, label: str | None = None) -> Ratio:
-        """How many times as fast a candidate is as the baseline.
+        """Return the speed of a candidate relative to the baseline.
 
         Parameters
         ----------
         candidate : str, optional
             The first that is not the baseline, where not given.
         label : str, optional
-            Which comparison; the first where not given.
+            Label of the comparison; the first where not given.
 
         Raises
         ------
@@ -150,18 +150,18 @@ class Benchmark:
             If there is no such candidate or comparison.
         """
         names = [cost.name for cost in self.costs if cost.name != self.baseline]
-        found = dict(zip(self.labels, self.comparisons, strict=True))[label or self.labels[0]]
+        comparison = dict(zip(self.labels, self.comparisons, strict=True))[label or self.labels[0]]
         if not names:
             raise KeyError("There is one candidate, and nothing to compare it with.")
-        return found.ratio(candidate or names[0])
+        return comparison.ratio(candidate or names[0])
 
     def to_json(self) -> str:
-        """All of it."""
+        """Return the benchmark as JSON."""
         return json.dumps(asdict(self), allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "benchmark") -> Benchmark:
-        """Read one back.
+        """Read a benchmark from JSON.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class Benchmark:
 
     @classmethod
     def load(cls, path: str | Path) -> Benchmark:
-        """Read a file that `to_json` filled; raises DataError."""
+        """Read a file with the text of `to_json`; raise DataError where it is invalid."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What a user would pick instead of a slim model, made from the model that it came from."""
+"""Alternatives to a slim model, made from the model that it came from."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ RIVALS = (_DENSE, _INT8, *(name for name in BACKENDS if name not in ("ort", "ort
 
 
 def rivals(names: Sequence[str], models: Sequence[Candidate], device: str, scratch: Path) -> tuple[Candidate, ...]:
-    """The dense model of an artefact, on other backends and in int8.
+    """Return the dense model of an artefact as candidates, on other backends and in int8.
 
     Parameters
     ----------
     names : sequence of str
         Of `RIVALS`: "dense" is the dense model on onnxruntime, "dense-int8" the same in int8, the others are backends.
     models : sequence of Candidate
-        The first that prunekit wrote says in its recipe what it was made from.
+        The recipe of the first that prunekit wrote names the dense model.
     device : {"cpu", "cuda"}
         For onnxruntime.
     scratch : Path
-        Where files are made.
+        Directory of the files made.
 
     Returns
     -------
@@ -47,34 +47,38 @@ def rivals(names: Sequence[str], models: Sequence[Candidate], device: str, scrat
         return ()
     from prunekit.exporters.export import export
 
-    origin = _origin(models)
+    origin, revision = _origin(models)
     ort = BACKENDS["ort-cuda" if device == "cuda" else "ort"]
-    dense = source_of(export(origin, scratch / _DENSE).path)
-    int8 = export(origin, scratch / _INT8, dtype="int8").path / "onnx" / "model_quantized.onnx" if _INT8 in names else None
-    found = []
+    dense = source_of(export(origin, scratch / _DENSE, revision=revision).path)
+    int8 = (
+        export(origin, scratch / _INT8, dtype="int8", revision=revision).path / "onnx" / "model_quantized.onnx" if _INT8 in names else None
+    )
+    candidates = []
     for name in names:
         if name == _INT8:
             assert int8 is not None
-            found.append(Candidate(name, ort, source_of(int8)))
+            candidates.append(Candidate(name, ort, source_of(int8)))
         elif name == _DENSE:
-            found.append(Candidate(name, ort, dense))
+            candidates.append(Candidate(name, ort, dense))
         else:
             backend = BACKENDS[name]
-            found.append(Candidate(f"dense {name}", backend, dense if backend.reads == "onnx" else source_of(_checkpoint(origin))))
-    return tuple(found)
+            source = dense if backend.reads == "onnx" else source_of(_checkpoint(origin, revision))
+            candidates.append(Candidate(f"dense {name}", backend, source))
+    return tuple(candidates)
 
 
-def _checkpoint(origin: str) -> Path:
-    """The directory of a model that was just loaded; of a hub name that in the cache."""
+def _checkpoint(origin: str, revision: str | None) -> Path:
+    """Return the directory of a model that was just loaded; for a hub name, the one in the cache."""
     path = Path(origin).expanduser()
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(origin, local_files_only=True))
+    return Path(snapshot_download(origin, revision=revision, local_files_only=True))
 
 
-def _origin(models: Sequence[Candidate]) -> str:
+def _origin(models: Sequence[Candidate]) -> tuple[str, str | None]:
+    """Return the name and the revision of the model that the first artefact was made from."""
     from prunekit.recipe import Recipe
 
     for candidate in models:
@@ -82,5 +86,5 @@ def _origin(models: Sequence[Candidate]) -> str:
         if folder is not None and (folder / RECIPE).is_file():
             recipe = Recipe.load(folder / RECIPE)
             if recipe.model is not None:
-                return str(recipe.model)
+                return str(recipe.model), recipe.revision
     raise ModelError(f"No model says what it was made from: --against needs a directory that compress wrote, with its {RECIPE}.")

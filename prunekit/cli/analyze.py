@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prunekit.cli.base import app, say
-from prunekit.cli.parameters import Grouped, Overwrite, Quiet, option, whole, with_options
+from prunekit.cli.parameters import Grouped, Overwrite, Quiet, option, whole_number, with_options
 
 
 @app.command(cls=Grouped)
@@ -29,7 +29,13 @@ def analyze(
     ] = None,
     rows: Annotated[
         int | None,
-        option("--rows", group="Data", parser=whole, metavar="N", help="Rows of train, and of validation, that are drawn [default: 2000]."),
+        option(
+            "--rows",
+            group="Data",
+            parser=whole_number,
+            metavar="N",
+            help="Rows of train, and of validation, that are drawn [default: 2000].",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -40,7 +46,7 @@ def analyze(
     from prunekit.pipeline.analyze import ROWS
     from prunekit.pipeline.analyze import analyze as run
 
-    found = run(
+    analysis = run(
         compare=compare,
         out_of_domain=out_of_domain,
         analyzers=names,
@@ -51,10 +57,10 @@ def analyze(
         **options,
     )
     if quiet:
-        print(found.path)
+        print(analysis.path)
         return
     from prunekit.report.analysis import print_analysis
 
-    print_analysis(found.page)
-    say(f"\nwritten to {found.path}")
-    say(f"look at it: {found.path / 'analysis.html'}")
+    print_analysis(analysis.page)
+    say(f"\nwritten to {analysis.path}")
+    say(f"look at it: {analysis.path / 'analysis.html'}")

@@ -1,7 +1,7 @@
-"""What every command has in common: the program itself, how it ends, and how a mistake is said.
+"""The program itself: its entry point, its exit codes, and its error messages.
 
 Anything that takes time to import is imported inside a command, so that ``--help`` answers at once.
-Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is not what was written; 2 a mistake in what was asked;
+Exit codes: 0 done; 1 a constraint that cannot be met, or a directory that is not what was written; 2 a usage error;
 130 interrupted.
 """
 
@@ -23,13 +23,13 @@ from prunekit.cli.mistakes import usage
 from prunekit.errors import PrunekitError
 from prunekit.validation.escape import one_line, terminal
 
-# The base of all that can be wrong with a command line; Typer does not export it by name.
+# Base class of all usage errors; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,  # rich takes longer to import than everything else here
     "pretty_exceptions_enable": False,
-    # Typer loads pydantic to check the values of its own options that nobody gave.
+    # Typer loads pydantic to check the values of its own options that were not given.
     "context_settings": {
         "help_option_names": ["-h", "--help"],
         "default_map": {"help": False, "install_completion": False, "show_completion": False},
@@ -40,6 +40,10 @@ app = typer.Typer(name="prunekit", **_PLAIN)
 
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+#: {module: the environment variable that it reads on import, and fails on if the value is invalid}.
+_READ = {"torch._logging": "TORCH_LOGS", "numpy.f2py": "SOURCE_DATE_EPOCH"}
 
 
 class _Interrupted(BaseException):
@@ -53,17 +57,20 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own) and return the exit code; unexpected errors keep their traceback."""
     if sys.stdout is None:
-        # A file that is opened next would take its place, and whatever is printed would go into that.
+        # The next file opened would take its descriptor, and printed output would go into that file.
         _complain("The standard output is closed. Send it to /dev/null if nobody is to read it.")
         return 2
+    if sys.flags.optimize > 1:
+        _complain("Python runs without docstrings, which transformers reads. Leave out -OO, or PYTHONOPTIMIZE=2.")
+        return 2
     if sys.stderr is None:
-        # As above; but a run is not refused because nobody listens to what it says meanwhile.
+        # As above; but a run does not need the standard error.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # to the end of the process
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that does not know a character is shown its number; that is no reason to fail.
+        # Characters outside of a terminal's encoding are escaped instead of raising an error.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
-    # What is ignored stays so: nohup asks for it.
+    # Ignored signals stay ignored, as nohup requires.
     numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
@@ -76,13 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(_system(error))
         return 2
+    except ValueError as error:
+        name = next((name for module, name in _READ.items() if name in os.environ and _raised_in(error).startswith(module)), None)
+        if name is None:
+            raise
+        _complain(f"The variable {name} of the environment holds {os.environ[name][:200]!r}, which no library takes. Leave it unset.")
+        return 2
     except MemoryError:
         _complain("There is not enough memory for this model and these data.")
         return 2
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "prunekit"
-        said = usage(error)
-        _complain(f"{said}{'' if said.endswith('?') else '.'} See '{command} --help'.")
+        message = usage(error)
+        _complain(f"{message}{'' if message.endswith('?') else '.'} See '{command} --help'.")
         return 2
     except _Interrupted as stopped:
         with contextlib.suppress(OSError):
@@ -93,31 +106,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
+def _raised_in(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__", ""))
+
+
 def _system(error: OSError) -> str:
-    """What the system refused, which nothing that was asked says more of: a closed pipe, a full disk, a directory that went away."""
+    """Describe an error of the system that no check foresaw: a closed pipe, a full disk, a directory that was removed."""
     if error.filename is None:
-        # What is printed is all that has no name.
-        _let_go(sys.stdout)
+        # Only printed output has no file name.
+        _discard(sys.stdout)
         return f"The output cannot be printed: {error.strerror or error}."
     return f"{error.strerror or error}: {str(error.filename)[:200]!r}."
 
 
 def _complain(message: str) -> None:
-    # Where nobody listens any more the exit code has to do.
+    # Where the stream is closed, only the exit code remains.
     try:
         print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
     except OSError:
-        _let_go(sys.stderr)
+        _discard(sys.stderr)
 
 
-def _let_go(stream: TextIO) -> None:
-    """Python would flush it once more, and fail once more with an exit code of its own, on its way out."""
+def _discard(stream: TextIO) -> None:
+    """Redirect a stream to the null device: at exit Python would flush it again, and fail with an exit code of its own."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print lines of which a part came from outside: what a terminal would obey is shown."""
+    """Print text that is partly external, with control characters escaped."""
     for line in text.split("\n"):
         print(terminal(line), file=file)
 

@@ -11,7 +11,7 @@ from typer import Argument
 
 from prunekit.cli.base import app
 from prunekit.cli.output_files import check_file, standard_output, writable, write_file
-from prunekit.cli.parameters import Grouped, Overwrite, number, option, whole, with_options
+from prunekit.cli.parameters import Grouped, Overwrite, number, option, whole_number, with_options
 from prunekit.errors import OutputError, ParameterError
 from prunekit.validation.escape import terminal
 from prunekit.validation.reading import place_fault
@@ -65,13 +65,15 @@ def bench(
         option(
             "--max-length",
             group="Data",
-            parser=whole,
+            parser=whole_number,
             metavar="N",
-            help="Tokens after which a row of the data is cut [default: 128, or the models' positions where they are fewer].",
+            help="Tokens after which a row of the data is cut [default: 128, 384 for questions, or the models' positions where they are "
+            "fewer].",
         ),
     ] = None,
     threads: Annotated[
-        int, option("--threads", group="Measuring", parser=whole, metavar="N", help="Processor threads of each candidate [default: 1].")
+        int,
+        option("--threads", group="Measuring", parser=whole_number, metavar="N", help="Processor threads of each candidate [default: 1]."),
     ] = 1,
     max_regression: Annotated[
         str | None,
@@ -115,7 +117,9 @@ def bench(
     ] = 60.0,
     seed: Annotated[
         int,
-        option("--seed", group="Other options", parser=whole, metavar="N", help="Seed of the batches and of the bootstrap [default: 0]."),
+        option(
+            "--seed", group="Other options", parser=whole_number, metavar="N", help="Seed of the batches and of the bootstrap [default: 0]."
+        ),
     ] = 0,
     json: Annotated[
         Path | None,
@@ -142,23 +146,25 @@ def bench(
 
     Exit codes: 0 every gate passed; 1 a gate failed; 2 a mistake in what was asked.
     """
+    from prunekit.benchmark.candidates import path_of
+
     files = {"json": json, "csv": csv, "markdown": markdown, "github": github, "pytest_benchmark": pytest_benchmark}
+    inputs = [*(path_of(model) for model in (*models, *([baseline] if baseline else []))), data]
     for name, path in files.items():
-        read = [*(model.split("=")[-1].split(":")[-1] for model in (*models, baseline or "")), data]
-        check_file(name, "bench", path, read, overwrite=overwrite)
+        check_file(name, "bench", path, inputs, overwrite=overwrite)
     _check_apart(files)
     _check_summary()
     sizes = _numbers("batch", batch)
     lengths: Literal["data"] | list[int] | None = None
     if length is not None:
         lengths = "data" if length == "data" else _numbers("length", length)
-    given: dict[str, Any] = {} if gate is None else {"checks": _names("gate", gate)}
+    gate_options: dict[str, Any] = {} if gate is None else {"checks": _names("gate", gate)}
     allowed = None if max_regression is None else _percent(max_regression)
 
     from prunekit.benchmark.bench import bench as run
 
     with standard_output(files.values()) as stdout:
-        found = run(
+        benchmark = run(
             *models,
             baseline=baseline,
             backends=None if backend is None else _names("backend", backend),
@@ -174,11 +180,11 @@ def bench(
             against=() if against is None else _names("against", against),
             time_budget=time_budget,
             seed=seed,
-            **given,
+            **gate_options,
         )
-        _write(found, files, stdout)
-        _print(found, quiet)
-    if not found.passed:
+        _write(benchmark, files, stdout)
+        _print(benchmark, quiet)
+    if not benchmark.passed:
         raise typer.Exit(1)
 
 
@@ -191,29 +197,32 @@ def _names(option: str, text: str) -> list[str]:
 
 def _numbers(name: str, text: str) -> list[int]:
     try:
-        return [whole(part.strip()) for part in text.split(",")]
+        return [whole_number(part.strip()) for part in text.split(",")]
     except typer.BadParameter:
         raise ParameterError(name, "bench", "whole numbers with commas between them", text) from None
 
 
 def _percent(text: str) -> float:
     try:
-        return number(text.removesuffix("%")) / 100 if text.endswith("%") else number(text)
+        # Without the sign 5 could mean 5% or 500%.
+        if not text.endswith("%"):
+            raise typer.BadParameter(text)
+        return number(text.removesuffix("%").rstrip()) / 100
     except typer.BadParameter:
         raise ParameterError("max_regression", "bench", "a percentage such as 10%", text) from None
 
 
 def _check_apart(files: dict[str, Path | None]) -> None:
-    seen: dict[Path, str] = {}
+    owners: dict[Path, str] = {}
     for name, path in files.items():
         if path is not None:
-            other = seen.setdefault(path.resolve(), name)
-            if other != name:
-                raise ParameterError(name, "bench", f"another file than that of {other}", str(path))
+            owner = owners.setdefault(path.resolve(), name)
+            if owner != name:
+                raise ParameterError(name, "bench", f"another file than that of {owner}", str(path))
 
 
 def _check_summary() -> None:
-    """The job's summary is written to last; a place that takes no text is refused before anything is timed."""
+    """Refuse a job summary that cannot be written, before anything is timed; it is written last."""
     summary = os.environ.get(_SUMMARY)
     if not summary:
         return
@@ -223,31 +232,31 @@ def _check_summary() -> None:
     raise ParameterError(_SUMMARY, "the environment", "a file that can be written", summary, f"({fault})" if fault else "Unset it.")
 
 
-def _write(found: Benchmark, files: dict[str, Path | None], stdout: TextIO) -> None:
+def _write(benchmark: Benchmark, files: dict[str, Path | None], stdout: TextIO) -> None:
     from prunekit.benchmark.formats import FORMATS, to_markdown
 
-    texts = {path: FORMATS[name](found) for name, path in files.items() if path is not None}
+    texts = {path: FORMATS[name](benchmark) for name, path in files.items() if path is not None}
     for path, text in texts.items():
         write_file(path, text, stdout)
     if summary := os.environ.get(_SUMMARY):
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(to_markdown(found))
+                file.write(to_markdown(benchmark))
         except OSError as error:
             raise OutputError(f"The file {summary!r} of {_SUMMARY} cannot be written: {error.strerror or error}.") from None
 
 
-def _print(found: Benchmark, quiet: bool) -> None:
+def _print(benchmark: Benchmark, quiet: bool) -> None:
     from prunekit.benchmark.formats import conditions, cost_table, time_table, verdict_lines
 
     if not quiet:
-        for table in (time_table(found), cost_table(found)):
+        for table in (time_table(benchmark), cost_table(benchmark)):
             widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
             for row in table:
                 cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
                 print(terminal("  ".join(cells).rstrip()))
             print()
-        print(terminal(conditions(found)))
-    for line, verdict in zip(verdict_lines(found), found.verdicts, strict=True):
+        print(terminal(conditions(benchmark)))
+    for line, verdict in zip(verdict_lines(benchmark), benchmark.verdicts, strict=True):
         if not quiet or verdict.outcome == "failed":
             print(terminal(line))

@@ -30,12 +30,12 @@ def compress(
     **options: Any,
 ) -> None:
     """Compress MODEL for the task of --data and write a directory that is ready to deploy."""
-    asked = _recipe(recipe, options)
+    request = _recipe(recipe, options)
     if recipe is not None:
         from prunekit.exporters.artefact import check_apart
 
         check_apart(out, (recipe,), of="compress")
-    _run(asked, out, json, overwrite, recipe=recipe, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    _run(request, out, json, overwrite, recipe=recipe, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
 @app.command(cls=Grouped)
@@ -50,8 +50,8 @@ def plan(
             "--statistics",
             group="Data",
             metavar="FILE",
-            help="The statistics.safetensors of prunekit analyze for this model and data: neurons are chosen on its rows, and the "
-            "model is not run for them.",
+            help="The statistics.safetensors of prunekit analyze, collect or merge for this model and data: neurons are chosen on its "
+            "rows, and the model is not run for them.",
         ),
     ] = None,
     recipe: RecipeFile = None,
@@ -62,25 +62,25 @@ def plan(
     **options: Any,
 ) -> None:
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
-    asked = _recipe(recipe, options)
+    request = _recipe(recipe, options)
     _check_loud(verbose, quiet, "plan")
     from prunekit.pipeline.early import Given, check_places
 
-    early = check_places(asked)  # torch is imported afterwards
+    early = check_places(request)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_plan
 
-        _print_preview(dry_plan(asked, out=out, statistics=statistics, overwrite=overwrite, given=Given(early=early)))
+        _print_preview(dry_plan(request, out=out, statistics=statistics, overwrite=overwrite, given=Given(early=early)))
         return
     from prunekit.pipeline.compress import run_plan
 
-    found = run_plan(
-        asked, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early)
+    new_plan = run_plan(
+        request, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early)
     )
     if quiet:
         print(out)
         return
-    describe_plan(found)
+    describe_plan(new_plan)
     say(f"\nwritten to {out}")
     say(f"carry it out: prunekit apply MODEL --plan {out} --data NAME")
 
@@ -91,7 +91,7 @@ def apply(
     plan: Annotated[Path, option("--plan", group="What to keep", metavar="FILE", help="The plan to carry out.")],
     data: Annotated[
         str | None,
-        option("--data", group="Data", metavar="NAME", help="File, directory or hub name, to solve the weights anew and to measure."),
+        option("--data", group="Data", metavar="NAME", help="File, directory or hub name, to refit the weights and to measure."),
     ] = None,
     out: Out = Path("prunekit-out"),
     json: Json = None,
@@ -103,31 +103,31 @@ def apply(
 ) -> None:
     """Carry out a plan on MODEL and write a directory that is ready to deploy.
 
-    With --data, weights are solved anew, a readout's classifier is fitted and everything is measured; without, weights are only cut.
+    With --data, weights are refitted, a readout's classifier is fitted and everything is measured; without, weights are only cut.
     """
-    named = {} if data is None else {"data": data}
-    asked = _recipe(None, {"plan": plan, **named, **options})
-    _run(asked, out, json, overwrite, recipe=None, dry_run=dry_run, verbose=verbose, quiet=quiet)
+    data_option = {} if data is None else {"data": data}
+    request = _recipe(None, {"plan": plan, **data_option, **options})
+    _run(request, out, json, overwrite, recipe=None, dry_run=dry_run, verbose=verbose, quiet=quiet)
 
 
 def _run(
-    asked: Recipe, out: Path, json: Path | None, overwrite: bool, *, recipe: Path | None, dry_run: bool, verbose: bool, quiet: bool
+    request: Recipe, out: Path, json: Path | None, overwrite: bool, *, recipe: Path | None, dry_run: bool, verbose: bool, quiet: bool
 ) -> None:
-    of = "compress" if asked.plan is None else "apply"
+    of = "compress" if request.plan is None else "apply"
     _check_loud(verbose, quiet, of)
-    _check_json(json, out, of, dry_run, overwrite, (recipe, asked.model, asked.data, asked.plan, asked.retrieval))
+    _check_json(json, out, of, dry_run, overwrite, (recipe, request.model, request.data, request.plan, request.retrieval))
     from prunekit.pipeline.early import Given, check_early
 
-    early = check_early(asked, out, overwrite)  # torch is imported afterwards
+    early = check_early(request, out, overwrite)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_run as preview
 
-        _print_preview(preview(asked, out=out, overwrite=overwrite, given=Given(early=early)))
+        _print_preview(preview(request, out=out, overwrite=overwrite, given=Given(early=early)))
         return
     from prunekit.pipeline.compress import run
 
     with standard_output((json,)) as stdout:
-        result = run(asked, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early))
+        result = run(request, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early))
         if json is not None:
             write_file(json, result.report.to_json(), stdout)
         if quiet:
@@ -141,7 +141,7 @@ def _run(
 
 
 def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, overwrite: bool, inputs: Iterable[object]) -> None:
-    """Before any work: a place that cannot be written, that the output takes, or where something lies that is read."""
+    """Refuse, before any work, a path that cannot be written, that is inside the output, or that is an input."""
     if json is None:
         return
     if dry_run:
@@ -154,7 +154,7 @@ def _check_json(json: Path | None, out: Path, of: str, dry_run: bool, overwrite:
 
 
 def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
-    """The recipe of a file, or the defaults, with the options that were given in their place."""
+    """Return the recipe of a file, or the defaults, with the given options in their place."""
     from prunekit.recipe import Recipe
 
     return Recipe(**options) if path is None else Recipe.load(path).replace(**options)
@@ -165,6 +165,6 @@ def _check_loud(verbose: bool, quiet: bool, of: str) -> None:
         raise ParameterError("verbose", of, "left out beside --quiet", "true")
 
 
-def _print_preview(found: Preview) -> None:
-    for line in found.lines:
+def _print_preview(preview: Preview) -> None:
+    for line in preview.lines:
         say(line)

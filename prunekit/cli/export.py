@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from typer import Argument
 
 from prunekit.cli.base import app, say
-from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole, with_options
+from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole_number, with_options
 
-#: What `load_data` calls the options about the data.
+#: {option about the data: parameter of `load_data`}.
 _COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "metric")} | {"data_config": "config"}
 
 
@@ -31,7 +31,7 @@ def export(
         ),
     ] = "fp32",
     opset: Annotated[
-        int | None, option("--opset", group="Output", parser=whole, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")
+        int | None, option("--opset", group="Output", parser=whole_number, metavar="N", help="ONNX operator set, 17 to 20 [default: 18].")
     ] = None,
     optimize: Annotated[
         str,
@@ -68,9 +68,9 @@ def export(
         option(
             "--max-length",
             group="Data",
-            parser=whole,
+            parser=whole_number,
             metavar="N",
-            help="Longest row that the file must take, in tokens [default: the model's].",
+            help="Longest row that the file must take, in tokens [default: the model's]; questions are scored in windows of 384 at most.",
         ),
     ] = None,
     pooling: Annotated[
@@ -95,8 +95,8 @@ def export(
     from prunekit.exporters.export import export as run
     from prunekit.exporters.onnx import OPSET
 
-    columns = {of: options.pop(name) for name, of in _COLUMNS.items() if name in options}
-    done = run(
+    columns = {parameter: options.pop(name) for name, parameter in _COLUMNS.items() if name in options}
+    result = run(
         model,
         out,
         dtype=dtype,  # type: ignore[arg-type]  # checked by what is called
@@ -111,11 +111,11 @@ def export(
         **options,
         overwrite=overwrite,
     )
-    report = done.report
+    report = result.report
     for line in report.failed:
         say(f"note: a route failed, the next one was taken: {line}", sys.stderr)
     if quiet:
-        print(done.path)
+        print(result.path)
         return
     say(f"{report.head} {', '.join(report.inputs)} -> {', '.join(report.outputs)}, at most {report.max_length} tokens")
     say(f"{report.dtype}, {report.bytes / 1e6:.2f} MB, opset {report.opset}, {report.route}, passes {report.optimize}")
@@ -134,4 +134,4 @@ def export(
         say(f"in fp32: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
     for name, score in report.scores.items():
         say(f"{name}: {report.metric} {score.value:.4f} ({score.low:.4f} to {score.high:.4f}) on test")
-    say(f"\nwritten to {done.path}")
+    say(f"\nwritten to {result.path}")

@@ -1,4 +1,4 @@
-"""Mistakes of a command line: what was meant, where that can be told."""
+"""Usage errors: the option that was meant, where that can be inferred."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from prunekit.errors import ParameterError
 from prunekit.validation.near import near
 
-#: Options of other tools that some commands here do not have, and why.
+#: Options of other tools that some commands here lack, with the reason.
 _NOT_HERE = {
     "device": "What is measured runs on the processor, training on a GPU where there is one; prunekit export makes files for either.",
     "batch_size": "Batches are made up by the rows' lengths; --batch is for budgets of latency.",
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?%?", re.ASCII)
 
 
 def usage(error: Any) -> str:
-    """A mistake that Typer found, in a sentence, with the option that was meant."""
+    """Describe a usage error of Typer in a sentence, with the option that was meant."""
     name = getattr(error, "option_name", None)
     if name is None or not hasattr(error, "possibilities"):
         return str(error.format_message()).rstrip(".")
@@ -32,8 +32,8 @@ def usage(error: Any) -> str:
     for flag in (flag for parameter in [*known.values()] for flag in parameter.opts if flag.startswith("--")):
         known.setdefault(flag.lstrip("-").replace("-", "_"), flag)
     meant = near(asked, known)
-    why = "" if meant is None else f"Did you mean {_typed(known[meant])}?"
-    return f"No such option: {name}. {why or _NOT_HERE.get(asked, '')}".rstrip(" .")
+    hint = "" if meant is None else f"Did you mean {_typed(known[meant])}?"
+    return f"No such option: {name}. {hint or _NOT_HERE.get(asked, '')}".rstrip(" .")
 
 
 def _typed(parameter: Any) -> str:

@@ -1,4 +1,4 @@
-"""Files that a command writes beside what it makes; ``-`` is the standard output, which then holds nothing else."""
+"""Files that a command writes beside its main output; ``-`` is the standard output, which then holds nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunekit.exporters.sibling import Sibling, recover
 from prunekit.validation.reading import place_fault
 
 STDOUT = Path("-")
-#: How a file begins that prunekit wrote for an option, its white space apart.
+#: First bytes, without white space, of the files that prunekit writes for each option.
 BEGINS = {
     "json": (b'{"verdict":', b'{"version":'),
     "csv": (b"name,backend,device,threads,",),
@@ -27,7 +27,7 @@ BEGINS = {
 
 @contextlib.contextmanager
 def standard_output(paths: Collection[Path | None]) -> Iterator[TextIO]:
-    """The standard output; where one of the files goes there, all that is printed inside goes to the standard error."""
+    """Yield the standard output; where one of the files goes there, everything printed inside goes to the standard error."""
     stdout = sys.stdout
     if STDOUT in paths and isinstance(stdout, io.TextIOWrapper):
         stdout.reconfigure(encoding="utf-8")  # as in a file
@@ -36,9 +36,9 @@ def standard_output(paths: Collection[Path | None]) -> Iterator[TextIO]:
 
 
 def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] = (), *, overwrite: bool = False) -> None:
-    """Refuse a place that cannot be written, or where something lies that may not be replaced, before any work.
+    """Refuse a path that cannot be written, or whose contents may not be replaced, before any work.
 
-    A file with something in it is replaced with `overwrite` alone, and only if prunekit wrote it for the same option.
+    A non-empty file is replaced with `overwrite` alone, and only if prunekit wrote it for the same option.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] =
         raise ParameterError(name, of, "a path that can exist", str(path), f"({fault})")
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ParameterError(name, of, "a regular file, or '-' for the standard output", str(path))
-    if path.exists() and any(_holds(given, path) for given in inputs):
+    if path.exists() and any(_holds(source, path) for source in inputs):
         raise ParameterError(name, of, "another file than one that is read", str(path))
     must = "a file in a directory that exists and can be written"
     if not writable(path) or not os.access(path.resolve().parent, os.W_OK):
@@ -59,7 +59,7 @@ def check_file(name: str, of: str, path: Path | None, inputs: Iterable[object] =
     _check_replaceable(name, of, path, overwrite)
     try:
         recover(path)
-        # Permission is not all: the system may have other reasons.
+        # Permission bits are not sufficient: the system may refuse for other reasons.
         with Sibling(path):
             pass
     except OSError as error:
@@ -77,23 +77,23 @@ def _check_replaceable(name: str, of: str, path: Path, overwrite: bool) -> None:
         raise ParameterError(name, of, "a new file", str(path), "prunekit did not write what is there, and does not replace it.")
 
 
-def _holds(given: object, path: Path) -> bool:
-    """Whether what is read is a file, or a directory with it in it."""
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or place_fault(given) is not None:
+def _holds(source: object, path: Path) -> bool:
+    """Return whether an input is the file at `path`, or a directory that contains it."""
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source) or place_fault(source) is not None:
         return False
-    place = Path(given).expanduser()
+    place = Path(source).expanduser()
     return place.exists() and path.resolve().is_relative_to(place.resolve())
 
 
 def writable(path: Path) -> bool:
-    """Whether a file may be written there, new or over another."""
+    """Return whether a file may be written at `path`, new or over another."""
     parent = path.resolve().parent
     kind = path.is_dir() or path.is_fifo() or path.is_socket()
     return not kind and parent.is_dir() and os.access(path if path.exists() else parent, os.W_OK)
 
 
 def write_file(path: Path, text: str, stdout: TextIO) -> None:
-    """Write a file as a whole, or nothing.
+    """Write a file completely, or not at all.
 
     Raises
     ------

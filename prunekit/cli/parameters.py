@@ -1,4 +1,4 @@
-"""How a command gets its options: those that are declared in `prunekit.options`, and a few that commands share besides.
+"""Options of the commands: those declared in `prunekit.options`, and a few others that commands share.
 
 The declarations are read from ``options.json``, which ``python docs/make_cli.py`` writes: pydantic takes longer to import than
 ``--help`` may take.
@@ -30,8 +30,8 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
 
 
-def whole(text: str | int) -> int:
-    """A whole number, in digits alone: `int` would read 1_0 as 10, and the digits of any script."""
+def whole_number(text: str | int) -> int:
+    """Parse a whole number, in digits alone: `int` would read 1_0 as 10, and the digits of any script."""
     if isinstance(text, int):  # an option's default
         return text
     if _WHOLE.fullmatch(text) is None:
@@ -40,7 +40,7 @@ def whole(text: str | int) -> int:
 
 
 def number(text: str | float) -> float:
-    """A finite number, in digits alone."""
+    """Parse a finite number, in digits alone."""
     if isinstance(text, float):
         return text
     if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
@@ -49,7 +49,7 @@ def number(text: str | float) -> float:
 
 
 def option(*names: str, group: Group, choices: Sequence[str] = (), **settings: Any) -> Any:
-    """A `typer.Option` under a heading of ``--help``; its default is said by its help, where that says one; a shell completes choices."""
+    """Return a `typer.Option` under a heading of ``--help``; its help text gives the default, if any; a shell completes choices."""
     return typer.Option(*names, rich_help_panel=group, show_default=False, autocompletion=_completion(choices), **settings)
 
 
@@ -80,7 +80,7 @@ DryRun = Annotated[
 
 
 class Grouped(TyperCommand):
-    """A command whose help lists its options under headings, and that knows what two words without quotes meant."""
+    """Command whose help lists options under headings, and that refuses values of two words without quotes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments of the command."""
@@ -112,36 +112,40 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
         own = [
-            each.replace(annotation=hints[each.name])
-            for each in inspect.signature(function).parameters.values()
-            if each.kind is not each.VAR_KEYWORD
+            parameter.replace(annotation=hints[parameter.name])
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
         ]
-        named = {each.name for each in own}
-        taken = [each for each in DECLARED if command in each.commands and each.typed and each.name not in named]
+        own_names = {parameter.name for parameter in own}
+        taken = [row for row in DECLARED if command in row.commands and row.typed and row.name not in own_names]
 
         @functools.wraps(function)
-        def call(**given: Any) -> None:
-            unset = {each.name for each in taken if given[each.name] in (None, [], ())}
-            function(**{name: value for name, value in given.items() if name not in unset})
+        def call(**values: Any) -> None:
+            unset = {row.name for row in taken if values[row.name] in (None, [], ())}
+            function(**{name: value for name, value in values.items() if name not in unset})
 
-        arguments = [_parameter(each) for each in taken if each.positional]
-        options = [_parameter(each) for each in taken if not each.positional]
-        first = [each for each in own if each.default is each.empty]
-        last = [each for each in own if each.default is not each.empty]
-        parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (*first, *arguments, *options, *last)]
+        arguments = [_parameter(row) for row in taken if row.positional]
+        options = [_parameter(row) for row in taken if not row.positional]
+        first = [parameter for parameter in own if parameter.default is parameter.empty]
+        last = [parameter for parameter in own if parameter.default is not parameter.empty]
+        parameters = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*first, *arguments, *options, *last)]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
-        call.__annotations__ = {each.name: each.annotation for each in parameters}
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return call
 
     return decorate
 
 
 _TYPES = {"text": str, "texts": list[str], "whole": int, "number": float, "flag": bool}
-_PARSERS = {"whole": whole, "number": number}
+_PARSERS = {"whole": whole_number, "number": number}
 
 
 def _parameter(declared: Option) -> inspect.Parameter:
-    said: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar or None, "parser": _PARSERS.get(declared.kind)}
-    made = typer.Argument(**said) if declared.positional else option(declared.flag, group=declared.group, choices=declared.choices, **said)
-    annotation = cast(Any, Annotated)[_TYPES[declared.kind] | None, made]
+    settings: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar or None, "parser": _PARSERS.get(declared.kind)}
+    parameter = (
+        typer.Argument(**settings)
+        if declared.positional
+        else option(declared.flag, group=declared.group, choices=declared.choices, **settings)
+    )
+    annotation = cast(Any, Annotated)[_TYPES[declared.kind] | None, parameter]
     return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

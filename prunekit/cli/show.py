@@ -35,7 +35,7 @@ def show(
 
 
 def _verify(folder: Path, other: Path | None) -> None:
-    """Say whether a directory is what prunekit wrote; exit code 1 where it is not."""
+    """Print whether a directory is as prunekit wrote it; exit with code 1 where it is not."""
     from prunekit.validation.reading import place_fault
 
     if other is not None:
@@ -44,8 +44,8 @@ def _verify(folder: Path, other: Path | None) -> None:
         raise ParameterError("verify", "show", "given with a directory that prunekit wrote", str(folder))
     from prunekit.exporters.verify import verify
 
-    found = verify(folder.expanduser())
-    if found is not None:
-        say(f"{folder} is not as it was written: {found.path!r}: {' '.join(found.why.split())}")
+    mismatch = verify(folder.expanduser())
+    if mismatch is not None:
+        say(f"{folder} is not as it was written: {mismatch.path!r}: {' '.join(mismatch.why.split())}")
         raise Exit(1)
     say(f"{folder} is as it was written")

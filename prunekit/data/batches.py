@@ -34,7 +34,7 @@ class Batch:
     input_ids, attention_mask, token_type_ids : int64 ndarrays of shape (b, L)
         Padded on the tokenizer's side with the tokenizer's ids. A model without token types ignores the last.
     rows : int64 ndarray of shape (b,)
-        Which rows of the split these are.
+        Indices of the rows in the split.
     first : int64 ndarray of shape (k, 2), or None
         For a token task, (row of this batch, position) of the first sub-word of each word; of questions, of each place at which an
         answer may start or end; None where a row is read as a whole.
@@ -59,12 +59,12 @@ class Batch:
 
     @property
     def read(self) -> IntArray:
-        """1 at the places that are read, all real tokens where a row is read as a whole, int64 of shape (b, L)."""
+        """Mask of the places that are read, of all real tokens where a row is read as a whole, int64 of shape (b, L)."""
         if self.first is None:
             return self.attention_mask
-        found = np.zeros_like(self.attention_mask)
-        found[self.first[:, 0], self.first[:, 1]] = 1
-        return found
+        mask = np.zeros_like(self.attention_mask)
+        mask[self.first[:, 0], self.first[:, 1]] = 1
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class Encoded:
         return self.windows if self.words is None else self.words
 
     @property
-    def whole(self) -> Encoded:
+    def by_row(self) -> Encoded:
         """The same rows, each read as a whole; of a window the label is whether it holds an answer, 0 or 1."""
         if self.windows is None:
             return self
@@ -178,26 +178,26 @@ class Encoded:
         return np.concatenate([[0], new, [len(self.queries)]]).astype(np.int64)
 
     def list_batches(self, max_tokens: int, max_rows: int) -> list[IntArray]:
-        """Rows of batches that keep the rows of a query together, as far as the limits (see `batches`) allow."""
+        """Return the rows of batches that keep the rows of a query together, as far as the limits (see `batches`) allow."""
         starts, lengths = self._list_starts, self.lengths
         assert starts is not None
         lists = sorted((np.arange(a, b) for a, b in pairwise(starts)), key=lambda rows: int(lengths[rows].max()))
-        found: list[IntArray] = []
+        batches: list[IntArray] = []
         for rows in lists:
             width = int(lengths[rows].max())
             most = max(1, min(max_rows, max_tokens // width))
-            # Lists come from short to long: this one's width is that of what it joins.
-            if found and len(rows) <= most - len(found[-1]):
-                found[-1] = np.concatenate([found[-1], rows])
+            # Lists are sorted by length: this one's width is that of the batch that it joins.
+            if batches and len(rows) <= most - len(batches[-1]):
+                batches[-1] = np.concatenate([batches[-1], rows])
             else:
-                found += [rows[at : at + most] for at in range(0, len(rows), most)]
-        return found
+                batches += [rows[at : at + most] for at in range(0, len(rows), most)]
+        return batches
 
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Outputs (m, C) in the order of `labels` as outputs (w, C) in that of `every_label`.
+        """Expand outputs (m, C) in the order of `labels` to outputs (w, C) in that of `every_label`.
 
         A word without a token is answered by minus infinity for every class, which no task counts as right; a question by the span
-        that the logits of all its windows tell, (questions, 2).
+        that the logits of all its windows indicate, (questions, 2).
         """
         if self.windows is not None:
             return self.windows.spans(outputs)
@@ -216,7 +216,7 @@ class Encoded:
         return map(self.batch, self.layout(max_tokens, max_rows))
 
     def layout(self, max_tokens: int = 8192, max_rows: int = 64) -> Iterator[IntArray]:
-        """Yield the rows of each of these batches, int64 of shape (b,)."""
+        """Yield the rows of each of the `batches`, int64 of shape (b,)."""
         for name, value in (("max_tokens", max_tokens), ("max_rows", max_rows)):
             if value < 1:
                 raise ParameterError(name, "Encoded.batches", "at least 1", value)
@@ -231,23 +231,23 @@ class Encoded:
             start = stop
 
     def part(self, index: int, of: int) -> list[IntArray]:
-        """The rows of every `of`-th of these batches, from the `index`-th on (from 1): with the others' it makes up the whole.
+        """Return the rows of every `of`-th of the `batches`, from the `index`-th on (from 1): all parts together are the split.
 
-        A part is made of whole batches because what a model says of a row depends, in its last bits, on those that it is padded with.
+        A part is made of whole batches because a model's outputs for a row depend, in their last bits, on the rows it is padded with.
         """
         return list(islice(self.layout(), index - 1, None, of))
 
     def targets(self, rows: IntArray) -> IntArray:
-        """Where what is read of some rows stands among `labels`, int64."""
+        """Return the indices among `labels` of the places that are read of some rows, int64."""
         read = self.read
         return rows if read is None else ranges(read.starts[rows], read.starts[rows + 1])
 
     def digest(self) -> str:
-        """sha256 over the token ids of every row."""
-        found = hashlib.sha256()
+        """Return the sha256 over the token ids of every row."""
+        checksum = hashlib.sha256()
         for array in (self.offsets, self.ids, self.kinds):
-            found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+            checksum.update(np.ascontiguousarray(array).data)
+        return checksum.hexdigest()
 
     def batch(self, rows: IntArray) -> Batch:
         """Pad the given rows, int64 of shape (b,), to one batch."""
@@ -287,7 +287,7 @@ class Encoded:
         )
 
     def sample(self, n: int, seed: int) -> Encoded:
-        """Draw `n` rows (all, if there are fewer) with the lengths of the whole: one from each n-th of the rows by length.
+        """Draw `n` rows (all, if there are fewer) stratified by length: one from each n-th of the rows by length.
 
         Raises
         ------
@@ -304,7 +304,7 @@ class Encoded:
     def draw(self, n: int, seed: int) -> Encoded:
         """Draw `n` rows (all, if there are fewer), each in proportion to its tokens: a long row is likelier, and so are its tokens.
 
-        Rows drawn alike would be mostly short where the data is mostly short (phrases, queries), and say little of long ones.
+        Rows drawn uniformly would be mostly short where the data is mostly short (phrases, queries), and represent long ones poorly.
 
         Raises
         ------
@@ -341,11 +341,11 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, p
     Raises
     ------
     ParameterError
-        A `max_length` that leaves no room for text, a `stride` that leaves no room to move on, or `per_token` that does not fit the rows.
+        A `max_length` that leaves no token for text, a `stride` that is too large for it, or `per_token` that does not fit the rows.
     ModelError
         A tokenizer without padding, or without words where they are needed.
     DataError
-        A row of which the tokenizer makes nothing.
+        A row of which the tokenizer makes no token.
     """
     special = tokenizer.num_special_tokens_to_add(pair=rows.pairs is not None)
     least = special + (2 if rows.pairs is not None else 1)
@@ -392,21 +392,21 @@ class _Part:
 def _encode_chunk(rows: Rows, span: slice, tokenizer: PreTrainedTokenizerBase, max_length: int) -> _Part:
     texts: Sequence[Any] = rows.tokens[span] if rows.tokens else rows.texts[span]
     pairs = None if rows.pairs is None else rows.pairs[span]
-    found = _tokenize(tokenizer, texts, pairs, max_length)
-    ids, kinds = found["input_ids"], found["token_type_ids"]
+    encoding = _tokenize(tokenizer, texts, pairs, max_length)
+    ids, kinds = encoding["input_ids"], encoding["token_type_ids"]
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
-    # Only a row that fills the limit can have been cut; whether it was, its full length tells.
+    # Only a row that fills the limit can have been cut; its full length shows whether it was.
     full = np.flatnonzero(lengths == max_length).tolist()
     cut = 0
     if full:
-        whole = _tokenize(tokenizer, [texts[at] for at in full], None if pairs is None else [pairs[at] for at in full], None)
-        cut = sum(len(row) > max_length for row in whole["input_ids"])
+        uncut = _tokenize(tokenizer, [texts[at] for at in full], None if pairs is None else [pairs[at] for at in full], None)
+        cut = sum(len(row) > max_length for row in uncut["input_ids"])
     return _Part(
         ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]),
         kinds=np.concatenate([np.asarray(row, dtype=np.int8) for row in kinds]),
         lengths=lengths,
         truncated=cut,
-        firsts=[_firsts(found.word_ids(at)) for at in range(len(texts))] if rows.tokens else [],
+        firsts=[_firsts(encoding.word_ids(at)) for at in range(len(texts))] if rows.tokens else [],
     )
 
 
@@ -415,11 +415,11 @@ def _tokenize(
 ) -> BatchEncoding:
     words = not isinstance(texts[0], str)
     if words and getattr(tokenizer, "add_prefix_space", None) is False:
-        # A byte-level tokenizer spells a word by the space before it, which a list of words has lost.
+        # A byte-level tokenizer encodes a word with the space before it, which a list of words has lost.
         tokenizer = copy.copy(tokenizer)
         tokenizer.add_prefix_space = True
         texts = [[" " + word for word in row] for row in texts]
-    found: BatchEncoding = tokenizer(
+    encoding: BatchEncoding = tokenizer(
         [list(row) for row in texts] if words else list(texts),
         None if pairs is None else list(pairs),
         is_split_into_words=words,
@@ -430,7 +430,7 @@ def _tokenize(
         return_token_type_ids=True,
         verbose=False,
     )
-    return found
+    return encoding
 
 
 def _firsts(word_ids: Sequence[int | None]) -> tuple[IntArray, NDArray[np.int32]]:

@@ -1,8 +1,8 @@
-"""Which column means what, by convention or as named."""
+"""The role of each column, by convention or as named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +37,37 @@ TOKENS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
 
 
+#: Types whose values are decoded by opening what they name.
+_MEDIA = ("Image(", "Audio(", "Video(", "Pdf(", "Nifti(")
+
+
 def read_columns(data: Dataset, names: Sequence[str], split: str) -> dict[str, list[Any]]:
-    """The values of some columns as Python has them; raises DataError where the file behind them cannot be read."""
+    """Return some columns as lists of Python values, as stored; raises DataError where the file behind them cannot be read.
+
+    What is stored is not decoded: a column that says it holds pictures would be opened, or fetched.
+    """
     try:
-        found: dict[str, list[Any]] = data.select_columns(list(names)).with_format(None)[:]
+        data = data.select_columns(list(names))
+        values: dict[str, list[Any]] = data.with_format("arrow")[:].to_pydict()
+        for name in names:
+            kind = repr(data.features[name])
+            if "Json(" in kind and not any(medium in kind for medium in _MEDIA):
+                # Stored as text; decoding that opens nothing.
+                values[name] = data.select_columns([name]).with_format(None)[:][name]
     except (ValueError, OSError, NotImplementedError, ArithmeticError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason}.") from None
-    return found
+    return values
+
+
+def group_names(values: Sequence[Any], column: str, split: str) -> tuple[Hashable, ...]:
+    """Return the group of each row, None where the cell is empty; raises DataError for lists and objects."""
+    refuse(values, column, split, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
+    return tuple(None if value == "" else value for value in values)
 
 
 def absent(parameter: str, name: str, names: Sequence[str]) -> ParameterError:
-    """Of a column that a user named and the data does not have."""
+    """Return the error for a column that a user named and the data does not have."""
     return ParameterError(parameter, "load_data", f"a column of the data ({listed(names)})", name, hint(name, names))
 
 
@@ -61,7 +80,7 @@ def refuse(values: Sequence[Any], column: str, split: str, what: str, bad: Calla
 
 
 def text_values(values: Sequence[Any], column: str, split: str) -> tuple[str, ...]:
-    """The texts of a column; raises DataError where one is none, is empty or is too long."""
+    """Return the texts of a column; raises DataError where one is not a text, is empty or is too long."""
     refuse(values, column, split, "holds no text", lambda _, value: value is not None and not isinstance(value, str))
     refuse(values, column, split, "is empty", lambda _, value: not value or value.isspace())
     refuse(values, column, split, f"holds a text of more than {CELL:,} characters", lambda _, value: len(value) > CELL)
@@ -70,7 +89,7 @@ def text_values(values: Sequence[Any], column: str, split: str) -> tuple[str, ..
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` says which rows belong together.
+    """Column names: `text` (and `pair`) or `tokens`, and `label`; `group` indicates which rows belong together.
 
     With `sets`, the label column holds lists: a row has any number of labels.
     """
@@ -90,8 +109,8 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """All columns that are read."""
-        found = (self.text, self.pair, self.tokens, self.label, self.group)
-        return tuple(dict.fromkeys(name for name in found if name is not None))
+        columns = (self.text, self.pair, self.tokens, self.label, self.group)
+        return tuple(dict.fromkeys(name for name in columns if name is not None))
 
 
 def resolve(
@@ -105,14 +124,14 @@ def resolve(
     kind: TaskKind | None,
     group: str | None = None,
 ) -> Columns:
-    """Find the columns of a table; a named column is taken as named, everything else goes by convention.
+    """Find the columns of a table, as named, or by convention where not named.
 
     Raises
     ------
     ParameterError
         A named column that does not exist, or names that contradict each other.
     DataError
-        No column, or more than one, that could be meant.
+        No column, or more than one, that matches.
     """
     named = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
     for parameter, name in {**named, "group": group}.items():
@@ -131,31 +150,31 @@ def resolve(
         raise ParameterError("task", "load_data", "one on texts where text, text_pair or label are named", str(kind))
     if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and _holds_words(data)):
         return replace(_of_tokens(data, tokens, tags), group=group)
-    found = _of_texts(data, text, text_pair, label)
-    sets = is_list(data, found.label)
+    columns = _of_texts(data, text, text_pair, label)
+    sets = is_list(data, columns.label)
     if sets and kind not in (None, TaskKind.LABELS):
         must = f"{TaskKind.LABELS.value!r} where the label column holds lists"
         raise ParameterError("task", "load_data", must, str(kind), "For one label a word, name --tokens and --tags.")
-    return replace(found, group=group, sets=sets or kind is TaskKind.LABELS)
+    return replace(columns, group=group, sets=sets or kind is TaskKind.LABELS)
 
 
 def query_column(data: Dataset) -> str | None:
-    """The column of a list's query, by its name: that of its id before that of its text; None where there is none."""
-    found = {name.casefold(): name for name in _named(data, QUERIES)}
-    return next((found[name] for name in reversed(QUERIES) if name in found), None)
+    """Return the column of a list's query, by its name: that of its id before that of its text; None where there is none."""
+    matches = {name.casefold(): name for name in _named(data, QUERIES)}
+    return next((matches[name] for name in reversed(QUERIES) if name in matches), None)
 
 
 def text_column(data: Dataset) -> str:
-    """The column of the text, or of its words; raises DataError where none is named as one is."""
+    """Return the column of the text, or of its words; raises DataError where no column has such a name."""
     if _holds_words(data) and not _named(data, TEXTS):
         return _only(data, TOKENS, "tokens", "--tokens", without=(), lists=True)
     return (_named(data, TEXTS) or [_only(data, TEXTS, "text", "--text", without=())])[0]
 
 
 def pair_columns(data: Dataset) -> tuple[str, str] | None:
-    """The columns of two texts, by convention; None where there are none, or where several could be."""
-    found = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,))]
-    return found[0] if len(found) == 1 else None
+    """Return the columns of two texts, by convention; None where there are none, or where several match."""
+    pairs = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,))]
+    return pairs[0] if len(pairs) == 1 else None
 
 
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
@@ -165,8 +184,8 @@ def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | No
         if len(pairs) == 1:
             return Columns(label, *pairs[0])
         if pairs:
-            listed = "; ".join(f"{a} and {b}" for a, b in pairs)
-            raise DataError(f"Several columns could be the two texts ({listed}). Name them: --text, --text-pair.")
+            candidates = "; ".join(f"{a} and {b}" for a, b in pairs)
+            raise DataError(f"Several columns could be the two texts ({candidates}). Name them: --text, --text-pair.")
     return Columns(label, text or _only(data, TEXTS, "text", "--text", without=(pair, label)), pair)
 
 
@@ -189,13 +208,13 @@ def _named(data: Dataset, names: Iterable[str], *, lists: bool = False) -> list[
     return [name for name in data.column_names if name.casefold() in wanted and (not lists or is_list(data, name))]
 
 
-def _only(data: Dataset, names: Sequence[str], what: str, option: str, *, without: tuple[str | None, ...], lists: bool = False) -> str:
-    found = [name for name in _named(data, names, lists=lists) if name not in without]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"Several columns could be the {what} ({listed(found)}). Name one: {option}.")
-    raise DataError(f"No column is named as a {what} column is ({', '.join(names)}). Name one of {listed(data.column_names)}: {option}.")
+def _only(data: Dataset, names: Sequence[str], role: str, option: str, *, without: tuple[str | None, ...], lists: bool = False) -> str:
+    matches = [name for name in _named(data, names, lists=lists) if name not in without]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise DataError(f"Several columns could be the {role} ({listed(matches)}). Name one: {option}.")
+    raise DataError(f"No column is named as a {role} column is ({', '.join(names)}). Name one of {listed(data.column_names)}: {option}.")
 
 
 def _type(data: Dataset, name: str) -> str:
@@ -203,19 +222,19 @@ def _type(data: Dataset, name: str) -> str:
 
 
 def is_list(data: Dataset, name: str) -> bool:
-    """Whether a column holds a list in each row."""
+    """Return whether a column holds a list in each row."""
     return _item(data.features[name]) is not None
 
 
 def class_names(data: Dataset, name: str) -> tuple[str, ...] | None:
-    """Names of the classes where a column (of classes, or of lists of classes) declares them."""
+    """Return the names of the classes that a column (of classes, or of lists of classes) declares; None where it declares none."""
     feature = data.features[name]
     names = getattr(_item(feature) or feature, "names", None)
     return None if names is None else tuple(names)
 
 
 def _item(feature: Any) -> Any:
-    """Return the type of a list's entries, None for anything but a list; `datasets` has written it in three ways."""
+    """Return the type of a list's entries, None for anything but a list; versions of `datasets` write it in three ways."""
     if isinstance(feature, list):
         return feature[0]
     return getattr(feature, "feature", None)

@@ -1,4 +1,4 @@
-"""Completing the three splits: what is judged is never what was learned from, as far as the data tells."""
+"""Completion of the three splits: no row that is evaluated was trained on, as far as the data shows."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from prunekit.data.splits import Ids, divide
 from prunekit.errors import DataError
 
 SHARE = 0.1  # of the rows, for a split that is cut from train
-#: Rows that are set aside from validation, times the largest loss that they are to show: fewer hardly ever show it.
+#: Least product of the rows set aside from validation and the largest loss that they are to detect: fewer hardly ever detect it.
 ENOUGH = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Rows, and the named group of each (None: of none)."""
+    """Rows, and the named group of each (None: no group)."""
 
     rows: Rows
     names: tuple[Hashable, ...] | None = None
 
 
 def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine_tuned: bool, single: bool) -> dict[str, Rows]:
-    """Find train, validation and test in what the data has.
+    """Derive train, validation and test from the splits of the data.
 
-    Three splits are taken as they are. Otherwise a split is cut, so that rows which say the same or are of one named group stay
-    together (see `groups_of`):
+    Three splits are taken as they are. Otherwise a split is cut, so that duplicates and rows of one named group stay together (see
+    `groups_of`):
 
     ============================= ================================== ===========================================
     the data has                  a model that was not fine-tuned    a fine-tuned model
@@ -48,7 +48,7 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
         As far as they have labels.
     seed : int
     notes : list of str
-        What was decided is added.
+        Decisions are appended.
     fine_tuned : bool
         Whether the model may have been trained on train.
     single : bool
@@ -65,14 +65,14 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
     """
     _check_groups(splits)
     splits = {name: replace(part, rows=replace(part.rows, groups=part.names)) for name, part in splits.items()}
-    found = {name: part.rows for name, part in splits.items()}
+    result = {name: part.rows for name, part in splits.items()}
     train = splits["train"]
     held = [name for name in ("validation", "test") if name in splits]
     if len(held) < 2 and fine_tuned:
         if held:
-            found |= _halved(splits[held[0]], held[0], seed, notes)
+            result |= _halve(splits[held[0]], held[0], seed, notes)
         elif single:
-            found |= _cut(train, ("test", "validation"), seed, notes, of="the rows")
+            result |= _cut(train, ("test", "validation"), seed, notes, of="the rows")
             notes.append("the model is fine-tuned: if it was trained on these rows, all figures are too good; give a test split")
         else:
             raise DataError(
@@ -80,20 +80,20 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
                 "Add a validation or a test split with labels."
             )
     elif held == ["validation"]:
-        found["test"] = found.pop("validation")
+        result["test"] = result.pop("validation")
         notes.append("test: the validation split as it came, there is no test split")
-        found |= _cut(train, ("validation",), seed, notes, of="train")
+        result |= _cut(train, ("validation",), seed, notes, of="train")
     elif len(held) < 2:
-        found |= _cut(train, ("validation",) if held else ("test", "validation"), seed, notes, of="train")
-    _say_shared(found, notes)
-    return {name: found[name] for name in ("train", "validation", "test")}
+        result |= _cut(train, ("validation",) if held else ("test", "validation"), seed, notes, of="train")
+    _note_shared(result, notes)
+    return {name: result[name] for name in ("train", "validation", "test")}
 
 
 def set_aside(data: TaskData, loss: float, seed: int) -> TaskData:
-    """Half of validation as a split of its own, "check", for a bound of a loss on rows that choose nothing else.
+    """Move half of validation to a split of its own, "check", on which a loss is bounded and nothing else is chosen.
 
-    Rows that say the same or are of one named group stay on one side. Where half of the rows (of the queries of lists) is fewer than
-    ten for one that may be lost, validation stays whole: it then chooses, and shows the loss as well.
+    Duplicates and rows of one named group stay on one side. Where half of the rows (of the queries of lists) is fewer than ten for
+    one that may be lost, validation is left as it is: it then serves for choices and for the bound.
 
     Parameters
     ----------
@@ -103,65 +103,71 @@ def set_aside(data: TaskData, loss: float, seed: int) -> TaskData:
     seed : int
     """
     rows = data.validation
-    if _units(rows) * loss < 2 * ENOUGH:
+    if _count_samples(rows) * loss < 2 * ENOUGH:
         return data
     try:
         moved = divide(rows, len(rows) // 2, seed, name="check", groups=groups_of(rows, rows.groups))
     except DataError:
-        # All rows belong together.
+        # All rows are of one group.
         return data
     check = rows.take(np.flatnonzero(moved))
-    # Groups that are large may not fit in.
-    if _units(check) * loss < 0.9 * ENOUGH:
+    # Large groups may not fit.
+    if _count_samples(check) * loss < 0.9 * ENOUGH:
         return data
     return data.with_splits({**data.splits, "validation": rows.take(np.flatnonzero(~moved)), "check": check})
 
 
-def _units(rows: Rows) -> int:
-    """What is drawn independently: rows, or the queries of lists."""
-    return len(rows) if rows.queries is None else len(np.unique(rows.queries))
+def _count_samples(rows: Rows) -> int:
+    """Return the number of independent samples: rows, or of lists the queries that have a relevant row."""
+    return len(rows) if rows.queries is None else len(np.unique(rows.queries[np.asarray(rows.labels) > 0]))
 
 
 def _cut(source: Grouped, names: tuple[str, ...], seed: int, notes: list[str], *, of: str) -> dict[str, Rows]:
-    """New splits of a tenth of the rows each, and what is left of train."""
-    rows, groups = source.rows, groups_of(source.rows, source.names)
+    """Return new splits of a tenth of the rows each, and the remaining rows as train."""
+    rows, all_groups = source.rows, groups_of(source.rows, source.names)
+    groups = all_groups
     count = max(1, round(SHARE * len(rows)))
-    found = {}
+    splits = {}
     for name in names:
         moved = divide(rows, count, seed, name=name, groups=groups)
-        found[name] = rows.take(np.flatnonzero(moved))
+        splits[name] = rows.take(np.flatnonzero(moved))
         rows, groups = rows.take(np.flatnonzero(~moved)), groups[~moved]
         notes.append(f"{name}: {SHARE:.0%} of {of}, seed {seed}")
-    _say_groups(groups_of(source.rows, source.names), notes)
-    return {**found, "train": rows}
+    _note_groups(all_groups, notes)
+    return {**splits, "train": rows}
 
 
-def _halved(source: Grouped, name: str, seed: int, notes: list[str]) -> dict[str, Rows]:
-    """Validation and test from the one split that the model was not trained on."""
+def _halve(source: Grouped, name: str, seed: int, notes: list[str]) -> dict[str, Rows]:
+    """Divide the one split that the model was not trained on into validation and test."""
     rows, groups = source.rows, groups_of(source.rows, source.names)
     if len(rows) < 2:
         raise DataError(f"The {name} split has one row: too few for validation and test of a fine-tuned model.")
     moved = divide(rows, len(rows) // 2, seed, name="validation", groups=groups)
     notes.append(f"validation and test: halves of the {name} split, seed {seed}, since a fine-tuned model may have been trained on train")
-    _say_groups(groups, notes)
+    _note_groups(groups, notes)
     return {"validation": rows.take(np.flatnonzero(moved)), "test": rows.take(np.flatnonzero(~moved))}
 
 
-def _say_groups(groups: Ids, notes: list[str]) -> None:
-    together = len(groups) - len(np.unique(groups))
-    if together:
+def _note_groups(groups: Ids, notes: list[str]) -> None:
+    merged = len(groups) - len(np.unique(groups))
+    if merged:
         notes.append(
             f"rows that say the same or are of one group were kept on one side: {len(np.unique(groups)):,} groups of {len(groups):,} rows"
         )
 
 
-def _say_shared(splits: Mapping[str, Rows], notes: list[str]) -> None:
-    """Tell how many held-out rows train holds too; a split that came with the data is not changed for it."""
-    known = set(keys_of(splits["train"]))
-    shared = {name: sum(key in known for key in keys_of(splits[name])) for name in ("validation", "test")}
+def _note_shared(splits: Mapping[str, Rows], notes: list[str]) -> None:
+    """Note how many held-out rows are also in train; a split that came with the data is not changed for it."""
+    keys = {name: keys_of(rows) for name, rows in splits.items()}
+    known, choosing = set(keys["train"]), set(keys["validation"])
+    shared = {name: sum(key in known for key in keys[name]) for name in ("validation", "test")}
     if any(shared.values()):
-        what = " and ".join(f"{count:,} of {len(splits[name]):,} rows of {name}" for name, count in shared.items() if count)
-        notes.append(f"{what} are rows of train too (case, space and punctuation apart)")
+        counts = " and ".join(f"{count:,} of {len(splits[name]):,} rows of {name}" for name, count in shared.items() if count)
+        notes.append(f"{counts} are rows of train too (case, space and punctuation apart)")
+    both = sum(key in choosing for key in keys["test"])
+    if both:
+        rows = f"{both:,} of {len(splits['test']):,} rows of test"
+        notes.append(f"{rows} are rows of validation too, by which choices are made (case, space and punctuation apart)")
 
 
 def _check_groups(splits: Mapping[str, Grouped]) -> None:

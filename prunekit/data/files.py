@@ -1,4 +1,4 @@
-"""Where rows come from: a file, a directory, the hub, or memory; always as `{split: datasets.Dataset}`."""
+"""Sources of rows: a file, a directory, the hub, or memory; always read as `{split: datasets.Dataset}`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prunekit.data.parquet import read_parquet
 from prunekit.errors import DataError, ParameterError
 from prunekit.validation.escape import terminal
+from prunekit.validation.limits import memory
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,23 +34,23 @@ _MUST = (
     "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict), a pandas DataFrame, "
     "a dict of lists, a pair (texts, labels) or a dict of these by split"
 )
-#: What data is called that was in no file, and what stands for it in a recipe, before its fingerprint.
+#: The name of data that was in no file, and its prefix in a recipe, before the fingerprint.
 IN_MEMORY, MEMORY = "data in memory", "memory:"
 #: More of one of these is refused: rows of a split, columns, characters of a cell, lists in lists of a cell. docs/limits.md has them.
 ROWS, COLUMNS, CELL, NESTED = 10_000_000, 1_000, 1_000_000, 8
 
 
 class Source(NamedTuple):
-    """What was read.
+    """Data as it was read.
 
     Attributes
     ----------
     splits : {"train", "validation", "test": Dataset}
-        As far as they are there; "train" always is.
+        The splits that exist; "train" always does.
     name : str
-        The source in words.
+        Description of the source.
     single : bool
-        Whether it is one table, whose rows nobody has named train.
+        Whether it is one table, which was not named train.
     """
 
     splits: dict[str, Dataset]
@@ -65,7 +66,7 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     DataError
         A source that is missing, empty, unreadable, or without a training split.
     ParameterError
-        Something that is no source, or a `config` for one that has none.
+        An object that is not a source, or a `config` for a source that has none.
     """
     if isinstance(source, str) and source.startswith(MEMORY):
         digest = source.removeprefix(MEMORY)[:12]
@@ -73,24 +74,24 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     if isinstance(source, str | Path):
         if _is_path(source):
             _no_config(config)
-            found = _from_path(Path(source).expanduser())
+            tables = _from_path(Path(source).expanduser())
         else:
-            found = _from_hub(str(source), config, trust_remote_code)
+            tables = _from_hub(str(source), config, trust_remote_code)
         name = str(source) if config is None else f"{source} ({config})"
     else:
         _no_config(config)
         with _quiet():
-            found = _from_memory(source)
+            tables = _from_memory(source)
         name = IN_MEMORY
-    single = isinstance(found, _dataset())
-    splits = {"train": found} if single else found
+    single = isinstance(tables, _dataset())
+    splits = {"train": tables} if single else tables
     for split, data in splits.items():
         _check_size(data, split)
     return Source(splits, name, single)
 
 
 def check_place(source: str) -> bool:
-    """Whether a file or a directory is meant, and no name of the hub; raises DataError where there is nothing."""
+    """Return whether a file or a directory is meant, not a name of the hub; raises DataError where it does not exist."""
     local = _is_path(source)
     if local and not Path(source).expanduser().exists():
         raise _absent(Path(source).expanduser())
@@ -108,13 +109,13 @@ def _dataset() -> Any:
 
 
 def _check_size(data: Dataset, split: str) -> None:
-    for count, most, what in ((len(data), ROWS, "rows"), (len(data.column_names), COLUMNS, "columns")):
+    for count, most, name in ((len(data), ROWS, "rows"), (len(data.column_names), COLUMNS, "columns")):
         if count > most:
-            raise DataError(f"The {split} split has {count:,} {what}, more than the {most:,} that are read: give fewer.")
+            raise DataError(f"The {split} split has {count:,} {name}, more than the {most:,} that are read: give fewer.")
 
 
 def _is_path(source: str | Path) -> bool:
-    """Whether a file or directory is meant, and not the name of a data set; raises DataError where it cannot be looked at."""
+    """Return whether a file or directory is meant, not the name of a data set; raises DataError where it cannot be accessed."""
     try:
         return Path(source).expanduser().exists() or _looks_like_path(str(source))
     except (OSError, ValueError, RuntimeError) as error:
@@ -137,14 +138,17 @@ def _looks_like_path(source: str) -> bool:
 def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
     import datasets
 
+    streams = (datasets.IterableDataset, datasets.IterableDatasetDict)
+    parts = source.values() if isinstance(source, Mapping) else ()
+    if isinstance(source, streams) or any(isinstance(part, streams) for part in parts):
+        name = type(source).__name__
+        raise ParameterError("source", "load_data", _MUST, name, "A streamed data set has no end: load it without streaming.")
     by_split = isinstance(source, Mapping) and bool(source) and all(_split_of(str(name)) for name in source)
     table = None if by_split else _from_table(source, "the data")
     if table is not None:
         return _filled(table, "The data")
     if not isinstance(source, Mapping) or not source:
         name = "an empty dict" if isinstance(source, Mapping) else type(source).__name__
-        if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
-            raise ParameterError("source", "load_data", _MUST, name, "A streamed data set has no end: load it without streaming.")
         raise ParameterError("source", "load_data", _MUST, name)
     splits = {str(name): _from_table(value, f"split {name!r}") for name, value in source.items()}
     if any(table is None for table in splits.values()):
@@ -153,7 +157,7 @@ def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
 
 
 def _from_table(source: object, where: str) -> Dataset | None:
-    """One table that is in memory: a Dataset, a DataFrame, lists by column, or texts and labels; None for anything else."""
+    """Return one table in memory: a Dataset, a DataFrame, lists by column, or texts and labels; None for anything else."""
     if isinstance(source, _dataset()):
         return source
     pandas = sys.modules.get("pandas")
@@ -161,7 +165,7 @@ def _from_table(source: object, where: str) -> Dataset | None:
         names = [str(name) for name in source.columns]
         if len(set(names)) < len(names):
             raise DataError(f"The columns of {where} have one name twice.")
-        # As objects, with None for what is missing: pandas has several types for one thing, and NaN for none.
+        # As objects, with None for missing values: pandas has several types for the same values, and NaN for missing ones.
         frame = source.astype(object).where(source.notna(), None)
         return _from_columns({name: frame.iloc[:, at].tolist() for at, name in enumerate(names)}, where)
     if isinstance(source, Mapping) and source and all(_is_list(values) for values in source.values()):
@@ -178,24 +182,42 @@ def _is_list(value: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and their numbers as Python has them, at any depth."""
+    """Return arrays and their scalars as Python objects, at any depth."""
     value = value.tolist() if callable(getattr(value, "tolist", None)) else value
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _table(columns: Mapping[str, list[Any]]) -> Dataset:
-    """Columns as a table; raises ValueError where lists and objects are in each other too deep."""
+    """Return columns as a table; raises ValueError where lists and objects are nested too deep."""
     import datasets
 
     for name, values in columns.items():
-        inside = [value for value in values if isinstance(value, list | dict)]
+        nested = [value for value in values if isinstance(value, list | dict)]
         for _ in range(NESTED):
-            parts = (part.values() if isinstance(part, dict) else part for part in inside)
-            inside = [value for value in chain.from_iterable(parts) if isinstance(value, list | dict)]
-        if inside:
-            # The library tries each level in two ways: twenty levels take it half a minute.
+            # A table has each key of any object in every row.
+            keys = {key for value in nested if isinstance(value, dict) for key in value}
+            if _too_large(len(keys), len(nested)):
+                raise ValueError(f"the objects of the column {_short(name)!r} have {len(keys):,} different keys: leave it out")
+            parts = (part.values() if isinstance(part, dict) else part for part in nested)
+            nested = [value for value in chain.from_iterable(parts) if isinstance(value, list | dict)]
+        if nested:
+            # The library tries each level in two ways: twenty levels take half a minute.
             raise ValueError(f"the column {_short(name)!r} holds more than {NESTED} lists or objects in each other")
-    return datasets.Dataset.from_dict(dict(columns))
+    try:
+        return datasets.Dataset.from_dict(dict(columns))
+    except (NotImplementedError, TypeError, ValueError, OverflowError):
+        for name, values in columns.items():
+            try:
+                datasets.Dataset.from_dict({name: values})
+            except (NotImplementedError, TypeError, ValueError, OverflowError) as error:
+                fault = "cannot be stored" if isinstance(error, OverflowError | UnicodeError) else "mixes types"
+                raise ValueError(f"the column {_short(name)!r} {fault} ({_one_line(error)}): change or leave it out") from None
+        raise
+
+
+def _too_large(columns: int, rows: int) -> bool:
+    """Return whether as many cells would not fit into half of the memory, by the pointers and the least objects alone."""
+    return 16 * columns * rows > memory() // 2
 
 
 def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
@@ -216,23 +238,25 @@ def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
         files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     except OSError as error:
         raise DataError(f"The data {str(path)!r} cannot be read: {error.strerror}.") from None
-    found: dict[str, list[Path]] = {}
+    shards: dict[str, list[Path]] = {}
     for file in files:
-        found.setdefault(_SHARD.sub("", file.stem), []).append(file)
-    if not found:
+        shards.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    if not shards:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"The directory {str(path)!r} holds no data: it needs a train file ({kinds}), and may have validation and test.")
-    return _by_split({name: _read_shards(files) for name, files in found.items() if _split_of(name)}, f"The directory {str(path)!r}", found)
+    return _by_split(
+        {name: _read_shards(files) for name, files in shards.items() if _split_of(name)}, f"The directory {str(path)!r}", shards
+    )
 
 
 def _split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def _by_split(found: Mapping[str, Dataset], where: str, names: Mapping[str, object] | None = None) -> dict[str, Dataset]:
+def _by_split(tables: Mapping[str, Dataset], where: str, names: Mapping[str, object] | None = None) -> dict[str, Dataset]:
     splits: dict[str, Dataset] = {}
     taken: dict[str, str] = {}
-    for name, data in found.items():
+    for name, data in tables.items():
         split = _split_of(name)
         if split is None:
             continue
@@ -240,7 +264,7 @@ def _by_split(found: Mapping[str, Dataset], where: str, names: Mapping[str, obje
             raise DataError(f"{where} has two {split} splits, {taken[split]!r} and {name!r}: keep one.")
         splits[split], taken[split] = _filled(data, f"{where}, split {name!r},"), name
     if "train" not in splits:
-        raise DataError(f"{where} has no train split. Found: {', '.join(names or found)}.")
+        raise DataError(f"{where} has no train split. Found: {', '.join(names or tables)}.")
     return splits
 
 
@@ -277,6 +301,8 @@ def _read_file(path: Path) -> Dataset:
     try:
         if not path.stat().st_size:
             raise DataError(f"The file {str(path)!r} is empty.")
+        if kind != "parquet" and path.stat().st_size > memory() // 2:
+            raise DataError(f"The file {str(path)!r} is larger than half of the memory: give fewer rows, or Parquet.")
         if kind in ("csv", "tsv"):
             return _filled(_read_delimited(path, kind), f"The file {str(path)!r}")
         return _filled(_read_json(path) if kind == "json" else _parquet(path), f"The file {str(path)!r}")
@@ -289,7 +315,7 @@ def _read_file(path: Path) -> Dataset:
 def _read_errors() -> tuple[type[Exception], ...]:
     import datasets
 
-    known = OSError, ValueError, TypeError, KeyError, StopIteration, RuntimeError, OverflowError, csv.Error
+    known = OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RuntimeError, OverflowError, csv.Error
     return *known, datasets.exceptions.DatasetsError
 
 
@@ -325,45 +351,47 @@ def _read_delimited(path: Path, kind: str) -> Dataset:
 
 
 def _delimiter(header: str) -> str:
-    """Of a CSV: a comma, but for a header that has none, as spreadsheets write it where numbers have a decimal comma."""
+    """Return the delimiter of a CSV: a comma, unless its header has none, as where spreadsheets write numbers with a decimal comma."""
     return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _read_json(path: Path) -> Dataset:
-    """A list of objects, an object of lists, or an object a line."""
-    text = path.read_text(encoding="utf-8-sig")
-    whole = path.suffix.lower() == ".json"
+    """Read a list of objects, an object of lists, or an object a line."""
+    is_document = path.suffix.lower() == ".json"
     try:
-        found = json.loads(text) if whole else None
+        content = json.loads(path.read_text(encoding="utf-8-sig")) if is_document else None
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise
-        whole = False
-    if not whole:
-        # Not split at what else Unicode takes for the end of a line.
-        found = [json.loads(line) for line in text.split("\n") if line.strip()]
-    elif (questions := _nested_questions(found)) is not None:
-        found = questions
-    elif isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
-        return _table(found)
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        is_document = False
+    if not is_document:
+        # Line by line: the text of a large file takes up to four times its size as one string.
+        with path.open(encoding="utf-8-sig") as lines:
+            content = [json.loads(line) for line in lines if line.strip()]
+    elif (questions := _nested_questions(content)) is not None:
+        content = questions
+    elif isinstance(content, dict) and content and all(isinstance(values, list) for values in content.values()):
+        return _table(content)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ValueError("it must hold a list of objects, an object of lists, or an object a line")
-    names = dict.fromkeys(chain.from_iterable(found))
+    names = dict.fromkeys(chain.from_iterable(content))
     if len(names) > COLUMNS:
         raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
-    return _table({name: [row.get(name) for row in found] for name in names})
+    if len(content) > ROWS or _too_large(len(names), len(content)):
+        raise DataError(f"The file {str(path)!r} makes {len(names):,} columns of {len(content):,} rows: give fewer.")
+    return _table({name: [row.get(name) for row in content] for name in names})
 
 
-def _nested_questions(found: object) -> list[dict[str, Any]] | None:
-    """The rows of SQuAD's own file, {"data": [{"paragraphs": [{"context", "qas": [...]}]}]}; None for anything else."""
-    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
+def _nested_questions(content: object) -> list[dict[str, Any]] | None:
+    """Return the rows of SQuAD's own file, {"data": [{"paragraphs": [{"context", "qas": [...]}]}]}; None for anything else."""
+    if not isinstance(content, dict) or not isinstance(content.get("data"), list):
         return None
     try:
         return [
-            {"context": part["context"], "question": asked["question"], "answers": [*asked["answers"]]}
-            for article in found["data"]
+            {"context": part["context"], "question": entry["question"], "answers": [*entry["answers"]]}
+            for article in content["data"]
             for part in article["paragraphs"]
-            for asked in part["qas"]
+            for entry in part["qas"]
         ]
     except (TypeError, KeyError):
         return None
@@ -380,12 +408,12 @@ def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> dict[st
     extra: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     with _quiet():
         try:
-            found = datasets.load_dataset(name, config, **extra)
+            splits = datasets.load_dataset(name, config, **extra)
         except _read_errors() as error:
             raise DataError(
                 f"The data {name!r} is neither a local path nor a data set that the hub could give: {_one_line(error)}."
             ) from None
-    return _by_split(found, f"The data set {name!r}")
+    return _by_split(splits, f"The data set {name!r}")
 
 
 def _one_line(error: BaseException) -> str:
@@ -398,7 +426,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no log lines of the `datasets` library; both as they were afterwards."""
+    """Silence progress bars and log lines of the `datasets` library; both are restored afterwards."""
     import datasets
 
     verbosity, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""From what the label column holds to class ids or values."""
+"""Conversion of the label column to class ids or values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from prunekit.errors import DataError
 from prunekit.tasks import TaskKind
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# "01" is a code, and another one than "1".
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_PADDED = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GENERIC = re.compile(r"LABEL_\d+")
-_BETWEEN = re.compile(r"[\s_-]+")
+_SEPARATORS = re.compile(r"[\s_-]+")
 _SHOWN, _WIDE = 8, 60
 
 #: More classes, longer names and larger values are refused. docs/limits.md has them.
@@ -23,7 +25,7 @@ Label = str | int | float
 
 @dataclass(frozen=True)
 class Space:
-    """How labels become outputs.
+    """Label space: the mapping from labels to outputs.
 
     Attributes
     ----------
@@ -33,7 +35,7 @@ class Space:
     ids : dict
         {label as the data has it: class id}.
     note : str
-        What was decided, if anything.
+        Decision that was made, if any.
     """
 
     kind: TaskKind
@@ -42,39 +44,47 @@ class Space:
     note: str = ""
 
 
-def reads_as_numbers(values: Iterable[object]) -> bool:
-    """Whether every label is a string that is a number, as a CSV file has them."""
-    shown = set(values)
-    return bool(shown) and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in shown)
+def reads_as_numbers(values: Iterable[object], *, padded: bool = False) -> bool:
+    """Return whether every label is a string that is a number, as in a CSV file; with `padded` zeros may stand before it."""
+    shown, pattern = set(values), _PADDED if padded else _NUMBER
+    return bool(shown) and all(isinstance(value, str) and pattern.fullmatch(value) for value in shown)
 
 
-def plain(values: Iterable[object], column: str, where: str, *, numbers: bool) -> list[Label]:
-    """Labels as str, int or float: booleans by their name, and with `numbers` each string that is one as a number.
+def as_number(value: object) -> object:
+    """Return the number that a string is, as in a CSV file, and anything else as it is."""
+    return float(value) if isinstance(value, str) and _PADDED.fullmatch(value) else value
+
+
+def plain(values: Iterable[object], column: str, where: str, *, numbers: bool, padded: bool = False) -> list[Label]:
+    """Return labels as str, int or float: booleans by their name, and with `numbers` each numeric string as a number.
+
+    With `padded` zeros may stand before a number; otherwise "01" is a name.
 
     Raises
     ------
     DataError
         Labels of other types, of mixed types, or not finite.
     """
-    found: list[Label] = []
+    labels: list[Label] = []
+    pattern = _PADDED if padded else _NUMBER
     for value in values:
         if isinstance(value, bool):
-            found.append(str(value))
+            labels.append(str(value))
         elif isinstance(value, str):
-            found.append(float(value) if numbers and _NUMBER.fullmatch(value) else value)
+            labels.append(float(value) if numbers and pattern.fullmatch(value) else value)
         elif isinstance(value, int | float):
-            found.append(value)
+            labels.append(value)
         else:
             raise DataError(f"The label column {column!r} of {where} must hold strings or numbers. It holds {type(value).__name__}.")
-    if not numbers and len({isinstance(value, str) for value in found}) > 1:
+    if not numbers and len({isinstance(value, str) for value in labels}) > 1:
         raise DataError(f"The label column {column!r} of {where} mixes strings and numbers.")
-    if any(isinstance(value, float) and not math.isfinite(value) for value in found):
+    if any(isinstance(value, float) and not math.isfinite(value) for value in labels):
         raise DataError(f"The label column {column!r} of {where} holds numbers that are not finite.")
-    for value in found:
+    for value in labels:
         if len(value) > NAME if isinstance(value, str) else abs(value) > VALUE:
-            most = f"names of more than {NAME} characters" if isinstance(value, str) else f"numbers beyond {VALUE:g}"
-            raise DataError(f"The label column {column!r} of {where} holds {most}, such as {_brief(str(value))!r}.")
-    return [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
+            excess = f"names of more than {NAME} characters" if isinstance(value, str) else f"numbers beyond {VALUE:g}"
+            raise DataError(f"The label column {column!r} of {where} holds {excess}, such as {_brief(str(value))!r}.")
+    return [int(value) if isinstance(value, float) and value.is_integer() else value for value in labels]
 
 
 def space_of(
@@ -86,8 +96,9 @@ def space_of(
     model: tuple[str, ...] | None,
     per_token: bool,
     sets: bool = False,
+    value: bool = False,
 ) -> Space:
-    """Find the label space that the training labels show.
+    """Derive the label space from the training labels.
 
     Parameters
     ----------
@@ -98,12 +109,14 @@ def space_of(
     declared : tuple of str, or None
         Names of the classes in the data's own order, where it declares them.
     kind : TaskKind, or None
-        As asked; None decides by the labels.
+        As requested; None: by the labels.
     model : tuple of str, or None
         Names of the classes of a fine-tuned model, in the order of its outputs; one name means one value.
     per_token : bool
     sets : bool
         Whether a row has any number of labels; `train` are those of all rows.
+    value : bool
+        Whether the model answers with one value, so that whole numbers are values too.
 
     Raises
     ------
@@ -117,7 +130,7 @@ def space_of(
         and not per_token
         and not sets
         and numbers
-        and (any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1))
+        and (value or any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1))
     ):
         kind = TaskKind.REGRESSION
     if sets and len(shown) < 2:
@@ -136,29 +149,35 @@ def space_of(
         hint = " If they are values, give --task regression." if numbers and not per_token else ""
         raise DataError(f"The label column {column!r} of train has {len(shown):,} classes, more than the {CLASSES:,} that can be.{hint}")
     order = _sorted(shown) if declared is None else [name for name in declared if name in shown]
+    if declared is not None and model is not None:
+        # Another split may spell a class in another way, and is compared with the model too.
+        order += sorted((value for value in shown if value not in declared), key=str)
     if model is None:
         return Space(kind, tuple(str(value) for value in order), {value: index for index, value in enumerate(order)})
     return _as_model(kind, order, declared, model, column)
 
 
 def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:
-    """Labels in the order of a fine-tuned model's outputs: by name, else by id where nothing speaks against it."""
-    for spell in (str, _folded):
-        by_name = {spell(name): index for index, name in enumerate(model)}
-        if len(by_name) == len(model) and all(spell(value) in by_name for value in order):
-            return Space(kind, model, {value: by_name[spell(value)] for value in order})
+    """Map labels to a fine-tuned model's outputs: by name, else by id where nothing contradicts it."""
+    for fold in (str, _folded):
+        by_name = {fold(name): index for index, name in enumerate(model)}
+        if len(by_name) == len(model) and all(fold(value) in by_name for value in order):
+            return Space(kind, model, {value: by_name[fold(value)] for value in order})
     if all(isinstance(value, int) and 0 <= value < len(model) for value in order):
         note = f"labels: the ids of {column!r} are taken as the model's ({listed(model)})"
         return Space(kind, model, {value: int(value) for value in order}, note)
     if declared is not None and len(declared) <= len(model) and all(_GENERIC.fullmatch(name) for name in model):
         note = f"labels: the model does not name its classes, the ids of {column!r} are taken as its own"
         return Space(kind, model, {name: declared.index(name) for name in declared}, note)
-    raise DataError(f"The label column {column!r} does not fit the model: it holds {listed(order)}, the model has {listed(model)}.")
+    unnamed = all(_GENERIC.fullmatch(name) for name in model)
+    hint = " The model does not name its classes: write the data's names into id2label of its config.json, in the order of its outputs."
+    problem = f"The label column {column!r} does not fit the model: it holds {listed(order)}, the model has {listed(model)}."
+    raise DataError(problem + hint * unnamed)
 
 
 def _folded(name: object) -> str:
-    """A name without regard to case, spaces, hyphens and underscores."""
-    return _BETWEEN.sub("_", str(name).casefold())
+    """Return a name folded: without case, and with one underscore for spaces, hyphens and underscores."""
+    return _SEPARATORS.sub("_", str(name).casefold())
 
 
 def _sorted(shown: set[Label]) -> list[Label]:
@@ -172,7 +191,7 @@ def _first(shown: set[Label]) -> Label | None:
 
 
 def listed(names: Sequence[object]) -> str:
-    """The first names on one line, each as short and as plain as a message needs it."""
+    """Return the first names on one line, each shortened and printable."""
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
     return ", ".join(_brief(str(name)) for name in names[:_SHOWN]) + more
 

@@ -42,7 +42,7 @@ def as_lists(part: Grouped, split: str, label: str) -> Grouped:
 
 
 def check_lists(splits: Mapping[str, Rows], notes: list[str]) -> None:
-    """Refuse splits on which no order can be judged; say how many queries have no relevant row.
+    """Refuse splits on which no ranking can be evaluated; note how many queries have no relevant row.
 
     Raises
     ------
@@ -59,6 +59,6 @@ def check_lists(splits: Mapping[str, Rows], notes: list[str]) -> None:
         relevant = np.add.reduceat(np.asarray(rows.labels) > 0, starts[:-1])
         if not relevant.any():
             raise DataError(f"No query of {name} has a relevant row: there is no order to judge.")
-        without = int((relevant == 0).sum())
-        said = f", {without:,} of them without a relevant row, which are not judged" if without else ""
-        notes.append(f"{name}: {len(starts) - 1:,} queries of {len(rows):,} rows{said}")
+        without_relevant = int((relevant == 0).sum())
+        unjudged = f", {without_relevant:,} of them without a relevant row, which are not judged" if without_relevant else ""
+        notes.append(f"{name}: {len(starts) - 1:,} queries of {len(rows):,} rows{unjudged}")

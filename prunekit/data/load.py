@@ -1,4 +1,4 @@
-"""From a source to a task with three splits."""
+"""Loading of a task with three splits from a source."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.data.columns import Columns, class_names, is_list, query_column, read_columns, refuse, resolve, text_column, text_values
+from prunekit.data.columns import (
+    Columns,
+    class_names,
+    group_names,
+    is_list,
+    query_column,
+    read_columns,
+    refuse,
+    resolve,
+    text_column,
+    text_values,
+)
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import CELL, Source, read_source
-from prunekit.data.labels import Label, Space, listed, plain, reads_as_numbers, space_of
+from prunekit.data.labels import VALUE, Label, Space, as_number, listed, plain, reads_as_numbers, space_of
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
-_IGNORED = -100  # what trainers write for a word that has no tag
+_IGNORED = -100  # the label of a word without a tag, by convention
 
 
 def load_data(
@@ -52,8 +63,8 @@ def load_data(
 ) -> TaskData:
     """Read a task's data.
 
-    Splits are taken as they are, and one that is missing is cut (seeded, classes in their shares) as `prunekit.data.complete`
-    says. The label space is that of train.
+    Splits are taken as they are, and one that is missing is cut (seeded, classes in their shares) as described in
+    `prunekit.data.complete`. The label space is that of train.
 
     Parameters
     ----------
@@ -70,16 +81,17 @@ def load_data(
     task : str, optional
         A `TaskKind`; by the columns and labels where not given.
     metric : str, optional
-        A `Metric`; where not given, accuracy for classes, Pearson for values, micro F1 for rows with any number of labels.
+        A `Metric`; where not given, the first of the kind's `Traits.metrics`, but entity F1 for entity tags, Spearman for an embedder's
+        pairs with scores, and agreement where classes or tags have no labels.
     labels : sequence of str, optional
         Class names of a fine-tuned model in the order of its outputs. The data's labels must be among them.
     group : str, optional
         Column of what rows have in common (a document, a query, an author): rows of one group stay on one side of every cut, and
         splits that come with the data must not share one.
     fine_tuned : bool
-        Whether the model that is judged may have been trained on the train split: what is missing is then never cut from it.
+        Whether the model that is evaluated may have been trained on the train split: a missing split is then never cut from it.
     answers : TaskKind, optional
-        What a fine-tuned model's head is for: data without a column of labels then has placeholders, until the model has answered.
+        Task of a fine-tuned model's head: data without a column of labels then has placeholders, until the model has answered.
     config : str, optional
         Configuration of a hub data set.
     seed : int
@@ -96,110 +108,122 @@ def load_data(
     DataError
         A source, column, row or label that cannot be used.
     ParameterError
-        A parameter outside what is allowed, or a named column that does not exist.
+        A parameter out of range, or a named column that does not exist.
     DependencyError
         `source=None` without the packages that the embedded data comes from.
     """
     kind = None if task is None else _member(TaskKind, task, "task")
-    wanted = None if metric is None else _member(Metric, metric, "metric")
+    wanted_metric = None if metric is None else _member(Metric, metric, "metric")
     if source is None:
-        given = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group, "config": config}
-        return _embedded({name: value for name, value in given.items() if value is not None}, kind, wanted, labels, seed)
+        options = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group, "config": config}
+        return _embedded({name: value for name, value in options.items() if value is not None}, kind, wanted_metric, labels, seed)
 
-    came = read_source(source, config=config, trust_remote_code=trust_remote_code)
-    asked = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
+    loaded = read_source(source, config=config, trust_remote_code=trust_remote_code)
+    named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     if kind is TaskKind.EMBEDDING:
-        return load_sentences(came, asked, metric=wanted, seed=seed)
-    if kind is TaskKind.QUESTIONS or (kind is None and _asks(came, asked, answers)):
+        return load_sentences(loaded, named_columns, metric=wanted_metric, seed=seed)
+    if kind is TaskKind.QUESTIONS or (kind is None and _are_questions(loaded, named_columns, answers)):
         answering = answers is TaskKind.QUESTIONS
-        return load_questions(came, asked, metric=wanted, fine_tuned=fine_tuned, answering=answering, seed=seed)
+        return load_questions(loaded, named_columns, metric=wanted_metric, fine_tuned=fine_tuned, answering=answering, seed=seed)
     model = None if labels is None else tuple(labels)
+    if kind is TaskKind.LABELS and label is None and model is not None and _has_columns(loaded.splits["train"], model):
+        # Columns of 0 and 1 under the names of the model's own labels.
+        label = named_columns["label"] = ",".join(model)
     named = label is not None or tags is not None or kind not in (None, answers)
-    if answers is not None and not named and lacks_labels(came.splits["train"]):
-        return _without_labels(came, asked, answers, model or ("text",), wanted, seed)
-    if wanted is Metric.AGREEMENT:
+    if answers is not None and not named and lacks_labels(loaded.splits["train"]):
+        return _without_labels(loaded, named_columns, answers, model or ("text",), wanted_metric, seed)
+    if wanted_metric is Metric.AGREEMENT:
         must = "another where the data has labels: agreement is with the dense model, on data without"
-        raise ParameterError("metric", "load_data", must, wanted.value)
-    if kind is None and answers is TaskKind.REGRESSION and query_column(came.splits["train"]) is not None:
+        raise ParameterError("metric", "load_data", must, wanted_metric.value)
+    if kind is None and answers is TaskKind.REGRESSION and query_column(loaded.splits["train"]) is not None:
         kind = TaskKind.RANKING
-    return _with_labels(came, asked, kind, model, wanted, fine_tuned, seed)
+    value = answers is TaskKind.REGRESSION
+    return _with_labels(loaded, named_columns, kind, model, wanted_metric, fine_tuned, seed, value=value)
 
 
-def _asks(came: Source, asked: Mapping[str, str | None], answers: TaskKind | None) -> bool:
-    """Whether rows are read as questions where no task is named: by the model's head, or by the names of the columns."""
-    if asked["tokens"] is not None or asked["tags"] is not None:
+def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
+    """Return whether a table without a column of labels has one for each label, whose names can be joined by commas."""
+    plain_names = not any("," in name or name != name.strip() for name in labels)
+    return plain_names and lacks_labels(train) and set(labels) <= set(train.column_names)
+
+
+def _are_questions(loaded: Source, named_columns: Mapping[str, str | None], answers: TaskKind | None) -> bool:
+    """Return whether rows are read as questions where no task is named: by the model's head, or by the names of the columns."""
+    if named_columns["tokens"] is not None or named_columns["tags"] is not None:
         return False
-    named = any(asked[name] is not None for name in ("text", "text_pair", "label"))
-    return answers is TaskKind.QUESTIONS or (not named and holds_questions(came.splits["train"]))
+    named = any(named_columns[name] is not None for name in ("text", "text_pair", "label"))
+    return answers is TaskKind.QUESTIONS or (not named and holds_questions(loaded.splits["train"]))
 
 
 def _with_labels(
-    came: Source,
-    asked: Mapping[str, str | None],
+    loaded: Source,
+    named_columns: Mapping[str, str | None],
     kind: TaskKind | None,
     model: tuple[str, ...] | None,
-    wanted: Metric | None,
+    metric: Metric | None,
     fine_tuned: bool,
     seed: int,
+    *,
+    value: bool,
 ) -> TaskData:
-    """Rows with the labels that the data has; `asked` are the columns that were named."""
-    found, label, group = came.splits, asked["label"], asked["group"]
-    names = indicator_columns(found["train"], label)
+    """Read rows with the labels of the data; `named_columns` are those that the user named; with `value` the model answers with one."""
+    tables, label, group = loaded.splits, named_columns["label"], named_columns["group"]
+    names = indicator_columns(tables["train"], label)
     if names:
         assert label is not None
-        found = {split: joined(data, names, label, split) for split, data in found.items()}
+        tables = {split: joined(data, names, label, split) for split, data in tables.items()}
     lists = kind is not None and kind.traits.lists
     if lists:
-        group = group or query_column(found["train"])
+        group = group or query_column(tables["train"])
         if group is None:
             raise ParameterError("group", "load_data", "the column of a ranking's queries (query, query_id or qid by its name)", None)
-    columns = resolve(found["train"], **{**asked, "group": group}, kind=kind)
+    columns = resolve(tables["train"], **{**named_columns, "group": group}, kind=kind)
     notes: list[str] = []
-    trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in found.values())
+    trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in tables.values())
     used = {*columns.names, *(TREE if trees else ())}
-    unused = [column for column in found["train"].column_names if column not in used]
+    unused = [column for column in tables["train"].column_names if column not in used]
     if unused:
         notes.append(f"columns not used: {listed(unused)}")
-    splits, space = _read(found, columns, kind, model, notes, names or None)
+    splits, space = _read(tables, columns, kind, model, notes, names or None, value=value)
     if trees:
         splits = {
-            split: replace(part, rows=replace(part.rows, trees=_trees(found[split], part.rows, split))) for split, part in splits.items()
+            split: replace(part, rows=replace(part.rows, trees=_trees(tables[split], part.rows, split))) for split, part in splits.items()
         }
     if lists:
         assert kind is not None
         splits = {split: as_lists(part, split, columns.label) for split, part in splits.items()}
         space = replace(space, kind=kind)
         notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
-    the_task = Task(space.kind, wanted or _usual_metric(space, notes), space.labels)
-    whole = complete(splits, seed, notes, fine_tuned=fine_tuned, single=came.single)
+    task = Task(space.kind, metric or _usual_metric(space, notes), space.labels)
+    completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:
-        check_lists(whole, notes)
-    return TaskData.of(the_task, whole, notes, {"source": came.name})
+        check_lists(completed, notes)
+    return TaskData.of(task, completed, notes, {"source": loaded.name})
 
 
 def _without_labels(
-    came: Source, asked: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], wanted: Metric | None, seed: int
+    loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], metric: Metric | None, seed: int
 ) -> TaskData:
-    """Rows whose labels are placeholders."""
-    first, per_token = came.splits["train"], kind.traits.per_token
-    words = (asked["tokens"] or text_column(first)) if per_token else None
-    found = {split: with_placeholders(data, kind, labels, words, split) for split, data in came.splits.items()}
+    """Read rows whose labels are placeholders."""
+    first, per_token = loaded.splits["train"], kind.traits.per_token
+    words = (named_columns["tokens"] or text_column(first)) if per_token else None
+    tables = {split: with_placeholders(data, kind, labels, words, split) for split, data in loaded.splits.items()}
     columns = resolve(
-        found["train"],
-        text=None if per_token else asked["text"],
-        text_pair=None if per_token else asked["text_pair"],
+        tables["train"],
+        text=None if per_token else named_columns["text"],
+        text_pair=None if per_token else named_columns["text_pair"],
         label=None if per_token else COLUMN,
         tokens=words,
         tags=COLUMN if per_token else None,
         kind=kind,
-        group=asked["group"],
+        group=named_columns["group"],
     )
     notes = ["no labels were seen: the model's own answers stand for them, in what is chosen, trained and measured"]
-    splits, space = _read(found, columns, kind, labels, notes, None, space_of_model(kind, labels))
+    splits, space = _read(tables, columns, kind, labels, notes, None, space_of_model(kind, labels))
     task = Task(space.kind, space.kind.traits.metrics[0], space.labels)
-    task = task.alike if wanted is None else replace(task, metric=wanted)
-    whole = complete(splits, seed, notes, fine_tuned=True, single=came.single or len(splits) == 1)
-    return replace(TaskData.of(task, whole, notes, {"source": came.name}), labelled=False)
+    task = task.alike if metric is None else replace(task, metric=metric)
+    completed = complete(splits, seed, notes, fine_tuned=True, single=loaded.single or len(splits) == 1)
+    return replace(TaskData.of(task, completed, notes, {"source": loaded.name}), labelled=False)
 
 
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
@@ -216,23 +240,23 @@ def _usual_metric(space: Space, notes: list[str]) -> Metric:
 E = TypeVar("E", TaskKind, Metric)
 
 
-def _member(of: type[E], value: str, parameter: str) -> E:
+def _member(enum: type[E], value: str, parameter: str) -> E:
     try:
-        return of(value)
+        return enum(value)
     except ValueError:
-        names: list[str] = [member.value for member in list[E](of)] + (list(ALIASES) if of is TaskKind else [])
+        names: list[str] = [member.value for member in list[E](enum)] + (list(ALIASES) if enum is TaskKind else [])
         raise ParameterError(parameter, "load_data", f"one of {', '.join(names)}", str(value)) from None
 
 
-def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | None, labels: Sequence[str] | None, seed: int) -> TaskData:
+def _embedded(options: dict[str, str], kind: TaskKind | None, metric: Metric | None, labels: Sequence[str] | None, seed: int) -> TaskData:
     from prunekit.data.demo import load_docstrings
 
-    for parameter, value in given.items():
+    for parameter, value in options.items():
         raise ParameterError(parameter, "load_data", "given with a source only, the embedded data has columns of its own", value)
     if kind not in (None, TaskKind.CLASSIFICATION):
         raise ParameterError("task", "load_data", f"{TaskKind.CLASSIFICATION.value!r} for the embedded data", str(kind))
-    found = load_docstrings(seed=seed)
-    task, splits = found.task, found.splits
+    data = load_docstrings(seed=seed)
+    task, splits = data.task, data.splits
     if labels is not None:
         names = task.labels
         space = space_of(names, column="library", declared=None, kind=None, model=tuple(labels), per_token=False)
@@ -241,50 +265,64 @@ def _embedded(given: dict[str, str], kind: TaskKind | None, metric: Metric | Non
         splits = {name: replace(rows, labels=ids[rows.labels]) for name, rows in splits.items()}
     if metric is not None:
         task = replace(task, metric=metric)
-    return TaskData.of(task, splits, found.notes, found.provenance)
+    return TaskData.of(task, splits, data.notes, data.provenance)
 
 
 def _read(
-    found: dict[str, Dataset],
+    tables: dict[str, Dataset],
     columns: Columns,
     kind: TaskKind | None,
     model: tuple[str, ...] | None,
     notes: list[str],
     order: tuple[str, ...] | None,
     known: Space | None = None,
+    *,
+    value: bool = False,
 ) -> tuple[dict[str, Grouped], Space]:
-    """Rows of every split that has labels, in the label space of train; `order` is that of label columns that were named."""
-    raw = {"train": _values(found["train"], columns, "train")}
-    shown = set(_flat(raw["train"], columns))
-    for name in (name for name in found if name != "train"):
-        if columns.label not in found[name].column_names:
+    """Read the rows of every split that has labels, in the label space of train; `order` is that of label columns that were named."""
+    raw = {"train": _values(tables["train"], columns, "train")}
+    train_labels = set(_flat(raw["train"], columns))
+    for name in (name for name in tables if name != "train"):
+        if columns.label not in tables[name].column_names:
             notes.append(f"{name}: not used, it has no column {columns.label!r}")
             continue
-        values = _values(found[name], columns, name)
-        marks = set(_flat(values, columns))
-        none = all(row is None for row in values[columns.label]) if columns.sets else marks <= {None, -1} and not marks & shown
-        if none:
+        values = _values(tables[name], columns, name)
+        split_labels = set(_flat(values, columns))
+        unlabelled = (
+            all(row is None for row in values[columns.label])
+            if columns.sets
+            else split_labels <= {None, -1} and not split_labels & train_labels
+        )
+        if unlabelled:
             notes.append(f"{name}: not used, its rows have no labels")
             continue
         raw[name] = values
     for name, values in raw.items():
         _check_rows(values, columns, name)
 
-    declared = order or class_names(found["train"], columns.label)
-    numbers = declared is None and reads_as_numbers(shown)
-    flat = {name: plain(_flat(values, columns), columns.label, name, numbers=numbers) for name, values in raw.items()}
+    declared = order or class_names(tables["train"], columns.label)
+    padded = value or (kind is not None and kind.traits.values)
+    numbers = declared is None and reads_as_numbers(train_labels, padded=padded)
+    flat = {name: plain(_flat(values, columns), columns.label, name, numbers=numbers, padded=padded) for name, values in raw.items()}
     per_token = columns.tokens is not None
+    # A label that a fine-tuned model has need not be in train.
+    shown = flat["train"] if model is None else list(chain.from_iterable(flat.values()))
     space = known or space_of(
-        flat["train"], column=columns.label, declared=declared, kind=kind, model=model, per_token=per_token, sets=columns.sets
+        shown, column=columns.label, declared=declared, kind=kind, model=model, per_token=per_token, sets=columns.sets, value=value
     )
     if space.note:
         notes.append(space.note)
     if declared is not None and model is None and len(space.labels) < len(declared):
         absent = [name for name in declared if name not in space.labels]
         notes.append(f"labels: left out, train does not show them: {listed(absent)}")
-    seen = set(flat["train"])
+    seen = set(shown)
+    lacking = sorted(map(str, seen - set(flat["train"])))
+    if lacking and not space.kind.traits.values:
+        notes.append(f"labels: in no row of train, known to the model's own head alone: {listed(lacking)}")
     rows = {name: _rows(values, flat[name], columns, space, seen, name) for name, values in raw.items()}
-    return {name: Grouped(rows[name], None if columns.group is None else tuple(raw[name][columns.group])) for name in raw}, space
+    group = columns.group
+    names = {name: None if group is None else group_names(values[group], group, name) for name, values in raw.items()}
+    return {name: Grouped(rows[name], names[name]) for name in raw}, space
 
 
 def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]:
@@ -296,11 +334,13 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
     names = class_names(data, columns.label)
     if names is not None:
         by_id: dict[int | None, str | None] = {**dict(enumerate(names)), None: None, -1: None}
-        marks, lists = values[columns.label], is_list(data, columns.label)
-        strange = {i for i in (chain.from_iterable(row or () for row in marks) if lists else marks) if i not in by_id}
-        if strange:
-            raise DataError(f"The column {columns.label!r} of {split} holds the class {min(strange)}, and declares {len(names)} classes.")
-        values[columns.label] = [None if row is None else [by_id[i] for i in row] for row in marks] if lists else [by_id[i] for i in marks]
+        ids, lists = values[columns.label], is_list(data, columns.label)
+        undeclared = {i for i in (chain.from_iterable(row or () for row in ids) if lists else ids) if i not in by_id}
+        if undeclared:
+            raise DataError(
+                f"The column {columns.label!r} of {split} holds the class {min(undeclared)}, and declares {len(names)} classes."
+            )
+        values[columns.label] = [None if row is None else [by_id[i] for i in row] for row in ids] if lists else [by_id[i] for i in ids]
     if columns.sets and not is_list(data, columns.label):
         values[columns.label] = [None if value in (None, "") else [value] for value in values[columns.label]]
     return values
@@ -324,14 +364,12 @@ def _flat(values: dict[str, list[Any]], columns: Columns) -> list[Any]:
 
 
 def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> None:
-    def check(column: str, what: str, bad: Callable[[int, Any], bool]) -> None:
-        refuse(values[column], column, split, what, bad)
+    def check(column: str, problem: str, bad: Callable[[int, Any], bool]) -> None:
+        refuse(values[column], column, split, problem, bad)
 
     for column in (columns.text, columns.pair):
         if column is not None:
             text_values(values[column], column, split)
-    if columns.group is not None:
-        check(columns.group, "holds no name of a group", lambda _, value: isinstance(value, list | dict))
     if columns.sets:
         for at, fault in faults(values[columns.label]):
             raise DataError(f"Row {at + 1} of {split} {fault}, in column {columns.label!r} (the first row is 1).")
@@ -347,8 +385,19 @@ def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> N
     check(columns.label, "has words without a tag", lambda _, row: any(tag in (None, "", _IGNORED) for tag in row))
 
 
+def _targets(labels: Sequence[Label], column: str, split: str) -> NDArray[np.float64]:
+    """Return the labels as numbers; train alone says that they are numbers, so that another split may hold text."""
+    values = [as_number(label) for label in labels]
+    strays = [value for value in values if not isinstance(value, int | float) or not abs(value) <= VALUE]
+    if strays:
+        must = f"numbers between -{VALUE:g} and {VALUE:g}"
+        raise DataError(f"The label column {column!r} of {split} must hold {must}, as that of train does. It holds {listed(strays)}.")
+    return np.array(values, dtype=np.float64)
+
+
 def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, space: Space, seen: set[Label], split: str) -> Rows:
-    encoded = np.array(labels, dtype=np.float64) if space.kind.traits.values else _ids(labels, columns.label, space, seen, split)
+    values_asked = space.kind.traits.values
+    encoded: NDArray[Any] = _targets(labels, columns.label, split) if values_asked else _ids(labels, columns.label, space, seen, split)
     if columns.tokens is None:
         assert columns.text is not None
         pairs = None if columns.pair is None else tuple(values[columns.pair])
@@ -361,19 +410,21 @@ def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, s
 
 
 def _trees(data: Dataset, rows: Rows, split: str) -> tuple[tuple[tuple[int, ...], tuple[str, ...]], ...]:
-    """The dependency tree of each row."""
+    """Return the dependency tree of each row."""
     values = read_columns(data, TREE, split)
-    found = tuple((tuple(heads or ()), tuple(names or ())) for heads, names in zip(values[TREE[0]], values[TREE[1]], strict=True))
-    for at, ((heads, names), words) in enumerate(zip(found, rows.tokens, strict=True)):
+    trees = tuple((tuple(heads or ()), tuple(names or ())) for heads, names in zip(values[TREE[0]], values[TREE[1]], strict=True))
+    for at, ((heads, names), words) in enumerate(zip(trees, rows.tokens, strict=True)):
         fits = len(heads) == len(names) == len(words)
         if not fits or not all(isinstance(head, int) for head in heads) or not all(isinstance(name, str) for name in names):
-            what = f"a number in {TREE[0]!r} and a name in {TREE[1]!r} for each word"
-            raise DataError(f"Row {at + 1} of {split} must have {what} (the first row is 1).")
-    return found
+            must = f"a number in {TREE[0]!r} and a name in {TREE[1]!r} for each word"
+            raise DataError(f"Row {at + 1} of {split} must have {must} (the first row is 1).")
+    return trees
 
 
 def _ids(labels: list[Label], column: str, space: Space, seen: set[Label], split: str) -> NDArray[Any]:
-    unseen = [label for label in labels if label not in seen]
+    unseen = [label for label in labels if label not in seen or label not in space.ids]
     if unseen:
-        raise DataError(f"The label {unseen[0]!r} of {split} (column {column!r}) is in no row of train: it cannot be learned.")
+        numbers = space.kind is TaskKind.CLASSIFICATION and not any(isinstance(label, str) for label in seen)
+        hint = " If labels are values, give --task regression." if numbers else ""
+        raise DataError(f"The label {unseen[0]!r} of {split} (column {column!r}) is in no row of train: it cannot be learned.{hint}")
     return np.array([space.ids[label] for label in labels], dtype=np.int64)

@@ -30,7 +30,7 @@ class Words:
     offsets: IntArray
 
     def take(self, rows: IntArray) -> Words:
-        """Those of some rows, in the order given."""
+        """Return the words of some rows, in the order given."""
         kept, every = ranges(self.starts[rows], self.starts[rows + 1]), ranges(self.offsets[rows], self.offsets[rows + 1])
         return Words(
             self.places[kept],
@@ -41,11 +41,11 @@ class Words:
         )
 
     def every(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Outputs (m, C) of the words kept as outputs (w, C) of all; those of a word without a token are minus infinity."""
-        found = np.full((len(self.labels), outputs.shape[1]), -np.inf, dtype=outputs.dtype)
+        """Expand outputs (m, C) of the words kept to outputs (w, C) of all; those of a word without a token are minus infinity."""
+        expanded = np.full((len(self.labels), outputs.shape[1]), -np.inf, dtype=outputs.dtype)
         owner = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-        found[self.offsets[owner] + self.ids] = outputs
-        return found
+        expanded[self.offsets[owner] + self.ids] = outputs
+        return expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +76,20 @@ class Windows:
     silent: bool
 
     def take(self, rows: IntArray) -> Windows:
-        """Some windows, in the order given, and the questions that they are of."""
+        """Return some windows, in the order given, and their questions."""
         kept = ranges(self.starts[rows], self.starts[rows + 1])
-        asked, questions = np.unique(self.questions[rows], return_inverse=True)
+        taken, questions = np.unique(self.questions[rows], return_inverse=True)
         return replace(
             self,
             places=self.places[kept],
             starts=offsets_of(np.diff(self.starts)[rows]),
             characters=self.characters[kept],
             questions=questions.astype(np.int64),
-            references=self.references[asked],
+            references=self.references[taken],
         )
 
     def spans(self, outputs: NDArray[Any]) -> IntArray:
-        """The answer to each question by the logits of its windows.
+        """Return the answer to each question by the logits of its windows.
 
         It is the span of at most `LONGEST` tokens in one window with the largest sum of its logits, or none, where that is an answer and
         the sum of the two logits for it is larger in every window (Devlin et al. 2019).
@@ -107,32 +107,32 @@ class Windows:
         scores = np.asarray(outputs, dtype=np.float64)
         total, first = len(scores), self.starts[:-1]
         owner = np.repeat(np.arange(len(first)), np.diff(self.starts))
-        empty = np.zeros(total, dtype=bool)
-        empty[first] = True
-        begin = np.where(empty, -np.inf, scores[:, 0])
+        is_first = np.zeros(total, dtype=bool)
+        is_first[first] = True
+        begin = np.where(is_first, -np.inf, scores[:, 0])
         best, until = np.full(total, -np.inf), np.zeros(total, dtype=np.int64)
         for length in range(min(LONGEST, total)):
-            here = total - length
-            sums = np.where(owner[:here] == owner[length:], begin[:here] + scores[length:, 1], -np.inf)
-            better = sums > best[:here]
-            best[:here][better], until[:here][better] = sums[better], np.flatnonzero(better) + length
-        asked = self.questions[owner]
+            stop = total - length
+            sums = np.where(owner[:stop] == owner[length:], begin[:stop] + scores[length:, 1], -np.inf)
+            better = sums > best[:stop]
+            best[:stop][better], until[:stop][better] = sums[better], np.flatnonzero(better) + length
+        question_of = self.questions[owner]
         count = len(self.references)
-        # The first of equals: sorted by question, then from the best.
-        order = np.lexsort((np.arange(total), -best, asked))
-        top = order[np.searchsorted(asked[order], np.arange(count))]
-        found = np.stack([self.characters[top, 0], self.characters[until[top], 1]], axis=1).astype(np.int64)
-        nothing = np.isneginf(best[top])
+        # Sorted by question, then by descending score; of equal scores the first.
+        order = np.lexsort((np.arange(total), -best, question_of))
+        top = order[np.searchsorted(question_of[order], np.arange(count))]
+        answers = np.stack([self.characters[top, 0], self.characters[until[top], 1]], axis=1).astype(np.int64)
+        unanswered = np.isneginf(best[top])
         if self.silent:
             least = np.full(count, np.inf)
             np.minimum.at(least, self.questions, scores[first].sum(axis=1))
-            nothing |= least > best[top]
-        found[nothing] = NOWHERE
-        return found
+            unanswered |= least > best[top]
+        answers[unanswered] = NOWHERE
+        return answers
 
 
 def offsets_of(lengths: IntArray) -> IntArray:
-    """Where each of some parts begins, end to end, and where the last one ends."""
+    """Return where each of some consecutive parts begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 

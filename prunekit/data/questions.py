@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunekit.data.columns import absent, read_columns, text_values
+from prunekit.data.columns import absent, group_names, read_columns, text_values
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import Source
 from prunekit.data.labels import listed
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 #: The columns by their names, and the options that name others.
 COLUMNS = {"text": "question", "text_pair": "context", "label": "answers"}
-#: Answers to one question, at most.
+#: Most answers to one question.
 ANSWERS = 1000
 _FORM = "{'text': [...], 'answer_start': [...]}"
 
 
 def holds_questions(data: Dataset) -> bool:
-    """Whether a table has SQuAD's columns by their names."""
+    """Return whether a table has the columns of SQuAD, by name."""
     return set(COLUMNS.values()) <= set(data.column_names)
 
 
@@ -50,9 +50,9 @@ def load_questions(
     fine_tuned : bool
         Whether the model may have been trained on train.
     answering : bool
-        Whether the model has a head for the task, whose own answers stand for those of data without a column of them.
+        Whether the model has a head for the task, whose answers replace those of data without a column of answers.
     seed : int
-        Of the cuts.
+        Seed of the cuts.
 
     Raises
     ------
@@ -72,24 +72,24 @@ def load_questions(
     columns = {parameter: named.get(parameter) or usual for parameter, usual in COLUMNS.items()}
     labelled = named.get("label") is not None or columns["label"] in first.column_names or not answering
     notes: list[str] = []
-    found = {}
+    parts = {}
     for split, data in source.splits.items():
         if labelled and split != "train" and columns["label"] not in data.column_names:
             notes.append(f"{split}: not used, it has no column {columns['label']!r}")
             continue
-        found[split] = _read(data, columns, named.get("group"), split, labelled=labelled)
+        parts[split] = _read_split(data, columns, named.get("group"), split, labelled=labelled)
     used = {*columns.values(), named.get("group")}
     unused = [name for name in first.column_names if name not in used]
     if unused:
         notes.append(f"columns not used: {listed(unused)}")
     if not labelled:
         notes.append("no answers were seen: the model's own stand for them, in what is trained and measured")
-    if labelled and not any(label.texts for label in found["train"].rows.references):
+    if labelled and not any(label.texts for label in parts["train"].rows.references):
         raise DataError(f"No question of train has an answer: give some, or leave the column {columns['label']!r} out.")
-    silent = labelled and any(not label.texts for label in found["train"].rows.references)
+    silent = labelled and any(not label.texts for label in parts["train"].rows.references)
     if silent:
-        found = {split: Grouped(replace(part.rows, silent=True), part.names) for split, part in found.items()}
-    for split, part in found.items():
+        parts = {split: Grouped(replace(part.rows, silent=True), part.names) for split, part in parts.items()}
+    for split, part in parts.items():
         empty = sum(not label.texts for label in part.rows.references)
         if labelled and empty and not silent:
             raise DataError(
@@ -98,37 +98,34 @@ def load_questions(
             )
         if empty and labelled:
             notes.append(f"{split}: {empty:,} of {len(part.rows):,} questions have no answer in their context")
-    splits = complete(found, seed, notes, fine_tuned=fine_tuned or not labelled, single=source.single or len(found) == 1)
+    splits = complete(parts, seed, notes, fine_tuned=fine_tuned or not labelled, single=source.single or len(parts) == 1)
     task = Task(TaskKind.QUESTIONS, metric or TaskKind.QUESTIONS.traits.metrics[0])
     return replace(TaskData.of(task, splits, notes, {"source": source.name}), labelled=labelled)
 
 
-def _read(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> Grouped:
-    wanted = [columns["text"], columns["text_pair"], *([columns["label"]] if labelled else []), *([group] if group else [])]
-    missing = [name for name in wanted if name not in data.column_names]
+def _read_split(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> Grouped:
+    required = [columns["text"], columns["text_pair"], *([columns["label"]] if labelled else []), *([group] if group else [])]
+    missing = [name for name in required if name not in data.column_names]
     if missing:
         hint = "question, context and answers by their names, or --text, --text-pair and --label"
         raise DataError(f"The {split} split has no column {missing[0]!r}: questions need {hint}. It has {listed(data.column_names)}.")
-    values = read_columns(data, list(dict.fromkeys(wanted)), split)
+    values = read_columns(data, list(dict.fromkeys(required)), split)
     texts, contexts = (text_values(values[columns[name]], columns[name], split) for name in ("text", "text_pair"))
     labels = np.empty(len(texts), dtype=object)
     for at, context in enumerate(contexts):
         where = f"Row {at + 1} of {split} (the first row is 1)"
         labels[at] = _reference(values[columns["label"]][at], context, columns["label"], where) if labelled else Reference(context)
-    if group is not None and any(isinstance(name, list | dict) for name in values[group]):
-        raise DataError(f"The column {group!r} of {split} holds no name of a group.")
-    return Grouped(Rows(labels=labels, texts=texts, pairs=contexts), None if group is None else tuple(values[group]))
+    names = None if group is None else group_names(values[group], group, split)
+    return Grouped(Rows(labels=labels, texts=texts, pairs=contexts), names)
 
 
 def _reference(value: Any, context: str, column: str, where: str) -> Reference:
-    """What a row's answers say, whether they are lists in an object or objects in a list."""
-    if value is None:
-        return Reference(context)
-    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        value = {name: [each.get(name) for each in value] for name in ("text", "answer_start")}
+    """Return the reference of a row's answers, which are lists in an object or objects in a list."""
+    if isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        value = {name: [answer.get(name) for answer in value] for name in ("text", "answer_start")}
     texts, starts = (value.get(name) for name in ("text", "answer_start")) if isinstance(value, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(starts, list):
-        raise DataError(f"{where} must hold {_FORM} in column {column!r}. It holds {_kind(value)}.")
+        raise DataError(f"{where} must hold {_FORM} in column {column!r}. It holds {_describe(value)}.")
     if len(texts) != len(starts) or len(texts) > ANSWERS:
         must = f"as many texts as starts, {ANSWERS} at most"
         raise DataError(f"{where} must hold {must}, in column {column!r}. It holds {len(texts)} and {len(starts)}.")
@@ -143,7 +140,9 @@ def _reference(value: Any, context: str, column: str, where: str) -> Reference:
     return Reference(context, tuple(texts), tuple(starts))
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
+    if value is None:
+        return "nothing; the lists are empty where there is no answer"
     if isinstance(value, dict):
         return f"an object with {listed(list(value))}" if value else "an empty object"
     return f"a {type(value).__name__}"

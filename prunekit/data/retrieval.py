@@ -1,4 +1,4 @@
-"""Queries, a corpus and judgements, on which an embedder is measured."""
+"""Queries, a corpus and relevance judgements, on which an embedder is evaluated."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _POSITION = "position"
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """What is looked for, among what, and what is worth finding.
+    """Queries, documents and relevance judgements.
 
     Attributes
     ----------
     queries, documents : tuple of str
-        Queries that have a relevant document alone; documents with their title in front.
+        Only queries that have a relevant document; documents with their title in front.
     query, document : int64 ndarray of shape (judgements,)
-        Who is judged: a query's number, ascending, and a document's.
+        Of each judgement, the index of its query, ascending, and of its document.
     grade : float64 ndarray of shape (judgements,)
         Relevance, 0 or more.
     """
@@ -58,60 +58,62 @@ def read_retrieval(place: str | Path) -> Retrieval:
     Raises
     ------
     DataError
-        Something that is missing, twice there or too large, and judgements of what is not there, in one line.
+        Something that is missing, duplicate or too large, and judgements of unknown queries or documents, in one line.
     """
     folder = Path(place).expanduser()
     if not folder.is_dir():
         raise DataError(f"The retrieval data {str(place)!r} is no directory: it needs corpus, queries and qrels.")
     documents = _texts(_file(folder, "corpus"), "documents", DOCUMENTS)
     queries = _texts(_file(folder, "queries"), "queries", QUERIES)
-    found = _judgements(_file(folder, "qrels"), list(queries), list(documents))
-    relevant = {query for query, _, grade in found if grade > 0}
+    judgements = _judgements(_file(folder, "qrels"), list(queries), list(documents))
+    relevant = {query for query, _, grade in judgements if grade > 0}
     if not relevant:
         raise DataError(f"No query of {str(place)!r} has a relevant document: there is nothing to find.")
     kept = {number: at for at, number in enumerate(sorted(relevant))}
-    judged = sorted((kept[query], document, grade) for query, document, grade in found if query in kept)
+    ordered = sorted((kept[query], document, grade) for query, document, grade in judgements if query in kept)
     texts = list(queries.values())
     return Retrieval(
         queries=tuple(texts[number] for number in kept),
         documents=tuple(documents.values()),
-        query=np.array([query for query, _, _ in judged], dtype=np.int64),
-        document=np.array([document for _, document, _ in judged], dtype=np.int64),
-        grade=np.array([grade for _, _, grade in judged], dtype=np.float64),
+        query=np.array([query for query, _, _ in ordered], dtype=np.int64),
+        document=np.array([document for _, document, _ in ordered], dtype=np.int64),
+        grade=np.array([grade for _, _, grade in ordered], dtype=np.float64),
     )
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The file of a name; of judgements also that of test in a folder of their own."""
-    places = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    """Return the file of a name; of judgements also that of test in a folder of their own."""
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     if name == "qrels":
-        places += [folder / name / f"test{suffix}" for suffix in SUFFIXES]
-    found = [place for place in places if place.is_file()]
-    if len(found) != 1:
-        which = "no" if not found else "more than one"
-        raise DataError(f"The retrieval data {str(folder)!r} has {which} file of {name}: it needs one, such as {name}.jsonl.")
-    return found[0]
+        paths += [folder / name / f"test{suffix}" for suffix in SUFFIXES]
+    files = [path for path in paths if path.is_file()]
+    if len(files) != 1:
+        count = "no" if not files else "more than one"
+        raise DataError(f"The retrieval data {str(folder)!r} has {count} file of {name}: it needs one, such as {name}.jsonl.")
+    return files[0]
 
 
-def _texts(path: Path, what: str, most: int) -> dict[str, str]:
+def _texts(path: Path, kind: str, most: int) -> dict[str, str]:
     table = read_table(path)
     if len(table) > most:
-        raise DataError(f"{str(path)!r} has {len(table):,} {what}, more than the {most:,} that are read: give fewer.")
+        raise DataError(f"{str(path)!r} has {len(table):,} {kind}, more than the {most:,} that are read: give fewer.")
     key, text = _column(table, _IDS, path), _column(table, _TEXTS, path)
     title = "title" if "title" in table.column_names else None
     columns = read_columns(table, [name for name in (key, text, title) if name is not None], str(path))
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row, name in enumerate(columns[key], 1):
+        if name is None:
+            raise DataError(f"Row {row} of {str(path)!r} has no {key!r}.")
         parts = [columns[column][row - 1] for column in (title, text) if column is not None]
         if any(part is not None and not isinstance(part, str) for part in parts):
             raise DataError(f"Row {row} of {str(path)!r} has no text in {text!r}.")
-        whole = " ".join(part.strip() for part in parts if part)
-        if str(name) in found:
-            raise DataError(f"{str(path)!r} has {str(name)[:100]!r} twice, in row {row} again: each of the {what} needs an id of its own.")
-        if not whole and what == "queries":
+        content = " ".join(part.strip() for part in parts if part)
+        if str(name) in texts:
+            raise DataError(f"{str(path)!r} has {str(name)[:100]!r} twice, in row {row} again: each of the {kind} needs an id of its own.")
+        if not content and kind == "queries":
             raise DataError(f"Row {row} of {str(path)!r} is empty.")
-        found[str(name)] = whole
-    return found
+        texts[str(name)] = content
+    return texts
 
 
 def _judgements(path: Path, queries: Sequence[str], documents: Sequence[str]) -> list[tuple[int, int, float]]:
@@ -119,34 +121,37 @@ def _judgements(path: Path, queries: Sequence[str], documents: Sequence[str]) ->
     query, document = _column(table, _OF_QUERY, path), _column(table, _OF_DOCUMENT, path)
     graded = next((name for name in (*_GRADES, _POSITION) if name in table.column_names), None)
     columns = read_columns(table, [name for name in (query, document, graded) if name is not None], str(path))
-    numbers = {name: {each: at for at, each in enumerate(known)} for name, known in ((query, queries), (document, documents))}
-    grades = [1.0] * len(table) if graded is None else [_grade(value, row, path) for row, value in enumerate(columns[graded], 1)]
+    numbers = {name: {key: at for at, key in enumerate(known)} for name, known in ((query, queries), (document, documents))}
+    what, least = ("position", 1) if graded == _POSITION else ("grade", 0)
+    grades = [1.0] * len(table)
+    if graded is not None:
+        grades = [_grade(value, f"Row {row} of {str(path)!r} has the {what}", least) for row, value in enumerate(columns[graded], 1)]
     if graded == _POSITION:
         last = max(grades)
         grades = [last + 1 - grade for grade in grades]
-    found: dict[tuple[int, int], float] = {}
-    for row, (asked, said, grade) in enumerate(zip(columns[query], columns[document], grades, strict=True), 1):
-        for name, value, what in ((query, asked, "queries"), (document, said, "corpus")):
+    judgements: dict[tuple[int, int], float] = {}
+    for row, (query_id, document_id, grade) in enumerate(zip(columns[query], columns[document], grades, strict=True), 1):
+        for name, value, file in ((query, query_id, "queries"), (document, document_id, "corpus")):
             if str(value) not in numbers[name]:
-                raise DataError(f"Row {row} of {str(path)!r} judges {str(value)[:100]!r}, which is not in {what}.")
-        pair = numbers[query][str(asked)], numbers[document][str(said)]
-        if found.setdefault(pair, grade) != grade:
+                raise DataError(f"Row {row} of {str(path)!r} judges {str(value)[:100]!r}, which is not in {file}.")
+        pair = numbers[query][str(query_id)], numbers[document][str(document_id)]
+        if judgements.setdefault(pair, grade) != grade:
             raise DataError(f"Row {row} of {str(path)!r} judges a document anew, and otherwise, for the same query: keep one judgement.")
-    return [(asked, said, grade) for (asked, said), grade in found.items()]
+    return [(query_id, document_id, grade) for (query_id, document_id), grade in judgements.items()]
 
 
-def _grade(value: Any, row: int, path: Path) -> float:
+def _grade(value: Any, place: str, least: int) -> float:
     try:
         grade = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
         grade = math.nan
-    if not 0 <= grade <= 100:
-        raise DataError(f"Row {row} of {str(path)!r} has the grade {str(value)[:100]!r}: it must be a number from 0 to 100.")
+    if not least <= grade <= 100:
+        raise DataError(f"{place} {str(value)[:100]!r}: it must be a number from {least} to 100.")
     return grade
 
 
 def _column(table: Dataset, names: Sequence[str], path: Path) -> str:
-    found = next((name for name in names if name in table.column_names), None)
-    if found is None:
+    column = next((name for name in names if name in table.column_names), None)
+    if column is None:
         raise DataError(f"{str(path)!r} has none of the columns {', '.join(names)}. It has: {', '.join(table.column_names)[:200]}.")
-    return found
+    return column

@@ -33,11 +33,11 @@ class Rows:
         Dependency tree of each row of a token task whose data has one: the head of each word, from 1 (0 is the root), and its
         relation to it.
     queries : int64 ndarray of shape (n,), or None
-        Of lists by query, the number of each row's; rows of one query stand together.
+        Of lists by query, the number of each row's; rows of one query are adjacent.
     silent : bool
         Of questions, whether "no answer" is an answer.
     groups : tuple, or None
-        The named group of each row, such as its document (None: of none), where the data has them.
+        The named group of each row, such as its document (None: no group), where the data has them.
     """
 
     labels: NDArray[Any] | tuple[NDArray[np.int64], ...]
@@ -64,7 +64,7 @@ class Rows:
 
     @property
     def references(self) -> list[Reference]:
-        """Of questions, what may be answered."""
+        """Reference answers of questions."""
         assert self.asks
         return list(self.labels)
 
@@ -74,22 +74,22 @@ class Rows:
         if self.pairs is None:
             return self
         assert not isinstance(self.labels, tuple)
-        texts = tuple(text for both in zip(self.texts, self.pairs, strict=True) for text in both)
+        texts = tuple(text for pair in zip(self.texts, self.pairs, strict=True) for text in pair)
         return Rows(labels=np.repeat(self.labels, 2), texts=texts)
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Rows:
         """Return the rows at `indices`, in the order given."""
-        at = [int(index) for index in indices]
-        labels = tuple(self.labels[i] for i in at) if isinstance(self.labels, tuple) else self.labels[at]
+        positions = [int(index) for index in indices]
+        labels = tuple(self.labels[i] for i in positions) if isinstance(self.labels, tuple) else self.labels[positions]
         return replace(
             self,
             labels=labels,
-            texts=tuple(self.texts[i] for i in at) if self.texts else (),
-            pairs=None if self.pairs is None else tuple(self.pairs[i] for i in at),
-            tokens=tuple(self.tokens[i] for i in at) if self.tokens else (),
-            trees=None if self.trees is None else tuple(self.trees[i] for i in at),
-            queries=None if self.queries is None else self.queries[at],
-            groups=None if self.groups is None else tuple(self.groups[i] for i in at),
+            texts=tuple(self.texts[i] for i in positions) if self.texts else (),
+            pairs=None if self.pairs is None else tuple(self.pairs[i] for i in positions),
+            tokens=tuple(self.tokens[i] for i in positions) if self.tokens else (),
+            trees=None if self.trees is None else tuple(self.trees[i] for i in positions),
+            queries=None if self.queries is None else self.queries[positions],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in positions),
         )
 
 
@@ -103,13 +103,13 @@ class TaskData:
     train, validation, test : Rows
         Choices are made on train and validation alone; test is only measured.
     notes : tuple of str
-        What was decided while reading, one line each: "validation: 10% of train, seed 0".
+        Decisions made while reading, one line each: "validation: 10% of train, seed 0".
     provenance : dict
         `source` as given, `rows` {split: count}, `sha256` of the rows.
     labelled : bool
-        Whether the labels are the data's, and not a model's answers.
+        Whether the labels are those of the data, not a model's answers.
     check : Rows or None
-        What `set_aside` has taken from validation.
+        Rows that `set_aside` has moved from validation.
     """
 
     task: Task
@@ -125,22 +125,22 @@ class TaskData:
     def of(cls, task: Task, splits: Mapping[str, Rows], notes: Iterable[str], provenance: Mapping[str, Any]) -> TaskData:
         """Put three splits together; the row counts and the fingerprint are added to the provenance."""
         counts = {name: len(rows) for name, rows in splits.items()}
-        where = {**provenance, "rows": counts, "sha256": fingerprint(task, splits)}
-        return cls(task, splits["train"], splits["validation"], splits["test"], tuple(notes), where)
+        record = {**provenance, "rows": counts, "sha256": fingerprint(task, splits)}
+        return cls(task, splits["train"], splits["validation"], splits["test"], tuple(notes), record)
 
     def with_splits(self, splits: Mapping[str, Rows]) -> TaskData:
-        """The same with other rows; counts and fingerprint stay those of the rows that were read."""
+        """Return the same task with other rows; counts and fingerprint remain those of the rows that were read."""
         return replace(self, train=splits["train"], validation=splits["validation"], test=splits["test"], check=splits.get("check"))
 
     @property
     def splits(self) -> dict[str, Rows]:
         """The splits by name; "check" where there is one."""
-        aside = {} if self.check is None else {"check": self.check}
-        return {"train": self.train, "validation": self.validation, "test": self.test, **aside}
+        extra = {} if self.check is None else {"check": self.check}
+        return {"train": self.train, "validation": self.validation, "test": self.test, **extra}
 
 
 def fingerprint(task: Task, splits: Mapping[str, Rows]) -> str:
-    """sha256 over the label space and every row of every split, whatever file format they came from."""
+    """Return the sha256 over the label space and every row of every split, whatever file format they came from."""
     digest = hashlib.sha256(json.dumps([task.kind.value, task.labels]).encode())
     for name, rows in splits.items():
         for index in range(len(rows)):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prunekit.data.columns import read_columns
 from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
+from prunekit.validation.reading import first_duplicate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +20,7 @@ _YES_NO = {0: False, 1: True, "0": False, "1": True, "0.0": False, "1.0": True, 
 
 
 def indicator_columns(data: Dataset, label: str | None) -> tuple[str, ...]:
-    """The columns that a list of names, joined by commas, means; none where it is one column's name.
+    """Return the columns that a list of names, joined by commas, refers to; none where it is one column's name.
 
     Raises
     ------
@@ -33,9 +34,9 @@ def indicator_columns(data: Dataset, label: str | None) -> tuple[str, ...]:
     if missing:
         must = f"one column of the data, or several with commas between ({listed(data.column_names)})"
         raise ParameterError("label", "load_data", must, missing[0] or label)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ParameterError("label", "load_data", "columns of which each is named once", twice[0])
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise ParameterError("label", "load_data", "columns of which each is named once", duplicates[0])
     return names
 
 
@@ -49,9 +50,11 @@ def joined(data: Dataset, names: Sequence[str], column: str, split: str) -> Data
     """
     if not all(name in data.column_names for name in names):
         return data
+    if column in data.column_names:
+        raise DataError(f"The {split} split has a column {column!r}: give it another name.")
     values = read_columns(data, names, split)
     table = [_flags(values[name], name, split) for name in names]
-    sets = [[name for name, there in zip(names, row, strict=True) if there] for row in zip(*table, strict=True)]
+    sets = [[name for name, flag in zip(names, row, strict=True) if flag] for row in zip(*table, strict=True)]
     from datasets import Sequence as ListOf
     from datasets import Value
 
@@ -59,7 +62,7 @@ def joined(data: Dataset, names: Sequence[str], column: str, split: str) -> Data
 
 
 def _flags(values: Sequence[Any], name: str, split: str) -> list[bool]:
-    found = []
+    flags = []
     for at, value in enumerate(values):
         key = value.strip().casefold() if isinstance(value, str) else value
         if isinstance(key, list | dict) or key not in _YES_NO:
@@ -67,24 +70,23 @@ def _flags(values: Sequence[Any], name: str, split: str) -> list[bool]:
             raise DataError(
                 f"The label column {name!r} of {split} must hold 0 or 1 in each row. Row {at + 1} holds {shown} (the first row is 1)."
             )
-        found.append(_YES_NO[key])
-    return found
+        flags.append(_YES_NO[key])
+    return flags
 
 
 def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:
-    """Rows whose labels cannot be used, and why: none given at all, a label without a name, or one that is there twice."""
+    """Yield rows whose labels cannot be used, and why: no list at all, a label without a name, or one that is there twice."""
     for at, labels in enumerate(sets):
         if labels is None:
             yield at, "has no list of labels (an empty list is a row without any)"
         elif any(label is None or label == "" for label in labels):
             yield at, "has a label without a name"
         elif len(set(labels)) < len(labels):
-            twice = next(label for label in labels if labels.count(label) > 1)
-            yield at, f"names the label {listed([twice])} twice"
+            yield at, f"names the label {listed([first_duplicate(labels)])} twice"
 
 
 def as_table(ids: NDArray[Any], sizes: Sequence[int], width: int) -> NDArray[np.bool_]:
-    """Class ids of all rows, end to end, as (n, width) bool."""
-    found = np.zeros((len(sizes), width), dtype=bool)
-    found[np.repeat(np.arange(len(sizes)), sizes), ids] = True
-    return found
+    """Return the class ids of all rows, end to end, as an indicator array, (n, width) bool."""
+    table = np.zeros((len(sizes), width), dtype=bool)
+    table[np.repeat(np.arange(len(sizes)), sizes), ids] = True
+    return table

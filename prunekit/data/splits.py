@@ -1,4 +1,4 @@
-"""Cutting one split from another, seeded; nothing that only one row can teach is taken from it."""
+"""Seeded cuts of one split from another, which leave at least one row of every class behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cut(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = No
     Returns
     -------
     (Rows, Rows)
-        What stays, and the new split.
+        The remaining rows, and the new split.
     """
     moved = divide(rows, count, seed, name=name, groups=groups)
     return rows.take(np.flatnonzero(~moved)), rows.take(np.flatnonzero(moved))
@@ -29,8 +29,8 @@ def cut(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = No
 def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = None) -> NDArray[np.bool_]:
     """Choose `count` rows for a new split, or fewer where groups are too large to fit in.
 
-    Classes keep their shares (to a row), and the last row that shows a class stays: a class that no row of the
-    training split shows cannot be learned. A group goes as a whole or not at all.
+    Classes keep their shares (to a row), and the last row of a class stays: a class without a row in the training
+    split cannot be learned. A group moves as a whole or not at all.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None =
     """
     generator = np.random.default_rng(seed)
     labels = rows.labels
-    alone = groups is None or len(np.unique(groups)) == len(rows)
+    ungrouped = groups is None or len(np.unique(groups)) == len(rows)
     chosen: NDArray[np.int64]
     if isinstance(labels, tuple):
         chosen = np.array(_by_tags(labels, count, _in_random_order(groups, len(rows), generator)), dtype=np.int64)
@@ -63,15 +63,17 @@ def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None =
         sets = [np.flatnonzero(row) for row in labels]
         chosen = np.array(_by_tags(sets, min(count, len(rows) - 1), _in_random_order(groups, len(rows), generator)), dtype=np.int64)
     elif labels.dtype == np.int64:
-        take = _quotas(labels, count)
-        chosen = _by_class(labels, take, generator) if alone else _by_group(labels, take, _in_random_order(groups, len(rows), generator))
+        quotas = _quotas(labels, count)
+        chosen = (
+            _by_class(labels, quotas, generator) if ungrouped else _by_group(labels, quotas, _in_random_order(groups, len(rows), generator))
+        )
     else:
         most = min(count, len(rows) - 1)
         chosen = _by_group(np.zeros(len(rows), dtype=np.int64), {0: most}, _in_random_order(groups, len(rows), generator))
     if not len(chosen):
         many = f"{len(rows)} rows"
-        if not alone:
-            many += f" in {len(np.unique(groups))} groups that belong together"  # type: ignore[arg-type]  # None where alone
+        if not ungrouped:
+            many += f" in {len(np.unique(groups))} groups that belong together"  # type: ignore[arg-type]  # None where ungrouped
         raise DataError(f"{many} are too few to cut a {name} split from: every class needs a row on both sides.")
     moved = np.zeros(len(rows), dtype=bool)
     moved[chosen] = True
@@ -79,7 +81,7 @@ def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None =
 
 
 def _in_random_order(groups: Ids | None, n: int, generator: np.random.Generator) -> Iterator[Ids]:
-    """The rows of each group."""
+    """Yield the rows of each group, groups in random order."""
     if groups is None:
         yield from generator.permutation(n)[:, None]
         return
@@ -90,28 +92,28 @@ def _in_random_order(groups: Ids | None, n: int, generator: np.random.Generator)
 
 
 def _quotas(labels: Ids, count: int) -> dict[int, int]:
-    """How many rows of each class go."""
-    classes, seen, sizes = np.unique(labels, return_index=True, return_counts=True)
+    """Return the number of rows of each class to move."""
+    classes, first_rows, sizes = np.unique(labels, return_index=True, return_counts=True)
     # In the order of their first rows: the cut must not depend on how the classes are numbered.
-    classes, sizes = classes[np.argsort(seen)], sizes[np.argsort(seen)]
+    classes, sizes = classes[np.argsort(first_rows)], sizes[np.argsort(first_rows)]
     exact = sizes * (count / len(labels))
-    take = np.minimum(np.floor(exact).astype(np.int64), sizes - 1)
-    # Largest remainders first, so that the total is what was asked wherever the classes allow it.
+    quotas = np.minimum(np.floor(exact).astype(np.int64), sizes - 1)
+    # Largest remainders first, so that the total is `count` wherever the classes allow it.
     for index in np.argsort(-(exact - np.floor(exact)), kind="stable"):
-        if take.sum() >= count:
+        if quotas.sum() >= count:
             break
-        if take[index] < sizes[index] - 1:
-            take[index] += 1
-    return dict(zip(classes.tolist(), take.tolist(), strict=True))
+        if quotas[index] < sizes[index] - 1:
+            quotas[index] += 1
+    return dict(zip(classes.tolist(), quotas.tolist(), strict=True))
 
 
-def _by_class(labels: Ids, take: dict[int, int], generator: np.random.Generator) -> Ids:
-    return np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in take.items()])
+def _by_class(labels: Ids, quotas: dict[int, int], generator: np.random.Generator) -> Ids:
+    return np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in quotas.items()])
 
 
-def _by_group(labels: Ids, take: dict[int, int], groups: Iterator[Ids]) -> Ids:
-    """Groups as they come, as long as they fit into what is left to take of each class."""
-    left, total = Counter(take), sum(take.values())
+def _by_group(labels: Ids, quotas: dict[int, int], groups: Iterator[Ids]) -> Ids:
+    """Choose groups in their order, as long as they fit into the remaining quota of each class."""
+    left, total = Counter(quotas), sum(quotas.values())
     chosen: list[Ids] = []
     for rows in groups:
         if not total:

@@ -1,4 +1,4 @@
-"""Text alone, for what needs no labels."""
+"""Texts alone, for uses that need no labels."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from prunekit.errors import DataError
 
 
 def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: bool = False) -> Rows:
-    """Draw texts from a source; columns of labels are not looked at.
+    """Draw texts from a source; columns of labels are not read.
 
     Parameters
     ----------
     source : str, Path or data in memory
         As `prunekit.data.load.load_data` reads it. Of several splits train is taken.
     most : int
-        Rows that are drawn, in random order.
+        Most rows to draw, in random order.
     seed : int
-        Of the draw.
+        Seed of the draw.
     trust_remote_code : bool
         As in `load_data`.
 
     Returns
     -------
     Rows
-        The texts, all with the class id 0; of words, what they are joined to by spaces.
+        The texts, all with the class id 0; lists of words are joined by spaces.
 
     Raises
     ------
     DataError
         No source, no column of text, or no text in it.
     """
-    found = read_source(source, config=None, trust_remote_code=trust_remote_code)
-    data = found.splits["train"]
+    loaded = read_source(source, config=None, trust_remote_code=trust_remote_code)
+    data = loaded.splits["train"]
     drawn = data.select(np.random.default_rng(seed).permutation(len(data))[:most].tolist())
     values = drawn.with_format(None)[text_column(data)]
     texts = tuple(" ".join(value) if isinstance(value, list) else str(value or "") for value in values)
     texts = tuple(text for text in texts if text.strip())
     if not texts:
-        raise DataError(f"There is no text in {found.name}.")
+        raise DataError(f"There is no text in {loaded.name}.")
     return Rows(labels=np.zeros(len(texts), dtype=np.int64), texts=texts)

@@ -1,4 +1,4 @@
-"""Text without labels: a fine-tuned model's own answers stand for them."""
+"""Texts without labels: a fine-tuned model's answers serve as labels."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from prunekit.data.batches import Encoded
 from prunekit.data.columns import LABELS, TAGS, is_list, read_columns
 from prunekit.data.labels import Space
 from prunekit.data.rows import Rows, TaskData
+from prunekit.errors import DataError
 from prunekit.spans import Reference, answered_text
 from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: The column of the placeholders that stand for labels until the model has answered.
+#: The column of the placeholders for labels, until the model has answered.
 COLUMN = "(no labels)"
 
 
 def lacks_labels(data: Dataset) -> bool:
-    """Whether no column of a table is named as one of labels is, or holds lists and is named as one of tags is."""
+    """Return whether a table has no column with a name of labels, and none of lists with a name of tags."""
     texts, words = {*LABELS}, {*TAGS}
     return not any(name.casefold() in texts or (name.casefold() in words and is_list(data, name)) for name in data.column_names)
 
 
 def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], words: str | None, split: str) -> Dataset:
-    """Add a column that says nothing: the first class, the value 0, or no label at all; for a token task one a word."""
+    """Add a column of placeholders: the first class, the value 0, or no label at all; for a token task one a word."""
     rows = len(data)
+    if COLUMN in data.column_names:
+        raise DataError(f"The {split} split has a column {COLUMN!r}: give it another name.")
     if kind.traits.per_token:
-        lists = [[labels[0]] * len(row or ()) for row in read_columns(data, [str(words)], split)[str(words)]]
+        lists = [[labels[0]] * (len(row) if isinstance(row, list) else 0) for row in read_columns(data, [str(words)], split)[str(words)]]
         return data.add_column(COLUMN, lists)
     if kind.traits.many:
         from datasets import Sequence, Value
@@ -43,12 +46,12 @@ def with_placeholders(data: Dataset, kind: TaskKind, labels: tuple[str, ...], wo
 
 
 def space_of_model(kind: TaskKind, labels: tuple[str, ...]) -> Space:
-    """The label space that the model's head has."""
+    """Return the label space of the model's head."""
     return Space(kind, () if kind.traits.values else labels, {} if kind.traits.values else {labels[0]: 0})
 
 
 def answered(data: TaskData, encoded: Mapping[str, Encoded], outputs: Mapping[str, NDArray[Any]]) -> tuple[TaskData, dict[str, Encoded]]:
-    """Put a model's answers in the place of labels.
+    """Replace labels by a model's answers.
 
     Parameters
     ----------
@@ -57,12 +60,12 @@ def answered(data: TaskData, encoded: Mapping[str, Encoded], outputs: Mapping[st
     encoded : {split: Encoded}
         Every word of a token task with a token (see `readable`).
     outputs : {split: (m, C) float}
-        What the model answers, in the order of `Encoded.labels`.
+        The model's outputs, in the order of `Encoded.labels`.
     """
     task = data.task
     splits = {name: _labelled(task, rows, encoded[name], outputs[name]) for name, rows in data.splits.items()}
-    found = data.with_splits({name: rows for name, (rows, _) in splits.items()})
-    return found, {name: part for name, (_, part) in splits.items()}
+    labelled = data.with_splits({name: rows for name, (rows, _) in splits.items()})
+    return labelled, {name: part for name, (_, part) in splits.items()}
 
 
 def _labelled(task: Task, rows: Rows, encoded: Encoded, outputs: NDArray[Any]) -> tuple[Rows, Encoded]:
@@ -77,16 +80,16 @@ def _labelled(task: Task, rows: Rows, encoded: Encoded, outputs: NDArray[Any]) -
 
 
 def _own_answers(encoded: Encoded, outputs: NDArray[Any]) -> NDArray[Any]:
-    """What a model answers to questions, as references."""
-    found = np.empty(len(encoded.every_label), dtype=object)
+    """Return a model's answers to questions, as references."""
+    references = np.empty(len(encoded.every_label), dtype=object)
     for at, (span, reference) in enumerate(zip(encoded.every(outputs), encoded.every_label, strict=True)):
         text = answered_text(span, reference)
-        found[at] = Reference(reference.context, *(((text,), (int(span[0]),)) if text else ()))
-    return found
+        references[at] = Reference(reference.context, *(((text,), (int(span[0]),)) if text else ()))
+    return references
 
 
 def readable(rows: Rows, encoded: Encoded) -> Rows:
-    """Rows of a token task without the words that have no token: a model has no answer for them."""
+    """Return the rows of a token task without the words that have no token: a model has no answer for them."""
     if encoded.words is None:
         return rows
     kept = np.split(encoded.words.ids, encoded.word_starts[1:-1])

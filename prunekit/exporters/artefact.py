@@ -1,6 +1,6 @@
-"""The output directory appears whole or not at all, and takes nothing away that prunekit did not write.
+"""Atomic output directory, which replaces nothing that prunekit did not write.
 
-It is written in a `prunekit.exporters.sibling.Sibling`, gets a manifest and the modes of the umask, and takes its place in one step.
+It is written in a `prunekit.exporters.sibling.Sibling`, gets a manifest and the modes of the umask, and is put in place in one step.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,14 @@ __all__ = ["EXPORT", "FULL", "RECIPE", "ArtefactWriter", "check_apart", "check_o
 
 RECIPE = "recipe.yaml"
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# safetensors and onnx wrap what the system said in errors of their own.
+# safetensors and onnx wrap the system's messages in errors of their own.
 _FULL_TEXT = ("No space left on device", "Disk quota exceeded", "File too large")
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compress", inputs: Iterable[object] = ()) -> Path:
-    """Check that a directory may be written, before any work is done; what a killed run left beside it is cleared away.
+    """Check that a directory may be written, before any work is done, and remove what a killed run left beside it.
 
     Parameters
     ----------
@@ -35,9 +38,9 @@ def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compres
         New, or empty; with `overwrite` also one in which there is nothing but what prunekit wrote.
     overwrite : bool
     of : str
-        Who asks, for errors.
+        Name of the caller, for errors.
     inputs : iterable
-        What is read; those that are paths may not be inside `out`.
+        Inputs of the command; those that are paths may not be inside `out`.
 
     Returns
     -------
@@ -75,22 +78,25 @@ def check_output(out: str | Path, overwrite: bool = False, *, of: str = "compres
 
 
 def resolved(out: str | Path, *, of: str) -> Path:
-    """Where an output goes, absolute, symbolic links resolved; raises ParameterError where nothing can be."""
+    """Return the path of an output, absolute, symbolic links resolved; raise ParameterError if it cannot exist."""
     fault = place_fault(out)
     if fault is not None:
         raise ParameterError("out", of, "a path that can exist", str(out), f"({fault})")
+    if _ADDRESS.match(os.fspath(out)):
+        # Such a directory can exist, but is not intended.
+        raise ParameterError("out", of, "a directory of this machine", str(out), "It is an address.")
     return Path(out).expanduser().resolve()
 
 
 def check_apart(out: str | Path, inputs: Iterable[object], *, of: str) -> None:
-    """Refuse an output in which something lies that is read: replacing the one would remove the other."""
+    """Refuse an output that contains an input: replacing the one would remove the other."""
     path = resolved(out, of=of)
-    for given in inputs:
-        if not isinstance(given, str | os.PathLike) or not path.is_dir() or place_fault(given) is not None:
+    for value in inputs:
+        if not isinstance(value, str | os.PathLike) or not path.is_dir() or place_fault(value) is not None:
             continue
-        place = Path(given).expanduser()
-        if place.exists() and (place.resolve() == path or path in place.resolve().parents):
-            raise ParameterError("out", of, "a directory without what is read", str(out), f"{str(given)!r} is in it.")
+        source = Path(value).expanduser()
+        if source.exists() and (source.resolve() == path or path in source.resolve().parents):
+            raise ParameterError("out", of, "a directory without what is read", str(out), f"{str(value)!r} is in it.")
 
 
 def _check_content(path: Path, shown: str, overwrite: bool, of: str) -> None:
@@ -101,23 +107,24 @@ def _check_content(path: Path, shown: str, overwrite: bool, of: str) -> None:
         raise ParameterError("out", of, must, shown, "It is a file.")
     if not any(path.iterdir()):
         return
-    found = foreign(path)
-    if found is not None:
-        hint = f"prunekit does not replace what is there: {found.path!r}: {found.why}."
+    entry = foreign(path)
+    if entry is not None:
+        hint = f"prunekit does not replace what is there: {entry.path!r}: {entry.why}."
         raise ParameterError("out", of, must, shown, hint)
     if not overwrite:
         raise ParameterError("out", of, must, shown, "Add --overwrite (in Python: overwrite=True) to replace what prunekit wrote there.")
 
 
 class ArtefactWriter:
-    """Context manager that gives the directory to write into; it takes its name when the block ends without an error.
+    """Context manager for the directory to write into, which is put in place when the block ends without an error.
 
-    On any error, an interrupt, SIGTERM and SIGHUP included, nothing is left, and a directory that was to be replaced is as before.
+    On any error, an interrupt, SIGTERM and SIGHUP included, nothing is left, and a directory that was to be replaced is unchanged.
 
     Parameters
     ----------
     out : path
     overwrite : bool
+    of : str
         As in `check_output`.
 
     Attributes
@@ -136,17 +143,17 @@ class ArtefactWriter:
     ...     plan.save(folder / "plan.json")
     """
 
-    def __init__(self, out: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, out: str | Path, overwrite: bool = False, *, of: str = "compress") -> None:
         self._shown = str(out)
-        self._overwrite = overwrite
-        self._out = check_output(out, overwrite)
+        self._overwrite, self._of = overwrite, of
+        self._out = check_output(out, overwrite, of=of)
         self._sibling = Sibling(self._out)
-        self._made: list[Path] = []
+        self._new_parents: list[Path] = []
         self.data: str | None = None
 
     def __enter__(self) -> Path:
         try:
-            self._made = [parent for parent in self._out.parents if not parent.exists()]
+            self._new_parents = [parent for parent in self._out.parents if not parent.exists()]
             self._out.parent.mkdir(parents=True, exist_ok=True)
             self._sibling.__enter__()
         except BaseException as error:
@@ -161,9 +168,9 @@ class ArtefactWriter:
             if error is None:
                 self._commit()
             elif isinstance(error, Exception):
-                said = self._of_the_disk(error)
-                if said is not None:
-                    raise said from error
+                output_error = self._output_error(error)
+                if output_error is not None:
+                    raise output_error from error
         finally:
             self._sibling.__exit__()
             self._drop_parents()
@@ -172,8 +179,8 @@ class ArtefactWriter:
         try:
             write_manifest(self._sibling.new, self.data)
             self._sibling.settle_modes()
-            # Somebody may have put something there since.
-            _check_content(self._out, self._shown, self._overwrite, "compress")
+            # Something may have been put there since.
+            _check_content(self._out, self._shown, self._overwrite, self._of)
             self._sibling.take_place()
         except PrunekitError:
             raise
@@ -182,21 +189,21 @@ class ArtefactWriter:
 
     def _drop_parents(self) -> None:
         if not self._out.exists():
-            for parent in self._made:
+            for parent in self._new_parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"The output directory {self._shown!r} cannot be written: {error.strerror or error}.")
 
-    def _of_the_disk(self, error: Exception) -> OutputError | None:
-        """What an error says of the output, if it is about that; the folder it was met in has a name that nobody knows."""
+    def _output_error(self, error: Exception) -> OutputError | None:
+        """Return an error that names the output, if `error` is about writing it, instead of the temporary directory; else None."""
         if isinstance(error, PrunekitError) and not isinstance(error, (OutputError, ExportError)):
             return None
         cause = error.__cause__ if isinstance(error, PrunekitError) else error
         if isinstance(cause, OSError):
-            ours = cause.filename is not None and str(cause.filename).startswith(str(self._sibling.new))
-            if cause.errno in FULL or (ours and cause.errno in _DENIED):
+            inside = cause.filename is not None and str(cause.filename).startswith(str(self._sibling.new))
+            if cause.errno in FULL or (inside and cause.errno in _DENIED):
                 return self._failed(cause)
         for text in _FULL_TEXT:
             if text in str(error):

@@ -19,6 +19,7 @@ from prunekit.arch.folder import PRUNED
 from prunekit.arch.known import config_of, model_class
 from prunekit.arch.view import COLUMNS, UNITS, ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
+from prunekit.exporters.heads import head_of
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
 from prunekit.plan import Plan, slim_source
 from prunekit.transforms.apply import DENSE, apply
@@ -30,7 +31,7 @@ from prunekit.validation.reading import ReadError, check_regular
 
 PLAN, CONFIG, STOCK = "plan.json", "config.json", "model.safetensors"
 BESIDE_ONNX = "onnx/config.json"
-# What transformers' constructors raise on a config that they were not made for.
+# Errors that transformers' constructors raise on a config that they do not support.
 _REFUSED = (
     StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError, MemoryError,
 )  # fmt: skip
@@ -38,7 +39,7 @@ _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Layers allocate their parameters by `torch.empty`; buffers, made by `arange` and its like, stay real."""
+    """Put parameters, which layers allocate by `torch.empty`, on the meta device; buffers, made by `arange` and the like, stay real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -48,14 +49,14 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 def _build(config: Any) -> Any:
-    """The stock model of a config, without weights."""
-    made = model_class(config)
+    """Build the stock model of a config, without weights."""
+    stock_class = model_class(config)
     with torch.random.fork_rng(devices=[]), _ParametersOnMeta():
-        return made(config)
+        return stock_class(config)
 
 
 def _plain_config(config: Any) -> Any:
-    """The config without what only prunekit reads."""
+    """Return the config without the fields that only prunekit reads."""
     fields = config.to_dict()
     for name in (COLUMNS, DENSE, UNITS):
         fields.pop(name, None)
@@ -63,7 +64,7 @@ def _plain_config(config: Any) -> Any:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """Sizes and switches that a module's forward may depend on."""
+    """Return the sizes and switches that a module's forward may depend on."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -72,29 +73,43 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def is_stock(model: nn.Module) -> bool:
-    """Whether the stock class, built from the model's config, has exactly the modules, sizes and shapes of the model.
+    """Return whether the stock class, built from the model's config, has exactly the modules, sizes and shapes of the model.
 
-    Only then may the weights be written where stock loaders look for them: they fill what is missing with random
-    weights, and ignore what they do not know.
+    Only then may the weights be written where stock loaders look for them: these initialise missing weights at random and ignore
+    unknown ones.
     """
     if isinstance(model, Reader) or any(isinstance(module, STUBS) for module in model.modules()):
+        return False
+    if not _same_pattern(model.config):
         return False
     try:
         stock = _build(_plain_config(model.config))
     except _REFUSED:
         # The config's own checks refuse the sizes.
         return False
-    ours, theirs = dict(model.named_modules()), dict(stock.named_modules())
-    if ours.keys() != theirs.keys():
+    modules, stock_modules = dict(model.named_modules()), dict(stock.named_modules())
+    if modules.keys() != stock_modules.keys():
         return False
-    if any(type(ours[name]) is not type(theirs[name]) or _attributes(ours[name]) != _attributes(theirs[name]) for name in ours):
+    if any(
+        type(modules[name]) is not type(stock_modules[name]) or _attributes(modules[name]) != _attributes(stock_modules[name])
+        for name in modules
+    ):
         return False
-    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (model, stock)]
+    shapes = [{name: tensor.shape for name, tensor in module.state_dict().items()} for module in (model, stock)]
     return shapes[0] == shapes[1]
 
 
+def _same_pattern(config: Any) -> bool:
+    """Return whether transformers 4, which knows the layers of a ModernBERT by one number, reads the windows that the config lists."""
+    types = getattr(config, "layer_types", None)
+    if types is None or config.model_type != "modernbert":
+        return True
+    every = getattr(config, "global_attn_every_n_layers", None) or 3
+    return list(types) == ["sliding_attention" if at % every else "full_attention" for at in range(len(types))]
+
+
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """Save a tokenizer so that transformers 4 loads it too, which does not know the class that 5 names where it has no other."""
+    """Save a tokenizer so that transformers 4 loads it too, which lacks the class that 5 names by default."""
     tokenizer.save_pretrained(str(directory))
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -104,23 +119,23 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
 
 
 def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directory: str | Path) -> Path:
-    """Write a slim model so that `load` gives it back exactly.
+    """Write a slim model so that `load` restores it exactly.
 
     Parameters
     ----------
     model : nn.Module
-        What `apply` returned, trained further or not.
+        Model that `apply` returned, fine-tuned or not.
     tokenizer : PreTrainedTokenizer, optional
-        Goes beside it, as it is.
+        Saved beside the model, unchanged.
     plan : Plan
         The plan of the model.
     directory : path
-        Made if missing.
+        Created if missing.
 
     Returns
     -------
     Path
-        The weights: `model.safetensors` if plain `from_pretrained` loads them exactly, else `pruned.safetensors`.
+        File of the weights: `model.safetensors` if plain `from_pretrained` loads them exactly, else `pruned.safetensors`.
 
     Raises
     ------
@@ -136,17 +151,20 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     weights = directory / (STOCK if stock else PRUNED)
     config: Any = model.config
     fields = (_plain_config(config) if stock else config).to_dict()
-    for name in (COLUMNS, UNITS):
+    # Where the model came from is a path on this machine; transformers leaves it out, too.
+    for name in (COLUMNS, UNITS, "_name_or_path"):
         fields.pop(name, None)
+    if isinstance(fields.get(DENSE), dict):
+        fields[DENSE] = {name: value for name, value in fields[DENSE].items() if name != "_name_or_path"}
     fields["architectures"] = config.architectures or [type(model).__name__]
-    # Dtypes do not survive JSON as objects.
+    # Dtypes are not serialisable as JSON.
     fields = json.loads(json.dumps(fields, default=lambda value: str(value).removeprefix("torch.")))
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for stale in (directory / SLIM_CONFIG, directory / BESIDE_ONNX):
             stale.unlink(missing_ok=True)
-        for name, content in {CONFIG: fields, **({} if stock else _pointed(fields, directory))}.items():
+        for name, content in {CONFIG: fields, **({} if stock else _config_files(fields, directory))}.items():
             (directory / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         plan.save(directory / PLAN)
         for stale in (directory / STOCK, directory / PRUNED):
@@ -160,16 +178,16 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     return weights
 
 
-def _pointed(fields: dict[str, Any], directory: Path) -> dict[str, dict[str, Any]]:
-    """The configs of a slim model that no stock class holds, by file: each for those who read it."""
+def _config_files(fields: dict[str, Any], directory: Path) -> dict[str, dict[str, Any]]:
+    """Return the configs of a slim model that no stock class can hold, by file."""
     plain = {name: value for name, value in fields.items() if name != DENSE}
-    found = {CONFIG: {**fields, POINTER: [SLIM_CONFIG]}, SLIM_CONFIG: slim_fields(plain)}
+    contents = {CONFIG: {**fields, POINTER: [SLIM_CONFIG]}, SLIM_CONFIG: slim_fields(plain)}
     # Loaders of the ONNX file look beside it first, and need no class.
-    return {**found, BESIDE_ONNX: plain} if (directory / BESIDE_ONNX).parent.is_dir() else found
+    return {**contents, BESIDE_ONNX: plain} if (directory / BESIDE_ONNX).parent.is_dir() else contents
 
 
 def _sort_metadata(weights: Path) -> None:
-    """Order the file's metadata, which comes in the order of a hash table, so that equal models are equal files."""
+    """Order the file's metadata, which is in hash order, so that equal models give equal files."""
     with weights.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -182,7 +200,7 @@ def _sort_metadata(weights: Path) -> None:
 
 @checked("load")
 def load(path: Place) -> nn.Module:
-    """Read a slim model that `save_checkpoint` wrote; difference 0.
+    """Load a slim model that `save_checkpoint` wrote, exactly.
 
     Parameters
     ----------
@@ -223,7 +241,7 @@ def load(path: Place) -> nn.Module:
         check_config(dense, f"{DENSE!r} in {shown}")
         check_config({"model_type": dense["model_type"], **fields}, shown, whole=False)
     try:
-        model = _rebuilt(plan, fields, None if weights.name == STOCK else dense, state)
+        model = _rebuild(plan, fields, None if weights.name == STOCK else dense, state)
     except PrunekitError:
         raise
     except _REFUSED as error:
@@ -232,56 +250,58 @@ def load(path: Place) -> nn.Module:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{str(weights)!r} does not fit its plan and config: {' '.join(str(error).split())}") from None
-    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    assert not left, f"without values: {left}"
-    return embedder(model, directory, None, of="load") if (directory / MODULES).is_file() else model.eval()
+    unfilled = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    assert not unfilled, f"without values: {unfilled}"
+    # sentence-transformers writes the file beside cross-encoders, too.
+    embeds = (directory / MODULES).is_file() and head_of(model) == "feature-extraction"
+    return embedder(model, directory, None, of="load") if embeds else model.eval()
 
 
-def _rebuilt(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, state: dict[str, torch.Tensor]) -> nn.Module:
-    """The model without its weights; `dense` is None where the stock class expresses it."""
+def _rebuild(plan: Plan, fields: dict[str, Any], dense: dict[str, Any] | None, state: dict[str, torch.Tensor]) -> nn.Module:
+    """Build the model without its weights; `dense` is None where the stock class can hold it."""
     if dense is None:
         model: nn.Module = _build(config_of(fields))
         _drop_pooler(model, state)
-        found, wanted = ModelView.of(model).source, slim_source(plan)
-        for name, ours in found:
-            if ours != getattr(wanted, name):
-                raise PlanError(f"The plan leaves {name} = {getattr(wanted, name)}; the config beside it has {name} = {ours}.")
+        source, planned = ModelView.of(model).source, slim_source(plan)
+        for name, value in source:
+            if value != getattr(planned, name):
+                raise PlanError(f"The plan leaves {name} = {getattr(planned, name)}; the config beside it has {name} = {value}.")
         return model
-    whole = _build(config_of(dense))
-    restore_columns(ModelView.of(whole), plan)
+    dense_model = _build(config_of(dense))
+    restore_columns(ModelView.of(dense_model), plan)
     if plan.readout is None:
-        _drop_pooler(whole, state)
-    model = apply(whole, plan)
-    # Others read the sizes in the config itself, and must find those of the model.
-    made: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]  # a module may be any attribute
+        _drop_pooler(dense_model, state)
+    model = apply(dense_model, plan)
+    # Other tools read the sizes from the config, which must be those of the model.
+    sizes: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]  # a module may be any attribute
     for name in (*SIZES, "hidden_act", "model_type"):
-        if name in fields and fields[name] != made.get(name):
+        if name in fields and fields[name] != sizes.get(name):
             raise ModelError(
-                f"The config says {name} = {str(fields[name])[:40]!r}; plan and dense config make {str(made.get(name))[:40]!r}."
+                f"The config says {name} = {str(fields[name])[:40]!r}; plan and dense config make {str(sizes.get(name))[:40]!r}."
             )
     for config in configs(model):
-        _relabel(config, fields)
+        relabel(config, fields)
     return model
 
 
 def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
     try:
         check_regular(weights)
-        weights.open("rb").close()  # safetensors calls a file missing that may not be read
+        weights.open("rb").close()  # safetensors reports a file without read permission as missing
         with safe_open(weights, framework="pt") as file:
             digest = (file.metadata() or {}).get("plan")
-        # Copies, for a mapped file is not aligned as memory is, and some kernels then round differently.
+        # Copy: a mapped file is not aligned like allocated memory, and some kernels then round differently.
         state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
     except (SafetensorError, OSError, ReadError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ModelError(f"{str(weights)!r} cannot be read: {said}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ModelError(f"{str(weights)!r} cannot be read: {reason}") from None
     if digest != plan.digest:
         raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")
     return state
 
 
-def _relabel(config: object, fields: dict[str, Any]) -> None:
-    """Label names may have been given after pruning, and thresholds are chosen after it."""
+def relabel(config: object, fields: dict[str, Any]) -> None:
+    """Copy label names and thresholds, which may be set after pruning."""
     if "thresholds" in fields:
         setattr(config, "thresholds", fields["thresholds"])  # noqa: B010
     labels = fields.get("id2label")
@@ -291,7 +311,7 @@ def _relabel(config: object, fields: dict[str, Any]) -> None:
 
 
 def _drop_pooler(model: Any, state: dict[str, torch.Tensor]) -> None:
-    """A bare body may have been built without its pooler, which its config does not say."""
+    """Remove the pooler from an encoder that was built without it, which its config does not record."""
     view = ModelView.of(model)
     pooler = view.spec.pooler
     if pooler and view.body is model and find(model, pooler) is not None and not any(name.startswith(f"{pooler}.") for name in state):

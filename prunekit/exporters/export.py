@@ -1,11 +1,11 @@
-"""`prunekit export`: a checkpoint becomes a directory with an ONNX file that computes what the model computes."""
+"""`prunekit export`: write a checkpoint to a directory with an ONNX file that computes what the model computes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,16 +14,17 @@ from torch import nn
 
 from prunekit import __version__
 from prunekit.arch.config import read_config
+from prunekit.arch.embedding import EmbeddingModel, save_modules
 from prunekit.arch.live import given_model
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import EXPORT, RECIPE, ArtefactWriter, check_output
 from prunekit.exporters.checkpoint import CONFIG, save_tokenizer
-from prunekit.exporters.fidelity import fidelity, replies
+from prunekit.exporters.fidelity import fidelity_of
 from prunekit.exporters.heads import Head
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OPSET, OnnxFile, Route, check_opset, export_onnx
-from prunekit.exporters.parity import SHAPES, check_parity
+from prunekit.exporters.parity import LONGEST, SHAPES, check_parity
 from prunekit.exporters.passes import Level
 from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
@@ -43,44 +44,44 @@ MODEL = "onnx/model.onnx"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and how: export.json.
+    """Report of an export: export.json.
 
     Attributes
     ----------
     model : str
-        The directory or hub name, without what leads to it.
+        Hub name, or name of the directory without its parents.
     head : str
     dtype : {"fp32", "fp16", "int8", "int8-static"}
     file : str
         The deployed file, relative to the directory.
     bytes : int
-        Its size, external data included.
+        Size of the deployed file, external data included.
     inputs, outputs : tuple of str
     max_length : int
         Longest row, in tokens.
     route : str
-        How the graph was made.
+        Exporter that made the graph.
     failed : tuple of str
-        Routes that were tried before, and why they failed.
+        Routes that failed before it, with the reasons.
     opset : int
     optimize : str
         Level of the graph passes.
     passes : mapping
-        {graph pass: places changed}.
+        {graph pass: number of changes}.
     device : str
-        What the file was checked on.
+        Device on which the file was checked.
     parity : Parity
-        The file in fp32, which is always there, against the PyTorch model.
+        The fp32 file, which is always written, against the PyTorch model.
     fidelity : Fidelity or None
-        The deployed file against that in fp32, on the data's test split or on random rows; None where they are one.
+        The deployed file against the fp32 file, on the data's test split or on random rows; None where they are the same.
     data : str or None
-        What it was made and measured on.
+        Name of the data that it was made and measured on.
     metric : str or None
-        Of the scores; None without data, or for a head that no metric is about.
+        Metric of the scores; None without data, or for a head without a metric.
     scores : mapping
-        {dtype: metric on the test split} of the file in fp32 and of the deployed one.
+        {dtype: metric on the test split} of the fp32 file and of the deployed one.
     weights : tuple of WeightError
-        What it costs to quantise each weight alone, and what was done about it; empty without data.
+        Cost of quantising each weight alone, and its treatment; empty without data.
     plan : str or None
         Digest of the plan of a slim model.
     environment : Environment
@@ -110,13 +111,13 @@ class ExportReport:
     environment: Environment
 
     def to_json(self) -> str:
-        """Indented JSON."""
+        """Return the report as indented JSON."""
         return json.dumps({"version": __version__, **asdict(self)}, indent=2) + "\n"
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """What `export` made.
+    """Result of `export`.
 
     Attributes
     ----------
@@ -157,37 +158,37 @@ def export(
         A directory that `compress` or `apply` wrote, any other checkpoint's directory, a hub name, or a model in memory; with a head for
         sequence classification, token classification or question answering, or without one.
     out : path
-        The directory to write; it appears whole or not at all.
+        The directory to write; it is written completely or not at all.
     tokenizer : PreTrainedTokenizerBase, optional
-        Of a model that is in memory, which needs it.
+        Tokenizer of a model in memory, which requires it.
     dtype : {"fp32", "fp16", "int8", "int8-static"}
-        Type of the deployed weights; where it is not fp32, the file in fp32 is there too.
+        Type of the deployed weights; the fp32 file is written in any case.
     opset : int
         17 to 20.
     optimize : {"none", "O1"}
-        O1 leaves out of the graph what does not change its outputs.
+        O1 removes computations from the graph that do not affect its outputs.
     device : {"cpu", "cuda"}
-        What the file is for, and where it is held against the model.
+        Device that the file is for, and on which it is compared with the model.
     triton : bool
         Add a model repository of Triton, `triton/`.
     data : path or str, optional
-        The task's data, as `prunekit.data.load.load_data` reads it. Validation tells which weights int8 helps or leaves in fp32, train
-        sets the ranges of "int8-static", which needs them, and the files are scored on test. Without data all weights become int8, and
-        the file is compared with that in fp32 on random rows.
+        The task's data, as `prunekit.data.load.load_data` reads it. The validation split determines the weights that are balanced or
+        stay in fp32, the train split sets the ranges of "int8-static", which requires data, and the files are scored on the test split.
+        Without data all weights become int8, and the file is compared with the fp32 file on random rows.
     columns : mapping, optional
-        Of `load_data`'s parameters: text, text_pair, label, tokens, tags, config, metric.
+        Parameters of `load_data`: text, text_pair, label, tokens, tags, group, config, metric.
     seed : int
-        Of the rows that are drawn.
+        Seed of the rows that are drawn.
     max_length : int, optional
-        Longest row that the file must take, and after which rows of the data are cut; default: the longest that model and tokenizer allow.
+        Longest row that the file must take, to which rows of the data are cut; default: the longest that model and tokenizer allow.
     pooling : {"mean", "cls", "last", "max"}, optional
-        How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
+        How an encoder without a head embeds a text; default: the setting of the checkpoint, or the mean.
     revision : str, optional
         Branch, tag or commit of a hub model.
     trust_remote_code : bool
         Whether code that comes with the model may run.
     overwrite : bool
-        Replace what prunekit wrote at `out`.
+        Replace a directory that prunekit wrote at `out`.
 
     Returns
     -------
@@ -196,7 +197,7 @@ def export(
     Raises
     ------
     ParameterError
-        An option that is not allowed, or data that is not for the model's head.
+        An option that is not allowed, or data that does not fit the model's head.
     DataError
         Data that cannot be read.
     ModelError
@@ -204,7 +205,7 @@ def export(
     ExportError
         A file that cannot be made, or that does not compute what the model computes.
     OutputError
-        A place that cannot be written.
+        A path that cannot be written.
     """
     _check(dtype, device, opset, data)
     check_columns(columns or {}, data, of="export")
@@ -212,7 +213,7 @@ def export(
     place, live = given_model(model, tokenizer, of="export")
     source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code, live=live)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
-    with ArtefactWriter(out, overwrite) as folder:
+    with ArtefactWriter(out, overwrite, of="export") as folder:
         routed = _fp32(source, folder / MODEL, opset, optimize, device)
         low = None
         if dtype != "fp32":
@@ -221,15 +222,15 @@ def export(
         if device == "cpu":
             write_probe(folder, source.space, source.inputs, seed=seed)
         if triton:
-            write_triton((routed.file if low is None else low.file).path, folder, Path(out).resolve().name)
+            write_triton((routed.file if low is None else low.file).path, folder, Path(out).expanduser().resolve().name)
         _write_model_files(source, folder)
         report = _report(source, dtype, routed, low, judge, device, folder)
         (folder / EXPORT).write_text(report.to_json(), encoding="utf-8")
-    return Exported(Path(out), report)
+    return Exported(Path(out).expanduser(), report)
 
 
 def _check(dtype: str, device: str, opset: int, data: object) -> None:
-    """What is wrong with the options is said before anything is loaded."""
+    """Refuse invalid options before anything is loaded."""
     check_opset(opset, of="export")
     if dtype == "int8-static" and data is None:
         must = "given for int8-static, whose ranges come from rows of its train split"
@@ -238,15 +239,14 @@ def _check(dtype: str, device: str, opset: int, data: object) -> None:
 
 
 def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
-    """How far the file in lower precision is from the other, on random rows."""
-    lengths = dict.fromkeys((rows, min(length, source.space.max_length)) for rows, length in SHAPES)
-    batches = [source.space.batch(*shape, seed=0, names=source.inputs) for shape in lengths]
-    got, want = (replies(OnnxSession(file.path), batches) for file in (low, plain))
-    return fidelity(got, want)
+    """Return the fidelity of the file in lower precision to the fp32 file, on random rows."""
+    shapes = dict.fromkeys((rows, min(length, source.space.max_length)) for rows, length in (*SHAPES, (2, LONGEST)))
+    batches = [source.space.batch(*shape, seed=0, names=source.inputs) for shape in shapes]
+    return fidelity_of(OnnxSession(low.path), OnnxSession(plain.path), batches)
 
 
 def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) -> Routed:
-    """The file in full precision, held against the model."""
+    """Export the fp32 file and check it against the model."""
     model, inputs, space = source.model, source.inputs, source.space
     metadata = {} if source.plan is None else {"plan": source.plan.digest}
 
@@ -260,23 +260,29 @@ def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) 
 
 
 def _write_model_files(source: Source, folder: Path) -> None:
-    """Config, plan and tokenizer: what loads beside the ONNX file."""
+    """Write config, plan and tokenizer, which are loaded beside the ONNX file."""
     try:
-        given = Path(source.name).expanduser()
+        directory = Path(source.name).expanduser()
         if source.plan is None:
             source.config.save_pretrained(str(folder))
         else:
-            fields = read_config(given / CONFIG, repr(str(given / CONFIG)))
-            # What it points to is the config of the weights, which stay where they are.
+            fields = read_config(directory / CONFIG, repr(str(directory / CONFIG)))
+            # It points to the config of the PyTorch weights, which are not copied.
             fields.pop(POINTER, None)
             (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             source.plan.save(folder / "plan.json")
-            if (given / RECIPE).is_file():
-                # It says what the slim model was made from.
-                shutil.copyfile(given / RECIPE, folder / RECIPE)
-        # A loader feeds what the tokenizer says that the model takes.
+            if (directory / RECIPE).is_file():
+                # It records what the slim model was made from.
+                shutil.copyfile(directory / RECIPE, folder / RECIPE)
+        # Loaders feed the inputs that the tokenizer names.
         source.tokenizer.model_input_names = list(source.inputs)
         save_tokenizer(source.tokenizer, folder)
+        if isinstance(source.model, EmbeddingModel):
+            # Without it sentence-transformers takes the mean of the tokens, whatever the model does.
+            stated = source.model.embedding
+            length = min(stated.max_length or source.space.max_length, source.space.max_length)
+            source.model.embedding = replace(stated, max_length=length)
+            save_modules(source.model, folder)
     except OSError as error:
         raise OutputError(f"The output directory cannot be written: {error.strerror or error}.") from error
 
@@ -284,10 +290,10 @@ def _write_model_files(source: Source, folder: Path) -> None:
 def _report(
     source: Source, dtype: Dtype, routed: Routed, low: LowFile | None, judge: Judge | None, device: Device, folder: Path
 ) -> ExportReport:
-    file, found = routed.file, None
+    file, measured = routed.file, None
     if low is not None:
         file = low.file
-        found = _fidelity(source, routed.file, file) if judge is None else judge.fidelity(file, routed.file)
+        measured = _fidelity(source, routed.file, file) if judge is None else judge.fidelity(file, routed.file)
     files: dict[str, OnnxFile] = {"fp32": routed.file, dtype: file}
     return ExportReport(
         model=short_name(source.name),
@@ -305,7 +311,7 @@ def _report(
         passes=dict(routed.file.passes),
         device=device,
         parity=routed.parity,
-        fidelity=found,
+        fidelity=measured,
         data=None if judge is None else judge.name,
         metric=None if judge is None or judge.task is None else judge.task.metric.value,
         scores={} if judge is None else judge.scores(files),

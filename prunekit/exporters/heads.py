@@ -1,4 +1,4 @@
-"""What a model's head is for, by the names of the hub's pipelines."""
+"""Tasks of models' heads, by the names of the hub's pipelines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADS: dict[str, Head] = {
 
 
 def head_of(model: nn.Module) -> Head:
-    """What a model's head is for.
+    """Return the task of a model's head.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The model card of an artefact: how to load it in each runtime, and what was lost."""
+"""The model card of an artefact: how to load it in each runtime, and what was measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PURPOSES = {
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card says that the directory does not show.
+    """Content of the model card that is not read from the directory.
 
     Attributes
     ----------
@@ -64,10 +64,14 @@ class Card:
     pair : bool
         Whether the task compares two texts.
     thresholds : tuple of float
-        Probabilities from which on a label is there, in the order of the labels; empty where labels exclude each other.
+        Probabilities from which on a label is assigned, in the order of the labels; empty where labels exclude each other.
+    normalized : bool
+        Whether an embedder's vectors have length 1.
+    prompt : str
+        Text that an embedder's texts were measured behind.
     plan_digest : str
     results : str
-        Markdown that reports what was measured, with units.
+        Measurements in Markdown, with units.
     """
 
     name: str
@@ -85,20 +89,22 @@ class Card:
     padding_side: Literal["right", "left"] = "right"
     pair: bool = False
     thresholds: tuple[float, ...] = ()
+    normalized: bool = True
+    prompt: str = ""
 
 
 def short_name(name: str) -> str:
-    """The last part of a path; a hub name as it is."""
+    """Return the last part of a path, or a hub name unchanged."""
     return Path(name).name if Path(name).expanduser().exists() else name
 
 
 def write_card(folder: Path, card: Card) -> Path:
-    """Write README.md; only the ways to load that the files in the folder allow are shown.
+    """Write README.md, with the ways to load that the files in the folder allow.
 
     Parameters
     ----------
     folder : Path
-        The artefact, complete but for the card.
+        Directory of the artefact, complete but for the card.
     card : Card
 
     Returns
@@ -112,7 +118,7 @@ def write_card(folder: Path, card: Card) -> Path:
 
 
 def card_text(card: Card, files: set[str]) -> str:
-    """The card's Markdown, for a directory that holds `files` (relative paths)."""
+    """Return the card's Markdown, for a directory that holds `files` (relative paths)."""
     return render(
         "exporters/card.md.jinja",
         card=card,
@@ -128,13 +134,13 @@ def card_text(card: Card, files: set[str]) -> str:
 
 
 def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
-    """Python that runs the ONNX file beside its directory with onnxruntime and tokenizers; `fast`: there is a tokenizer.json."""
+    """Return Python code that runs the ONNX file with onnxruntime and tokenizers; `fast` indicates that there is a tokenizer.json."""
     return render("exporters/onnxruntime.md.jinja", card=card, fast=fast, ONNX=Markup(ONNX), traits=card.kind.traits)
 
 
 def _front_matter(card: Card) -> str:
     fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": card.kind.traits.pipeline}
-    # A path on somebody's disk is no name of a model.
+    # A local path is no name of a model.
     if HUB_ID.fullmatch(card.base) and not Path(card.base).exists():
         fields["base_model"] = card.base
     return front_matter(fields)

@@ -1,4 +1,4 @@
-"""manifest.json: every file that prunekit wrote into a directory, so that what is there can be told from what is somebody else's."""
+"""manifest.json: every file that prunekit wrote into a directory, to distinguish them from all others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERSION = 1
 _BYTES = 2**24
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-#: What was written before there were manifests, and nothing else.
+#: Files that were written before there were manifests.
 _KNOWN = frozenset(
     (
         *("plan.json", "report.json", "report.md", "report.html", "README.md", "recipe.yaml", "export.json"),
@@ -49,24 +49,24 @@ class File(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> File:
-        """Of a regular file, read in parts."""
+        """Return size and digest of a regular file, read in chunks."""
         digest, size = hashlib.sha256(), 0
         with path.open("rb") as file:
-            while part := file.read(2**20):
-                digest.update(part)
-                size += len(part)
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+                size += len(chunk)
         return cls(bytes=size, sha256=digest.hexdigest())
 
 
 class Manifest(BaseModel):
-    """What prunekit wrote into a directory.
+    """Files that prunekit wrote into a directory.
 
     Attributes
     ----------
     version : int
-        Of the format.
+        Version of the format.
     prunekit : str
-        Version that wrote it.
+        Version of prunekit that wrote it.
     plan : str or None
         Digest of the plan.
     data : str or None
@@ -84,7 +84,7 @@ class Manifest(BaseModel):
     files: dict[str, File]
 
     def to_bytes(self) -> bytes:
-        """Indented JSON with a digest of its own content."""
+        """Return indented JSON with a digest of its own content."""
         body = self.model_dump(mode="json")
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         return (json.dumps({**body, "digest": digest}, indent=1, sort_keys=True) + "\n").encode()
@@ -96,7 +96,7 @@ class Manifest(BaseModel):
         Raises
         ------
         ReadError
-            If there is none, or any byte is another than was written.
+            If there is none, or any byte differs from what was written.
         """
         raw = read_bytes(folder / MANIFEST, _BYTES)
         try:
@@ -106,12 +106,12 @@ class Manifest(BaseModel):
         if not isinstance(body, dict):
             raise ReadError("it is no manifest")
         try:
-            found = cls.model_validate({name: value for name, value in body.items() if name != "digest"})
+            manifest = cls.model_validate({name: value for name, value in body.items() if name != "digest"})
         except ValidationError as error:
             raise ReadError(f"it is no manifest: {error.errors()[0]['msg']}") from None
-        if found.to_bytes() != raw:
+        if manifest.to_bytes() != raw:
             raise ReadError("its content is not that of its digest")
-        return found
+        return manifest
 
 
 def write_manifest(folder: Path, data: str | None = None) -> None:
@@ -123,14 +123,14 @@ def write_manifest(folder: Path, data: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Foreign:
-    """Something in a directory that prunekit did not write, or that was changed since."""
+    """Entry of a directory that prunekit did not write, or that was changed since."""
 
     path: str
     why: str
 
 
 def foreign(folder: Path) -> Foreign | None:
-    """The first entry of a directory that may not be removed; None where prunekit wrote all of it."""
+    """Return the first entry of a directory that may not be removed; None where prunekit wrote all of it."""
     try:
         manifest = Manifest.load(folder)
     except ReadError as error:
@@ -140,7 +140,7 @@ def foreign(folder: Path) -> Foreign | None:
     parents = {str(parent) for name in manifest.files for parent in Path(name).parents}
     for name, path, kind in _walk(folder):
         if kind == "directory":
-            # One that is empty holds nothing that could be lost.
+            # An empty one may be removed.
             if name not in parents and any(path.iterdir()):
                 return Foreign(name, "prunekit did not write it")
         elif name != MANIFEST and (kind != "file" or name not in manifest.files):
@@ -151,7 +151,7 @@ def foreign(folder: Path) -> Foreign | None:
 
 
 def _unlisted(folder: Path) -> Foreign | None:
-    """The same of a directory from before there were manifests: known names alone, and files that belong together."""
+    """Return the same for a directory without a manifest: only known names, and files that belong together, are prunekit's."""
     for name, _, kind in _walk(folder):
         if (kind == "directory" and name != "onnx") or (kind != "directory" and (kind != "file" or name not in _KNOWN)):
             return Foreign(name, "prunekit did not write it")
@@ -169,22 +169,22 @@ def _unlisted(folder: Path) -> Foreign | None:
 
 def _fields(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path, PLAN_BYTES)
+        content = read_json(path, PLAN_BYTES)
     except ReadError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _walk(folder: Path, *, regular: bool = False) -> Iterator[tuple[str, Path, str]]:
-    """(relative path, path, kind) of all entries, sorted; no link is followed. With `regular` files alone."""
-    waiting = [folder]
-    while waiting:
-        for entry in sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name):
+    """Yield (relative path, path, kind) of all entries, sorted; follow no link. With `regular`, yield only files."""
+    pending = [folder]
+    while pending:
+        for entry in sorted(os.scandir(pending.pop()), key=lambda entry: entry.name):
             mode = entry.stat(follow_symlinks=False).st_mode
             kind = "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
             path = Path(entry.path)
             if kind == "directory":
-                waiting.append(path)
+                pending.append(path)
             if not regular or kind == "file":
                 yield path.relative_to(folder).as_posix(), path, kind
             elif kind == "other":

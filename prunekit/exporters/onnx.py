@@ -1,6 +1,6 @@
-"""A PyTorch model as an ONNX file, with eager attention, by TorchScript or by torch.export.
+"""Export of a PyTorch model to an ONNX file, with eager attention, by TorchScript or by torch.export.
 
-The route is named explicitly, and the file is made in a folder of its own, so that a failure leaves nothing behind.
+The caller names the route. The file is made in a temporary folder, so that a failure leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from prunekit.spans import ENDS
 EMBEDDED: tuple[str, ...] = ("last_hidden_state", "sentence_embedding")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Route = Literal["torchscript", "dynamo"]
-OPSET = 18  # what onnxruntime 1.18 still reads
-SINGLE_FILE = 2_000_000_000  # bytes; protobuf itself ends at 2 GiB
+OPSET = 18  # which onnxruntime 1.18 still reads
+SINGLE_FILE = 2_000_000_000  # bytes; the limit of protobuf is 2 GiB
 _OPSETS = (17, 20)
 _TRACED = (2, 7)  # rows and length
 _QUIET = ("transformers", "torch.onnx", "onnxscript")
@@ -42,7 +42,7 @@ _QUIET = ("transformers", "torch.onnx", "onnxscript")
 
 @dataclass(frozen=True)
 class InputSpace:
-    """What a model may be given.
+    """Inputs that a model accepts.
 
     Attributes
     ----------
@@ -72,43 +72,43 @@ class InputSpace:
             The first row fills the length, the others have at least one token.
         seed : int
         names : tuple of str
-            Which of input_ids, attention_mask, token_type_ids.
+            Any of input_ids, attention_mask, token_type_ids.
 
         Returns
         -------
         dict
-            {name: int64 of shape (rows, length)}. The padding's id occurs in the padding alone.
+            {name: int64 of shape (rows, length)}. The padding id occurs only in the padding.
         """
         generator = np.random.default_rng((seed, rows, length))
-        real = np.array([length, *generator.integers(1, length + 1, size=rows - 1)])
-        places = np.arange(length)
-        mask = places < real[:, None] if self.padding_side == "right" else places >= length - real[:, None]
+        lengths = np.array([length, *generator.integers(1, length + 1, size=rows - 1)])
+        positions = np.arange(length)
+        mask = positions < lengths[:, None] if self.padding_side == "right" else positions >= length - lengths[:, None]
         ids = (
             generator.integers(self.vocab_size - 1, size=(rows, length))
             if self.vocab_size > 1
             else np.zeros((rows, length), dtype=np.int64)
         )
         ids = np.where(mask, ids + (ids >= self.pad_id) * (self.vocab_size > 1), self.pad_id)
-        kinds = np.where(mask, generator.integers(self.type_vocab_size, size=(rows, length)), 0)
-        found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
-        return {name: found[name].astype(np.int64) for name in names}
+        token_types = np.where(mask, generator.integers(self.type_vocab_size, size=(rows, length)), 0)
+        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": token_types}
+        return {name: arrays[name].astype(np.int64) for name in names}
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A file that was written.
+    """A written ONNX file.
 
     Attributes
     ----------
     path : Path
     bytes : int
-        Its size, that of its external data included.
+        Size, external data included.
     opset : int
     route : str
-        How it was made.
+        Exporter that made it.
     inputs, outputs : tuple of str
     passes : mapping
-        {graph pass: places changed} of those that changed something.
+        {graph pass: number of changes} of the passes that changed something.
     """
 
     path: Path
@@ -121,20 +121,20 @@ class OnnxFile:
 
 
 class _Plain(nn.Module):
-    """A model whose inputs and outputs are bare tensors."""
+    """A model whose inputs and outputs are plain tensors."""
 
     def __init__(self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         super().__init__()
         self.model, self.inputs, self.outputs = model, inputs, outputs
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        found = self.model(**dict(zip(self.inputs, tensors, strict=True)))
-        return tuple(getattr(found, name) for name in self.outputs)
+        output = self.model(**dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(getattr(output, name) for name in self.outputs)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns of every shape that it sees in Python; the parity check tells whether one of them mattered."""
+    """Silence tracing, which warns of every shape that is read in Python; the parity check detects those that matter."""
     loggers = [logging.getLogger(name) for name in _QUIET]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -162,31 +162,31 @@ def export_onnx(
 ) -> OnnxFile:
     """Write a model as ONNX.
 
-    The file takes exactly `inputs`, each int64 of shape (batch_size, sequence_length), also those that a pruned graph has no
-    more use for, so that the same feeds go into a dense and a slim file. Axes of the outputs that grow with the input are
-    named alike. Training modes and attention implementations are as before when it returns.
+    The file takes exactly `inputs`, each int64 of shape (batch_size, sequence_length), including those that a pruned graph no
+    longer uses, so that a dense and a slim file take the same feeds. Axes of the outputs that grow with the input have the same
+    names. Training modes and attention implementations are restored on return.
 
     Parameters
     ----------
     model : nn.Module
         A transformers model or a `ReadoutModel`, in float32, called with the inputs by name.
     path : path
-        The file. Weights of more than 2 GB go to `{path}_data` beside it.
+        The file. Weights of more than 2 GB are written to `{path}_data` beside it.
     inputs : tuple of str
-        Of input_ids, attention_mask, token_type_ids, those that the architecture has.
+        Those of input_ids, attention_mask, token_type_ids that the architecture has.
     space : InputSpace
-        To trace with valid ids.
+        Inputs from which valid ids are drawn for tracing.
     outputs : tuple of str, optional
-        Fields of what the model returns; default: the logits, those of start and end where answers are spans, or of an embedder the last
-        hidden state and the vector.
+        Fields of the model's output; default: the logits, those of start and end where answers are spans, or the last hidden state and
+        the sentence embedding of an embedder.
     opset : int
         17 to 20.
     level : {"none", "O1"}
-        Graph passes that are run on the file, as in `prunekit.exporters.passes.optimize`.
+        Graph passes to run on the file, as in `prunekit.exporters.passes.optimize`.
     route : {"torchscript", "dynamo"}
-        The exporter of torch.
+        Exporter of torch.
     metadata : mapping, optional
-        Text that goes into the file, such as the plan's digest; the version of prunekit is added.
+        Text to store in the file, such as the plan's digest; the version of prunekit is added.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def export_onnx(
         try:
             axes = _dynamic_axes(wrapper, space)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A folder of its own: above 2 GB the exporter writes one file for each weight.
+            # A temporary folder: above 2 GB the exporter writes one file for each weight.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".onnx-", dir=path.parent))
             raw, done = Path(folder) / "raw" / "model.onnx", Path(folder) / path.name
             raw.parent.mkdir()
@@ -246,7 +246,7 @@ def _torchscript(wrapper: _Plain, batch: tuple[Tensor, ...], path: Path, axes: M
 
 
 def _dynamo(wrapper: _Plain, batch: tuple[Tensor, ...], path: Path, axes: Mapping[str, Mapping[int, str]], opset: int) -> None:
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     torch.onnx.export(
         wrapper,
         batch,
@@ -255,7 +255,7 @@ def _dynamo(wrapper: _Plain, batch: tuple[Tensor, ...], path: Path, axes: Mappin
         opset_version=opset,
         input_names=list(wrapper.inputs),
         output_names=list(wrapper.outputs),
-        dynamic_shapes=(tuple(free for _ in batch),),
+        dynamic_shapes=(tuple(dynamic for _ in batch),),
         external_data=False,
         verbose=False,
     )
@@ -265,18 +265,18 @@ _ROUTES: dict[Route, Callable[..., None]] = {"torchscript": _torchscript, "dynam
 
 
 def data_path(path: Path) -> Path:
-    """Where the weights of a file go that is too large to hold them; the name that loaders look for."""
+    """Return the path of the weights of a file that is too large to hold them; loaders look for this name."""
     return path.with_name(f"{path.name}_data")
 
 
 def onnx_bytes(path: Path) -> int:
-    """Size of an ONNX file, that of its external data included."""
+    """Return the size of an ONNX file, external data included."""
     data = data_path(path)
     return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
 
 
 def check_opset(opset: int, *, of: str = "export_onnx") -> None:
-    """Raise ParameterError where an operator set is not one that can be written."""
+    """Raise ParameterError if an operator set cannot be written."""
     if not _OPSETS[0] <= opset <= _OPSETS[1]:
         raise ParameterError("opset", of, f"{_OPSETS[0]} to {_OPSETS[1]}", opset)
 
@@ -285,11 +285,11 @@ def _check(model: nn.Module, inputs: tuple[str, ...], opset: int) -> None:
     check_opset(opset)
     if not inputs or not set(inputs) <= set(INPUTS):
         raise ParameterError("inputs", "export_onnx", f"of {', '.join(INPUTS)}", ", ".join(inputs) or "nothing")
-    other = next(
+    dtype = next(
         (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point() and parameter.dtype != torch.float32), None
     )
-    if other is not None:
-        raise ParameterError("model", "export_onnx", "in float32", str(other), "Call model.float() first.")
+    if dtype is not None:
+        raise ParameterError("model", "export_onnx", "in float32", str(dtype), "Call model.float() first.")
 
 
 def _tensors(batch: Mapping[str, NDArray[np.int64]], model: nn.Module) -> tuple[Tensor, ...]:
@@ -298,7 +298,7 @@ def _tensors(batch: Mapping[str, NDArray[np.int64]], model: nn.Module) -> tuple[
 
 
 def _dynamic_axes(wrapper: _Plain, space: InputSpace) -> dict[str, dict[int, str]]:
-    """Run the model with one row more, and with one token less: the axes of the outputs that change are dynamic."""
+    """Run the model with one more row, and with one fewer token: the axes of the outputs that change are dynamic."""
     length = min(_TRACED[1], space.max_length)
     shapes = (_TRACED[0], length), (_TRACED[0] + 1, length), (_TRACED[0], max(1, length - 1))
     try:
@@ -307,10 +307,10 @@ def _dynamic_axes(wrapper: _Plain, space: InputSpace) -> dict[str, dict[int, str
         must = f"a model with inputs {', '.join(wrapper.inputs)} and outputs {', '.join(wrapper.outputs)}"
         raise ParameterError("model", "export_onnx", must, str(error)) from None
     axes = {name: {0: "batch_size", 1: "sequence_length"} for name in wrapper.inputs}
-    for name, one, tall, short in zip(wrapper.outputs, traced, taller, shorter, strict=True):
-        if not isinstance(one, Tensor):
+    for name, output, tall, short in zip(wrapper.outputs, traced, taller, shorter, strict=True):
+        if not isinstance(output, Tensor):
             raise ParameterError("outputs", "export_onnx", "fields that the model fills with a tensor", name)
-        sizes = enumerate(zip(one.shape, tall.shape, short.shape, strict=True))
+        sizes = enumerate(zip(output.shape, tall.shape, short.shape, strict=True))
         axes[name] = {
             at: "batch_size" if same != more else "sequence_length" for at, (same, more, less) in sizes if same != more or same != less
         }
@@ -319,55 +319,68 @@ def _dynamic_axes(wrapper: _Plain, space: InputSpace) -> dict[str, dict[int, str
 
 def _clean(proto: onnx.ModelProto, inputs: tuple[str, ...], axes: Mapping[str, Mapping[int, str]], metadata: Mapping[str, str]) -> None:
     graph = proto.graph
-    _share(graph)
+    _deduplicate(graph)
     # Shapes of intermediate values keep onnxruntime from fusing: a file without them is a tenth faster.
     del graph.value_info[:]
-    given = {node.name: node for node in graph.input}
+    declared = {value.name: value for value in graph.input}
     del graph.input[:]
     for name in inputs:
-        dead = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch_size", "sequence_length"])
-        graph.input.append(given.get(name, dead))
-    for node in graph.output:
-        for axis, name in axes[node.name].items():
-            # The exporter puts a name of its own where it sees how an axis is computed.
-            node.type.tensor_type.shape.dim[axis].dim_param = name
+        unused = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch_size", "sequence_length"])
+        graph.input.append(declared.get(name, unused))
+    for value in graph.output:
+        for axis, name in axes[value.name].items():
+            # The exporter inserts its own name where it can derive how an axis is computed.
+            value.type.tensor_type.shape.dim[axis].dim_param = name
     proto.doc_string = ""
-    for node in graph.node:
-        node.doc_string = ""
+    for part in (graph, *proto.functions):
+        _forget_origin(part)
     onnx.helper.set_model_props(proto, dict(metadata))
 
 
-def _share(graph: onnx.GraphProto) -> None:
-    """Store equal weights once: constant folding transposes a shared weight anew for each layer that uses it."""
-    first: dict[tuple[object, ...], str] = {}
-    same: dict[str, str] = {}
+def _forget_origin(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Clear what an exporter notes of where a node comes from: files of this machine, lines of code."""
+    parts: list[Any] = [graph, *graph.node]
+    if isinstance(graph, onnx.GraphProto):
+        parts += [*graph.initializer, *graph.input, *graph.output]
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            _forget_origin(inner)
+
+
+def _deduplicate(graph: onnx.GraphProto) -> None:
+    """Store equal weights once: constant folding transposes a shared weight separately for each layer that uses it."""
+    names: dict[tuple[object, ...], str] = {}
+    replacements: dict[str, str] = {}
     kept = []
     for tensor in graph.initializer:
         digest = hashlib.sha256(tensor.raw_data).digest() if tensor.raw_data else tensor.name.encode()
-        name = first.setdefault((tensor.data_type, tuple(tensor.dims), digest), tensor.name)
+        name = names.setdefault((tensor.data_type, tuple(tensor.dims), digest), tensor.name)
         if name == tensor.name:
             kept.append(tensor)
         else:
-            same[tensor.name] = name
-    if not same:
+            replacements[tensor.name] = name
+    if not replacements:
         return
     copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     del graph.initializer[:]
     graph.initializer.extend(copies)
-    _rename(graph, same)
+    _rename(graph, replacements)
 
 
-def _rename(graph: onnx.GraphProto, same: Mapping[str, str]) -> None:
+def _rename(graph: onnx.GraphProto, replacements: Mapping[str, str]) -> None:
     for node in graph.node:
         for at, name in enumerate(node.input):
-            node.input[at] = same.get(name, name)
+            node.input[at] = replacements.get(name, name)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _rename(attribute.g, same)
+                _rename(attribute.g, replacements)
 
 
 def save_model(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model: one file, or above 2 GB a small one and its weights beside it in `data_path`."""
+    """Write a model to one file, or above 2 GB to a small one and its weights to `data_path` beside it."""
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if size < SINGLE_FILE:
         onnx.save_model(proto, str(path))
@@ -386,7 +399,7 @@ def move_model(done: Path, path: Path) -> None:
 
 
 def sample_space(config: Any, *, pad_id: int | None = None, padding_side: Literal["right", "left"] = "right") -> InputSpace:
-    """The input space that a transformers config describes.
+    """Return the input space that a transformers config describes.
 
     Parameters
     ----------

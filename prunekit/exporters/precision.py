@@ -1,4 +1,4 @@
-"""Files in lower precision beside the float32 one, and which weights are worth keeping as they are."""
+"""Files in lower precision beside the float32 one, and the search for weights that stay float32."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from prunekit.runtime.records import Fidelity, WeightError
 from prunekit.runtime.session import OnnxSession
 
 Low = Literal["fp16", "int8", "int8-static"]
-#: By what loaders call them.
+#: File names that loaders look for.
 FILES: dict[Low, str] = {
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
 }
-#: What each weight costs alone is measured on a part of the rows, for it takes one file for each weight.
-_PART = 4
+#: The cost of each weight alone is measured on every fourth batch, as it takes one file for each weight.
+_STEP = 4
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How near to the float32 file one in int8 has to be.
+    """Tolerance of an int8 file with respect to the float32 file.
 
     Attributes
     ----------
     error : float
-        Mean squared error of the outputs, as a share of their variance, at most.
+        Largest mean squared error of the outputs, as a share of their variance.
     agreement : float
-        Share of predictions that are the same, at least, where outputs predict classes.
+        Smallest share of equal predictions, where outputs predict classes.
     """
 
     error: float = 0.0025
     agreement: float = 0.98
 
     def passes(self, found: Fidelity) -> bool:
-        """Whether a file is near enough."""
+        """Return whether a file is within the tolerance."""
         return found.error <= self.error and (found.agreement is None or found.agreement >= self.agreement)
 
 
@@ -63,11 +63,11 @@ class LowFile:
     file : OnnxFile
     dtype : {"fp16", "int8", "int8-static"}
     fidelity : Fidelity or None
-        On the rows on which it was chosen; None where there were none.
+        Measured on the rows of the search; None without rows.
     weights : tuple of WeightError
-        What each weight costs, the dearest first; empty where nothing had to be searched, because all of them are in lower precision.
+        Cost of each weight, the largest first; empty where no search was needed, because all weights are in lower precision.
     balanced : tuple of str
-        The weights whose inputs were balanced.
+        Weights whose inputs were balanced.
     """
 
     file: OnnxFile
@@ -89,8 +89,8 @@ def lower(
 ) -> LowFile:
     """Write a file in lower precision.
 
-    Of int8, where a file does not pass the gate, or is not accepted, the channels of what goes into the products are balanced, and
-    where that is not enough weights stay float32, one after the other, the dearest for their bytes first. Fixed ranges are not balanced.
+    Where an int8 file does not pass the gate, or is not accepted, the channels of the products' inputs are balanced. Where that is not
+    enough, weights stay float32, one after the other, those of the highest cost per byte first. Fixed ranges are not balanced.
 
     Parameters
     ----------
@@ -100,19 +100,19 @@ def lower(
         The file to write.
     dtype : {"fp16", "int8", "int8-static"}
     search : sequence of mapping
-        Batches {name: int64 (b, L)} on which files are tried; none: all weights become int8.
+        Batches {name: int64 (b, L)} on which files are compared; without any, all weights become int8.
     calibration : sequence of mapping
         Batches from train that set the ranges of "int8-static", which needs them.
     gate : Gate
     accept : callable, optional
-        Whether an int8 file does, beyond what is tried on the rows of `search`.
+        Returns whether an int8 file is acceptable, in addition to the gate on the rows of `search`.
 
     Raises
     ------
     ExportError
         If the file cannot be made.
     StatisticsError
-        If it gives NaN or infinity.
+        If it outputs NaN or infinity.
     OutputError
         If it cannot be written.
     """
@@ -120,32 +120,32 @@ def lower(
     with tempfile.TemporaryDirectory(prefix=".low-", dir=path.parent) as scratch:
         trial = _Trial(proto, Path(scratch), search, gate, accept)
         if dtype == "fp16":
-            made = halve(proto)
-            weights, helped = tuple[WeightError, ...](), tuple[str, ...]()
+            lowered = halve(proto)
+            weights, balanced_names = tuple[WeightError, ...](), tuple[str, ...]()
         else:
             trial.ranges = ranges_of(proto, Path(scratch), calibration) if dtype == "int8-static" else None
-            chosen, weights = _choose(trial) if search else (_Chosen(), ())
-            helped = tuple(name for name in chosen.balance if name not in chosen.keep)
-            made = quantize(proto, keep=chosen.keep, ranges=trial.ranges, balance=chosen.balance)
-        found = trial.fidelity(made) if search else None
+            treatment, weights = _choose(trial) if search else (_Treatment(), ())
+            balanced_names = tuple(name for name in treatment.balance if name not in treatment.keep)
+            lowered = quantize(proto, keep=treatment.keep, ranges=trial.ranges, balance=treatment.balance)
+        measured = trial.fidelity(lowered) if search else None
         done = Path(scratch) / path.name
-        save_model(made, done)
+        save_model(lowered, done)
         onnx.checker.check_model(str(done))
         move_model(done, path)
     file = replace(source, path=path, bytes=onnx_bytes(path))
-    return LowFile(file, dtype, found, weights, helped)
+    return LowFile(file, dtype, measured, weights, balanced_names)
 
 
 @dataclass(frozen=True, eq=False)
-class _Chosen:
-    """What is done about dear weights: names of those that stay float32, and factors for the inputs of others."""
+class _Treatment:
+    """Treatment of costly weights: names of those that stay float32, and factors for the inputs of others."""
 
     keep: tuple[str, ...] = ()
     balance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class _Trial:
-    """Tries models on the rows of the search."""
+    """Comparison of models with the float32 one on the rows of the search."""
 
     def __init__(
         self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds], gate: Gate, accept: Callable[[Path], bool] | None
@@ -153,48 +153,48 @@ class _Trial:
         self.proto, self.batches, self.gate = proto, batches, gate
         self.ranges: Mapping[str, tuple[float, float]] | None = None
         self._path, self._accept = scratch / "trial.onnx", accept
-        self._want: Replies | None = None
+        self._reference: Replies | None = None
 
     def fidelity(self, proto: onnx.ModelProto) -> Fidelity:
-        """How far a model is from the float32 one."""
-        if self._want is None:
-            self._want = self._replies(self.proto)
-        return fidelity(self._replies(proto), self._want)
+        """Return the fidelity of a model to the float32 one."""
+        if self._reference is None:
+            self._reference = self._replies(self.proto)
+        return fidelity(self._replies(proto), self._reference)
 
-    def tried(self, keep: Collection[str] = (), balance: Mapping[str, NDArray[np.float32]] | None = None) -> Fidelity:
-        """The model with all weights in int8 but those kept."""
+    def int8_fidelity(self, keep: Collection[str] = (), balance: Mapping[str, NDArray[np.float32]] | None = None) -> Fidelity:
+        """Return the fidelity of the model with all weights in int8 but those kept."""
         return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges, balance=balance))
 
-    def part(self) -> _Trial:
-        """The same on every fourth batch."""
-        found = _Trial(self.proto, self._path.parent, self.batches[::_PART], self.gate, None)
-        found.ranges = self.ranges
-        return found
+    def subset(self) -> _Trial:
+        """Return a trial on every fourth batch."""
+        trial = _Trial(self.proto, self._path.parent, self.batches[::_STEP], self.gate, None)
+        trial.ranges = self.ranges
+        return trial
 
-    def passes(self, found: Fidelity) -> bool:
-        """Whether the model that was tried last may ship."""
-        return self.gate.passes(found) and (self._accept is None or self._accept(self._path))
+    def passes(self, measured: Fidelity) -> bool:
+        """Return whether the model that was run last passes the gate and is accepted."""
+        return self.gate.passes(measured) and (self._accept is None or self._accept(self._path))
 
     def factors(self, weights: Sequence[Weight]) -> dict[str, NDArray[np.float32]]:
-        """Of the products among these weights, what balances the channels of their inputs on the rows of the search."""
-        mine = [weight for weight in weights if weight.kind == "product"]
+        """Return factors that balance the inputs of the products among these weights, from the rows of the search."""
+        products = [weight for weight in weights if weight.kind == "product"]
         tensors = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         largest: dict[str, NDArray[np.float32]] = {}
-        for seen in inputs_seen(self.proto, mine, self._path, self.batches):
-            for name, array in seen.items():
-                found = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
-                largest[name] = np.maximum(largest.get(name, found), found)
+        for values in inputs_seen(self.proto, products, self._path, self.batches):
+            for name, array in values.items():
+                peaks = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
+                largest[name] = np.maximum(largest.get(name, peaks), peaks)
         groups: dict[tuple[str, ...], list[Weight]] = {}
-        for weight in mine:
+        for weight in products:
             groups.setdefault(weight.inputs, []).append(weight)
         factors: dict[str, NDArray[np.float32]] = {}
         for inputs, group in groups.items():
             channels = np.max([largest[name] for name in inputs], axis=0)
-            values = [numpy_helper.to_array(tensors[weight.initializer]) for weight in group]
-            # Gemm may hold it the other way round; a square one is taken as it lies, and is balanced only if that helps.
-            lying = [each if len(each) == len(channels) else each.T for each in values]
-            # What one value goes into shares its factors, so that it is quantised once.
-            factors |= dict.fromkeys((weight.name for weight in group), balanced(channels, np.concatenate(lying, axis=1)))
+            matrices = [numpy_helper.to_array(tensors[weight.initializer]) for weight in group]
+            # Gemm may store it transposed; a square one is taken as stored, and is balanced only if that helps.
+            oriented = [matrix if len(matrix) == len(channels) else matrix.T for matrix in matrices]
+            # Products of the same input share its factors, so that it is quantised once.
+            factors |= dict.fromkeys((weight.name for weight in group), balanced(channels, np.concatenate(oriented, axis=1)))
         return factors
 
     def _replies(self, proto: onnx.ModelProto) -> Replies:
@@ -202,35 +202,35 @@ class _Trial:
         return replies(OnnxSession(self._path), self.batches)
 
 
-def _choose(trial: _Trial) -> tuple[_Chosen, tuple[WeightError, ...]]:
-    """What is done about dear weights, and what each costs alone; nothing, and nothing of them, where all of them may be int8."""
-    found = trial.tried()
-    if trial.passes(found):
-        return _Chosen(), ()  # nothing is dear
+def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
+    """Return the treatment of costly weights, and the cost of each alone; both empty where all weights may be int8."""
+    measured = trial.int8_fidelity()
+    if trial.passes(measured):
+        return _Treatment(), ()  # no weight is costly
     weights = quantizable(trial.proto)
     balance: dict[str, NDArray[np.float32]] = {}
     if trial.ranges is None:
-        helped = trial.tried((), factors := trial.factors(weights))
-        if helped.error < found.error:
-            found, balance = helped, factors
-            if trial.passes(helped):
-                return _Chosen(balance=balance), ()
+        with_balance = trial.int8_fidelity((), factors := trial.factors(weights))
+        if with_balance.error < measured.error:
+            measured, balance = with_balance, factors
+            if trial.passes(with_balance):
+                return _Treatment(balance=balance), ()
     names = [weight.name for weight in weights]
-    part = trial.part()
-    costs = {weight.name: part.tried([name for name in names if name != weight.name], balance).error for weight in weights}
+    subset = trial.subset()
+    costs = {weight.name: subset.int8_fidelity([name for name in names if name != weight.name], balance).error for weight in weights}
     total, elements = sum(costs.values()), sum(weight.elements for weight in weights)
 
-    def above(weight: Weight) -> float:
+    def relative_cost(weight: Weight) -> float:
         return costs[weight.name] / total * elements / weight.elements if total else 0.0
 
-    ordered = sorted(weights, key=above, reverse=True)
+    ordered = sorted(weights, key=relative_cost, reverse=True)
     keep: list[str] = []
-    # Something must be left to gain.
+    # At least one weight becomes int8.
     for weight in ordered[:-1]:
         keep.append(weight.name)
-        if trial.passes(trial.tried(keep, balance)):
+        if trial.passes(trial.int8_fidelity(keep, balance)):
             break
-    made = [
+    errors = [
         WeightError(
             name=weight.name,
             error=costs[weight.name],
@@ -241,11 +241,11 @@ def _choose(trial: _Trial) -> tuple[_Chosen, tuple[WeightError, ...]]:
         )
         for weight in sorted(weights, key=lambda weight: costs[weight.name], reverse=True)
     ]
-    return _Chosen(tuple(keep), balance), tuple(made)
+    return _Treatment(tuple(keep), balance), tuple(errors)
 
 
 def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -> dict[str, tuple[float, float]]:
-    """The smallest and largest number of what goes into each matrix product, padding included.
+    """Return the smallest and largest number in the input of each matrix product, padding included.
 
     Parameters
     ----------
@@ -255,36 +255,36 @@ def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -
     batches : sequence of mapping
         Calibration rows.
     """
-    found: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     products = [weight for weight in quantizable(proto) if weight.kind == "product"]
-    for seen in inputs_seen(proto, products, scratch / "ranges.onnx", batches):
-        for name, array in seen.items():
-            low, high = found.get(name, (np.inf, -np.inf))
-            found[name] = min(low, float(array.min())), max(high, float(array.max()))
-    return found
+    for values in inputs_seen(proto, products, scratch / "ranges.onnx", batches):
+        for name, array in values.items():
+            low, high = ranges.get(name, (np.inf, -np.inf))
+            ranges[name] = min(low, float(array.min())), max(high, float(array.max()))
+    return ranges
 
 
 def inputs_seen(
     proto: onnx.ModelProto, weights: Sequence[Weight], path: Path, batches: Sequence[Feeds]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Of each batch, what goes into products: {value: array}.
+    """Yield the inputs of products for each batch: {value: array}.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         In float32.
     weights : sequence of Weight
-        Of the products.
+        Weights of the products.
     path : Path
-        Where a file may be written.
+        Path of a temporary file.
     batches : sequence of mapping
     """
     values = dict.fromkeys(name for weight in weights for name in weight.inputs)
-    seen = onnx.ModelProto()
-    seen.CopyFrom(proto)
+    extended = onnx.ModelProto()
+    extended.CopyFrom(proto)
     known = {output.name for output in proto.graph.output}
-    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
-    save_model(seen, path)
+    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
+    save_model(extended, path)
     session = OnnxSession(path)
     for feeds in batches:
         yield {name: array for name, array in session(feeds).items() if name in values}

@@ -1,4 +1,4 @@
-"""A float32 ONNX model in int8: weights by channel, activations in the range of each batch or in calibrated ones.
+"""Quantisation of a float32 ONNX model to int8: weights by channel, activations in the range of each batch or in calibrated ones.
 
 Matrix products become the integer products of the ONNX standard (`DynamicQuantizeLinear` or `QuantizeLinear`, then
 `MatMulInteger` and a scale), the pattern that onnxruntime recognises and runs as one kernel. Embeddings are gathered as int8
@@ -22,19 +22,19 @@ from prunekit.errors import ExportError
 #: End of the name of a table in six bits, four numbers in three bytes.
 SIX_BITS = "_6bit"
 
-#: Matrices with fewer rows or columns stay: a head of few classes or two token types save nothing, and much hangs on them.
+#: Matrices with fewer rows or columns stay float32: a head of few classes or two token types save nothing, and are sensitive.
 NARROW = 8
 #: Processors without VNNI add two products of uint8 and int8 in 16 bits: 2 * 255 * 63 is the most that fits. Seven bits are
-#: exact on all of them, and cost no accuracy that shows beside the error of the activations.
+#: exact on all of them, and their loss of accuracy is negligible beside the error of the activations.
 PRODUCT_LIMIT = 63
 TABLE_LIMIT = 127
-#: Numbers from which on a table is stored in six bits, which costs nodes: below, there are too few bytes to save.
+#: Number of elements from which on a table is stored in six bits, which adds nodes: smaller tables save too few bytes.
 LARGE = 1 << 20
 PACKED_LIMIT = 31
-#: How much of the difference between channels moves from a product's input to its weight.
+#: Share of the difference between channels that moves from a product's input to its weight.
 BALANCE = 0.75
-#: Operator set that has BitwiseAnd and BitwiseOr.
-_BITWISE = 18
+#: First operator set that has BitwiseAnd and BitwiseOr.
+_BITWISE_OPSET = 18
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Weight:
     Attributes
     ----------
     name : str
-        Where the graph reads it first: "bert.encoder.layer.0.attention.self.query".
+        Module in which the graph reads it first: "bert.encoder.layer.0.attention.self.query".
     initializer : str
         Its name in the file.
     kind : {"product", "table"}
         The right-hand side of a matrix product, or an embedding.
     elements : int
     inputs : tuple of str
-        The values that it is multiplied with, or that number its rows.
+        Values that it is multiplied with, or that index its rows.
     """
 
     name: str
@@ -62,48 +62,50 @@ class Weight:
 
 
 def quantizable(proto: onnx.ModelProto) -> tuple[Weight, ...]:
-    """The weights of a float32 model that `quantize` turns into int8, in the order in which the graph reads them."""
+    """Return the weights of a float32 model that `quantize` turns into int8, in the order in which the graph reads them."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    found: dict[str, Weight] = {}
-    for node in _direct(proto.graph):
+    weights: dict[str, Weight] = {}
+    mixed: set[str] = set()
+    for node in _nodes_without_aliases(proto.graph):
         role = _role(node, tensors)
         if role is None:
             continue
         kind, weight, value = role
-        known = found.get(weight)
-        if known is not None and known.kind != kind:
+        known = weights.get(weight)
+        if weight in mixed or (known is not None and known.kind != kind):
             # A table that is also multiplied with, as of a tied language-model head, would be needed twice.
-            del found[weight]
+            weights.pop(weight, None)
+            mixed.add(weight)
             continue
         inputs = (value,) if known is None else tuple(dict.fromkeys((*known.inputs, value)))
         name = known.name if known else _name(node, weight)
-        found[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs)
-    return tuple(found.values())
+        weights[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs)
+    return tuple(weights.values())
 
 
-def _direct(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes, reading weights by their own names: the exporter passes those that layers share through Identity."""
-    stored, renamed = {tensor.name for tensor in graph.initializer}, dict[str, str]()
-    given = {output.name for output in graph.output}
+def _nodes_without_aliases(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes, reading weights by their own names: the exporter passes those that layers share through Identity."""
+    stored, aliases = {tensor.name for tensor in graph.initializer}, dict[str, str]()
+    outputs = {output.name for output in graph.output}
     for node in graph.node:
-        # A subgraph could read the other name; then everything stays.
+        # A subgraph could read the alias; then all nodes stay.
         if any(attribute.HasField("g") for attribute in node.attribute):
             return list(graph.node)
-        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] not in given:
-            renamed[node.output[0]] = node.input[0]
-    found = []
+        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] not in outputs:
+            aliases[node.output[0]] = node.input[0]
+    nodes = []
     for node in graph.node:
-        if node.output[0] not in renamed:
+        if node.output[0] not in aliases:
             copied = onnx.NodeProto()
             copied.CopyFrom(node)
             for at, name in enumerate(copied.input):
-                copied.input[at] = renamed.get(name, name)
-            found.append(copied)
-    return found
+                copied.input[at] = aliases.get(name, name)
+            nodes.append(copied)
+    return nodes
 
 
 def _role(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> tuple[Literal["product", "table"], str, str] | None:
-    """(kind, weight, other input) of a node that reads a large float32 matrix in a way that int8 can replace."""
+    """Return (kind, weight, other input) of a node whose large float32 matrix int8 can replace; None for any other node."""
     at = {"MatMul": 1, "Gemm": 1, "Gather": 0}.get(node.op_type)
     if at is None or node.domain not in ("", "ai.onnx") or node.input[at] not in tensors:
         return None
@@ -120,7 +122,7 @@ def _role(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> tupl
 
 def _name(node: onnx.NodeProto, weight: str) -> str:
     path = [part for part in (node.name or node.output[0]).split("/") if part]
-    # The exporter names a node by the modules that it lies in, the outermost its own wrapper, and by its type.
+    # The exporter names a node by its enclosing modules, of which the outermost is the exporter's wrapper, and by its type.
     return ".".join(path[1:-1] if path[:1] == ["model"] else path[:-1]) or weight
 
 
@@ -131,19 +133,19 @@ def quantize(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     balance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
-    """Turn weights into int8; the model given is left as it is.
+    """Turn weights into int8; the model passed in is not changed.
 
     Parameters
     ----------
     proto : onnx.ModelProto
-        In float32, not fused: nodes of onnxruntime's own stay as they are.
+        In float32, not fused: operators of onnxruntime stay as they are.
     keep : collection of str
-        Names of weights, as `quantizable` gives them, that stay float32.
+        Names of weights, as `quantizable` returns them, that stay float32.
     ranges : mapping, optional
-        {value: (smallest, largest)} of what goes into the matrix products, from calibration rows; each is then quantised in that
-        fixed range. By default the range is taken anew from each batch.
+        {value: (smallest, largest)} of the inputs of the matrix products, from calibration rows; each is then quantised in that fixed
+        range. By default each batch has a range of its own.
     balance : mapping, optional
-        {name of a product's weight: ndarray of shape (K,), float32}, as `balanced` gives it: the K channels of its input are divided
+        {name of a product's weight: ndarray of shape (K,), float32}, as `balanced` returns it: the K channels of its input are divided
         by these numbers before they are quantised, and its rows are multiplied with them. Not with `ranges`.
 
     Returns
@@ -159,26 +161,26 @@ def quantize(
     weights = {weight.initializer: weight for weight in quantizable(proto) if weight.name not in keep}
     if not weights:
         raise ExportError("The model has no weight that int8 can hold. Export it with --dtype fp32.")
-    made = _without_weights(proto)
-    bitwise = max((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), default=0) >= _BITWISE
+    quantised = _without_weights(proto)
+    bitwise = max((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), default=0) >= _BITWISE_OPSET
     factors = {initializer: (balance or {})[weight.name] for initializer, weight in weights.items() if weight.name in (balance or {})}
-    writer = _Writer(made.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise, factors)
-    for node in _direct(proto.graph):
+    writer = _Writer(quantised.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise, factors)
+    for node in _nodes_without_aliases(proto.graph):
         role = _role(node, writer.tensors)
         if role is None or role[1] not in weights:
-            made.graph.node.append(node)
+            quantised.graph.node.append(node)
         elif role[0] == "table":
             writer.table(node)
         else:
             writer.product(node)
-    _add_used(made.graph, proto.graph)
-    return made
+    _add_used(quantised.graph, proto.graph)
+    return quantised
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without nodes, weights and shapes of values: a search makes many, and weights are what takes time to copy."""
+    """Return the model without nodes, weights and shapes of values: a search makes many copies, and copying weights takes time."""
     graph = helper.make_graph([], proto.graph.name, list(proto.graph.input), list(proto.graph.output))
-    made = helper.make_model(
+    stripped = helper.make_model(
         graph,
         opset_imports=list(proto.opset_import),
         functions=list(proto.functions),
@@ -186,12 +188,12 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         producer_version=proto.producer_version,
         ir_version=proto.ir_version,
     )
-    helper.set_model_props(made, {each.key: each.value for each in proto.metadata_props})
-    return made
+    helper.set_model_props(stripped, {entry.key: entry.value for entry in proto.metadata_props})
+    return stripped
 
 
 class _Writer:
-    """Adds nodes and initializers to a graph; a value or a weight that is used twice is quantised once."""
+    """Writer of nodes and initializers to a graph; a value or a weight that is used twice is quantised once."""
 
     def __init__(
         self,
@@ -210,23 +212,23 @@ class _Writer:
         (table, ids), out = node.input, node.output[0]
         dims = self.tensors[table].dims
         if self.bitwise and dims[0] * dims[1] >= LARGE and dims[1] % 4 == 0:
-            scales = self._unpacked(table, ids, f"{out}_float")
+            scales = self._gather_six_bits(table, ids, f"{out}_float")
         else:
             rows, scales = self._weight(table, TABLE_LIMIT)
             self._node("Gather", [rows, ids], f"{out}_int8")
-            # DequantizeLinear says the same in one node, and onnxruntime takes several times as long for it.
+            # DequantizeLinear computes the same in one node, and onnxruntime takes several times as long for it.
             self._node("Cast", [f"{out}_int8"], f"{out}_float", to=onnx.TensorProto.FLOAT)
         self._node("Mul", [f"{out}_float", scales], out)
 
-    def _unpacked(self, table: str, ids: str, out: str) -> str:
-        """Gather rows of a table in six bits, and write each number as a float32 before it is scaled; the name of the scales.
+    def _gather_six_bits(self, table: str, ids: str, out: str) -> str:
+        """Gather rows of a table in six bits, as float32 before they are scaled, and return the name of the scales.
 
         No step leaves the range of its type: runtimes that shift by multiplying would saturate there.
         """
         if (table, False) not in self._weights:
             rounded, scales = rounded_columns(self._finite(table), PACKED_LIMIT)
             self._weights[table, False] = self._add(table + SIX_BITS, packed(rounded)), self._add(f"{table}_scale", scales)
-        rows, names = self._weights[table, False]
+        rows, scale_name = self._weights[table, False]
         quarter = self.tensors[table].dims[1] // 4
         lower, upper = (self._once(f"six_bits/{value:b}", np.array(value, dtype=np.uint8)) for value in (0b111111, 0b11000000))
         shifts = self._once(f"six_bits/shifts/{quarter}", np.repeat([2, 4, 6], quarter).astype(np.uint8))
@@ -242,15 +244,15 @@ class _Writer:
         self._node("Concat", [f"{out}_most", f"{out}_last"], f"{out}_uint8", axis=-1)
         self._node("Cast", [f"{out}_uint8"], f"{out}_above", to=onnx.TensorProto.FLOAT)
         self._node("Sub", [f"{out}_above", self._once("six_bits/zero", np.array(32, dtype=np.float32))], out)
-        return names
+        return scale_name
 
     def product(self, node: onnx.NodeProto) -> None:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         weight, scales = self._weight(node.input[1], PRODUCT_LIMIT, transposed=transposed)
-        given = node.input[0]
+        left = node.input[0]
         if node.input[1] in self.factors:
-            given = self._balance(node.input[0], self.factors[node.input[1]])
-        value, scale, zero = self._value(given)
+            left = self._balance(node.input[0], self.factors[node.input[1]])
+        value, scale, zero = self._value(left)
         out, bias = node.output[0], node.input[2] if len(node.input) > 2 else ""
         self._node("MatMulInteger", [value, weight, zero], f"{out}_int32")
         self._node("Cast", [f"{out}_int32"], f"{out}_cast", to=onnx.TensorProto.FLOAT)
@@ -260,12 +262,12 @@ class _Writer:
             self._node("Add", [f"{out}_product", bias], out)
 
     def _balance(self, name: str, factors: NDArray[np.float32]) -> str:
-        """The name of a value divided by factors: once for all products that share both."""
+        """Return the name of a value divided by factors: once for all products that share both."""
         key = name, factors.tobytes()
         if key not in self._balanced:
             self._balanced[key] = f"{name}_balanced{len(self._balanced)}"
-            by = self._add(f"{self._balanced[key]}_balance", 1 / factors)
-            self._node("Mul", [name, by], self._balanced[key])
+            inverse = self._add(f"{self._balanced[key]}_balance", 1 / factors)
+            self._node("Mul", [name, inverse], self._balanced[key])
         return self._balanced[key]
 
     def _node(self, kind: str, inputs: list[str], *outputs: str, **attributes: int | str) -> None:
@@ -287,7 +289,7 @@ class _Writer:
         return values
 
     def _weight(self, name: str, limit: int, *, transposed: bool = False) -> tuple[str, str]:
-        """Names of the int8 weight and of its scales."""
+        """Return the names of the int8 weight and of its scales."""
         key = name, transposed
         if key not in self._weights:
             values = self._finite(name).T if transposed else self._finite(name)
@@ -299,7 +301,7 @@ class _Writer:
         return self._weights[key]
 
     def _value(self, name: str) -> tuple[str, str, str]:
-        """Names of a value as uint8, of its scale and of its zero point."""
+        """Return the names of a value as uint8, of its scale and of its zero point."""
         if name not in self._values:
             value, scale, zero = f"{name}_uint8", f"{name}_uint8_scale", f"{name}_uint8_zero"
             if self.ranges is None:
@@ -333,7 +335,7 @@ def rounded_columns(values: NDArray[np.float32], limit: int) -> tuple[NDArray[np
 
 
 def balanced(largest: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Factors that bring the channels of a product's input nearer to one range, as one range is all that the input has in int8.
+    """Return factors that bring the channels of a product's input nearer to one range, as int8 has one range for all of them.
 
     G. Xiao et al., "SmoothQuant" (2023), equation 4, with alpha = 0.75; scaled so that their geometric mean is 1.
 
@@ -351,12 +353,12 @@ def balanced(largest: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArr
     rows = np.abs(weight).max(axis=1)
     floor = np.float32(1e-5)
     logs = BALANCE * np.log(np.maximum(largest, floor)) - (1 - BALANCE) * np.log(np.maximum(rows, floor))
-    found: NDArray[np.float32] = np.exp(logs - logs.mean()).astype(np.float32)
-    return found
+    factors: NDArray[np.float32] = np.exp(logs - logs.mean()).astype(np.float32)
+    return factors
 
 
 def packed(rounded: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Four numbers of six bits in three bytes.
+    """Pack four numbers of six bits into three bytes.
 
     Parameters
     ----------
@@ -366,31 +368,31 @@ def packed(rounded: NDArray[np.int8]) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray of shape (rows, 3 * columns / 4), uint8
-        Numbers from 0 on, 32 above the given ones. The lower six bits of byte j are column j; the upper two, of bytes j,
+        The numbers plus 32, so that they start at 0. The lower six bits of byte j are column j; the upper two, of bytes j,
         j + columns / 4 and j + columns / 2, are from the highest to the lowest those of column 3 * columns / 4 + j.
     """
     quarter = rounded.shape[1] // 4
-    above = (rounded + 32).astype(np.uint8)
-    last = above[:, 3 * quarter :]
+    shifted = (rounded + 32).astype(np.uint8)
+    last = shifted[:, 3 * quarter :]
     upper = np.concatenate([last << 2, last << 4, last << 6], axis=1) & 0b11000000
-    found: NDArray[np.uint8] = (above[:, : 3 * quarter] | upper).astype(np.uint8)
-    return found
+    combined: NDArray[np.uint8] = (shifted[:, : 3 * quarter] | upper).astype(np.uint8)
+    return combined
 
 
 def fixed_range(smallest: float, largest: float) -> tuple[float, int]:
-    """Step and zero point with which uint8 covers a range; 0 is always a value of its own, as padding needs it."""
+    """Return step and zero point with which uint8 covers a range; 0 is always represented exactly, as padding needs it."""
     low, high = min(smallest, 0.0), max(largest, 0.0)
     step = (high - low) / 255 or 1.0
     return step, int(np.clip(round(-low / step), 0, 255))
 
 
 def _add_used(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Add the weights of `source` that the graph reads as they were."""
-    used = {name for node in graph.node for name in _read(node)} | {output.name for output in graph.output}
-    made = {tensor.name for tensor in graph.initializer}
-    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in used - made)
+    """Add the weights of `source` that the graph still reads."""
+    used = {name for node in graph.node for name in _input_names(node)} | {output.name for output in graph.output}
+    stored = {tensor.name for tensor in graph.initializer}
+    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in used - stored)
 
 
-def _read(node: onnx.NodeProto) -> list[str]:
-    inner = [name for attribute in node.attribute if attribute.HasField("g") for each in attribute.g.node for name in _read(each)]
+def _input_names(node: onnx.NodeProto) -> list[str]:
+    inner = [name for attribute in node.attribute if attribute.HasField("g") for child in attribute.g.node for name in _input_names(child)]
     return [*node.input, *inner]

@@ -1,4 +1,4 @@
-"""The ways from a model to a file, in the order in which they are tried; what is kept has passed the parity check."""
+"""Routes from a model to a file, in the order in which they are tried; a file that is kept has passed the parity check."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _BY_FAMILY: Mapping[str, tuple[Route, ...]] = {"xlnet": ("torchscript",)}
 
 @dataclass(frozen=True, eq=False)
 class Routed:
-    """A file, how it was checked, and what was tried before it.
+    """An exported file, its parity check and the routes that failed before it.
 
     Attributes
     ----------
     file : OnnxFile
     level : str
-        Of the graph passes that it went through.
+        Level of the graph passes that were run on it.
     parity : Parity
     failed : tuple of str
-        One line for each route that did not work.
+        One line for each route that failed.
     """
 
     file: OnnxFile
@@ -39,7 +39,7 @@ class Routed:
 
 
 def routes_of(model_type: str) -> tuple[Route, ...]:
-    """The routes of a family, the first one first."""
+    """Return the routes of a family in the order in which they are tried."""
     return _BY_FAMILY.get(model_type, ROUTES)
 
 
@@ -58,12 +58,12 @@ def export_by_route(
     attempt : callable
         Writes the file to `path` by a route and with passes.
     check : callable
-        Holds the file against the model; raises ExportError or ModelError.
+        Compares the file with the model; raises ExportError or ModelError.
     path : Path
     routes : tuple of str
         Exporters, in the order in which they are tried.
     level : {"none", "O1"}
-        Of the graph passes.
+        Level of the graph passes.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def export_by_route(
         except (ExportError, ModelError) as error:
             first = first or error
             failed.append(f"{route}, passes {passes}: {error}")
-            for left in (path, data_path(path)):
-                left.unlink(missing_ok=True)
+            for leftover in (path, data_path(path)):
+                leftover.unlink(missing_ok=True)
     assert first is not None
     raise first

@@ -1,8 +1,8 @@
-"""Where something is written before it takes its place: one hidden directory beside it, which says whose it is.
+"""Hidden directory beside an output, in which the output is written before it is put in place.
 
-`.NAME.tmp-<16 hexadecimal digits>` is a `prunekit.scratch.Scratch`. What is complete is exchanged with what is there in one step, where
-the system has renameat2; elsewhere by two renames through `old` in the same directory. What a killed run leaves is cleared away by the
-next run on the same output.
+`.NAME.tmp-<16 hexadecimal digits>` is a `prunekit.scratch.Scratch`. A complete output is exchanged with the existing one in one step,
+where the system has renameat2; elsewhere by two renames through `old` in the same directory. The next run on the same output removes
+what a killed run left.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 from prunekit.scratch import MARKER, Scratch, left, remove
 
 _AT_FDCWD, _EXCHANGE = -100, 2
-_NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Sibling:
-    """A directory beside an output, for as long as something is written.
+    """Context manager for a directory beside an output, in which the output is written.
 
     Attributes
     ----------
@@ -40,22 +40,22 @@ class Sibling:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Sibling:
-        self._catch()
+        self._install_handlers()
         try:
             self._scratch.__enter__()
         except BaseException:
-            self._give_back()
+            self._restore_handlers()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove what is not finished; a second interrupt only leaves it to the next run."""
+        """Remove what is not finished; after a second interrupt, the next run removes it."""
         self._scratch.__exit__()
-        self._give_back()
+        self._restore_handlers()
 
     def settle_modes(self) -> None:
-        """Give all that was written the modes that the umask asks for, whatever the libraries that wrote it chose."""
-        # What was just made shows the umask, which can be asked for only by changing it.
+        """Set the modes of the umask on all that was written, whatever modes the libraries chose."""
+        # Files just created show the umask, which can otherwise be read only by changing it.
         folder, file = (stat.S_IMODE(path.stat().st_mode) for path in (self._folder, self._folder / MARKER))
         for parent, _, names in os.walk(self.new):
             os.chmod(parent, folder)
@@ -63,7 +63,7 @@ class Sibling:
                 os.chmod(os.path.join(parent, name), file)
 
     def take_place(self) -> None:
-        """Put `new` where the output is or is to be."""
+        """Put `new` in the place of the output."""
         if not self._out.exists():
             self.new.rename(self._out)
         elif not exchange(self.new, self._out):
@@ -75,14 +75,14 @@ class Sibling:
                 old.rename(self._out)
                 raise
 
-    def _catch(self) -> None:
-        """By default SIGTERM and SIGHUP end the process at once; whoever has another handler decides for himself."""
+    def _install_handlers(self) -> None:
+        """Handle SIGTERM and SIGHUP, which end the process at once by default; other handlers are left in place."""
         if threading.current_thread() is threading.main_thread():
-            for number in _ENDS:
+            for number in _END_SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     self._handlers[number] = signal.signal(number, _exit)
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -93,20 +93,20 @@ def _exit(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two entries of one file system in one step; False where the system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
+    """Exchange two entries of one file system in one step; return False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
         return False
-    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_EXCHANGE)) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_EXCHANGE)) == 0:
         return True
     number = ctypes.get_errno()
-    if number in _NOT_THERE:
+    if number in _UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number), str(other))
 
 
 def recover(out: Path) -> None:
-    """Clear away what killed runs left beside an output: what is unfinished goes, a replaced one whose place is empty returns."""
+    """Remove what killed runs left beside an output; restore a replaced output whose place is empty."""
     if not out.parent.is_dir():
         return
     for folder in left(out.parent, _stem(out)):

@@ -1,4 +1,4 @@
-"""What `prunekit export` is given: a checkpoint, or a directory that prunekit wrote, with the head's inputs and outputs."""
+"""Input of `prunekit export`: a checkpoint, or a directory that prunekit wrote, with the head's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import check_tokenizer_files
 from prunekit.arch.embedding import embedder
-from prunekit.arch.load import LoadedModel, agree, load_model, load_tokenizer
+from prunekit.arch.load import LoadedModel, agree, load_model, load_tokenizer, modules_folder
 from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.checkpoint import PLAN, load
@@ -30,7 +30,7 @@ OUTPUTS: dict[Head, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A model, ready to be exported.
+    """A model that is ready to be exported.
 
     Attributes
     ----------
@@ -42,12 +42,12 @@ class Source:
     tokenizer : PreTrainedTokenizerBase
         Its `model_max_length` is that of the space.
     head : str
-        By the names of the hub's pipelines.
+        Task of the head, by the names of the hub's pipelines.
     inputs : tuple of str
     space : InputSpace
-        What the file may be given.
+        Inputs that the file accepts.
     plan : Plan or None
-        Of a directory that prunekit wrote.
+        Plan of a directory that prunekit wrote.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Source:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Of the file."""
+        """Outputs of the file."""
         return OUTPUTS[self.head]
 
 
@@ -74,7 +74,7 @@ def load_source(
     trust_remote_code: bool = False,
     live: LoadedModel | None = None,
 ) -> Source:
-    """Load what is to be exported.
+    """Load a model to export.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def load_source(
     max_length : int, optional
         Longest row that the file must take; default: the longest that model and tokenizer allow.
     pooling : {"mean", "cls", "last", "max"}, optional
-        How an encoder without a head embeds a text; default: what the checkpoint says, or the mean.
+        How an encoder without a head embeds a text; default: the setting of the checkpoint, or the mean.
     revision, trust_remote_code
         As in `prunekit.arch.load.load_model`.
     live : LoadedModel, optional
@@ -92,7 +92,7 @@ def load_source(
     Raises
     ------
     ModelError, PlanError, UnsupportedError
-        Something that cannot be loaded or exported.
+        A model that cannot be loaded or exported.
     ParameterError
         A length that the model does not take, or a pooling for a model with a head.
     """
@@ -107,8 +107,9 @@ def load_source(
     view = ModelView.of(model)
     head = head_of(model)
     if head == "feature-extraction":
-        # A directory that prunekit wrote has its pooling read already.
-        model = embedder(view.body, folder, pooling)
+        # Of a directory that prunekit wrote, `load` has read the pooling.
+        place = folder if live is not None or plan is not None else modules_folder(str(name), revision, known=pooling is not None)
+        model = embedder(view.body, place, pooling)
     elif pooling is not None:
         raise ParameterError("pooling", "export", "left out for a model with a head, which has its own", pooling)
     side: Literal["left", "right"] = "left" if tokenizer.padding_side == "left" else "right"

@@ -1,4 +1,4 @@
-"""A model repository of Triton: the deployed file under its version, and a `config.pbtxt` made from what the file itself says."""
+"""A model repository of Triton: the deployed file under its version, and a `config.pbtxt` derived from the file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _TYPES: dict[int, str] = {
 def write_triton(file: Path, folder: Path, name: str) -> Path:
     """Write `triton/NAME/config.pbtxt` and `triton/NAME/1/model.onnx`.
 
-    The file is linked where the disk can do that, so that it takes its place once.
+    The file is hard-linked where the file system supports it, so that it is stored once.
 
     Parameters
     ----------
     file : Path
         The deployed ONNX file; its batch axis is the first of every input and output.
     folder : Path
-        The artefact.
+        Directory of the artefact.
     name : str
-        Of the model; what is not a letter, digit, ``-``, ``_`` or ``.`` becomes ``_``.
+        Name of the model; any character but letters, digits, ``-``, ``_`` and ``.`` becomes ``_``.
 
     Returns
     -------
@@ -49,19 +49,19 @@ def write_triton(file: Path, folder: Path, name: str) -> Path:
         If an input or output has a type or a first axis that Triton cannot batch.
     """
     name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
-    home = folder / FOLDER / name
+    model_folder = folder / FOLDER / name
     text = config_text(onnx.load(str(file), load_external_data=False), name)
-    (home / "1").mkdir(parents=True)
-    (home / "config.pbtxt").write_text(text, encoding="utf-8")
-    _link(file, home / "1" / "model.onnx")
+    (model_folder / "1").mkdir(parents=True)
+    (model_folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    _link(file, model_folder / "1" / "model.onnx")
     if data_path(file).is_file():
-        # The file names its data, and looks for it beside itself.
-        _link(data_path(file), home / "1" / data_path(file).name)
-    return home.parent
+        # The file refers to its data by name, in the same directory.
+        _link(data_path(file), model_folder / "1" / data_path(file).name)
+    return model_folder.parent
 
 
 def config_text(proto: onnx.ModelProto, name: str) -> str:
-    """The text of `config.pbtxt` for a model; raises ExportError."""
+    """Return the text of `config.pbtxt` for a model; raise ExportError if Triton cannot batch it."""
     blocks = [f'name: "{name}"', 'backend: "onnxruntime"', 'platform: "onnxruntime_onnx"', f"max_batch_size: {MAX_BATCH}"]
     stored = {tensor.name for tensor in proto.graph.initializer}
     for field, values in (("input", proto.graph.input), ("output", proto.graph.output)):
@@ -85,5 +85,5 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        # Another disk, or one without links.
+        # Another file system, or one without hard links.
         shutil.copyfile(source, target)

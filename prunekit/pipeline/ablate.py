@@ -1,4 +1,4 @@
-"""What the model's own head answers when parts of the model are gone, nothing re-solved."""
+"""Outputs of the model's own head when parts of the model are removed and nothing is refitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunekit.transforms.apply import apply
 
 
 def ablate(view: ModelView, encoded: Encoded, outputs: int, *, progress: Callable[[int, int], None] | None = None) -> Ablations:
-    """Answer every row with the first k blocks, and without each block, FFN and attention.
+    """Evaluate every row with the first k blocks, and without each block, FFN and attention.
 
     The blocks below a gap run once for all gaps above them.
 
@@ -37,7 +37,7 @@ def ablate(view: ModelView, encoded: Encoded, outputs: int, *, progress: Callabl
     Raises
     ------
     UnsupportedError
-        If something stands between the blocks, so that they cannot be run one by one.
+        If there are other operations between the blocks, so that they cannot be run one by one.
     """
     total = view.num_layers
     without: dict[str, Sequence[nn.Module] | None] = {role: _blocks_without(view, role) for role in ("ffn", "heads")}
@@ -55,8 +55,8 @@ def ablate(view: ModelView, encoded: Encoded, outputs: int, *, progress: Callabl
                     answers["layers"][layer, batch.targets] = run.answer(run.onwards(run.states[layer], layer + 1))
                     for role, blocks in without.items():
                         if blocks is not None:
-                            given = run.calls[layer](blocks[layer % len(blocks)], run.states[layer])
-                            answers[role][layer, batch.targets] = run.answer(run.onwards(given, layer + 1))
+                            state = run.calls[layer](blocks[layer % len(blocks)], run.states[layer])
+                            answers[role][layer, batch.targets] = run.answer(run.onwards(state, layer + 1))
                 done += len(batch.rows)
                 if progress is not None:
                     progress(done, len(encoded))
@@ -71,7 +71,7 @@ def _sizes(total: int) -> dict[str, int]:
 
 
 def _blocks_without(view: ModelView, role: Literal["ffn", "heads"]) -> Sequence[nn.Module] | None:
-    """All blocks without one of their sub-blocks; None for a family that cannot do without."""
+    """Return all blocks without one of their sub-blocks; None for a family that does not support it."""
     try:
         view.check(role)
         plan = Plan(source=view.source, **{role: {block: () for block in range(view.num_layers)}})
@@ -81,19 +81,19 @@ def _blocks_without(view: ModelView, role: Literal["ffn", "heads"]) -> Sequence[
 
 
 class _Run:
-    """One batch: how the model calls its blocks, and the state before and behind each."""
+    """One batch: the calls of the blocks, and the state before and after each."""
 
     def __init__(self, view: ModelView, batch: Batch) -> None:
         self._view, self._first = view, batch.first
         tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-        seen: list[Any] = []
-        handle = view.blocks[0].register_forward_hook(lambda module, args, output: seen.append(output))
+        outputs: list[Any] = []
+        handle = view.blocks[0].register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
             recorded = record_calls(view, [tensors])
         finally:
             handle.remove()
-        # Some blocks give a tuple, of which the first is the state.
-        self._rest: tuple[Any, ...] | None = seen[0][1:] if isinstance(seen[0], tuple) else None
+        # Some blocks return a tuple, of which the first item is the state.
+        self._rest: tuple[Any, ...] | None = outputs[0][1:] if isinstance(outputs[0], tuple) else None
         self._inputs = {name: tensors[name] for name in view.inputs if name in tensors}
         self.calls: tuple[Call, ...] = recorded.calls[0]
         self.states = [recorded.hidden[0]]
@@ -111,8 +111,8 @@ class _Run:
         return state
 
     def answer(self, state: Tensor) -> Outputs:
-        """What the head makes of a state in the place of the top block's output."""
-        with _handing(self._view, state if self._rest is None else (state, *self._rest)):
+        """Return the outputs of the head for a state in the place of the top block's output."""
+        with _replaced_blocks(self._view, state if self._rest is None else (state, *self._rest)):
             logits: Tensor = self._view.model(**self._inputs, return_dict=True).logits
         if self._first is not None:
             first = torch.from_numpy(self._first)
@@ -121,13 +121,13 @@ class _Run:
 
 
 @contextmanager
-def _handing(view: ModelView, output: Any) -> Iterator[None]:
-    """No block computes anything, and all give this; what is around them runs as ever."""
+def _replaced_blocks(view: ModelView, output: Any) -> Iterator[None]:
+    """Let every block return this output without computing anything; the rest of the model runs as usual."""
     for block in view.blocks:
         block.forward = lambda *args, **kwargs: output
     try:
         yield
     finally:
         for block in view.blocks:
-            # The method of the class shows again.
+            # This restores the method of the class.
             del block.forward

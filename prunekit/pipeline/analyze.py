@@ -1,4 +1,4 @@
-"""An analysis, from a model and data to a directory with numbers, statistics and a page: it reads like the README."""
+"""Analysis of a model on data, written to a directory with numbers, statistics and an HTML page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROWS = 2000
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What an analysis found.
+    """Results of an analysis.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Analysis:
         Moments over [neurons | labels] of the rows of train, and rows of train and validation; None where the moments take more
         than 2 GiB.
     page : Page
-        What `analysis.html` shows.
+        Content of `analysis.html`.
     """
 
     path: Path
@@ -117,19 +117,19 @@ def analyze(
     if out_of_domain is not None and compare is None:
         raise ParameterError("out_of_domain", "analyze", "given with a second model to compare with (compare)", out_of_domain)
     check_output(out, overwrite, of="analyze", inputs=(model, data, compare, out_of_domain))
-    recipe, given = recipe_of(model, data, tokenizer, parameters, of="analyze")
+    recipe, sources = recipe_of(model, data, tokenizer, parameters, of="analyze")
     chosen = ANALYZERS if analyzers is None else find(analyzers)
-    writer = ArtefactWriter(out, overwrite)
+    writer = ArtefactWriter(out, overwrite, of="analyze")
     with (
         writer as folder,
         stages(progress) as stage,
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
-        inputs = load_inputs(recipe, None, stage, given, most=rows)
+        inputs = load_inputs(recipe, None, stage, sources, most=rows)
         writer.data = inputs.data.provenance["sha256"]
         base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
-        absent = unmet(inputs, base)
-        missing = {analyzer.name: absent[need] for analyzer in chosen for need in Need if need in analyzer.needs & absent.keys()}
+        unmet_needs = unmet(inputs, base)
+        missing = {analyzer.name: unmet_needs[need] for analyzer in chosen for need in Need if need in analyzer.needs & unmet_needs.keys()}
         if analyzers is not None and missing:
             name, why = next(iter(missing.items()))
             raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
@@ -144,12 +144,12 @@ def analyze(
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)
-        known = provenance(inputs, recipe.seed)
-        statistics = _statistics(inputs, observed.model, recipe.seed, known) if observed.model.fits else None
-        shown = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
-        about = {
+        origin = provenance(inputs, recipe.seed)
+        statistics = _statistics(inputs, observed.model, recipe.seed, origin) if observed.model.fits else None
+        page = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
+        summary = {
             "version": VERSION,
-            **known,
+            **origin,
             "task": plain(inputs.data.task),
             "source": inputs.view.source.model_dump(),
             "pooling": inputs.pooling,
@@ -158,52 +158,52 @@ def analyze(
             if isinstance(out_of_domain, (str, Path))
             else out_of_domain and type(out_of_domain).__name__,
             "skipped": missing,
-            "notes": list(shown.notes),
+            "notes": list(page.notes),
             "seconds": stage.seconds,
         }
-        _write(folder, shown, results, about, statistics)
-    return Analysis(Path(out), results, missing, statistics, shown)
+        _write(folder, page, results, summary, statistics)
+    return Analysis(Path(out).expanduser(), results, missing, statistics, page)
 
 
-def _statistics(inputs: Inputs, model: Subject, seed: int, known: Mapping[str, Any]) -> Statistics:
+def _statistics(inputs: Inputs, model: Subject, seed: int, origin: Mapping[str, Any]) -> Statistics:
     size = sample_size(model.train.rows.width)
     train, held = (None if split is None else Labelled.of(split, size, seed) for split in (model.train, model.validation))
     assert train is not None
-    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, known, held)
+    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, origin, held)
 
 
 def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
-    """Raise StatisticsError where labels are read and a split drawn shows one only; say which classes train does not show."""
+    """Raise StatisticsError if labels are read and a drawn split has only one; return a note on classes that train lacks."""
     if not needs & {Need.VALIDATION, Need.ABLATIONS}:
         return ()
     task, names = inputs.data.task, inputs.data.task.labels
     for split in ("train", "validation") if Need.VALIDATION in needs else ("validation",):
         labels = inputs.encoded[split].labels
         if len(np.unique(labels, axis=0)) < 2:
-            one = "the same" if task.many or not len(labels) else names[int(labels[0])] if names else float(labels[0])
-            shown = "no label" if not len(labels) else f"one label only, {one!r}"
+            label = "the same" if task.many or not len(labels) else names[int(labels[0])] if names else float(labels[0])
+            shown = "no label" if not len(labels) else f"one label only, {label!r}"
             raise StatisticsError(
                 f"The {len(inputs.data.splits[split])} rows of {split} show {shown}: nothing can be told apart on them. "
                 "Draw more (--rows), or name analyzers that read no labels (--analyzers cka,rsa,clusters,importance)."
             )
     labels = inputs.encoded["train"].labels
-    known = set((np.flatnonzero(labels.any(axis=0)) if task.many else labels).tolist()) if names else set()
-    missing = [name for at, name in enumerate(names) if at not in known]
+    present = set((np.flatnonzero(labels.any(axis=0)) if task.many else labels).tolist()) if names else set()
+    missing = [name for at, name in enumerate(names) if at not in present]
     return (f"no row of train that was drawn shows {', '.join(missing)}: no probe can tell what it never saw",) if missing else ()
 
 
 def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bool) -> str:
-    """What the statistics will take, said before they are collected."""
+    """Return a note on the memory that the statistics will take."""
     source = inputs.view.source
     width = (source.layers + 1) * source.hidden
-    whole = comoment_bytes(width)
+    comoment = comoment_bytes(width)
     vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
     made = "made in parts" if clusters else "not made"
-    how = "" if whole <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
-    tree = f"; {whole / 2e6:,.0f} MB for the tree of clusters" if clusters else ""
-    probes = f"; up to {PROBES * whole / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
+    excess = "" if comoment <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
+    tree = f"; {comoment / 2e6:,.0f} MB for the tree of clusters" if clusters else ""
+    probes = f"; up to {PROBES * comoment / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
     return (
-        f"memory: {whole / 1e6:,.0f} MB for the co-moment of {width:,} neurons{how}{tree}{probes}; "
+        f"memory: {comoment / 1e6:,.0f} MB for the co-moment of {width:,} neurons{excess}{tree}{probes}; "
         f"{vectors / 1e6:,.0f} MB for rows, in a file where they exceed {LIMIT / 1e6:,.0f} MB"
     )
 
@@ -232,11 +232,11 @@ def _page(
     return Page(title, about, sections, dict(missing), notes, f"{machine(environment())}. Time: {seconds}.")
 
 
-def _write(folder: Path, shown: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics | None) -> None:
-    found = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
+def _write(folder: Path, page: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics | None) -> None:
+    document = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
     try:
-        (folder / "analysis.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "analysis.html").write_text(analysis_html(shown), encoding="utf-8")
+        (folder / "analysis.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "analysis.html").write_text(analysis_html(page), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"The analysis cannot be written: {error.strerror}.") from None
     if statistics is not None:

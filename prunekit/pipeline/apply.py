@@ -1,4 +1,4 @@
-"""`prunekit.apply`: carries a plan out, and solves what is left anew where calibration rows are given."""
+"""Application of a plan to a model, with a refit of the remaining weights where calibration rows are given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, evaluated
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan, kept_blocks
 from prunekit.refit.readers import Stream
@@ -21,13 +21,13 @@ from prunekit.transforms.apply import settled
 from prunekit.transforms.components import ReadComponents, fold_components
 from prunekit.validation.arguments import Seed, checked
 
-#: Where dimensions are gone every layer is solved anew at once, and weak damping adds more noise than it takes away.
+#: Where dimensions are gone every layer is refitted at once, and weak damping adds more noise than it removes.
 _NARROW = Damping(1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A slim model, and how its weights came about."""
+    """A slim model and the solutions of its refit."""
 
     model: nn.Module
     solutions: tuple[Solution, ...]
@@ -42,7 +42,7 @@ def apply(
     damping: Damping | None = None,
     seed: Seed = 0,
 ) -> nn.Module:
-    """Cut a copy of a model down to what a plan keeps and, with calibration rows, re-solve what stays.
+    """Cut a copy of a model down to what a plan keeps and, with calibration rows, refit what stays.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def apply(
         Made for a model of the same shape.
     calibration : sequence of dict, optional
         Batches of tokenised rows in the dense vocabulary, labels not needed: `input_ids`, `attention_mask`, and what else the
-        model reads, each (batch, length) int64. The least-squares statistics of every site are taken from them on the way up,
-        since a site above one that was cut sees other inputs than the dense model's did: moments of the dense model alone
-        would solve for inputs that no longer come. Default: weights are cut and not solved anew, and affine maps are their
-        biases alone.
+        model reads, each (batch, length) int64. The least-squares statistics of every site are computed from them layer by
+        layer from the bottom, since a site above one that was cut has other inputs than in the dense model: moments of the
+        dense model alone would fit to inputs that no longer occur. Default: weights are cut and not refitted, and affine maps
+        are their biases alone.
     damping : Damping, optional
         Of the least-squares solutions; default: that of `Damping`, and 1 throughout where hidden dimensions are gone.
     seed : int
@@ -71,7 +71,7 @@ def apply(
     PlanError
         If the plan does not fit the model.
     UnsupportedError
-        If the family cannot express what the plan asks, or its blocks cannot be re-solved one by one.
+        If the family cannot express what the plan asks, or its blocks cannot be refitted one by one.
     StatisticsError
         If the calibration rows are degenerate, or there are none.
     """
@@ -83,7 +83,8 @@ def apply(
 def solve(
     model: nn.Module, plan: Plan, calibration: Sequence[Mapping[str, Tensor]], *, damping: Damping | None = None, seed: int = 0
 ) -> Solved:
-    """`apply` with calibration rows, and the solutions beside the model."""
+    """Apply a plan with calibration rows, and return the model with the solutions of its refit."""
+    model = evaluated(model)
     dense = ModelView.of(model)
     reads = ReadComponents()
     if reads.concerns(plan):
@@ -95,14 +96,14 @@ def solve(
     if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:
         damping = damping or _NARROW
         stream = Stream(torch.tensor(plan.hidden), ModelView.of(cut(model, structure.model_copy(update={"hidden": None}))))
-    # A readout reads below gaps too, so they stay; and without a head of the model's own all tokens are alike.
+    # A readout also reads layers below gaps, so gaps stay; without the model's own head all tokens have equal weight.
     pairs = matches(kept_blocks(plan), dense.num_layers, fill=plan.readout is None)
     weights: dict[Site, Sequence[Tensor]] | None = None
     if plan.readout is None:
-        felt = sensitivity(dense, calibration, seed=seed)
+        sensitivities = sensitivity(dense, calibration, seed=seed)
         shared = bool(dense.spec.shared_blocks)
         weights = {
-            Site(0 if shared else layer, role): felt[Site(0 if shared else origin, role)].weights
+            Site(0 if shared else layer, role): sensitivities[Site(0 if shared else origin, role)].weights
             for layer, pair in enumerate(pairs)
             for role, origin in zip(ROLES, (pair.attention, pair.output), strict=True)
         }

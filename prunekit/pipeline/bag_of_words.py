@@ -1,7 +1,8 @@
-"""What the words of a text say by themselves: the floor that a model has to be above."""
+"""Bag-of-words baseline: the floor that a model has to be above."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ from numpy.typing import NDArray
 
 from prunekit.data.rows import Rows, TaskData
 
-#: Rows of train, drawn at random beyond, and words, the most frequent ones, that are looked at.
+#: Most rows of train, drawn at random, and most words, by frequency, that are used.
 _ROWS, _WORDS = 20_000, 50_000
+#: Most coefficients, classes times words, of which L-BFGS holds two dozen copies; and classes up to which it runs to its end.
+_WEIGHTS, _CLASSES = 5_000_000, 100
+#: Rows whose probabilities are computed at once.
+_CHUNK = 4096
 
 
 def bag_of_words(data: TaskData, *, seed: int) -> NDArray[np.float64] | None:
-    """Answer the test split by logistic regression on TF-IDF, fitted on train.
+    """Predict the test split by logistic regression on TF-IDF, fitted on train.
 
     Parameters
     ----------
@@ -32,13 +37,16 @@ def bag_of_words(data: TaskData, *, seed: int) -> NDArray[np.float64] | None:
     if not data.task.kind.traits.words:
         return None
     # scikit-learn's text modules take a while to import.
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     drawn = data.train.take(np.random.default_rng(seed).permutation(len(data.train))[:_ROWS])
     labels: NDArray[Any] = np.asarray(drawn.labels)
-    vectors = TfidfVectorizer(max_features=_WORDS, token_pattern=r"(?u)\b\w+\b")
+    outputs = max(data.task.outputs, 1)
+    words = min(_WORDS, max(2_000, _WEIGHTS // outputs))
+    vectors = TfidfVectorizer(max_features=words, token_pattern=r"(?u)\b\w+\b")
     analyse, texts = vectors.build_analyzer(), _texts(drawn)
     if data.task.kind.traits.lists:
         return _overlap(data, vectors)
@@ -46,14 +54,20 @@ def bag_of_words(data: TaskData, *, seed: int) -> NDArray[np.float64] | None:
         return None
     if data.task.many:
         return _one_vs_rest(data, vectors, texts, labels)
-    model = make_pipeline(vectors, LogisticRegression(max_iter=1000)).fit(texts, labels)
-    found = np.full((len(data.test), data.task.outputs), -1000.0)
-    found[:, model.classes_] = model.predict_log_proba(_texts(data.test))
-    return found
+    model = make_pipeline(vectors, LogisticRegression(max_iter=1000 if outputs <= _CLASSES else 100))
+    with warnings.catch_warnings():
+        # Of many classes a hundred iterations are near enough for a floor.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(texts, labels)
+    log_probabilities, held = np.full((len(data.test), data.task.outputs), -1000.0), _texts(data.test)
+    for start in range(0, len(held), _CHUNK):
+        part = log_probabilities[start : start + _CHUNK]
+        part[:, model.classes_] = model.predict_log_proba(held[start : start + _CHUNK])
+    return log_probabilities
 
 
 def _overlap(data: TaskData, vectors: Any) -> NDArray[np.float64] | None:
-    """The cosine of the TF-IDF of a query and of its text, which is fitted to nothing but the texts of train."""
+    """Return the cosine of the TF-IDF of a query and of its text; only the TF-IDF is fitted, to the texts of train."""
     assert data.test.pairs is not None
     try:
         vectors.fit([*data.train.texts, *(data.train.pairs or ())])
@@ -64,25 +78,25 @@ def _overlap(data: TaskData, vectors: Any) -> NDArray[np.float64] | None:
 
 
 def _one_vs_rest(data: TaskData, vectors: Any, texts: list[str], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """A logistic regression for each label that some rows drawn have and some have not."""
+    """Fit a logistic regression for each label that some of the rows drawn have and some have not, and predict the test split."""
     from sklearn.linear_model import LogisticRegression
 
     train = vectors.fit_transform(texts)
     held = {name: vectors.transform(_texts(rows)) for name, rows in (("validation", data.validation), ("test", data.test))}
-    found = {name: np.full((matrix.shape[0], data.task.outputs), -1000.0) for name, matrix in held.items()}
+    scores = {name: np.full((matrix.shape[0], data.task.outputs), -1000.0) for name, matrix in held.items()}
     for at in np.flatnonzero(labels.any(axis=0)):
         if labels[:, at].all():
-            for scores in found.values():
-                scores[:, at] = 1000.0
+            for values in scores.values():
+                values[:, at] = 1000.0
             continue
         model = LogisticRegression(solver="liblinear").fit(train, labels[:, at])
         for name, matrix in held.items():
-            found[name][:, at] = model.decision_function(matrix)
+            scores[name][:, at] = model.decision_function(matrix)
     task = data.task
-    cut = task.thresholds(found["validation"], np.asarray(data.validation.labels))
-    return np.asarray(task.tuned(found["test"], np.asarray(data.test.labels), cut), dtype=np.float64)
+    cut = task.thresholds(scores["validation"], np.asarray(data.validation.labels))
+    return np.asarray(task.tuned(scores["test"], np.asarray(data.test.labels), cut), dtype=np.float64)
 
 
 def _texts(rows: Rows) -> list[str]:
-    """Each row as one text."""
+    """Return each row as one text."""
     return list(rows.texts) if rows.pairs is None else [f"{text} {pair}" for text, pair in zip(rows.texts, rows.pairs, strict=True)]

@@ -84,15 +84,15 @@ def collect(
     index, of = _part(shard)
     kind = _file("collect")
     path = check_file(out, overwrite, kind)
-    recipe, given = recipe_of(model, data, tokenizer, parameters, of="collect")
-    if given.rows is None:
-        given = given._replace(early=check_places(recipe, in_memory=False))
+    recipe, sources = recipe_of(model, data, tokenizer, parameters, of="collect")
+    if sources.rows is None:
+        sources = sources._replace(early=check_places(recipe, in_memory=False))
     with of_the_disk(out, kind), stages(progress) as stage, beside(path) as scratch:
-        inputs = load_inputs(recipe, None, stage, given)
+        inputs = load_inputs(recipe, None, stage, sources)
         _check(inputs, shard, index, of)
         _collected(inputs, recipe.seed, (index, of), scratch, stage).save(scratch / path.name)
         put(scratch, path, overwrite, kind)
-    return Path(out)
+    return Path(out).expanduser()
 
 
 @checked("merge")
@@ -132,16 +132,16 @@ def merge(
     with of_the_disk(out, kind), beside(path) as scratch:
         merge_parts(parts).save(scratch / path.name)
         put(scratch, path, overwrite, kind)
-    return Path(out)
+    return Path(out).expanduser()
 
 
 def sample_size(width: int) -> int:
-    """Rows of each split that statistics keep, each of `width` neurons."""
+    """Return the number of rows of each split that statistics keep, each of `width` neurons."""
     return max(1, KEPT // (4 * width))
 
 
 def provenance(inputs: Inputs, seed: int) -> dict[str, Any]:
-    """What the numbers are of."""
+    """Return the origin of the numbers: versions, model, data and options."""
     return {
         "prunekit": __version__,
         "model": inputs.loaded.name,
@@ -154,8 +154,8 @@ def provenance(inputs: Inputs, seed: int) -> dict[str, Any]:
 
 
 def _part(shard: str) -> tuple[int, int]:
-    found = _SHARD.fullmatch(shard)
-    index, of = (int(found[1]), int(found[2])) if found else (1, 0)
+    match = _SHARD.fullmatch(shard)
+    index, of = (int(match[1]), int(match[2])) if match else (1, 0)
     if not index <= of <= SHARDS:
         raise ParameterError("shard", "collect", f"a part and their number, such as '1/4', {SHARDS:,} at most", shard)
     return index, of
@@ -169,7 +169,7 @@ def _check(inputs: Inputs, shard: str, index: int, of: int) -> None:
     if size > MEMORY:
         most = f"{MEMORY / 1e9:.1f} GB is the most that is taken"
         raise StatisticsError(f"The co-moment of all neurons would take {size / 1e9:.1f} GB; {most}.")
-    least = sum(1 for _ in inputs.encoded["train"].whole.layout())
+    least = sum(1 for _ in inputs.encoded["train"].by_row.layout())
     if of > least:
         must = f"one of at most {least} parts, as many as train has batches"
         raise ParameterError("shard", "collect", must, shard)
@@ -182,19 +182,19 @@ def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, 
     moments = None
     rows: dict[Split, int] = {}
     total: dict[Split, int] = {}
-    known = hashlib.sha256()
+    tokens = hashlib.sha256()
     for name in SPLITS:
-        encoded = inputs.encoded[name].whole
+        encoded = inputs.encoded[name].by_row
         batches = None if part[1] == 1 else encoded.part(*part)
         ids = None if batches is None else part_ids(encoded, batches)
-        known.update(encoded.digest().encode())
+        tokens.update(encoded.digest().encode())
         total[name] = len(encoded.labels)
         rows[name] = total[name] if ids is None else len(ids)
         parts[name] = None
         if batches is not None and not batches:
             continue
         with stage(f"read {name}", unit="rows"):
-            found = read(
+            collected = read(
                 inputs.view,
                 encoded,
                 pooling=inputs.pooling,
@@ -204,13 +204,13 @@ def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, 
                 moments=name == "train",
                 progress=stage.step,
             )
-        parts[name] = Labelled.of(found, size, seed, ids)
+        parts[name] = Labelled.of(collected, size, seed, ids)
         if name == "train":
-            moments = found.moments
-        found.rows.close()
-    train, held = parts["train"], parts["validation"]
+            moments = collected.moments
+        collected.rows.close()
+    train, validation = parts["train"], parts["validation"]
     assert moments is not None
     assert train is not None
     index, of = part
-    shard = None if of == 1 else Shard(index=index, of=of, rows=rows, total=total, tokens=known.hexdigest())
-    return Statistics(moments, train, source, outputs, inputs.pooling, provenance(inputs, seed), held, shard)
+    shard = None if of == 1 else Shard(index=index, of=of, rows=rows, total=total, tokens=tokens.hexdigest())
+    return Statistics(moments, train, source, outputs, inputs.pooling, provenance(inputs, seed), validation, shard)

@@ -1,4 +1,4 @@
-"""The whole line, from a recipe to an artefact directory: it reads like the README, the work is done elsewhere."""
+"""The whole pipeline, from a recipe to an artefact directory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import RECIPE, ArtefactWriter
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
+from prunekit.exporters.manifest import PLAN
 from prunekit.label_sets import probabilities
-from prunekit.pipeline.data_free import bare_model, deploy_bare
-from prunekit.pipeline.decide import decide, given
+from prunekit.pipeline.data_free import data_free_model, deploy_data_free
+from prunekit.pipeline.decide import decide, refit_plan
 from prunekit.pipeline.early import NOTHING, Given, check_early, check_places
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.forecast import expect
@@ -28,9 +29,9 @@ from prunekit.pipeline.models import build_models
 from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
 from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.preview import Preview, preview
-from prunekit.pipeline.records import Inputs
-from prunekit.pipeline.recovery import checkpoint_place
-from prunekit.pipeline.reporting import bare_card, bare_report, build_report, card_of, check_constraints, write_reports
+from prunekit.pipeline.records import FRONTIER, Run
+from prunekit.pipeline.recovery import checkpoint_place, clear_checkpoints
+from prunekit.pipeline.reporting import build_report, card_of, check_constraints, data_free_card, data_free_report, write_reports
 from prunekit.pipeline.result import Result
 from prunekit.pipeline.unmet import UnmetError, keep_reached
 from prunekit.plan import Plan
@@ -84,10 +85,11 @@ def compress(
     Raises
     ------
     PrunekitError
-        With one line that says what to change. Nothing is left behind.
+        With one line that says what to change. No model is left behind; where a bound does not hold, ``OUT-unmet`` has the plan and the
+        report of what was reached.
     """
-    recipe, given = recipe_of(model, data, tokenizer, parameters)
-    return run(recipe, out=out, overwrite=overwrite, progress=progress, given=given)
+    recipe, sources = recipe_of(model, data, tokenizer, parameters)
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, given=sources)
 
 
 @with_options("plan")
@@ -106,11 +108,13 @@ def make_plan(
     Parameters
     ----------
     model, data, tokenizer, progress, **parameters
-        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``frontier``.
+        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``space``,
+        ``retrieval``, ``frontier``, ``baselines`` and ``plan``.
     statistics : path, optional
-        The `statistics.safetensors` of an analysis of the same model on the same data: neurons are chosen on the rows and moments
-        that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and validation in it, the
-        plan has the digest of the one without, unless so many neurons say the same that the order of the rows decides between them.
+        The `statistics.safetensors` of `analyze`, `collect` or `merge` for the same model and data: neurons are chosen on the rows
+        and moments that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and
+        validation in it, the plan has the digest of the one without, unless so many neurons are nearly equal that the order of the
+        rows decides between them.
 
     Returns
     -------
@@ -122,8 +126,8 @@ def make_plan(
     PrunekitError
         With one line that says what to change.
     """
-    recipe, given = recipe_of(model, data, tokenizer, parameters, of="plan")
-    return run_plan(recipe, statistics=statistics, progress=progress, given=given)
+    recipe, sources = recipe_of(model, data, tokenizer, parameters, of="plan")
+    return run_plan(recipe, statistics=statistics, progress=progress, given=sources)
 
 
 @checked("compress")
@@ -148,35 +152,35 @@ def run(
     verbose : bool
         Show more of the progress: what is expected, and each note as it is made.
     given : Given, optional
-        What is in memory already: `rows` in the place of `recipe.data`, `live`, the model that `recipe.model` is the fingerprint of, and
+        Inputs in memory already: `rows` in the place of `recipe.data`, `live`, the model that `recipe.model` is the fingerprint of, and
         `early`, what `check_early` gave where it was called before.
     """
-    plan, given = _checked(recipe, out, overwrite, given)
+    plan, sources = _checked(recipe, out, overwrite, given)
+    place = Path(out).expanduser()
     try:
         with stages(progress, verbose=verbose) as stage:
-            made, report, model = _run(recipe, Path(out), overwrite, stage, plan, given)
+            final_plan, report, model = _run(recipe, place, overwrite, stage, plan, sources)
     except UnmetError as unmet:
-        raise keep_reached(unmet, out) from None
-    if recipe.effort is not None:
-        # The artefact has its name now; what it could have been resumed from has done its part.
-        shutil.rmtree(checkpoint_place(recipe, made, Path(out)), ignore_errors=True)
-    return Result(Path(out), made, report, model)
+        raise keep_reached(unmet, place) from None
+    # The artefact is complete: checkpoints for it are no longer needed, those of runs that were interrupted before among them.
+    clear_checkpoints(place)
+    return Result(place, final_plan, report, model)
 
 
 def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, given: Given = NOTHING) -> Preview:
-    """What `run` would do, after everything that it would check first."""
-    plan, given = _checked(recipe, out, overwrite, given)
-    return preview(recipe, place=_existing(out), plan=plan, given=given)
+    """Preview what `run` would do, after everything that it would check first."""
+    plan, sources = _checked(recipe, out, overwrite, given)
+    return preview(recipe, place=_existing(out), plan=plan, given=sources)
 
 
-def _checked(recipe: Recipe, out: Place, overwrite: bool, given: Given) -> tuple[Plan | None, Given]:
-    """Refuse what can be refused before anything is loaded; the plan that is given, and rows of files with what is in memory."""
-    early = given.early or check_early(recipe, out, overwrite, in_memory=given.rows is not None)
-    return None if recipe.plan is None else Plan.load(recipe.plan), given._replace(early=early)
+def _checked(recipe: Recipe, out: Place, overwrite: bool, sources: Given) -> tuple[Plan | None, Given]:
+    """Check all that can be checked before anything is loaded; return the given plan, and the sources with rows of files."""
+    early = sources.early or check_early(recipe, out, overwrite, in_memory=sources.rows is not None)
+    return None if recipe.plan is None else Plan.load(recipe.plan), sources._replace(early=early)
 
 
 def _existing(out: Place) -> Path:
-    """The nearest directory that is there already."""
+    """Return the nearest parent directory that exists."""
     return next(parent for parent in Path(out).expanduser().resolve().parents if parent.is_dir())
 
 
@@ -186,43 +190,42 @@ def _run(
     overwrite: bool,
     stage: Stages,
     plan: Plan | None,
-    given: Given,
+    sources: Given,
 ) -> tuple[Plan, Report, nn.Module]:
-    writer = ArtefactWriter(out, overwrite)
+    writer = ArtefactWriter(out, overwrite, of="compress" if recipe.plan is None else "apply")
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
-        if plan is not None and recipe.data is None and given.rows is None:
-            return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=given.live)
-        inputs = admitted(recipe, plan, folder, stage, given)
+        if plan is not None and recipe.data is None and sources.rows is None:
+            return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=sources.live)
+        inputs = admitted(recipe, plan, folder, stage, sources)
         expect(recipe, inputs, plan, stage)
         writer.data = inputs.data.provenance["sha256"]
-        # Rows that were in memory are named by what they are, so that the recipe cannot be run on others.
-        named = recipe if given.rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
-        return _make(recipe, named, inputs, plan, out, folder, Path(scratch), stage)
+        # Rows that were in memory are named by their digest, so that the recipe cannot be run on others.
+        stored = recipe if sources.rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
+        return _make(Run(recipe, inputs, Path(scratch), stage), stored, plan, out, folder)
 
 
-def _make(
-    recipe: Recipe, named: Recipe, inputs: Inputs, plan: Plan | None, out: Path, folder: Path, scratch: Path, stage: Stages
-) -> tuple[Plan, Report, nn.Module]:
-    decided = decide(recipe, inputs, scratch, stage) if plan is None else given(recipe, inputs, plan, scratch, stage)
-    models = build_models(recipe, inputs, decided, out, scratch, stage)
-    files = deploy(recipe, inputs, models, folder, scratch, stage)
-    measured = measure(recipe, inputs, decided.neurons, models, files, stage)
-    points, said = draw_frontier(recipe, inputs, decided, folder, scratch, stage) if recipe.frontier else ((), ())
-    report = build_report(recipe, inputs, decided.neurons, models, files, measured, stage.seconds)
-    report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *said)})
+def _make(run: Run, stored: Recipe, plan: Plan | None, out: Path, folder: Path) -> tuple[Plan, Report, nn.Module]:
+    decided = decide(run) if plan is None else refit_plan(run, plan)
+    models = build_models(run, decided, out)
+    files = deploy(run, models, folder)
+    measured = measure(run, decided.neurons, models, files)
+    points, frontier_notes = draw_frontier(run, decided, folder) if run.recipe.frontier else ((), ())
+    report = build_report(run, decided.neurons, models, files, measured, run.stage.seconds)
+    report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *frontier_notes)})
     try:
-        check_constraints(report, recipe, measured)
+        check_constraints(report, run.recipe, measured)
     except BudgetError as error:
-        # There is nothing to go on from: the training came to its end.
-        shutil.rmtree(checkpoint_place(recipe, models.plan, out), ignore_errors=True)
-        raise UnmetError(str(error), models.plan, report) from None
+        # There is nothing to resume: the training was complete.
+        shutil.rmtree(checkpoint_place(run.recipe, models.plan, out), ignore_errors=True)
+        plans = {path.stem: Plan.load(path) for path in (folder / FRONTIER).glob("*.json")}
+        raise UnmetError(str(error), models.plan, report, plans) from None
     if measured.thresholds is not None:
-        # What a label's probability is held against, in the order of the outputs.
+        # Thresholds of the labels' probabilities, in the order of the outputs.
         setattr(models.slim.config, "thresholds", probabilities(measured.thresholds).tolist())  # noqa: B010
     save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
-    named.save(folder / RECIPE)
+    stored.save(folder / RECIPE)
     write_reports(report, folder)
-    write_card(folder, card_of(recipe, inputs, models, files, report, out.resolve().name))
+    write_card(folder, card_of(run, models, files, report, out.resolve().name))
     return models.plan, report, models.slim.eval()
 
 
@@ -230,18 +233,15 @@ def _slice(
     recipe: Recipe, plan: Plan, folder: Path, scratch: Path, stage: Stages, *, name: str, live: LoadedModel | None
 ) -> tuple[Plan, Report, nn.Module]:
     """Carry out a plan without data."""
-    if recipe.max_drop is not None:
-        raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
-    if recipe.effort is not None and recipe.recover != "auto":
-        raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
-    bare = bare_model(recipe, plan, stage, live)
-    files, latency = deploy_bare(recipe, bare, folder, scratch, stage)
-    report = bare_report(recipe, bare, files, latency, stage.seconds)
-    save_checkpoint(bare.slim, bare.tokenizer, plan, folder)
+    models = data_free_model(recipe, plan, stage, live)
+    files, latency = deploy_data_free(recipe, models, folder, scratch, stage)
+    report = data_free_report(recipe, models, files, latency, stage.seconds)
+    # Of a model that was pruned before it names what that one had lost, too.
+    save_checkpoint(models.slim, models.tokenizer, models.plan, folder)
     recipe.save(folder / RECIPE)
     write_reports(report, folder)
-    write_card(folder, bare_card(recipe, bare, files, report, name))
-    return plan, report, bare.slim.eval()
+    write_card(folder, data_free_card(recipe, models, files, report, name))
+    return models.plan, report, models.slim.eval()
 
 
 @checked("plan")
@@ -270,11 +270,11 @@ def run_plan(
     progress, verbose, given
         As in `run`.
     """
-    path, stored, given = _check_plan(recipe, out, statistics, overwrite, given)
+    path, stored, sources = _check_plan(recipe, out, statistics, overwrite, given)
     with of_the_disk(out, PLAN_FILE), stages(progress, verbose=verbose) as stage, beside(path) as scratch:
-        inputs = admitted(recipe, None, scratch, stage, given)
+        inputs = admitted(recipe, None, scratch, stage, sources)
         expect(recipe, inputs, None, stage, chooses=True)
-        plan = decide(recipe, inputs, scratch, stage, stored).plan
+        plan = decide(Run(recipe, inputs, scratch, stage), stored).plan
         if path is not None:
             plan.save(scratch / path.name)
             put(scratch, path, overwrite, PLAN_FILE)
@@ -289,25 +289,30 @@ def dry_plan(
     overwrite: bool = False,
     given: Given = NOTHING,
 ) -> Preview:
-    """What `run_plan` would do, after everything that it would check first."""
-    path, _, given = _check_plan(recipe, out, statistics, overwrite, given)
-    return preview(recipe, place=_existing(path or out), plan=None, given=given, chooses=True)
+    """Preview what `run_plan` would do, after everything that it would check first."""
+    path, _, sources = _check_plan(recipe, out, statistics, overwrite, given)
+    return preview(recipe, place=_existing(path or out), plan=None, given=sources, chooses=True)
 
 
 def _check_plan(
-    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, given: Given
+    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, sources: Given
 ) -> tuple[Path | None, Statistics | None, Given]:
-    """Refuse what can be refused before anything is loaded; where the plan goes, the statistics that are given, and what is in memory."""
+    """Check all that can be checked before anything is loaded; return the plan's path, the statistics, and the sources in memory."""
     _check_decidable(recipe)
-    given = given._replace(early=given.early or check_places(recipe, in_memory=given.rows is not None))
+    sources = sources._replace(early=sources.early or check_places(recipe, in_memory=sources.rows is not None))
     if statistics is not None and (recipe.layers is not None or recipe.drop):
-        must = "left out with layers or drop, which change what neurons say"
+        must = "left out with layers or drop, which change the activations"
         raise ParameterError("statistics", "plan", must, str(statistics))
     stored = None if statistics is None else Statistics.load(statistics)
     if stored is not None and stored.shard is not None:
-        what = f"The statistics {os.fspath(statistics)!r} are of {stored.shard.said}"  # type: ignore[arg-type]  # given where they were read
-        raise StatisticsError(f"{what}. Put all of them together first: prunekit merge.")
-    return None if out is None else check_file(out, overwrite, PLAN_FILE), stored, given
+        subject = f"The statistics {os.fspath(statistics)!r} are of {stored.shard.description}"  # type: ignore[arg-type]  # given where they were read
+        raise StatisticsError(f"{subject}. Put all of them together first: prunekit merge.")
+    path = None if out is None else check_file(out, overwrite, PLAN_FILE)
+    model = None if recipe.model is None or sources.live is not None else Path(recipe.model).expanduser()
+    if path is not None and model is not None and path == model.resolve() / PLAN:
+        must = f"a file outside of the model's directory, whose {PLAN} says what its weights are"
+        raise ParameterError("out", "plan", must, str(out))
+    return path, stored, sources
 
 
 def _check_decidable(recipe: Recipe) -> None:

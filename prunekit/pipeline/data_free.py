@@ -41,8 +41,8 @@ _BATCHES = (1, 32)
 
 
 @dataclass(frozen=True, eq=False)
-class Bare:
-    """The dense and the slim model, where nothing is known of a task but the model's own head.
+class DataFree:
+    """The dense and the slim model without data, where only the model's own head defines a task.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Bare:
 
     @property
     def kind(self) -> TaskKind:
-        """What the head is for."""
+        """The task of the head."""
         if isinstance(self.loaded.model, EmbeddingModel):
             return TaskKind.EMBEDDING
         assert self.loaded.kind is not None
@@ -78,12 +78,18 @@ class Bare:
 
     @property
     def spaces(self) -> dict[str, InputSpace]:
-        """What may be drawn for the dense and the slim file."""
+        """Spaces of the inputs that the dense and the slim file are tested on."""
         return {"dense": space_of(self.loaded.config, self.loaded.tokenizer), "slim": space_of(self.slim.config, self.tokenizer)}
 
 
-def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | None = None) -> Bare:
+def data_free_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | None = None) -> DataFree:
     """Load the model and slice it."""
+    if recipe.max_drop is not None:
+        raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
+    if recipe.effort is not None and recipe.recover != "auto":
+        raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
+    if recipe.freeze is not None:
+        raise ParameterError("freeze", "apply", "left out without data to train on", recipe.freeze)
     if recipe.dtype == "int8-static":
         raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
     if plan.readout is not None:
@@ -92,7 +98,9 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
         must = "given for a plan that reads principal components, which are those of the data"
         raise ParameterError("data", "apply", must, recipe.data)
     if recipe.dims is not None:
-        raise ParameterError("data", "apply", "given for fewer dimensions, which are components of its vectors", recipe.data)
+        raise ParameterError("data", "apply", "given for fewer dimensions, which are fitted to it", recipe.data)
+    if recipe.retrieval is not None:
+        raise ParameterError("data", "apply", "given with retrieval, which is measured beside the rows of a task", recipe.data)
     with stage("load"):
         loaded = load_dense(recipe, live)
         longest = loaded.row_length(recipe.max_length, of="apply")
@@ -106,17 +114,19 @@ def bare_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | No
         tokenizer = loaded.tokenizer if plan.vocabulary is None else shrink_tokenizer(loaded.tokenizer, plan.vocabulary)
     lengths = np.array(sorted({min(length, longest) for length in LENGTHS}), dtype=np.int64)
     counts = {"dense": count(view, lengths), "slim": count(slim, lengths)}
-    return Bare(loaded, view.inputs, slim, plan, tokenizer, counts, lengths)
+    return DataFree(loaded, view.inputs, slim, plan, tokenizer, counts, lengths)
 
 
-def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: Stages) -> tuple[Files, tuple[Comparison, ...]]:
+def deploy_data_free(
+    recipe: Recipe, data_free: DataFree, folder: Path, scratch: Path, stage: Stages
+) -> tuple[Files, tuple[Comparison, ...]]:
     """Export both models, each checked against PyTorch, and time them on random rows."""
-    names, spaces = bare.inputs, bare.spaces
+    names, spaces = data_free.inputs, data_free.spaces
     with stage("export"):
-        slim = export_slim(bare.slim, bare.plan, folder, names, spaces["slim"])
-        parity = check_parity(slim.path, bare.slim, inputs=names, space=spaces["slim"])
-        dense = export_onnx(bare.loaded.model, scratch / "dense.onnx", inputs=names, space=spaces["dense"])
-        check_parity(dense.path, bare.loaded.model, inputs=names, space=spaces["dense"])
+        slim = export_slim(data_free.slim, data_free.plan, folder, names, spaces["slim"])
+        parity = check_parity(slim.path, data_free.slim, inputs=names, space=spaces["slim"])
+        dense = export_onnx(data_free.loaded.model, scratch / "dense.onnx", inputs=names, space=spaces["dense"])
+        check_parity(dense.path, data_free.loaded.model, inputs=names, space=spaces["dense"])
     low = dense_low = None
     if recipe.dtype != "fp32":
         with stage(recipe.dtype):
@@ -125,7 +135,7 @@ def deploy_bare(recipe: Recipe, bare: Bare, folder: Path, scratch: Path, stage: 
     write_probe(folder, spaces["slim"], names, seed=recipe.seed)
     files = Files(slim, dense, {}, parity, low, dense_low)
     with stage("latency"):
-        latency = tuple(_timed(files.compared, spaces, names, rows, bare.lengths, recipe) for rows in _BATCHES)
+        latency = tuple(_timed(files.compared, spaces, names, rows, data_free.lengths, recipe) for rows in _BATCHES)
     return files, latency
 
 

@@ -1,4 +1,4 @@
-"""What a slim model loses on a split, and how much more that may be than what was seen."""
+"""Relative drop of a slim model on a split, with a one-sided upper confidence bound."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Drop:
     value : float
         (dense - slim) / dense; 0 where the dense metric is 0.
     upper : float
-        One-sided upper bound of the loss, over the draw of the rows; with 95% confidence where nothing else is said.
+        One-sided upper bound of the loss, over the draw of the rows; with 95% confidence by default.
     rows : int
         On which it was measured; sentences of a token task.
     """
@@ -47,7 +47,7 @@ def relative_drop(
     *,
     level: float = LEVEL,
 ) -> Drop:
-    """Compare two models on the same rows, with a bound that is Student's of the rows and of one more that is lost.
+    """Compare two models on the same rows, with Student's bound for the rows and one more that is lost.
 
     The row that is lost is that of conformal risk control (Angelopoulos et al. 2022): without it, a model that errs on few rows
     has a bound that is too low, and one that errs on none has no margin at all.
@@ -77,10 +77,10 @@ def relative_drop(
         squares = float((((theirs.hits - ours.hits) / reference - value * theirs.hits / reference) ** 2).sum())
         freedom = rows
     else:
-        moved = influence(rows, lambda weights: _share(theirs.score(weights), ours.score(weights)))
+        influences = influence(rows, lambda weights: _share(theirs.score(weights), ours.score(weights)))
         # Leaving out one of g groups moves the mean by 1 / (g - 1) of that group's distance from it.
-        freedom = len(moved)
-        squares = float((moved**2).sum()) * (freedom - 1) / max(freedom, 1) * rows**2
+        freedom = len(influences)
+        squares = float((influences**2).sum()) * (freedom - 1) / max(freedom, 1) * rows**2
     return Drop(reference, reached, value, max(value, upper_bound(value, squares, rows, freedom, level)), rows)
 
 

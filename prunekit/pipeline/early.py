@@ -1,4 +1,4 @@
-"""What can be refused before torch is imported: missing packages, places that cannot be, a model's own files. No torch, no transformers."""
+"""Checks before torch is imported: missing packages, invalid places, a model's own files. No torch, no transformers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from prunekit.tasks import TaskKind
 if TYPE_CHECKING:
     from prunekit.arch.load import LoadedModel
 
-#: Budgets that only a finished file can be held against; what misses them is kept beside the output.
+#: Budgets that only a finished file can be checked against; a result that misses them is kept beside the output.
 _MEASURED = {Unit.BYTES, Unit.LATENCY}
 
 
@@ -37,7 +37,7 @@ class Early:
     Attributes
     ----------
     arguments : dict
-        What `load_data` was given: what the model's files say of its head is in them.
+        Arguments of `load_data`, which include what the model's files state of its head.
     data : TaskData
     """
 
@@ -46,7 +46,7 @@ class Early:
 
 
 class Given(NamedTuple):
-    """What is in memory already: the task's rows, the model, and rows of files that were read early."""
+    """Inputs that are in memory already: the task's rows, the model, and rows of files that were read early."""
 
     rows: object = None
     live: LoadedModel | None = None
@@ -57,17 +57,17 @@ NOTHING: Given = Given()
 
 
 def data_arguments(recipe: Recipe, head: Stated) -> dict[str, Any]:
-    """How a recipe's rows are read for a model with this head: the parameters of `load_data` but for the source."""
-    named = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
+    """Return the arguments of `load_data` for a recipe and a model with this head, but for the source."""
+    fields = {name: getattr(recipe, name) for name in ("text", "text_pair", "label", "tokens", "tags", "group", "task", "metric")}
     if head.many_labels and not recipe.task and not recipe.tags:
-        named["task"] = TaskKind.LABELS
+        fields["task"] = TaskKind.LABELS
     labels = expected_labels(head.labels, per_token=head.per_token, tags=recipe.tags)
-    rest = {"config": recipe.data_config, "seed": recipe.seed, "trust_remote_code": recipe.trust_remote_code}
-    return {**named, **rest, "labels": labels, "fine_tuned": head.fine_tuned, "answers": head.kind}
+    options = {"config": recipe.data_config, "seed": recipe.seed, "trust_remote_code": recipe.trust_remote_code}
+    return {**fields, **options, "labels": labels, "fine_tuned": head.fine_tuned, "answers": head.kind}
 
 
 def blocks_asked(recipe: Recipe, total: int) -> tuple[int, ...]:
-    """The blocks that stay of a model's; raises ParameterError for those that it does not have, and sub-blocks of others."""
+    """Return the blocks of a model that stay; raise ParameterError for those that it does not have, and sub-blocks of others."""
     kept = recipe.layers
     if kept is not None and kept[-1] >= total:
         raise ParameterError("layers", "compress", f"of the model's blocks 0-{total - 1}", recipe.model_dump()["layers"])
@@ -79,13 +79,13 @@ def blocks_asked(recipe: Recipe, total: int) -> tuple[int, ...]:
 
 
 def check_frozen(recipe: Recipe, kept: Sequence[int]) -> None:
-    """Raise ParameterError where a block is to be frozen that does not stay."""
+    """Raise ParameterError if a block is to be frozen that does not stay."""
     if recipe.freeze is not None and any(block not in kept for block in parse_freeze(recipe.freeze, of="compress")):
         raise ParameterError("freeze", "compress", f"blocks that are kept ({', '.join(map(str, kept))})", recipe.freeze)
 
 
 def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: bool = False) -> Early | None:
-    """Raise where a directory cannot be written, what it takes is not installed, or what a recipe names is not there.
+    """Raise if a directory cannot be written, a needed package is not installed, or what a recipe names is not there.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
         The directory to write.
     overwrite : bool
     in_memory : bool
-        Whether the rows are in memory already; a model that is says so in the recipe.
+        Whether the rows are in memory already; of a model, the recipe states it.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
 
 
 def check_places(recipe: Recipe, *, in_memory: bool = False) -> Early | None:
-    """Raise where the model or the data that a recipe names is not there, or is not what it should be.
+    """Raise if the model or the data that a recipe names is not there, or is not what it should be.
 
     Returns
     -------
@@ -141,13 +141,13 @@ def check_places(recipe: Recipe, *, in_memory: bool = False) -> Early | None:
         return None
     if not check_place(recipe.data) or head is None:
         return None
-    named = data_arguments(recipe, head)
-    data = load_data(recipe.data, **named)
+    arguments = data_arguments(recipe, head)
+    data = load_data(recipe.data, **arguments)
     recipe.check_kind(data.task.kind)
-    return Early(named, data)
+    return Early(arguments, data)
 
 
 def unmet_place(out: str | Path) -> Path:
-    """Where it is kept: beside the directory that was asked for, which may hold an earlier model."""
+    """Return the directory of an unmet result: beside the one that was asked for, which may hold an earlier model."""
     path = Path(out).expanduser().resolve()
     return path.with_name(f"{path.name}-unmet")

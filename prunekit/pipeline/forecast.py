@@ -1,8 +1,8 @@
-"""How long a run takes and how much memory, before it begins: what each stage costs, times how fast this machine is.
+"""Forecast of the time and the memory of a run, before it begins: the cost of each stage, times the speed of this machine.
 
-Speed is measured on the model and the rows themselves, for about a second. What a stage costs beside a forward pass is estimated from
-what it computes, with constants that were held against the stages of three runs (MiniLM-L6 on the docstrings, SST-2 and TREC; on two cores
-and on one). Memory was not.
+Speed is measured on the model and the rows themselves, for about a second. The cost of a stage relative to a forward pass is estimated
+from what it computes, with constants that were compared with the stages of three runs (MiniLM-L6 on the docstrings, SST-2 and TREC; on
+two cores and on one). Memory was not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from prunekit.budget import Unit
 from prunekit.pipeline.evaluate import BATCH
+from prunekit.pipeline.frontier import SHARES
 from prunekit.pipeline.inputs import calibration_size
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, neuron_budget
 from prunekit.pipeline.records import Inputs
@@ -31,22 +32,22 @@ from prunekit.report.schedule import Expected
 from prunekit.stats.rows import LIMIT
 
 _PROBE_ROWS, _PROBE_SECONDS = 256, 1.0
-#: Seconds that a loop in Python is taken to need on the machine for which the constants are meant.
+#: Iterations of a loop in Python, and its seconds on the reference machine, for which the constants are meant.
 _LOOP, _LOOP_SECONDS = 300_000, 0.011
 
 # Forward passes of the dense model over the same tokens.
 _READ = 1.1  # neurons of all layers, and their moments
 _STEP = 8.0  # one step of pruning: sensitivity, choice and refit
-_TRIM = 3.0  # a cheap one
+_TRIM = 3.0  # a cheap step
 _BASELINE = 2.5
-_SOLVE = 5.0
+_REFIT = 5.0
 _TRAIN = 3.0  # of the slim model, and one of the dense model that teaches
 _RUNTIME = 0.7  # a file in onnxruntime
 #: Characters of a token of text that has not been tokenised yet.
 _CHARACTERS = 4.5
 # Floating-point operations of the choice of neurons, as a multiple of D^3.
 _CHOICE = 6.0
-# Seconds on the machine for which the constants are meant, for what is Python's work.
+# Seconds of Python's own work on the reference machine.
 _EXPORT, _EXPORT_LAYER = 1.2, 0.25
 _LOWER = 4.0
 _LATENCY = 24.0  # seconds a batch size
@@ -55,14 +56,14 @@ _TABLE = 25.0
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast this machine is at the moment.
+    """The current speed of this machine.
 
     Attributes
     ----------
     token : float
         Seconds of a forward pass of the dense model, per token.
     python : float
-        How many times as long Python's own work takes as on the machine for which the constants are meant.
+        Time of Python's own work, as a multiple of that on the reference machine.
     """
 
     token: float
@@ -71,7 +72,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take.
+    """The time and the memory that a run will take.
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """The total of all stages."""
         return sum(each.seconds for each in self.stages)
 
 
@@ -113,17 +114,17 @@ def measure_speed(inputs: Inputs) -> Speed:
 
 
 def forecast(recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed, *, chooses: bool = False) -> Forecast:
-    """The stages of `compress`, of `apply` where there is a plan, or of `plan` where that is all, in the order in which they are entered.
+    """Forecast `compress`, `apply` where there is a plan, or `plan` where that is all; stages are in the order in which they are entered.
 
-    What the labels are checked with is behind by then.
+    The check of the labels is complete by then.
     """
     costs = _Costs(recipe, inputs, plan, speed)
-    stages = costs.chosen() if plan is None else costs.given()
+    stages = costs.chosen() if plan is None else costs.planned()
     return Forecast((*stages, *(() if chooses else costs.written())), costs.memory())
 
 
 def expect(recipe: Recipe, inputs: Inputs, plan: Plan | None, stage: Stages, *, chooses: bool = False) -> None:
-    """Tell the progress what is to come, where anybody looks at it."""
+    """Announce the stages to come to the progress, if it is shown."""
     if stage.shown:
         stage.expect(forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses).stages)
         for note in inputs.notes:
@@ -154,95 +155,105 @@ class _Costs:
 
     def _read(self, share: float = 1.0, most: int | None = None, *, test: bool = False) -> list[Expected]:
         names = ("train", "validation", "test") if test else ("train", "validation")
-        found = []
+        stages = []
         for name in names:
             part = 1.0 if most is None or name != "train" else min(1.0, most / self.rows["train"])
-            found.append(Expected(f"read {name}", self._passes(self.tokens[name] * part, _READ * share)))
-        return found
+            stages.append(Expected(f"read {name}", self._passes(self.tokens[name] * part, _READ * share)))
+        return stages
 
     def _choice(self) -> float:
-        # What a forward pass computes for a token says how many operations a second there are.
+        # The operations of a forward pass for a token give the operations per second.
         operations = 2.0 * sum(each.numel() for each in self.inputs.view.blocks.parameters()) / self.speed.token
         return _CHOICE * self.width**3 / operations
 
     def chosen(self) -> list[Expected]:
-        """Neurons, heads and FFN neurons that are chosen, and baselines beside them."""
-        recipe, found = self.recipe, list[Expected]()
-        if not self.reads and self.inputs.data.task.kind.traits.readout and neuron_budget(recipe) is not None:
-            found += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice())]
+        """Return the stages that choose neurons, heads and FFN neurons, and cut baselines."""
+        recipe, stages = self.recipe, list[Expected]()
+        readable = self.inputs.data.labelled and self.inputs.data.task.kind.traits.readout
+        if not self.reads and readable and neuron_budget(recipe) is not None:
+            stages += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice())]
         if recipe.layers is not None or recipe.drop:
-            found.append(Expected("layers", self._passes(self.calibration, _SOLVE)))
+            stages.append(Expected("layers", self._passes(self.calibration, _REFIT)))
         if self.reads:
-            found += [*self._read(), Expected("select neurons", 2 * self._choice()), *self._read(test=True)[2:]]
+            stages += [*self._read(), Expected("select neurons", 2 * self._choice()), *self._read(test=True)[2:]]
         for budget in structure_budgets(recipe):
             if budget.unit is Unit.LATENCY:
-                found += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
+                stages += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
         before = steps_to(self.share) - 1
         if recipe.searches:
-            found.append(Expected("search", 8 * (self._passes(self.calibration, _STEP) + self._exports(1))))
+            stages.append(Expected("search", 8 * (self._passes(self.calibration, _STEP) + self._exports(1))))
         elif self.cuts:
-            found.append(Expected("shrink", self._passes(self.calibration, before * (_TRIM if self.trained else _STEP) + _STEP)))
+            stages.append(Expected("shrink", self._passes(self.calibration, before * (_TRIM if self.trained else _STEP) + _STEP)))
         if self.cuts:
             for name, draw in self._baselines():
                 if draw == 0 or name == "random":
-                    found.append(Expected(f"shrink, {numbered(name, draw)}", self._passes(self.calibration, _BASELINE)))
-                    found += self._fit() if self.reads else []
+                    stages.append(Expected(f"shrink, {numbered(name, draw)}", self._passes(self.calibration, _BASELINE)))
+                    stages += self._fit() if self.reads else []
                 if self.alike:
-                    found.append(self._recover(f"recover {numbered(name, draw)}"))
-        return found
+                    stages.append(self._recover(f"recover {numbered(name, draw)}"))
+        return stages
 
     def _baselines(self) -> list[tuple[str, int]]:
-        """Those that are cut as the slim model is, and the number of each."""
+        """Return the baselines that are cut as the slim model is, each with the number of its draw."""
         several = {name for name in BASELINES if self.recipe.baselines and (self.alike or name == "random")}
         return [(name, draw) for name in BASELINES for draw in range(DRAWS if name in several else 1)]
 
-    def given(self) -> list[Expected]:
-        """A plan that is carried out."""
-        found = [*self._read(), Expected("fit", self._choice())] if self.reads else []
-        return [*found, Expected("solve", self._passes(self.calibration, _SOLVE))]
+    def planned(self) -> list[Expected]:
+        """Return the stages that carry out a given plan."""
+        stages = [*self._read(), Expected("fit", self._choice())] if self.reads else []
+        return [*stages, Expected("solve", self._passes(self.calibration, _REFIT))]
 
     def written(self) -> list[Expected]:
-        """What is trained, exported and measured."""
-        found = []
+        """Return the stages that train, export and measure."""
+        stages = []
         if self.reads and (self.cuts or self.plan is not None):
-            found += self._fit()
+            stages += self._fit()
         if self.effort is not None:
-            found.append(self._recover("recover"))
+            stages.append(self._recover("recover"))
         if self.alike and self.reads:
-            found.append(self._recover("recover dense", 1.0))
+            stages.append(self._recover("recover dense", 1.0))
         files = 3 + self.alike + len(self._baselines()) if self.cuts else 2
-        found.append(Expected("export", self._exports(files)))
+        stages.append(Expected("export", self._exports(files)))
         if self.recipe.dtype != "fp32":
-            found.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))
-        found.append(Expected("score", self._passes(self.tokens["test"] + self.tokens["validation"], _RUNTIME * (1 + files * self.share))))
+            stages.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))
+        stages.append(Expected("score", self._passes(self.tokens["test"] + self.tokens["validation"], _RUNTIME * (1 + files * self.share))))
         if self.inputs.retrieval is not None:
-            asked = self.inputs.retrieval
-            tokens = sum(min(len(text) / _CHARACTERS, self.inputs.max_length) for text in (*asked.queries, *asked.documents))
-            found.append(Expected("search the corpus", self._passes(tokens, _RUNTIME * (1 + 2 * self.share))))
-        found.append(Expected("latency", _LATENCY * 2, bounded=True))
-        return found
+            retrieval = self.inputs.retrieval
+            tokens = sum(min(len(text) / _CHARACTERS, self.inputs.max_length) for text in (*retrieval.queries, *retrieval.documents))
+            stages.append(Expected("search the corpus", self._passes(tokens, _RUNTIME * (1 + 2 * self.share))))
+        stages.append(Expected("latency", _LATENCY * 2, bounded=True))
+        return [*stages, *(self._frontier() if self.recipe.frontier else ())]
+
+    def _frontier(self) -> list[Expected]:
+        """Return the stages that draw a frontier: a step, a file and its score for each point, and their times."""
+        timed = any(budget.unit is Unit.LATENCY for budget in structure_budgets(self.recipe))
+        table = [] if timed else [Expected("latency table, batch 1", _TABLE * self.speed.python)]
+        fit = sum(stage.seconds for stage in (*self._read(max(self.share, 0.2)), Expected("fit", self._choice() * self.share)))
+        each = self._passes(self.calibration, _STEP) + self._exports(1) + self._passes(self.tokens["validation"], _RUNTIME)
+        each += fit if self.reads else 0.0
+        return [*table, Expected("frontier", len(SHARES) * each), Expected("latency", _LATENCY, bounded=True)]
 
     def _fit(self) -> list[Expected]:
-        """The classifier on what a slim model's neurons say."""
+        """Return the stages that fit the classifier on a slim model's neurons."""
         most = None if self.effort is None else CHOICE_ROWS
         return [*self._read(max(self.share, 0.2), most), Expected("fit", self._choice() * self.share)]
 
     def _recover(self, title: str, share: float | None = None) -> Expected:
-        """The training of a model that has a share of the parameters; by default the slim one's."""
+        """Return the training of a model that has a share of the parameters; by default the slim one's."""
         assert self.effort is not None
         teacher = 1.0 if self.inputs.own_head else 0.0
-        an_epoch = self._passes(self.tokens["train"], _TRAIN * (self.share if share is None else share) + teacher)
+        epoch = self._passes(self.tokens["train"], _TRAIN * (self.share if share is None else share) + teacher)
         name = f"{title}, {self.effort} at most"
         if self.effort.unit == "epochs":
-            return Expected(name, self.effort.amount * an_epoch)
-        whole = math.inf if self.effort.passes is None else self.effort.passes * an_epoch
-        return Expected(name, min(self.effort.amount, whole), bounded=True)
+            return Expected(name, self.effort.amount * epoch)
+        limit = math.inf if self.effort.passes is None else self.effort.passes * epoch
+        return Expected(name, min(self.effort.amount, limit), bounded=True)
 
     def _exports(self, files: int) -> float:
         return files * (_EXPORT + _EXPORT_LAYER * self.inputs.view.num_layers) * self.speed.python
 
     def memory(self) -> float:
-        """Python and its libraries, the copies of the model, the rows that are held, and two co-moments."""
+        """Return the bytes of Python and its libraries, the copies of the model, the rows that are held, and two co-moments."""
         weights = 4.0 * sum(each.numel() for each in self.inputs.loaded.model.parameters())
         rows = min(LIMIT, 4.0 * self.rows["train"] * self.width) if self.reads else 0.0
         return 6e8 + (3 + 2 * self.cuts + 2) * weights + rows + (32.0 * self.width**2 if self.reads else 0.0) + 8192 * 4.0 * BATCH

@@ -1,7 +1,8 @@
-"""A directory goes to the hub, with a model card that the hub can read."""
+"""Upload of a directory to the hub, with a model card that the hub can read."""
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,33 +16,34 @@ from prunekit.arch.live import MEMORY
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import RECIPE
 from prunekit.exporters.layout import CARD, HUB_ID, short_name
-from prunekit.exporters.manifest import Manifest, write_manifest
+from prunekit.exporters.manifest import MANIFEST, File, Manifest
 from prunekit.metrics import Metric
 from prunekit.pipeline.reporting import EMBEDDED_BASE
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
+from prunekit.validation.reading import ReadError
 from prunekit.validation.yaml_text import front_matter
 
-#: What the hub calls our metrics.
+#: Names of the metrics on the hub.
 _METRICS = {
     Metric.MATTHEWS: "matthews_correlation",
     Metric.PEARSON: "pearsonr",
     Metric.SPEARMAN: "spearmanr",
     Metric.ENTITY_F1: "seqeval",
 }
-#: What the card of the embedded model says.
+#: Metadata of the card of the embedded model.
 _EMBEDDED = {"license": "apache-2.0", "language": "en"}
 
 
 def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, private: bool | None, token: str | None, message: str) -> str:
-    """See `prunekit.Result.push_to_hub`."""
+    """Upload a directory: see `prunekit.Result.push_to_hub`."""
     if not HUB_ID.fullmatch(repo):
         raise ParameterError("repo_id", "push_to_hub", "'user/name', as the hub has it", repo)
     recipe = Recipe.load(folder / RECIPE)
     base = recipe.model or EMBEDDED_BASE
-    known = _EMBEDDED if recipe.model is None else _of_card(base)
-    said: dict[str, Any] = {name: value or known.get(name) for name, value in told.items()}
-    for name, value in said.items():
+    defaults = _EMBEDDED if recipe.model is None else _card_metadata(base)
+    metadata: dict[str, Any] = {name: value or defaults.get(name) for name, value in told.items()}
+    for name, value in metadata.items():
         if not value:
             must = "given, since the base model's card does not say it"
             raise ParameterError(name, "push_to_hub", must, None, "Such as 'apache-2.0'." if name == "license" else "Such as 'en'.")
@@ -55,24 +57,27 @@ def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, pr
         "model_name": repo.rpartition("/")[2],
         "eval_results": _results(report, recipe, data),
     }
-    card = ModelCardData(**{name: value for name, value in {**said, **fields}.items() if value})
+    card = ModelCardData(**{name: value for name, value in {**metadata, **fields}.items() if value})
     try:
-        _rewrite(folder, card)
+        manifest = _rewrite(folder, card)
+        # What somebody has put beside it stays here.
+        written = [glob.escape(name) for name in (*manifest.files, MANIFEST)]
         api = HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=written)
+        return str(done.commit_url)
+    except (HfHubHTTPError, ReadError, OSError, ValueError) as error:
         raise OutputError(f"The repository {repo!r} cannot be written: {' '.join(str(error).split())[:300]}") from None
 
 
 def _on_hub(name: str | None) -> str | None:
-    """A name that is one of the hub, which a path on somebody's disk and a fingerprint are not."""
-    known = name is not None and not name.startswith(MEMORY) and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", name)
-    return name if known and not Path(str(name)).expanduser().exists() else None
+    """Return a name if it is one of the hub, which a path on a local disk and a fingerprint are not; else None."""
+    valid = name is not None and not name.startswith(MEMORY) and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", name)
+    return name if valid and not Path(str(name)).expanduser().exists() else None
 
 
-def _of_card(base: str) -> dict[str, Any]:
-    """License and language of the base model's card, as far as there is one."""
+def _card_metadata(base: str) -> dict[str, Any]:
+    """Return license and language of the base model's card, as far as there is one."""
     if base.startswith(MEMORY):
         return {}
     folder = Path(base).expanduser()
@@ -92,7 +97,7 @@ def _metric(report: Report) -> str:
 
 
 def _results(report: Report, recipe: Recipe, data: str | None) -> list[EvalResult]:
-    """Each file's metric on the test split."""
+    """Return each file's metric on the test split."""
     name = short_name(report.data)
     return [
         EvalResult(
@@ -110,10 +115,17 @@ def _results(report: Report, recipe: Recipe, data: str | None) -> list[EvalResul
     ]
 
 
-def _rewrite(folder: Path, card: ModelCardData) -> None:
-    """Put metadata at the head of the directory's card, and the manifest right."""
-    path = folder / CARD
+def _rewrite(folder: Path, card: ModelCardData) -> Manifest:
+    """Write metadata at the head of the directory's card; return the manifest, in which the card alone is entered anew.
+
+    A card that somebody has changed stays in the manifest as it was written, like any other file.
+    """
+    path, manifest = folder / CARD, Manifest.load(folder)
+    unchanged = path.is_file() and File.of(path) == manifest.files.get(CARD)
     body = path.read_text(encoding="utf-8").partition("---\n")[2].partition("---\n")[2]
     fields: dict[str, object] = card.to_dict()  # type: ignore[no-untyped-call]  # huggingface_hub does not annotate it
     path.write_text(f"{front_matter(fields)}\n{body}", encoding="utf-8")
-    write_manifest(folder, Manifest.load(folder).data)
+    if unchanged:
+        manifest = manifest.model_copy(update={"files": {**manifest.files, CARD: File.of(path)}})
+        (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    return manifest

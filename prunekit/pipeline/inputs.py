@@ -1,4 +1,4 @@
-"""Loading: model, data, and the rows as the model reads them."""
+"""Loading of the model and the data, and the rows as the model reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
 from prunekit.arch.live import given_model
-from prunekit.arch.load import LoadedModel, load_model
+from prunekit.arch.load import LoadedModel, load_model, modules_folder
 from prunekit.arch.stated import MANY_LABELS
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Batch, Encoded, encode
@@ -31,6 +31,7 @@ from prunekit.data.retrieval import read_retrieval
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
+from prunekit.label_sets import read_thresholds
 from prunekit.pipeline.dimensions import shorten
 from prunekit.pipeline.early import NOTHING, Given, data_arguments
 from prunekit.pipeline.predict import outputs_of_model
@@ -45,21 +46,23 @@ from prunekit.stats.collected import Collected, Pooling
 from prunekit.stats.sensitivity import READ
 from prunekit.tasks import Task, TaskKind
 
-#: Rows of train on which heads and FFN neurons are chosen and re-solved, and their tokens: at most, as far as `LEAST` rows allow.
+#: Rows of train on which heads and FFN neurons are chosen and refitted, and their tokens: at most, as far as `LEAST` rows allow.
 CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
-#: Tokens where training follows, which made good what fewer of them cost (TREC, one seed).
+#: Tokens where training follows, which recovered the loss from fewer of them (TREC, one seed).
 TOKENS_TRAINED = 16_384
+#: Most rows of validation that choose.
+VALIDATION = 16_384
 
 
 def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress") -> tuple[Recipe, Given]:
-    """The recipe of a call; a model that is in memory is named by its fingerprint, and rows are once they have been read."""
-    named = data if data is None or isinstance(data, (str, os.PathLike)) else None
+    """Return the recipe of a call and what is in memory; a model in memory is named by its fingerprint, rows are once they are read."""
+    source = data if data is None or isinstance(data, (str, os.PathLike)) else None
     place, live = given_model(model, tokenizer, of=of)
-    return Recipe(model=place, data=named, **parameters), Given(data if named is None else None, live)
+    return Recipe(model=place, data=source, **parameters), Given(data if source is None else None, live)
 
 
 def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
-    """The model that a recipe names, or that is in memory already; as an embedder where that is the task."""
+    """Return the model that a recipe names, or that is in memory already; as an embedder where that is the task."""
     _same_model(recipe, live)
     loaded = live or _load(recipe)
     check_levers(recipe, loaded, of="compress")
@@ -67,16 +70,17 @@ def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
         return loaded
     if loaded.fine_tuned:
         raise ParameterError("model", "compress", "an encoder without a task head for an embedding task", loaded.name)
-    model = embedder(loaded.model, Path(loaded.name).expanduser(), recipe.pooling, of="compress")
+    place = Path(loaded.name) if live is not None else modules_folder(loaded.name, recipe.revision, known=recipe.pooling is not None)
+    model = embedder(loaded.model, place, recipe.pooling, of="compress")
     loaded = replace(loaded, model=model)
     model.embedding.prompt(recipe.prompt)  # raises where there is none of that name
-    # The directory that is written states it again.
+    # The directory that is written states the length too.
     model.embedding = replace(model.embedding, max_length=loaded.row_length(recipe.max_length))
     return loaded
 
 
 def _load(recipe: Recipe) -> LoadedModel:
-    """The model that a recipe names."""
+    """Load the model that a recipe names."""
     name = str(recipe.model or demo_model())
     folder = local_folder(name)
     if folder is not None and (folder / PRUNED).is_file():
@@ -86,14 +90,14 @@ def _load(recipe: Recipe) -> LoadedModel:
 
 
 def load_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
-    """`read_inputs` and `ask_dense`."""
+    """Read the inputs and run the dense model on them: `read_inputs`, then `ask_dense`."""
     return ask_dense(recipe, read_inputs(recipe, plan, stage, given, most=most), stage)
 
 
 def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
     """Load model and data, check that they fit, and tokenise; no model is run.
 
-    `plan` is one that is given and not to be made; `most` is the number of rows that are drawn of each split, in random order
+    `plan` is a given one, not one to be made; `most` is the number of rows that are drawn of each split, in random order
     (by default all, as they come).
     """
     rows, early = given.rows, given.early
@@ -101,11 +105,11 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given =
         loaded = load_dense(recipe, given.live)
         view = ModelView.of(loaded.model)
         longest = loaded.row_length(recipe.max_length)
-        named = data_arguments(recipe, loaded.stated)
-        if early is not None and early.arguments == named:
+        arguments = data_arguments(recipe, loaded.stated)
+        if early is not None and early.arguments == arguments:
             data = early.data
         else:
-            data = load_data(rows if rows is not None else recipe.data, **named)
+            data = load_data(rows if rows is not None else recipe.data, **arguments)
         _same_memory(recipe, data, rows)
         recipe.check_kind(data.task.kind)
         if isinstance(loaded.model, EmbeddingModel):
@@ -113,9 +117,12 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given =
         if data.task.many and recipe.method != "prunekit":
             must = "'prunekit' for rows with any number of labels"
             raise ParameterError("method", "compress", must, recipe.method, "The published pipeline is for one label a row.")
+        bounded: tuple[str, ...] = ()
+        if most is None:
+            data, bounded = _few_choose(data, recipe.seed)
         if recipe.max_drop is not None:
             data = set_aside(data, recipe.max_drop, recipe.seed)
-        task, notes = data.task, [*data.notes, _used(data, bounded=recipe.max_drop is not None)]
+        task, notes = data.task, [*data.notes, *bounded, _used(data, bounded=recipe.max_drop is not None)]
         if most is not None:
             data = _drawn(data, most, recipe.seed)
             notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
@@ -142,22 +149,22 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given =
 
 
 def _used(data: TaskData, *, bounded: bool) -> str:
-    """What each row is used for; `bounded` says that a largest drop is."""
-    choose = f"{len(data.validation):,} of validation choose"
+    """Return a note on the use of the rows; `bounded` is whether there is a largest drop."""
+    choices = f"{len(data.validation):,} of validation choose"
     if bounded and data.check is None:
-        choose += " and hold --max-drop (they are too few to set some aside for it)"
+        choices += " and hold --max-drop (they are too few to set some aside for it)"
     elif data.check is not None:
-        choose += f", {len(data.check):,} that were set aside from it hold --max-drop and choose nothing else"
-    return f"rows: {len(data.train):,} of train are fitted on, {choose}, {len(data.test):,} of test are measured alone"
+        choices += f", {len(data.check):,} that were set aside from it hold --max-drop and choose nothing else"
+    return f"rows: {len(data.train):,} of train are fitted on, {choices}, {len(data.test):,} of test are measured alone"
 
 
 def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
-    """What the dense model is run for first: answers in the place of labels, vectors, and whether a head's classes stand in order.
+    """Run the dense model for what is needed first: answers in the place of labels, vectors, and the check of the order of classes.
 
     Raises
     ------
     DataError
-        Where the classes do not stand in the order of the data's labels.
+        If the classes are not in the order of the data's labels.
     """
     loaded, data, encoded, notes = inputs.loaded, inputs.data, dict(inputs.encoded), list(inputs.notes)
     labelled = data.labelled
@@ -179,7 +186,7 @@ def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
 def encode_splits(
     splits: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, stride: int | None
 ) -> dict[str, Encoded]:
-    """The rows of a task as a model reads them; for an embedder the texts of a pair are rows of their own."""
+    """Encode the rows of a task as a model reads them; for an embedder the texts of a pair are rows of their own."""
     return {
         name: encode(
             rows.singles if task.kind.traits.vectors else rows, tokenizer, max_length=max_length, per_token=task.per_token, stride=stride
@@ -189,42 +196,44 @@ def encode_splits(
 
 
 def _cut_notes(encoded: Mapping[str, Encoded], longest: int) -> list[str]:
-    """What the limit of tokens has cost."""
+    """Return notes on the rows and words that the limit of tokens concerns."""
     cut, lost = sum(split.truncated for split in encoded.values()), sum(split.dropped for split in encoded.values())
     notes = [f"{cut} rows were cut at {longest} tokens"] if cut else []
     windows = [split.windows for split in encoded.values() if split.windows is not None]
     if windows:
-        asked, read = sum(len(each.references) for each in windows), sum(len(each.questions) for each in windows)
-        notes.append(f"{asked:,} contexts are read in {read:,} windows of at most {longest} tokens")
+        contexts, total = sum(len(each.references) for each in windows), sum(len(each.questions) for each in windows)
+        notes.append(f"{contexts:,} contexts are read in {total:,} windows of at most {longest} tokens")
     if lost:
         notes.append(f"{lost} words have no token of their own within the limit: nothing is learned from them, and they count as wrong")
     return notes
 
 
 def _prompted(data: TaskData, prompt: str) -> TaskData:
-    """Every text with a prompt in front of it."""
+    """Return the data with a prompt in front of every text."""
     if not prompt:
         return data
 
-    def put(rows: Rows) -> Rows:
+    def prefixed(rows: Rows) -> Rows:
         pairs = None if rows.pairs is None else tuple(prompt + text for text in rows.pairs)
         return replace(rows, texts=tuple(prompt + text for text in rows.texts), pairs=pairs)
 
-    return data.with_splits({name: put(rows) for name, rows in data.splits.items()})
+    return data.with_splits({name: prefixed(rows) for name, rows in data.splits.items()})
 
 
 def _prompts(model: nn.Module) -> dict[str, str]:
-    """What an embedder wants before queries and documents, by the names that sentence-transformers has for them."""
+    """Return the prompts of an embedder for queries and documents, by the names that sentence-transformers has for them."""
     assert isinstance(model, EmbeddingModel)
-    names = {"query": ("query",), "document": ("document", "passage", "corpus")}
+    aliases = {"query": ("query",), "document": ("document", "passage", "corpus")}
     stated = model.embedding.prompts
-    return {what: model.embedding.prompt(name) for what, known in names.items() for name in known if name in stated}
+    # The first that is there, as sentence-transformers takes it.
+    found = {role: next((name for name in names if name in stated), None) for role, names in aliases.items()}
+    return {role: model.embedding.prompt(name) for role, name in found.items() if name is not None}
 
 
 def _embedded(
     recipe: Recipe, loaded: LoadedModel, data: TaskData, encoded: dict[str, Encoded], notes: list[str]
 ) -> tuple[LoadedModel, tuple[Shortened, ...]]:
-    """The embedder, with fewer dimensions where they are asked for; held-out texts get what their vectors are judged by."""
+    """Return the embedder, with fewer dimensions where asked for; add the references for vectors of held-out texts to `encoded`."""
     held = {name: _scored(rows, encoded[name], data.task) for name, rows in data.splits.items() if name != "train"}
     shortened: tuple[Shortened, ...] = ()
     if recipe.dims is not None:
@@ -232,32 +241,37 @@ def _embedded(
         model, shortened = shorten(loaded.model, recipe.dims, encoded["train"], held["test"], data.test, data.task, seed=recipe.seed)
         loaded = replace(loaded, model=model)
         notes.append(
-            f"dimensions: {recipe.dims} principal components of the vectors of train take the place of all, in dense too: an index "
+            f"dimensions: a projection to {recipe.dims}, fitted to the cosines of train, takes the place of all, in dense too: an index "
             "of whole vectors must be made anew, or multiplied by the projection"
         )
-    encoded |= {name: _against_dense(ModelView.of(loaded.model), found) for name, found in held.items()}
+    encoded |= {name: _against_dense(ModelView.of(loaded.model), texts) for name, texts in held.items()}
     return loaded, shortened
 
 
 def _scored(rows: Rows, encoded: Encoded, task: Task) -> Encoded:
-    """Texts with the scores of their pairs, where there are some that the task's metric is about."""
+    """Return texts with the scores of their pairs, where there are some that the task's metric is about."""
     scored = rows.pairs is not None and not np.isnan(np.asarray(rows.labels)).any()
     return replace(encoded, starts=np.arange(0, len(encoded) + 1, 2)) if scored and task.metric.of_values else encoded
 
 
 def _against_dense(view: ModelView, encoded: Encoded) -> Encoded:
-    """Texts that have no scores with the vectors of the dense model, by which others are judged."""
+    """Return texts; those without scores get the vectors of the dense model as references."""
     return encoded if encoded.starts is not None else replace(encoded, labels=outputs_of_model(view, encoded, view.width))
 
 
 def _answered(
     view: ModelView, data: TaskData, encoded: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> tuple[TaskData, dict[str, Encoded]]:
-    """Rows with the model's own answers in the place of labels."""
+    """Return rows with the model's own answers in the place of labels."""
     if data.task.per_token:
         data = data.with_splits({name: readable(rows, encoded[name]) for name, rows in data.splits.items()})
         encoded = encode_splits(data.splits, tokenizer, data.task, longest, None)
-    return answered(data, encoded, {name: outputs_of_model(view, rows, data.task.outputs) for name, rows in encoded.items()})
+    outputs = {name: outputs_of_model(view, rows, data.task.outputs) for name, rows in encoded.items()}
+    if data.task.many:
+        # The labels that a model predicts are those above its own thresholds.
+        cut = read_thresholds(getattr(view.config, "thresholds", None), data.task.outputs, "The model's config")
+        outputs = {name: logits - cut.astype(logits.dtype) for name, logits in outputs.items()}
+    return answered(data, encoded, outputs)
 
 
 def _same_model(recipe: Recipe, live: LoadedModel | None) -> None:
@@ -282,21 +296,31 @@ def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
 
 
 def _check_order(view: ModelView, encoded: Mapping[str, Encoded], task: Task, seed: int) -> str:
-    """Whether the model's classes stand in the order of the labels, by what it answers on held-out rows, then on those of train."""
+    """Check by the model's answers on held-out rows, then on train, that its classes are in the order of the labels; return a note."""
     answers: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     sizes: list[NDArray[np.int64]] = []
-    left = CHECKED
+    remaining = CHECKED
     for name in ("validation", "train"):
-        if not left:
+        if not remaining:
             break
-        drawn = encoded[name].sample(left, seed)
+        drawn = encoded[name].sample(remaining, seed)
         answers.append(outputs_of_model(view, drawn, task.outputs))
         labels.append(drawn.labels)
         sizes.append(np.diff(drawn.word_starts) if task.per_token else np.ones(len(drawn), dtype=np.int64))
-        left -= len(drawn)
+        remaining -= len(drawn)
     starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
     return check_order(np.concatenate(answers), np.concatenate(labels), task.labels, starts=starts, seed=seed)
+
+
+def _few_choose(data: TaskData, seed: int) -> tuple[TaskData, tuple[str, ...]]:
+    """Return data with at most `VALIDATION` rows of validation, and a note: every choice runs a model over all of them."""
+    total = len(data.validation)
+    if total <= VALIDATION or data.task.kind.traits.lists:
+        return data, ()
+    kept = np.sort(np.random.default_rng(seed).permutation(total)[:VALIDATION])
+    note = f"validation: {VALIDATION:,} of {total:,} rows, drawn at random, choose"
+    return data.with_splits({**data.splits, "validation": data.validation.take(kept)}), (note,)
 
 
 def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
@@ -320,8 +344,8 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
     if plan is not None and plan.readout is not None:
         planned = plan.readout.pooling
         if (planned == "token") != per_token:
-            what = "words" if planned == "token" else f"a text as a whole ({planned})"
-            raise ParameterError("plan", "apply", "for the data's task", f"a plan whose readout reads {what}")
+            reads = "words" if planned == "token" else f"a text as a whole ({planned})"
+            raise ParameterError("plan", "apply", "for the data's task", f"a plan whose readout reads {reads}")
         if recipe.pooling not in (None, planned):
             raise ParameterError("pooling", "apply", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
         return planned
@@ -330,7 +354,7 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
 
 
 def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage: Stages) -> Collected:
-    """The neurons of every row of a split."""
+    """Collect the neurons of every row of a split."""
     with stage(f"read {split}", unit="rows"):
         return collect(
             view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
@@ -338,7 +362,7 @@ def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage:
 
 
 def calibration_size(encoded: Encoded, *, trained: bool) -> tuple[int, float]:
-    """How many rows `calibration` draws, and about how many tokens they have."""
+    """Return how many rows `calibration` draws, and about how many tokens they have."""
     tokens = TOKENS_TRAINED if trained else TOKENS
     # Rows are drawn in proportion to their tokens, so those drawn are longer than the mean.
     typical = float((encoded.lengths.astype(np.float64) ** 2).sum() / encoded.lengths.sum())
@@ -347,12 +371,12 @@ def calibration_size(encoded: Encoded, *, trained: bool) -> tuple[int, float]:
 
 
 def calibration(encoded: Encoded, seed: int, *, trained: bool = False) -> list[dict[str, torch.Tensor]]:
-    """A seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
+    """Draw a seeded sample of rows, long ones more often, as batches of tensors; fewer of them where the model is trained afterwards."""
     rows, _ = calibration_size(encoded, trained=trained)
     return [_tensors(batch, spans=encoded.windows is not None) for batch in encoded.draw(rows, seed).batches()]
 
 
 def _tensors(batch: Batch, *, spans: bool) -> dict[str, torch.Tensor]:
-    """The inputs, and where answers are spans the places at which one may start or end."""
-    found = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-    return found | ({READ: torch.from_numpy(batch.read)} if spans else {})
+    """Return the inputs, and where answers are spans the places at which one may start or end."""
+    tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+    return tensors | ({READ: torch.from_numpy(batch.read)} if spans else {})

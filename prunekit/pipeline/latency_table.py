@@ -1,7 +1,8 @@
-"""The latency table of this machine: measured once for a model's shape, then read from a file that says how it came about.
+"""The latency table of this machine: measured once for a model's shape, then read from a file that records how it was measured.
 
-A few slim copies of the model, at widths from which all prices can be told apart, each take turns with the dense file, as in the
-measurement that a budget is held against. The table is kept in ``~/.cache/prunekit``, or where ``PRUNEKIT_CACHE`` says.
+A few slim copies of the model, at widths from which all prices can be estimated, each alternate with the dense file, as in the
+measurement that a budget is checked against. The table is cached in ``~/.cache/prunekit``, or in the directory that
+``PRUNEKIT_CACHE`` names.
 """
 
 from __future__ import annotations
@@ -34,29 +35,34 @@ from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
 
 CACHE = "PRUNEKIT_CACHE"
-_VERSION = 4
+#: Fields of a config that its class and its sizes do not tell, and that change how long it takes.
+_FIELDS = (
+    *("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation"),
+    *("head_dim", "embedding_size", "classifier_pooling", "local_attention", "pos_att_type", "position_buckets"),
+)
+_VERSION = 5
 _LENGTHS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """What is timed, and how.
+    """Models, inputs and settings of a latency measurement.
 
     Attributes
     ----------
     model : nn.Module
         The model that plans are applied to.
     dense : nn.Module
-        What it is deployed as, to which times are compared.
+        The model that it is deployed as, whose time is the reference.
     base : Plan
-        What every slim model keeps: its blocks and its readout.
+        The part of the plan that all slim models share: blocks and readout.
     inputs : tuple of str
-        Of the ONNX files.
+        Names of the inputs of the ONNX files.
     space : InputSpace
     lengths : ndarray of int
-        Real lengths of rows as they come in use, tokens.
+        Lengths of rows as they occur in use, in tokens, without padding.
     threads : int
-        Processor threads.
+        Number of processor threads.
     """
 
     model: nn.Module
@@ -68,37 +74,39 @@ class Timed:
     threads: int = 1
 
     def shapes(self, batch: int) -> tuple[tuple[int, int], ...]:
-        """(rows, length) of the batches that are timed: lengths at even quantiles of the data's."""
-        places = (np.arange(_LENGTHS) + 0.5) / _LENGTHS
-        return tuple((batch, int(length)) for length in np.quantile(self.lengths, places, method="nearest"))
+        """Return (rows, length) of the batches that are timed: lengths at even quantiles of the data's."""
+        quantiles = (np.arange(_LENGTHS) + 0.5) / _LENGTHS
+        return tuple((batch, int(length)) for length in np.quantile(self.lengths, quantiles, method="nearest"))
 
     def plan_of(self, widths: Widths) -> Plan:
-        """A plan with these widths; which units it keeps does not change the time."""
+        """Return a plan with these widths; which units it keeps does not change the time."""
         blocks, source = kept_blocks(self.base), self.base.source
         heads = {block: tuple(range(kept)) for block, kept in zip(blocks, widths.heads, strict=True) if kept < source.heads}
-        gone = self.base.affine or ()
-        ffn = {block: tuple(range(kept)) for block, kept in zip(blocks, widths.ffn, strict=True) if kept < source.ffn and block not in gone}
+        affine = self.base.affine or ()
+        ffn = {
+            block: tuple(range(kept)) for block, kept in zip(blocks, widths.ffn, strict=True) if kept < source.ffn and block not in affine
+        }
         return Plan.model_validate({**dict(self.base), "heads": heads, "ffn": ffn})
 
     def possible(self, widths: Widths) -> Widths:
-        """The same, with no more than is left of the sub-blocks that have lost units."""
+        """Return the widths, limited to what is left of the sub-blocks that have lost units."""
         blocks, left = kept_blocks(self.base), (self.base.heads, ffn_units(self.base))
         heads, ffn = (
-            tuple(min(kept, len(units[block])) if block in units else kept for block, kept in zip(blocks, each, strict=True))
-            for each, units in zip((widths.heads, widths.ffn), left, strict=True)
+            tuple(min(kept, len(units[block])) if block in units else kept for block, kept in zip(blocks, counts, strict=True))
+            for counts, units in zip((widths.heads, widths.ffn), left, strict=True)
         )
         return Widths(heads, ffn)
 
     def export(self, model: nn.Module, path: Path) -> Path:
-        """A model as a file."""
+        """Export a model to a file."""
         return export_onnx(model, path, inputs=self.inputs, space=self.space).path
 
     def share(self, dense: Path, slim: Path, batch: int, *, seed: int = 0, max_seconds: float = 2.0) -> float:
-        """Time of a file as a share of the dense one's, the two taking turns."""
+        """Return the time of a file as a share of the dense one's; the two alternate."""
         shapes = self.shapes(batch)
         sessions = {name: OnnxSession(path, threads=self.threads) for name, path in (("dense", dense), ("slim", slim))}
         feeds = [self.space.batch(rows, length, seed=seed, names=self.inputs) for rows, length in shapes]
-        found = compare(
+        comparison = compare(
             {name: partial(_run, session, feeds) for name, session in sessions.items()},
             range(len(shapes)),
             baseline="dense",
@@ -109,7 +117,7 @@ class Timed:
             threads=self.threads,
             lap=stopwatch(self.threads),
         )
-        return 1 / found.ratio("slim").value
+        return 1 / comparison.ratio("slim").value
 
 
 def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at: int) -> None:
@@ -117,7 +125,7 @@ def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at
 
 
 def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], None] | None = None) -> LatencyTable:
-    """The table for one batch size: from the cache, or measured and then cached.
+    """Return the table for one batch size: from the cache, or measured and then cached.
 
     Parameters
     ----------
@@ -138,13 +146,16 @@ def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], No
     """
     key = _key(timed, batch)
     path = cache_folder() / "latency" / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
-    known = _read(path, key)
-    if known is not None:
-        return known
+    cached = _read(path, key)
+    if cached is not None:
+        return cached
     view = ModelView.of(timed.model)
     blocks, source = len(kept_blocks(timed.base)), timed.base.source
-    may = {role: all(prunable(view, site) for site in sites(view) if site.role == role) for role in ("heads", "ffn")}
-    design = probes(blocks, source.heads, source.ffn, cut_heads=may["heads"], cut_ffn=may["ffn"], even=bool(view.spec.shared_blocks))
+    # A sub-block that is gone already cannot be cut, whatever the family can.
+    can_cut = {role: any(prunable(view, site) for site in sites(view) if site.role == role) for role in ("heads", "ffn")}
+    design = probes(
+        blocks, source.heads, source.ffn, cut_heads=can_cut["heads"], cut_ffn=can_cut["ffn"], even=bool(view.spec.shared_blocks)
+    )
     full = Widths((source.heads,) * blocks, (source.ffn,) * blocks)
     measured: list[tuple[Widths, float]] = []
     with temporary() as folder:
@@ -160,12 +171,12 @@ def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], No
 
 
 def cache_folder() -> Path:
-    """Where measurements of this machine are kept."""
+    """Return the directory in which measurements of this machine are kept."""
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "prunekit")
 
 
 def _key(timed: Timed, batch: int) -> dict[str, Any]:
-    """Everything that the times depend on."""
+    """Return the cache key: everything that the times depend on."""
     machine = environment()
     config: Any = getattr(timed.model, "config")  # noqa: B009 - nn.Module types attributes as tensors
     return {
@@ -174,7 +185,7 @@ def _key(timed: Timed, batch: int) -> dict[str, Any]:
         "dense": type(timed.dense).__name__,
         "source": timed.base.source.model_dump(),
         "attention_heads": config.num_attention_heads,
-        "activation": str(getattr(config, "hidden_act", None) or getattr(config, "activation", None)),
+        "config": {name: str(getattr(config, name, None)) for name in _FIELDS},
         "base": timed.base.digest,
         "processor": machine.processor,
         "instructions": list(machine.instructions),
@@ -187,29 +198,32 @@ def _key(timed: Timed, batch: int) -> dict[str, Any]:
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> LatencyTable | None:
-    """A table that was kept; None where there is none, or one that another program wrote."""
+    """Return a cached table; None if there is none, or its key or format differs."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] != key:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if entry["key"] != key:
             return None
-        table = dict(found["table"])
+        table = dict(entry["table"])
         return LatencyTable(**{**table, "inner": Prices(**table["inner"]), "last": Prices(**table["last"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(path: Path, key: Mapping[str, Any], table: LatencyTable, measured: Sequence[tuple[Widths, float]]) -> None:
-    """Keep a table; where nothing can be written it is measured again the next time."""
-    found = {
+    """Cache a table; if nothing can be written it is measured again the next time."""
+    entry = {
         "key": key,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "table": asdict(table),
         "measured": [{**asdict(widths), "share": share} for widths, share in measured],
     }
+    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
-        os.replace(file.name, path)
+            partial = file.name
+            json.dump(entry, file, indent=1)
+        os.replace(partial, path)
     except OSError:
-        return
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The smallest model that keeps to a largest drop: down a fixed grid of sizes until one is not shown to keep to it."""
+"""Search for the smallest model within a largest drop: down a fixed grid of sizes until one is not shown to be within it."""
 
 from __future__ import annotations
 
@@ -16,91 +16,86 @@ from prunekit.errors import BudgetError, StatisticsError
 from prunekit.exporters.onnx import export_onnx
 from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.neurons import fit_slim
-from prunekit.pipeline.records import Inputs, Neurons, Outputs, space_of
+from prunekit.pipeline.records import Neurons, Outputs, Run, space_of
 from prunekit.pipeline.targets import deployed_dense
 from prunekit.plan import Plan, slim_source
 from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
-from prunekit.recipe import Recipe
-from prunekit.report.progress import Stages
 from prunekit.runtime.scores import outputs_of_file
 from prunekit.tasks import Task
 from prunekit.transforms.readout_head import set_readout
 
-#: What each step keeps of the one before.
+#: Ratio of each size to the one before.
 _STEP = 0.8
 
 
 class NoneHoldsError(BudgetError):
-    """Not even the mildest candidate keeps to the largest drop; `nearest` is that candidate, None where there is none."""
+    """A largest drop that not even the mildest candidate keeps to; `nearest` is that candidate, None where there is none."""
 
     def __init__(self, message: str, nearest: Shrinker | None) -> None:
         super().__init__(message)
         self.nearest = nearest
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.nearest)
+
 
 class Judge:
-    """What a candidate answers on held-out rows, as the file that would ship, beside the dense file.
+    """Evaluation of candidates on held-out rows, as the files that would ship, against the dense file.
 
     Parameters
     ----------
-    recipe : Recipe
-    inputs : Inputs
+    run : Run
     neurons : Neurons or None
         None where the model keeps its own head.
-    scratch : path
-    stage : Stages
     held : str
-        The split that it answers.
+        The split of these rows.
     """
 
-    def __init__(
-        self, recipe: Recipe, inputs: Inputs, neurons: Neurons | None, scratch: Path, stage: Stages, held: str = "validation"
-    ) -> None:
-        self.held = held
-        self.recipe, self.inputs, self.neurons, self.scratch, self.stage = recipe, inputs, neurons, scratch, stage
-        self.space = space_of(inputs.loaded.config, inputs.loaded.tokenizer)
-        self.dense = self.export(deployed_dense(inputs, neurons), "judge-dense")
+    def __init__(self, run: Run, neurons: Neurons | None, held: str = "validation") -> None:
+        self.run, self.neurons, self.held = run, neurons, held
+        self.space = space_of(run.inputs.loaded.config, run.inputs.loaded.tokenizer)
+        self.dense = self.export(deployed_dense(run.inputs, neurons), "judge-dense")
         self._reference = self._answers(self.dense)
 
     def export(self, model: nn.Module, name: str) -> Path:
-        """A model as a file in the scratch folder."""
-        return export_onnx(model, self.scratch / f"{name}.onnx", inputs=self.inputs.view.inputs, space=self.space).path
+        """Export a model to a file in the scratch directory."""
+        return export_onnx(model, self.run.scratch / f"{name}.onnx", inputs=self.run.inputs.view.inputs, space=self.space).path
 
     def _answers(self, path: Path) -> Outputs:
-        task, encoded, threads = self.inputs.data.task, self.inputs.encoded, self.recipe.threads
+        task, encoded, threads = self.run.inputs.data.task, self.run.inputs.encoded, self.run.recipe.threads
         return answers_of(
             task, path, encoded[self.held], thresholds_of(task, path, encoded["validation"], threads=threads), threads=threads
         )
 
     def read(self, model: nn.Module, plan: Plan) -> nn.Module:
-        """A candidate with its classifier fitted to what its neurons have become."""
+        """Refit the classifier of a candidate to its neurons, and return the candidate."""
         if self.neurons is not None:
             view = ModelView.of(model)
             view.source = slim_source(plan)
-            set_readout(model, *fit_slim(self.inputs, view, plan, self.scratch, self.stage))
+            set_readout(model, *fit_slim(self.run, view, plan))
         return model
 
     def drop(self, path: Path) -> Drop:
-        """How much a file loses."""
-        held = self.inputs.encoded[self.held]
-        return relative_drop(self.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start)
+        """Return the drop of a file from the dense one."""
+        held = self.run.inputs.encoded[self.held]
+        return relative_drop(self.run.inputs.data.task, self._reference, self._answers(path), held.every_label, held.every_start)
 
 
 def thresholds_of(task: Task, path: Path, validation: Encoded, *, threads: int) -> NDArray[np.float64] | None:
-    """The thresholds that validation chooses for a file; None where a task has none."""
+    """Return the thresholds that validation chooses for a file; None where a task has none."""
     return task.thresholds(outputs_of_file(path, validation, threads=threads), validation.labels) if task.many else None
 
 
 def answers_of(task: Task, path: Path, held: Encoded, cut: NDArray[np.float64] | None, *, threads: int) -> Outputs:
-    """What a file answers on every word of a split, less its thresholds."""
-    found = outputs_of_file(path, held, threads=threads)
-    return held.every(found if cut is None else task.tuned(found, held.labels, cut))
+    """Return the outputs of a file on every word of a split, less its thresholds."""
+    outputs = outputs_of_file(path, held, threads=threads)
+    return held.every(outputs if cut is None else task.tuned(outputs, held.labels, cut))
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate: how much of the cost it keeps, and what it loses, or why that cannot be said."""
+    """A candidate: the share of the cost that it keeps, and its drop, or why that is unknown."""
 
     share: float
     drop: Drop | None
@@ -114,21 +109,21 @@ class Tried:
 
 
 def sizes(least: float) -> tuple[float, ...]:
-    """The shares that are tried, each 0.8 of the one before, down to the smallest that can be reached."""
-    found, share = [], _STEP
+    """Return the shares that are tried, each 0.8 of the one before, down to the smallest that can be reached."""
+    shares, share = [], _STEP
     while share > least:
-        found.append(share)
+        shares.append(share)
         share *= _STEP
-    return tuple(found)
+    return tuple(shares)
 
 
 def smallest(
     start: Shrinker, full: Goal, lose: Callable[[Shrinker], Drop], max_drop: float, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Shrinker, tuple[Tried, ...]]:
-    """The smallest candidate whose loss, at its one-sided 95% upper bound, is within a largest one.
+    """Return the smallest candidate whose drop, at its one-sided 95% upper bound, is within a largest one, and all that were tried.
 
-    Sizes are tested in a fixed order, from mild to severe, each from where the one before has come to, and the first that fails is
-    the last: then one that does not keep to the bound is taken in 5% of the draws of the rows at most, however many are tested
+    Sizes are tested in a fixed order, from mild to severe, each pruned from the one before, and the first that fails is the last:
+    then one that does not keep to the bound is taken in 5% of the draws of the rows at most, however many are tested
     (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then Test"). A size that is tried after a failure would void that.
 
     Parameters
@@ -138,7 +133,7 @@ def smallest(
     full : Goal
         Of which shares are taken.
     lose : callable
-        What a candidate loses on the rows that hold the largest drop.
+        Returns the drop of a candidate on the rows that bound the largest drop.
     max_drop : float
         A share.
     progress : callable, optional
@@ -149,7 +144,7 @@ def smallest(
     NoneHoldsError
         If even the mildest candidate loses more; it says by how much.
     StatisticsError
-        If no candidate can be solved or judged at all.
+        If no candidate can be refitted or judged at all.
     """
     tried: list[Tried] = []
     grid = sizes(start.least(full.cost) / full.full)
@@ -158,26 +153,26 @@ def smallest(
         candidate = source.fork()
         try:
             candidate.step([full.at(share)])
-            found = Tried(full.cost.of(candidate.view) / full.full, lose(candidate))
+            result = Tried(full.cost.of(candidate.view) / full.full, lose(candidate))
         except StatisticsError as error:
-            # One that cannot be solved, or that answers NaN, says nothing of milder ones.
-            found = Tried(share, None, str(error))
-        tried.append(found)
+            # A candidate that cannot be refitted, or whose outputs are NaN, is no evidence about milder ones.
+            result = Tried(share, None, str(error))
+        tried.append(result)
         if progress is not None:
             progress(len(tried), len(grid))
-        return candidate, found.drop is not None and found.drop.upper <= max_drop
+        return candidate, result.drop is not None and result.drop.upper <= max_drop
 
-    good = candidate = start
+    accepted = candidate = start
     for share in grid:
-        candidate, holds = step(good, share)
+        candidate, holds = step(accepted, share)
         if not holds:
             break
-        good = candidate
-    if good is start:
-        judged = [(one.drop.upper, str(one)) for one in tried if one.drop is not None]
+        accepted = candidate
+    if accepted is start:
+        judged = [(trial.drop.upper, str(trial)) for trial in tried if trial.drop is not None]
         if tried and not judged:
             raise StatisticsError(f"No candidate of the search for --max-drop {max_drop:.2%} can be used; the last: {tried[-1]}")
         nearest = min(judged)[1] if judged else "nothing can be removed from this model"
         message = f"--max-drop {max_drop:.2%} cannot be met by a smaller model; the nearest: {nearest}. Allow a larger drop."
         raise NoneHoldsError(message, candidate if judged else None)
-    return good, tuple(tried)
+    return accepted, tuple(tried)

@@ -1,10 +1,9 @@
-"""Which neurons the classifier reads, and what probes on other neurons answer."""
+"""Choice of the neurons that the classifier reads, and outputs of probes on other neurons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,131 +14,133 @@ from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.drop import relative_drop
 from prunekit.pipeline.inputs import collected
 from prunekit.pipeline.predict import outputs_of_model
-from prunekit.pipeline.records import Cut, Inputs, Neurons, Outputs, Probe
+from prunekit.pipeline.records import Cut, Inputs, Neurons, Outputs, Probe, Run
 from prunekit.plan import Plan, ReadoutPlan, slim_layer
 from prunekit.readout.baselines import baseline_neurons
 from prunekit.readout.select import ReadoutChoice, fit_readout, select_readout
 from prunekit.recipe import Recipe
-from prunekit.report.progress import Stages
 from prunekit.runtime.scores import judged
 from prunekit.stats.collected import Collected
 from prunekit.stats.record import Statistics
 
 Ids = NDArray[np.int64]
 
-#: Rows of train on which a readout is tried beside a model's own head, and on which the classifier of a model that is trained
+#: Rows of train on which a readout is compared with a model's own head, and on which the classifier of a model that is trained
 #: afterwards is fitted.
 CHOICE_ROWS = 4096
-#: Of a baseline that is drawn at random, or trained, where baselines are asked for.
+#: Draws of a baseline that is random, or trained, where baselines are asked for.
 DRAWS = 3
 
 
 def neuron_budget(recipe: Recipe) -> Budget | None:
-    """What bounds the neurons that a readout reads: the least of the budgets that count them."""
+    """Return the budget that bounds the neurons of a readout: the least of those that count them."""
     counted = [budget for budget in recipe.budgets if budget.unit in (Unit.MODEL, Unit.NEURONS)]
     return min(counted, key=lambda budget: budget.amount, default=None)
 
 
-def reads_neurons(recipe: Recipe, inputs: Inputs, scratch: Path, stage: Stages) -> tuple[bool, tuple[str, ...]]:
-    """Whether a readout takes the head's place, and how that was decided.
+def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
+    """Return whether a readout takes the head's place, and notes on the decision.
 
     A model without a head needs one, and a budget of neurons asks for one. Under a budget of the model, a fine-tuned model keeps
     its head unless a readout within the budget is better on validation with 95% confidence: what else goes is the same for both.
     """
-    units = {budget.unit for budget in recipe.budgets}
-    if not inputs.data.task.kind.traits.readout or isinstance(inputs.view.model, Reader):
+    units = {budget.unit for budget in run.recipe.budgets}
+    if not run.inputs.data.task.kind.traits.readout or isinstance(run.inputs.view.model, Reader):
         return False, ()
-    if not inputs.own_head or Unit.NEURONS in units:
+    if not run.inputs.own_head or Unit.NEURONS in units:
         return True, ()
-    budget = neuron_budget(recipe)
+    budget = neuron_budget(run.recipe)
     if budget is None:
         return False, ()
-    sampled = replace(inputs, encoded={**inputs.encoded, "train": inputs.encoded["train"].sample(CHOICE_ROWS, recipe.seed)})
-    train, validation = (collected(sampled, inputs.view, name, scratch, stage) for name in ("train", "validation"))
-    with stage("head or readout"):
-        choice = _select(recipe, inputs, inputs.view, budget, train, validation, stage)
-        held, task = inputs.encoded["validation"], inputs.data.task
-        head = outputs_of_model(inputs.view, held, task.outputs)
+    if not run.inputs.data.labelled:
+        # No readout is closer to the head's answers than the head itself.
+        return False, ("the model keeps its head, whose own answers stand for labels",)
+    sampled = replace(run.inputs, encoded={**run.inputs.encoded, "train": run.inputs.encoded["train"].sample(CHOICE_ROWS, run.recipe.seed)})
+    train, validation = (collected(sampled, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
+    with run.stage("head or readout"):
+        choice = _select(run, run.inputs.view, budget, train, validation)
+        held, task = run.inputs.encoded["validation"], run.inputs.data.task
+        head = outputs_of_model(run.inputs.view, held, task.outputs)
         readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
         starts = held.kept_starts
         drop = relative_drop(task, task.tuned(head, held.labels), task.tuned(readout, held.labels), held.labels, starts)
     train.rows.close()
     validation.rows.close()
     better = drop.upper < 0
-    which = "the readout takes the head's place" if better else "the model keeps its head"
-    return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {which}",)
+    outcome = "the readout takes the head's place" if better else "the model keeps its head"
+    return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {outcome}",)
 
 
-def read_neurons(recipe: Recipe, inputs: Inputs, cut: Cut, scratch: Path, stage: Stages) -> Neurons:
+def read_neurons(run: Run, cut: Cut) -> Neurons:
     """Run the model once over the data and choose the neurons to read."""
-    budget = neuron_budget(recipe)
-    view, task = ModelView.of(cut.model), inputs.data.task.by_word
-    train, validation = (collected(inputs, view, name, scratch, stage) for name in ("train", "validation"))
+    budget = neuron_budget(run.recipe)
+    view, task = ModelView.of(cut.model), run.inputs.data.task.by_word
+    train, validation = (collected(run.inputs, view, name, run.scratch, run.stage) for name in ("train", "validation"))
     width = (view.num_layers + 1) * view.hidden_size
     everything = np.arange(width)
     probes: dict[str, tuple[Ids, Probe]] = {}
-    with stage("select neurons"):
+    with run.stage("select neurons"):
         choice = None
         if budget is None:
             coef, intercept, value = fit_readout(train, validation, everything, task=task)
             ids, probe, oracle = everything, (coef, intercept), (coef, intercept)
         else:
-            choice = _select(recipe, inputs, view, budget, train, validation, stage)
+            choice = _select(run, view, budget, train, validation)
             ids, probe = choice.ids, (choice.coef, choice.intercept)
             oracle, value = (choice.oracle_coef, choice.oracle_intercept), choice.scores.oracle
-            draws = DRAWS if recipe.baselines else 1
-            for name, picked in baseline_neurons(choice, train, seed=recipe.seed, draws=draws).items():
+            draws = DRAWS if run.recipe.baselines else 1
+            for name, picked in baseline_neurons(choice, train, seed=run.recipe.seed, draws=draws).items():
                 probes[name] = picked, fit_readout(train, validation, picked, task=task)[:2]
         others = {name: (_of_dense(cut, picked, view.hidden_size), fitted) for name, (picked, fitted) in probes.items()}
         if cut.plan is None:
-            value = _on_every_word(inputs, validation, oracle, value)
+            value = _on_every_word(run.inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
-        probes = {name: (ids, _tuned(inputs, validation, ids, probe)) for name, (ids, probe) in probes.items()}
+        probes = {name: (ids, _tuned(run.inputs, validation, ids, probe)) for name, (ids, probe) in probes.items()}
     train.rows.close()
     validation.rows.close()
-    test = _on_test(inputs, view, probes, scratch, stage) if probes else {}
+    test = _on_test(run, view, probes) if probes else {}
     if cut.plan is not None:
-        oracle, value, answers = read_oracle(inputs, scratch, stage)
+        oracle, value, answers = read_oracle(run)
         test = {"oracle": answers, **test}
     return Neurons(_of_dense(cut, ids, view.hidden_size), probe, oracle, choice, test, value, others)
 
 
-def stored_neurons(recipe: Recipe, inputs: Inputs, statistics: Statistics, scratch: Path, stage: Stages) -> Neurons:
-    """The neurons to read, chosen on the rows and the moments that an analysis left behind: the model is not run."""
-    budget = neuron_budget(recipe)
+def stored_neurons(run: Run, statistics: Statistics) -> Neurons:
+    """Choose the neurons to read on the rows and the moments that an analysis stored: the model is not run."""
+    budget = neuron_budget(run.recipe)
     if budget is None:
         raise ParameterError("statistics", "plan", "left out where no budget counts neurons (add --keep 10%)", "given")
-    _check_stored(recipe, inputs, statistics)
-    train, validation = statistics.split("train", scratch), statistics.split("validation", scratch)
-    with stage("select neurons"):
-        choice = _select(recipe, inputs, inputs.view, budget, train, validation, stage)
+    _check_stored(run, statistics)
+    train, validation = statistics.split("train", run.scratch), statistics.split("validation", run.scratch)
+    with run.stage("select neurons"):
+        choice = _select(run, run.inputs.view, budget, train, validation)
     train.rows.close()
     validation.rows.close()
     oracle = (choice.oracle_coef, choice.oracle_intercept)
-    found = _by_layer(choice.ids, inputs.view.hidden_size)
-    return Neurons(found, (choice.coef, choice.intercept), oracle, choice, {}, choice.scores.oracle)
+    neurons = _by_layer(choice.ids, run.inputs.view.hidden_size)
+    return Neurons(neurons, (choice.coef, choice.intercept), oracle, choice, {}, choice.scores.oracle)
 
 
-def _check_stored(recipe: Recipe, inputs: Inputs, statistics: Statistics) -> None:
+def _check_stored(run: Run, statistics: Statistics) -> None:
     """Raise StatisticsError if statistics are not of this model, these data and these options."""
     known = statistics.provenance
-    if statistics.source != inputs.view.source or known.get("weights") != inputs.view.digest():
+    if statistics.source != run.inputs.view.source or known.get("weights") != run.inputs.view.digest():
         raise StatisticsError(
-            f"The statistics are of another model, {known.get('model')!r}: its weights are not those of {inputs.loaded.name!r}. "
+            f"The statistics are of another model, {known.get('model')!r}: its weights are not those of {run.inputs.loaded.name!r}. "
             "Run prunekit analyze on this one."
         )
-    data, then = inputs.data.provenance, known.get("data")
+    data, then = run.inputs.data.provenance, known.get("data")
     then = then if isinstance(then, Mapping) else {}
     if then.get("sha256") != data["sha256"]:
         raise StatisticsError(
             f"The statistics are of other data, {then.get('source')!r}: its rows, labels or splits are not those of "
-            f"{data['source']!r} (seed {recipe.seed}). Run prunekit analyze on these, with the same columns and seed."
+            f"{data['source']!r} (seed {run.recipe.seed}). Run prunekit analyze on these, with the same columns and seed."
         )
-    asked = {"pooling": (statistics.pooling, inputs.pooling), "max_length": (known.get("max_length"), inputs.max_length)}
-    for name, (then, now) in asked.items():
+    options = {"pooling": (statistics.pooling, run.inputs.pooling), "max_length": (known.get("max_length"), run.inputs.max_length)}
+    for name, (then, now) in options.items():
         if then != now:
             raise StatisticsError(f"The statistics are of other options: {name} was {then!r}, and is {now!r} here. Give the same.")
-    outputs = inputs.data.task.outputs
+    outputs = run.inputs.data.task.outputs
     for part in (statistics.train, statistics.validation):
         ids = part is not None and part.labels.dtype.kind == "i"
         if statistics.outputs != outputs or (part is not None and ids and not ((part.labels >= 0) & (part.labels < outputs)).all()):
@@ -150,53 +151,51 @@ def _check_stored(recipe: Recipe, inputs: Inputs, statistics: Statistics) -> Non
         )
 
 
-def _select(
-    recipe: Recipe, inputs: Inputs, view: ModelView, budget: Budget, train: Collected, validation: Collected, stage: Stages
-) -> ReadoutChoice:
+def _select(run: Run, view: ModelView, budget: Budget, train: Collected, validation: Collected) -> ReadoutChoice:
     return select_readout(
         train,
         validation,
-        task=inputs.data.task.by_word,
+        task=run.inputs.data.task.by_word,
         layers=view.num_layers,
         hidden=view.hidden_size,
-        keep=min(train.rows.width, _allowed(budget, (inputs.view.num_layers + 1) * inputs.view.hidden_size)),
-        method=recipe.method,
-        layer_delta=recipe.layer_delta,
-        neuron_delta=recipe.neuron_delta,
-        threshold=recipe.threshold,
-        seed=recipe.seed,
-        progress=lambda part, done, total: stage.step(done, total, part),
+        keep=min(train.rows.width, _allowed(budget, (run.inputs.view.num_layers + 1) * run.inputs.view.hidden_size)),
+        method=run.recipe.method,
+        layer_delta=run.recipe.layer_delta,
+        neuron_delta=run.recipe.neuron_delta,
+        threshold=run.recipe.threshold,
+        seed=run.recipe.seed,
+        progress=lambda part, done, total: run.stage.step(done, total, part),
     )
 
 
-def given_neurons(inputs: Inputs, readout: ReadoutPlan, scratch: Path, stage: Stages) -> Neurons:
-    """The neurons that a plan names, and a classifier on them; the oracle beside it."""
-    train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
-    ids = flat_ids(readout.neurons, inputs.view.hidden_size)
-    with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, ids, task=inputs.data.task.by_word)
+def given_neurons(run: Run, readout: ReadoutPlan) -> Neurons:
+    """Return the neurons that a plan names, with a classifier on them and the oracle."""
+    train, validation = (collected(run.inputs, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
+    ids = flat_ids(readout.neurons, run.inputs.view.hidden_size)
+    with run.stage("fit"):
+        coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
-    oracle, value, answers = read_oracle(inputs, scratch, stage)
+    oracle, value, answers = read_oracle(run)
     return Neurons(dict(readout.neurons), (coef, intercept), oracle, None, {"oracle": answers}, value)
 
 
-def read_oracle(inputs: Inputs, scratch: Path, stage: Stages) -> tuple[Probe, float, Outputs]:
-    """The probe on all neurons of the dense model, its validation score and its answers on test."""
-    train, validation = (collected(inputs, inputs.view, name, scratch, stage) for name in ("train", "validation"))
+def read_oracle(run: Run) -> tuple[Probe, float, Outputs]:
+    """Fit the probe on all neurons of the dense model; return it with its validation score and its outputs on test."""
+    train, validation = (collected(run.inputs, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
     everything = np.arange(train.rows.width)
-    with stage("oracle"):
-        coef, intercept, value = fit_readout(train, validation, everything, task=inputs.data.task.by_word)
-        value = _on_every_word(inputs, validation, (coef, intercept), value)
-        told = _tuned(inputs, validation, everything, (coef, intercept))
+    with run.stage("oracle"):
+        coef, intercept, value = fit_readout(train, validation, everything, task=run.inputs.data.task.by_word)
+        value = _on_every_word(run.inputs, validation, (coef, intercept), value)
+        tuned = _tuned(run.inputs, validation, everything, (coef, intercept))
     train.rows.close()
     validation.rows.close()
-    answers = _on_test(inputs, inputs.view, {"oracle": (everything, told)}, scratch, stage)
+    answers = _on_test(run, run.inputs.view, {"oracle": (everything, tuned)})
     return (coef, intercept), value, answers["oracle"]
 
 
 def _tuned(inputs: Inputs, validation: Collected, ids: Ids, probe: Probe) -> Probe:
-    """A probe whose outputs are less the thresholds that validation chooses."""
+    """Return a probe whose outputs are less the thresholds that validation chooses."""
     task = inputs.data.task
     if not task.many:
         return probe
@@ -206,25 +205,25 @@ def _tuned(inputs: Inputs, validation: Collected, ids: Ids, probe: Probe) -> Pro
 
 
 def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: float) -> float:
-    """The oracle's score on the validation split as the files' are: by the task's metric, and on words without a token too."""
+    """Return the oracle's score on the validation split as the files' are: by the task's metric, and on words without a token too."""
     task, held = inputs.data.task, inputs.encoded["validation"]
     return judged(task, held, _answers(validation, np.arange(validation.rows.width), oracle)) if task.per_token else value
 
 
-def fit_slim(inputs: Inputs, model: ModelView, plan: Plan, scratch: Path, stage: Stages, *, most: int | None = None) -> Probe:
-    """Fit the classifier anew on what the slim model's neurons say, of `most` rows of train where that is given."""
-    rows = inputs.encoded["train"] if most is None else inputs.encoded["train"].sample(most, 0)
-    sampled = replace(inputs, encoded={**inputs.encoded, "train": rows})
-    train, validation = (collected(sampled, model, name, scratch, stage) for name in ("train", "validation"))
-    with stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=inputs.data.task.by_word)
+def fit_slim(run: Run, model: ModelView, plan: Plan, *, most: int | None = None) -> Probe:
+    """Refit the classifier to the slim model's neurons, on `most` rows of train where that is given."""
+    rows = run.inputs.encoded["train"] if most is None else run.inputs.encoded["train"].sample(most, 0)
+    sampled = replace(run.inputs, encoded={**run.inputs.encoded, "train": rows})
+    train, validation = (collected(sampled, model, name, run.scratch, run.stage) for name in ("train", "validation"))
+    with run.stage("fit"):
+        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=run.inputs.data.task.by_word)
     train.rows.close()
     validation.rows.close()
     return coef, intercept
 
 
 def _slim_ids(plan: Plan, hidden: int) -> Ids:
-    """Flat ids of a plan's readout in the slim model's numbering."""
+    """Return the flat ids of a plan's readout in the slim model's numbering."""
     assert plan.readout is not None
     place = {dim: at for at, dim in enumerate(plan.hidden or range(plan.source.hidden))}
     return flat_ids(
@@ -233,7 +232,7 @@ def _slim_ids(plan: Plan, hidden: int) -> Ids:
 
 
 def flat_ids(neurons: Mapping[int, tuple[int, ...]], hidden: int) -> Ids:
-    """{layer: dimensions} as flat ids, ascending."""
+    """Return {layer: dimensions} as flat ids, ascending."""
     return np.array([layer * hidden + dim for layer in sorted(neurons) for dim in neurons[layer]], dtype=np.int64)
 
 
@@ -242,7 +241,7 @@ def _by_layer(ids: Ids, hidden: int) -> dict[int, tuple[int, ...]]:
 
 
 def _of_dense(cut: Cut, ids: Ids, hidden: int) -> dict[int, tuple[int, ...]]:
-    """{layer: dimensions} in the dense model's numbering."""
+    """Return {layer: dimensions} in the dense model's numbering."""
     return {cut.dense_layer(layer): dims for layer, dims in _by_layer(ids, hidden).items()}
 
 
@@ -253,11 +252,11 @@ def _allowed(budget: Budget, width: int) -> int:
     return allowed
 
 
-def _on_test(inputs: Inputs, view: ModelView, probes: Mapping[str, tuple[Ids, Probe]], scratch: Path, stage: Stages) -> dict[str, Outputs]:
-    test = collected(inputs, view, "test", scratch, stage)
-    found = {name: _answers(test, ids, probe) for name, (ids, probe) in probes.items()}
+def _on_test(run: Run, view: ModelView, probes: Mapping[str, tuple[Ids, Probe]]) -> dict[str, Outputs]:
+    test = collected(run.inputs, view, "test", run.scratch, run.stage)
+    answers = {name: _answers(test, ids, probe) for name, (ids, probe) in probes.items()}
     test.rows.close()
-    return found
+    return answers
 
 
 def _answers(split: Collected, ids: Ids, probe: Probe) -> Outputs:

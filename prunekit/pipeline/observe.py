@@ -1,4 +1,4 @@
-"""What the analyzers read: every model runs once over the rows, whatever number of analyzers is asked for."""
+"""Inputs of the analyzers: every model runs once over the rows, whatever the number of analyzers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject, comoment_bytes
 from prunekit.analyzers.base import Inputs as Observed
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import ModelView, Reader
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
+from prunekit.errors import UnsupportedError
 from prunekit.pipeline.ablate import ablate
 from prunekit.pipeline.inputs import encode_splits, load_dense
 from prunekit.pipeline.records import Inputs
 from prunekit.probes.trees import Sentence, sentences
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.stats.blocks import record_calls
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected
 from prunekit.stats.sample import Sample
@@ -53,34 +56,47 @@ def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Ba
 
 
 def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
-    """What cannot be met with what is given, and why."""
-    found: dict[Need, str] = {}
+    """Return the needs that the inputs do not meet, and the reasons."""
+    reasons: dict[Need, str] = {}
     if base is None:
-        found[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
-    elif not np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids):
-        found[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
+        reasons[Need.COMPARE] = "it needs a second model: --compare BASE_MODEL"
+    elif not _same_tokens(inputs, base):
+        reasons[Need.SAME_TOKENS] = "it needs two models with one tokenizer, that of the second model splits the rows differently"
     if not inputs.data.task.kind.traits.readout:
-        found[Need.VALIDATION] = f"it needs labels that neurons can be fitted to, and {inputs.data.task.kind.value} has none"
+        reasons[Need.VALIDATION] = f"it needs labels that neurons can be fitted to, and {inputs.data.task.kind.value} has none"
     source = inputs.view.source
-    whole = comoment_bytes((source.layers + 1) * source.hidden)
-    if whole > MEMORY:
-        found[Need.MOMENTS] = (
-            f"it needs the co-moment of all neurons, {whole / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
+    comoment = comoment_bytes((source.layers + 1) * source.hidden)
+    if comoment > MEMORY:
+        reasons[Need.MOMENTS] = (
+            f"it needs the co-moment of all neurons, {comoment / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
             f"{MEMORY / 1e9:.1f} GB is the most that is taken for one: dimensions, cka and clusters do without (--analyzers)"
         )
     if inputs.data.train.trees is None:
-        found[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
+        reasons[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
     if inputs.data.task.many:
-        found[Need.ONE_LABEL] = "it needs rows with one label each, and these have any number"
+        reasons[Need.ONE_LABEL] = "it needs rows with one label each, and these have any number"
     if not inputs.own_head:
-        found[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
-    return found
+        reasons[Need.ABLATIONS] = "it needs a model with a head of its own for the task"
+    elif isinstance(inputs.view.model, Reader):
+        reasons[Need.ABLATIONS] = "it needs a head on the last layer, and this model's classifier reads neurons of several"
+    else:
+        row = inputs.encoded["validation"].batch(np.zeros(1, dtype=np.int64))
+        try:
+            record_calls(inputs.view, [{name: torch.from_numpy(array) for name, array in row.inputs.items()}])
+        except UnsupportedError as error:
+            reasons[Need.ABLATIONS] = f"it leaves out single blocks: {str(error).rstrip('.')}"
+    return reasons
+
+
+def _same_tokens(inputs: Inputs, base: Base) -> bool:
+    """Return whether both models read the same tokens of train."""
+    return np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids)
 
 
 def observe(
     recipe: Recipe, inputs: Inputs, base: Base | None, outside: Rows | None, needs: Set[Need], scratch: Path, stage: Stages
 ) -> Observed:
-    """Collect what some analyzers need together.
+    """Collect the union of what some analyzers need.
 
     Parameters
     ----------
@@ -99,12 +115,14 @@ def observe(
     """
     reader = _Reader(recipe, inputs, needs, scratch, stage)
     model = reader.read(inputs.loaded.name, inputs.view, inputs.encoded)
-    other = None if base is None else reader.read(base.name, base.view, base.encoded)
-    strange = None
-    if outside is not None and base is not None and Need.TOKENS in needs:
+    # Single tokens are compared where both models read the same ones.
+    alike = base is not None and _same_tokens(inputs, base)
+    other = None if base is None else reader.read(base.name, base.view, base.encoded, tokens=alike)
+    other_tokens = None
+    if outside is not None and base is not None and alike and Need.TOKENS in needs:
         tokenizer = inputs.loaded.tokenizer
         text = encode(outside, tokenizer, max_length=inputs.max_length, per_token=False)
-        strange = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
+        other_tokens = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
     units, ablations = None, None
     if Need.UNITS in needs:
         with stage("score units"):
@@ -119,24 +137,24 @@ def observe(
     types = None
     if inputs.data.task.per_token:
         types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
-    return Observed(inputs.data.task.by_word, model, other, strange, units=units, ablations=ablations, seed=recipe.seed, types=types)
+    return Observed(inputs.data.task.by_word, model, other, other_tokens, units=units, ablations=ablations, seed=recipe.seed, types=types)
 
 
 def _first(encoded: Encoded, rows: int) -> Encoded:
-    """As many rows at most; they are in random order already."""
+    """Return at most so many rows; they are in random order already."""
     return encoded if len(encoded) <= rows else encoded.take(np.arange(rows))
 
 
 class _Reader:
-    """Reads models on the task's rows, all in the same way."""
+    """Reader of models on the task's rows, with the same settings for all."""
 
     def __init__(self, recipe: Recipe, inputs: Inputs, needs: Set[Need], scratch: Path, stage: Stages) -> None:
         self._inputs, self._needs, self._scratch, self._stage, self._seed = inputs, needs, scratch, stage, recipe.seed
 
-    def read(self, name: str, view: ModelView, encoded: Mapping[str, Encoded]) -> Subject:
-        """One model."""
-        encoded = {split: rows.whole for split, rows in encoded.items()}
-        train = self._split(view, encoded["train"], TOKENS if Need.TOKENS in self._needs else 0)
+    def read(self, name: str, view: ModelView, encoded: Mapping[str, Encoded], *, tokens: bool = True) -> Subject:
+        """Read one model; its single tokens only where `tokens`."""
+        encoded = {split: rows.by_row for split, rows in encoded.items()}
+        train = self._split(view, encoded["train"], TOKENS if tokens and Need.TOKENS in self._needs else 0)
         validation = self._split(view, encoded["validation"], 0) if Need.VALIDATION in self._needs else None
         return Subject(name, view.source, train, validation, self._trees(encoded))
 
@@ -147,9 +165,9 @@ class _Reader:
         return train, validation
 
     def tokens(self, view: ModelView, encoded: Encoded) -> Sample:
-        """Single tokens of text that has no labels."""
+        """Read single tokens of text that has no labels."""
         with self._stage("read other text"):
-            found = collect(
+            collected = collect(
                 view,
                 encoded,
                 pooling="mean",
@@ -160,9 +178,9 @@ class _Reader:
                 seed=self._seed,
                 progress=self._stage.step,
             )
-        found.rows.close()
-        assert found.tokens is not None
-        return found.tokens
+        collected.rows.close()
+        assert collected.tokens is not None
+        return collected.tokens
 
     def _split(self, view: ModelView, encoded: Encoded, tokens: int) -> Collected:
         with self._stage("read"):
@@ -180,9 +198,9 @@ class _Reader:
 
 
 def _sentences(rows: Rows, encoded: Encoded) -> tuple[Sentence, ...]:
-    """Trees of the rows whose every word has a token."""
+    """Return the trees of the rows whose every word has a token."""
     assert rows.trees is not None
     starts = encoded.word_starts
-    whole = np.flatnonzero(np.diff(starts) == [len(row) for row in rows.tokens])
-    found = [rows.trees[at] for at in whole]
-    return sentences([heads for heads, _ in found], [names for _, names in found], starts[whole].tolist())
+    complete = np.flatnonzero(np.diff(starts) == [len(row) for row in rows.tokens])
+    trees = [rows.trees[at] for at in complete]
+    return sentences([heads for heads, _ in trees], [names for _, names in trees], starts[complete].tolist())

@@ -1,4 +1,4 @@
-"""One file that a command writes: checked before any work, complete or not there, and what the disk says of it."""
+"""A single output file of a command: checked before any work, written completely or not at all, with errors that name it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prunekit.validation.arguments import Place
 
 @dataclass(frozen=True)
 class Kind:
-    """What a command writes.
+    """A kind of file that a command writes.
 
     Attributes
     ----------
     of : str
         The command, as errors call it.
     name : str
-        What the file is, with its article: "a plan".
+        Name of the kind with its article: "a plan".
     read : callable
         Reads such a file; a PrunekitError for any other.
     """
@@ -34,13 +34,13 @@ class Kind:
     read: Callable[[Path], object]
 
     @property
-    def said(self) -> str:
-        """At the beginning of a sentence about one file."""
+    def subject(self) -> str:
+        """The name as the subject of a sentence: "The plan"."""
         return f"The {self.name.partition(' ')[2]}"
 
 
 def check_file(out: Place, overwrite: bool, kind: Kind) -> Path:
-    """Where the file goes; raises ParameterError or OutputError if it cannot."""
+    """Return the resolved path of the file; raise ParameterError or OutputError if it cannot be written."""
     path = Path(out).expanduser()
     if path.is_dir():
         raise ParameterError("out", kind.of, "a file", str(path), "It is a directory.")
@@ -55,14 +55,14 @@ def check_file(out: Place, overwrite: bool, kind: Kind) -> Path:
     if not path.resolve().parent.is_dir():
         raise ParameterError("out", kind.of, "a file in a directory that exists", str(path))
     if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{kind.said} {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
+        raise OutputError(f"{kind.subject} {str(path)!r} cannot be written: no permission in {str(path.resolve().parent)!r}.")
     recover(path.resolve())
     return path.resolve()
 
 
 @contextmanager
 def beside(path: Path | None) -> Iterator[Path]:
-    """A directory to work in, on the disk that the file goes to."""
+    """Yield a directory to work in, on the disk that the file is written to."""
     if path is None:
         with temporary() as folder:
             yield folder
@@ -73,7 +73,7 @@ def beside(path: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def of_the_disk(out: Place | None, kind: Kind) -> Iterator[None]:
-    """Say of the file what the system says of the directory that it goes to, where rows that do not fit into memory go too."""
+    """Report errors of the directory that the file goes to, which also takes rows that do not fit into memory, as errors of the file."""
     try:
         yield
     except OSError as error:
@@ -81,11 +81,11 @@ def of_the_disk(out: Place | None, kind: Kind) -> Iterator[None]:
         ours = error.errno in FULL or (place is not None and f"/.{place.name}.tmp-" in str(error.filename or ""))
         if isinstance(error, PrunekitError) or not ours:
             raise
-        what = kind.name.capitalize() if out is None else f"{kind.said} {os.fspath(out)!r}"
-        raise OutputError(f"{what} cannot be written: {error.strerror or error}.") from None
+        subject = kind.name.capitalize() if out is None else f"{kind.subject} {os.fspath(out)!r}"
+        raise OutputError(f"{subject} cannot be written: {error.strerror or error}.") from None
 
 
 def put(scratch: Path, path: Path, overwrite: bool, kind: Kind) -> None:
-    """Let what was written in `scratch` under the file's name take its place, if that is still allowed."""
+    """Move the file of this name from `scratch` to its path, if that is still allowed."""
     check_file(path, overwrite, kind)
     os.replace(scratch / path.name, path)

@@ -1,4 +1,4 @@
-"""How the classifiers of a run compare on the same test rows."""
+"""Paired comparison of the classifiers of a run on the same test rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prunekit.tasks import Task
 
 
 def paired(task: Task, test: Mapping[str, Answers], *, seed: int, alike: bool = False) -> tuple[Paired, ...]:
-    """Shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
+    """Return shares of the dense model and the oracle, differences from baselines and a bag of words, with paired 95% intervals by rows.
 
-    By metrics that are told beside the task's own, what ships is held against the dense model alone.
+    By metrics reported beside the task's own, the files that ship are compared with the dense model alone.
 
     Where the slim model was trained and baselines were not, they are compared with what it was before. A share of a reference that
-    is not above 0 says nothing and is left out.
+    is not above 0 is not meaningful and is left out.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def paired(task: Task, test: Mapping[str, Answers], *, seed: int, alike: bool = 
         Whether baselines were trained as the slim model was.
     """
     judged = {name: task.judged(*answers) for name, answers in test.items()}
-    found = (*_shares(judged, seed), *_differences(judged, seed, alike))
-    ships = {name: answers for name, answers in test.items() if name in ("slim", "slim-low", "dense")}
+    comparisons = (*_shares(judged, seed), *_differences(judged, seed, alike))
+    deployed = {name: answers for name, answers in test.items() if name in ("slim", "slim-low", "dense")}
     for metric in task.beside:
-        other = {name: replace(task, metric=metric).judged(*answers) for name, answers in ships.items()}
-        found += tuple(each.model_copy(update={"metric": metric}) for each in _shares(other, seed))
-    return found
+        scores = {name: replace(task, metric=metric).judged(*answers) for name, answers in deployed.items()}
+        comparisons += tuple(share.model_copy(update={"metric": metric}) for share in _shares(scores, seed))
+    return comparisons
 
 
 def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
@@ -48,23 +48,23 @@ def _shares(judged: Mapping[str, Judged], seed: int) -> Iterator[Paired]:
             continue
         for name in names:
             if name in judged:
-                found = compare(judged[name], judged[against], seed=seed)
-                if not math.isfinite(found.high):
+                share = compare(judged[name], judged[against], seed=seed)
+                if not math.isfinite(share.high):
                     # The reference is so weak that its share has no upper bound.
                     continue
-                yield Paired(name=name, against=against, by="share", **found._asdict())
+                yield Paired(name=name, against=against, by="share", **share._asdict())
 
 
 def _differences(judged: Mapping[str, Judged], seed: int, alike: bool) -> Iterator[Paired]:
     ours: RowName = "untrained" if "untrained" in judged and not alike else "slim"
     for against in BASELINES:
         if against in judged:
-            found = compare(judged[ours], judged[against], by="difference", seed=seed)
-            yield Paired(name=ours, against=against, by="difference", **found._asdict())
+            difference = compare(judged[ours], judged[against], by="difference", seed=seed)
+            yield Paired(name=ours, against=against, by="difference", **difference._asdict())
     if {"slim-low", "dense-low"} <= judged.keys():
-        found = compare(judged["slim-low"], judged["dense-low"], by="difference", seed=seed)
-        yield Paired(name="slim-low", against="dense-low", by="difference", **found._asdict())
+        difference = compare(judged["slim-low"], judged["dense-low"], by="difference", seed=seed)
+        yield Paired(name="slim-low", against="dense-low", by="difference", **difference._asdict())
     if "bag" in judged:
-        # What ships is held against what costs nothing.
-        found = compare(judged["slim"], judged["bag"], by="difference", seed=seed)
-        yield Paired(name="slim", against="bag", by="difference", **found._asdict())
+        # The file that ships is compared with a baseline that costs nothing.
+        difference = compare(judged["slim"], judged["bag"], by="difference", seed=seed)
+        yield Paired(name="slim", against="bag", by="difference", **difference._asdict())

@@ -1,4 +1,4 @@
-"""What a PyTorch model answers to the rows of a split."""
+"""Outputs of a PyTorch model on the rows of a split."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prunekit.training.teacher import answer
 
 
 def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:
-    """The logits (n, outputs) of a model with a head, for every row, or every word of a token task; or the vectors of an embedder.
+    """Return the logits (n, outputs) of a model with a head, for every row, or every word of a token task; or the vectors of an embedder.
 
     Of a model that answers questions, whose rows are windows, (m, 2): those of start and end at every place that is read.
     """
-    found = np.empty((len(encoded.labels), outputs), dtype=np.float32)
+    result = np.empty((len(encoded.labels), outputs), dtype=np.float32)
     with torch.inference_mode():
         for batch in encoded.batches():
             first = None if batch.first is None else torch.from_numpy(batch.first)
@@ -24,5 +24,5 @@ def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray
             logits = answer(view, tensors, first, states=False).logits
             if answers_by_span(view.model) and first is not None:
                 logits = torch.stack(logits.chunk(2), dim=-1)[first[:, 0], first[:, 1]]
-            found[batch.targets] = logits.numpy()
-    return found
+            result[batch.targets] = logits.numpy()
+    return result

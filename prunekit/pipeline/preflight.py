@@ -1,4 +1,4 @@
-"""What can be refused once a model and its data have been read is refused here, before the model is run; `early` comes before."""
+"""Checks once a model and its data have been read, before the model is run; those of `early` come before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
 from prunekit.pipeline.early import Given, check_frozen
-from prunekit.pipeline.inputs import ask_dense, read_inputs
+from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.pipeline.vocabulary import seen_tokens
@@ -21,10 +21,11 @@ from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.stats.rows import LIMIT
 from prunekit.transforms.apply import apply
+from prunekit.transforms.tokenizer import shrink_tokenizer
 
 
 def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, given: Given) -> Inputs:
-    """Read model and data, refuse what cannot be done, and only then run the dense model for what it is asked first.
+    """Read model and data, refuse what cannot be done, and only then run the dense model where it is needed first.
 
     The parameters are those of `read_inputs` and `check_request`, and so is what is raised.
     """
@@ -34,14 +35,14 @@ def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, giv
 
 
 def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Path) -> None:
-    """Raise before a model is run where a recipe cannot be carried out on this model and these data.
+    """Raise, before a model is run, if a recipe cannot be carried out on this model and these data.
 
     Parameters
     ----------
     recipe : Recipe
     inputs : Inputs
     plan : Plan or None
-        One that is given, and not to be made.
+        A given one, not one to be made.
     folder : path
         On the disk that the output goes to.
 
@@ -52,7 +53,7 @@ def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Pat
     ParameterError, PlanError, UnsupportedError
         Blocks, units or a plan that the model does not have.
     OutputError
-        A disk with less room than the files need at least.
+        A disk with less space than the files need at least.
     """
     _check_disk(inputs, folder)
     if plan is not None:
@@ -69,14 +70,18 @@ def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Pat
         check_plan(inputs.view, named)
     if recipe.vocabulary == "data":
         inputs.view.check("vocabulary")
-        seen_tokens(inputs)
+        kept, task = seen_tokens(inputs), inputs.data.task
+        if task.kind.traits.spans:
+            # The tokens that stay may spell questions longer, and leave less room beside them.
+            held = {name: rows for name, rows in inputs.data.splits.items() if name != "train"}
+            encode_splits(held, shrink_tokenizer(inputs.loaded.tokenizer, kept), task, inputs.max_length, inputs.stride)
     _check_freeze(recipe, inputs, named)
     _check_bytes(recipe, inputs)
     _check_shares(recipe, inputs, named)
 
 
 def _check_disk(inputs: Inputs, folder: Path) -> None:
-    """The dense file beside the slim one's embeddings, and the rows that do not fit into memory, are the least that is written."""
+    """Check the space for the least that is written: the dense file, the slim one's embeddings, rows that do not fit into memory."""
     counts = count(inputs.view, inputs.encoded["train"].lengths)
     rows = 4 * len(inputs.encoded["train"].labels) * (inputs.view.num_layers + 1) * inputs.view.hidden_size
     needed = 4 * (counts.params + 2 * _embedding(inputs)) + (0 if inputs.own_head or rows <= LIMIT else rows)
@@ -89,7 +94,7 @@ def _check_disk(inputs: Inputs, folder: Path) -> None:
 
 
 def _embedding(inputs: Inputs) -> int:
-    """Weights of the token embedding that stay."""
+    """Return the number of weights of the token embedding."""
     table = inputs.view.source.vocabulary
     width = next(each.shape[1] for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)
     return table * int(width)
@@ -98,15 +103,15 @@ def _embedding(inputs: Inputs) -> int:
 def _check_freeze(recipe: Recipe, inputs: Inputs, plan: Plan | None) -> None:
     if recipe.freeze is None:
         return
-    wanted, total = parse_freeze(recipe.freeze, of="compress"), inputs.view.num_layers
+    frozen, total = parse_freeze(recipe.freeze, of="compress"), inputs.view.num_layers
     kept = tuple(range(total)) if plan is None or plan.layers is None else plan.layers
     check_frozen(recipe, kept)
-    if inputs.view.spec.shared_blocks and len(wanted) < len(kept):
+    if inputs.view.spec.shared_blocks and len(frozen) < len(kept):
         raise ParameterError("freeze", "compress", f"all blocks or none ({inputs.view.spec.shared_blocks})", recipe.freeze)
 
 
 def _check_bytes(recipe: Recipe, inputs: Inputs) -> None:
-    """Heads, FFN neurons and layers may go; what is left of a file then is its embedding."""
+    """Refuse a size below that of the embedding, which is left when heads, FFN neurons and layers are removed."""
     rows, table = inputs.view.source.vocabulary, _embedding(inputs)
     least = 4 * table * (len(seen_tokens(inputs)) if recipe.vocabulary == "data" else rows) // rows
     for budget in recipe.budgets:
@@ -116,7 +121,7 @@ def _check_bytes(recipe: Recipe, inputs: Inputs) -> None:
 
 
 def _check_shares(recipe: Recipe, inputs: Inputs, named: Plan | None) -> None:
-    """Shares of params and macs, where nothing but heads and FFN neurons can go: a readout may cut depth too."""
+    """Check shares of params and macs where only heads and FFN neurons can be removed: a readout may cut depth too."""
     if not inputs.own_head or {Unit.NEURONS, Unit.MODEL} & {budget.unit for budget in recipe.budgets}:
         return
     budgets = [budget for budget in structure_budgets(recipe) if budget.unit in (Unit.PARAMS, Unit.MACS)]

@@ -1,4 +1,4 @@
-"""What a command would do, without doing it: ``--dry-run``. Everything is checked, and nothing is written."""
+"""Preview of a command: ``--dry-run``. Everything is checked, and nothing is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunekit.arch.count import count
-from prunekit.pipeline.data_free import bare_model
+from prunekit.pipeline.data_free import data_free_model
 from prunekit.pipeline.early import Given
 from prunekit.pipeline.forecast import Forecast, forecast, measure_speed
 from prunekit.pipeline.preflight import admitted
@@ -19,7 +19,7 @@ from prunekit.report.schedule import duration
 
 @dataclass(frozen=True)
 class Preview:
-    """What would be done.
+    """Description of what a command would do.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Preview:
 
 
 def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, chooses: bool = False) -> Preview:
-    """Load model and data, check everything that can be checked, and say what would be done.
+    """Load model and data, check everything that can be checked, and describe what would be done.
 
     Parameters
     ----------
@@ -44,35 +44,35 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, cho
     plan : Plan or None
         One that would be carried out.
     given : Given
-        What is in memory already.
+        Inputs that are in memory already.
     chooses : bool
         Whether a plan is all that would be made.
 
     Raises
     ------
     PrunekitError
-        What the command would raise before it runs a model.
+        As the command would raise before it runs a model.
     """
     quiet = Stages()
     if plan is not None and recipe.data is None and given.rows is None:
-        bare = bare_model(recipe, plan, quiet)
-        return Preview((f"model  {bare.loaded.name}: {_sizes(bare.counts['dense'].params)}", *_kept(plan), _END), None)
+        models = data_free_model(recipe, plan, quiet)
+        return Preview((f"model  {models.loaded.name}: {_size(models.counts['dense'].params)}", *_plan_lines(plan), _CLOSING), None)
     inputs = admitted(recipe, plan, place, quiet, given)
-    found = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
-    return Preview((*_about(inputs), *(() if plan is None else _kept(plan)), *_done(found), _END), found)
+    expected = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
+    return Preview((*_input_lines(inputs), *(() if plan is None else _plan_lines(plan)), *_stage_lines(expected), _CLOSING), expected)
 
 
-_END = "nothing was written (--dry-run)"
+_CLOSING = "nothing was written (--dry-run)"
 
 
-def _about(inputs: Inputs) -> tuple[str, ...]:
+def _input_lines(inputs: Inputs) -> tuple[str, ...]:
     data, view, lengths = inputs.data, inputs.view, inputs.encoded["train"].lengths
     head = "its own head" if inputs.own_head else "no head for this task"
     params = count(view, lengths).params
     splits = ", ".join(f"{len(split):,} of {name}" for name, split in data.splits.items())
     classes = f"{len(data.task.labels)} classes" if data.task.labels else "spans" if data.task.kind.traits.spans else "values"
     return (
-        f"model  {inputs.loaded.name}: {view.source.model_type}, {view.num_layers} blocks, {_sizes(params)}, {head}",
+        f"model  {inputs.loaded.name}: {view.source.model_type}, {view.num_layers} blocks, {_size(params)}, {head}",
         f"task   {data.task.kind.value}, {classes}, {data.task.metric.label}",
         f"rows   {splits}",
         f"length {lengths.mean():.0f} tokens in the mean, {int(lengths.max())} at most (cut at {inputs.max_length})",
@@ -80,18 +80,18 @@ def _about(inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def _kept(plan: Plan) -> tuple[str, ...]:
+def _plan_lines(plan: Plan) -> tuple[str, ...]:
     return tuple(f"plan   {unit}: {kept}" for unit, kept, _ in describe(plan))
 
 
-def _done(found: Forecast) -> tuple[str, ...]:
-    stages = tuple(f"  {each.name:<28}{'at most ' if each.bounded else ''}{duration(each.seconds)}" for each in found.stages)
+def _stage_lines(expected: Forecast) -> tuple[str, ...]:
+    stages = tuple(f"  {stage.name:<28}{'at most ' if stage.bounded else ''}{duration(stage.seconds)}" for stage in expected.stages)
     return (
         "what would be done:",
         *stages,
-        f"in all about {duration(found.seconds)}, with {found.memory / 1e9:.1f} GB of memory at the peak",
+        f"in all about {duration(expected.seconds)}, with {expected.memory / 1e9:.1f} GB of memory at the peak",
     )
 
 
-def _sizes(params: int) -> str:
+def _size(params: int) -> str:
     return f"{params / 1e6:,.1f}M parameters"

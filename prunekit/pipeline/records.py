@@ -1,9 +1,10 @@
-"""What the stages hand to each other: frozen values."""
+"""Frozen values that the stages of the pipeline pass to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,10 @@ from prunekit.plan import Plan
 from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import Shrinker
 from prunekit.readout.select import ReadoutChoice
+from prunekit.recipe import Recipe
 from prunekit.refit.solution import Solution
 from prunekit.report.embedder import Retrieved, Shortened
+from prunekit.report.progress import Stages
 from prunekit.runtime.records import Comparison, Parity
 from prunekit.stats.collected import Pooling
 
@@ -35,14 +38,18 @@ Probe = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def space_of(config: object, tokenizer: PreTrainedTokenizerBase) -> InputSpace:
-    """What may be drawn to try an exported file."""
+    """Return the space of inputs that an exported file is tested on."""
     side = "left" if tokenizer.padding_side == "left" else "right"
     return sample_space(config, pad_id=tokenizer.pad_token_id, padding_side=side)  # type: ignore[arg-type]  # a single id
 
 
+#: Folder of the plans of a frontier, in a directory that is written.
+FRONTIER = "frontier"
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The model and the data, as the line reads them.
+    """The model and the data, as the pipeline reads them.
 
     Attributes
     ----------
@@ -53,11 +60,11 @@ class Inputs:
     stride : int or None
         Tokens that a window of a context shares with the one before; None: a third of a window.
     shortened : tuple of Shortened
-        What fewer dimensions of an embedder are worth, where the recipe asks for fewer.
+        Quality of fewer dimensions of an embedder, where the recipe asks for fewer.
     retrieval : Retrieval or None
-        What an embedder is to find, where the recipe names it.
+        Queries and documents on which an embedder is tested, where the recipe names them.
     prompts : {"query", "document": str}
-        What an embedder wants before each, as far as it says so.
+        Prefixes of queries and documents, as far as the embedder states them.
     """
 
     loaded: LoadedModel
@@ -75,20 +82,40 @@ class Inputs:
 
     @property
     def held(self) -> str:
-        """The split on which `--max-drop` is held: rows that were set aside for it, where there are enough."""
+        """The split on which `--max-drop` is checked: rows that were set aside for it, where there are enough."""
         return "validation" if self.data.check is None else "check"
 
 
 @dataclass(frozen=True, eq=False)
+class Run:
+    """Recipe, inputs and progress that the steps of one run share.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    inputs : Inputs
+    scratch : path
+        A directory for files that are deleted when the run ends.
+    stage : Stages
+        Shows the progress, and records the seconds of each stage.
+    """
+
+    recipe: Recipe
+    inputs: Inputs
+    scratch: Path
+    stage: Stages
+
+
+@dataclass(frozen=True, eq=False)
 class Cut:
-    """The model that the choice of neurons, heads and FFN neurons starts from.
+    """The model from which neurons, heads and FFN neurons are chosen.
 
     Attributes
     ----------
     model : nn.Module
         The dense one, or what is left of it where blocks were named.
     plan : Plan or None
-        What is left, in the dense model's numbering; None: everything.
+        The plan of what is left, in the dense model's numbering; None: everything.
     solutions : tuple of Solution
         Of the least-squares refit.
     """
@@ -98,13 +125,13 @@ class Cut:
     solutions: tuple[Solution, ...] = ()
 
     def dense_layer(self, layer: int) -> int:
-        """The dense model's number of a layer (0 the embedding output) of the cut one."""
+        """Return the dense model's number of a layer (0 the embedding output) of the cut one."""
         return layer if layer == 0 or self.plan is None else self.plan.kept_layers[layer - 1] + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """Which neurons are read, and what the probes answer.
+    """The neurons that are read, the probes on them, and the outputs of the probes.
 
     Attributes
     ----------
@@ -115,7 +142,7 @@ class Neurons:
     oracle : (coef, intercept)
         The probe on all neurons of the dense model.
     choice : ReadoutChoice or None
-        How they were found; None where all are read because no budget counts them, or a plan names them.
+        Record of how they were chosen; None where all are read because no budget counts them, or a plan names them.
     test : {name: outputs on the test split, less the thresholds that validation chooses where labels do not exclude each other}
         Of the oracle and of a random and a magnitude readout of the same size.
     oracle_validation : float
@@ -135,7 +162,7 @@ class Neurons:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """What is kept, and the slim model as far as deciding made it.
+    """The plan, and the slim model as far as the choice of the plan has made it.
 
     Attributes
     ----------
@@ -145,21 +172,21 @@ class Decided:
     reader : nn.Module
         The same before heads and FFN neurons were removed.
     before : Plan
-        What `reader` was made by.
+        Plan that `reader` was made by.
     neurons : Neurons or None
         None where the model keeps its own head.
     stale : bool
-        Whether what the classifier reads has changed since it was fitted.
+        Whether the neurons that the classifier reads have changed since it was fitted.
     solutions : tuple of Solution
         Of the least-squares refits.
     goals : tuple of Goal
-        What heads and FFN neurons were chosen for; none where they were not.
+        Goals for which heads and FFN neurons were chosen; none where they were not.
     notes : tuple of str
-        How the search went.
+        Notes on the search.
     start : Shrinker or None
         At `reader`, for others that start there; None where no heads and FFN neurons were chosen.
     cut : Cut or None
-        What `reader` was made from; None where a plan was given.
+        Model that `reader` was made from; None where a plan was given.
     """
 
     plan: Plan
@@ -177,7 +204,7 @@ class Decided:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """How the slim file is fed: its tokenizer, and the validation and test rows as it encodes them."""
+    """Input of the slim file: its tokenizer, and the validation and test rows as it encodes them."""
 
     tokenizer: PreTrainedTokenizerBase
     encoded: Mapping[str, Encoded]
@@ -186,12 +213,12 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The dense model as it would be deployed, the slim one, the plan between them, and how the slim one was solved and trained.
+    """The dense model as it would be deployed, the slim one, the plan between them, and notes on the refit and the training.
 
     Attributes
     ----------
     baselines : {name: model}
-        What the slim model is compared with: itself before it was trained ("untrained"), and the same goals met by other units.
+        Models that the slim one is compared with: itself before it was trained ("untrained"), and the same goals met by other units.
     tuned : nn.Module or None
         A dense model that came without a head, trained for as long as the slim one, where that is asked for.
     alike : bool
@@ -211,7 +238,7 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """What was exported; the dense files and the baselines are measured and not kept.
+    """Exported files; the dense files and the baselines are measured and not kept.
 
     Attributes
     ----------
@@ -233,19 +260,19 @@ class Files:
 
     @property
     def compared(self) -> dict[str, OnnxFile]:
-        """Those whose time is measured, by the names that a report has for them."""
-        found = {"dense": self.dense, "slim": self.slim}
+        """Files whose latency is measured, by their names in the report."""
+        files = {"dense": self.dense, "slim": self.slim}
         if self.low is not None:
-            found[f"slim {self.low.dtype}"] = self.low.file
+            files[f"slim {self.low.dtype}"] = self.low.file
             if self.dense_low is not None:
-                found[f"dense {self.low.dtype}"] = self.dense_low
-        return found
+                files[f"dense {self.low.dtype}"] = self.dense_low
+        return files
 
 
 class Answers(NamedTuple):
-    """Outputs (n, C), the labels (n,) that they answer, and where those of each row begin (rows + 1,) if a row has several.
+    """Outputs (n, C), their labels (n,), and the offsets of each row (rows + 1,) if a row has several.
 
-    For a token task n counts all words, the same for every model: those that a model does not read are answered by minus infinity.
+    For a token task n counts all words, the same for every model: the outputs of words that a model does not read are minus infinity.
     """
 
     outputs: Outputs
@@ -255,10 +282,10 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Answers on the test split by name, scores on the validation split, what is lost there where that is bounded, and latency.
+    """Answers on the test split by name, scores on the validation split, drops where they are bounded, and latency.
 
-    `divergence` is how far each is from the dense model on the test split, in nats, where there are no labels.
-    `held` says of which rows a loss is bounded.
+    `divergence` is that of each from the dense model on the test split, in nats, where there are no labels.
+    `held` names the rows on which drops are bounded.
     `draws` are the metrics of a baseline of which there are several, on the test split; the answers are those of the median.
     Of rows with any number of labels: outputs are less their thresholds, and `thresholds` are the slim model's, logits (C,).
     """

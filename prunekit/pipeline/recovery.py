@@ -1,9 +1,12 @@
-"""Training of what is left, where a recipe asks for it."""
+"""Training of the slim model, where a recipe asks for it."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,35 +19,49 @@ from prunekit.pipeline.targets import STRUCTURE
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.scratch import locked
 
 if TYPE_CHECKING:
     from prunekit.training.distill import Recovered
 
-#: What of a recipe training does not depend on. On the largest drop it does: rows that hold it are set aside from validation.
-_APART = {"threads", "metric", "plan"}
+#: Fields of a recipe that training does not depend on. It depends on the largest drop: its rows are set aside from validation.
+_INDEPENDENT = {"threads", "plan"}
 
 
 def checkpoint_place(recipe: Recipe, plan: Plan, out: Path) -> Path:
-    """Where a run leaves its checkpoints: beside the artefact, under a name that only the same run has."""
-    said = recipe.model_dump(mode="json", exclude_none=True, exclude=_APART)
-    token = hashlib.sha256(json.dumps([plan.digest, said], sort_keys=True).encode()).hexdigest()[:12]
+    """Return the directory of a run's checkpoints: beside the artefact, under a name that only the same run has."""
+    settings = recipe.model_dump(mode="json", exclude_none=True, exclude=_INDEPENDENT)
+    token = hashlib.sha256(json.dumps([plan.digest, settings], sort_keys=True).encode()).hexdigest()[:12]
     return out.resolve().parent / f".{out.resolve().name}.recover-{token}"
 
 
-#: Passes over train that "auto" is at most where no dense model teaches, and rows that are seen in any case, where train is small:
-#: labels are soon known by heart, and a learning rate that has come down is worth more than passes at one that has not.
+def clear_checkpoints(out: Path) -> None:
+    """Remove the checkpoints beside an artefact, of whichever recipe, but for those of a run that goes on."""
+    out = out.resolve()
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.recover-{'[0-9a-f]' * 12}"):
+        try:
+            lock = locked(folder) if (folder / "recover.json").is_file() else None
+        except OSError:
+            continue
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+#: Most passes over train of "auto" where no dense model teaches, and rows that are seen in any case, where train is small: labels
+#: are soon memorised, and a decayed learning rate is worth more than passes at a high one.
 LABEL_PASSES, LABEL_ROWS = 3, 25_600
 
 
 def bounded(effort: Effort, inputs: Inputs) -> Effort:
-    """`effort`; "auto" with as many passes as labels alone are worth."""
+    """Return `effort`, with the passes of "auto" bounded where only labels teach."""
     if effort.passes is None or inputs.own_head:
         return effort
     return replace(effort, passes=min(effort.passes, max(LABEL_PASSES, LABEL_ROWS / len(inputs.encoded["train"]))))
 
 
 def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:
-    """How long the slim model is trained; "auto" trains none that has lost neither layers nor heads nor FFN neurons."""
+    """Return how long the slim model is trained; "auto" trains none that has lost neither layers nor heads nor FFN neurons."""
     cut = plan.layers is not None or plan.hidden is not None or plan.affine or plan.heads or plan.ffn
     budgeted = any(budget.unit in STRUCTURE for budget in recipe.budgets)
     return None if recipe.recover == "auto" and not cut and not budgeted else recipe.effort
@@ -52,7 +69,7 @@ def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """How the models of a run are trained: from the dense one if that has a head for the task, else on the labels."""
+    """Training of the models of a run: distillation from the dense one if that has a head for the task, else on the labels."""
 
     recipe: Recipe
     effort: Effort
@@ -61,7 +78,7 @@ class Training:
     stage: Stages
 
     def slim(self, model: nn.Module, plan: Plan, out: Path) -> Recovered:
-        """Train the slim model, still with all tokens; an interrupted run goes on where it was."""
+        """Train the slim model, still with all tokens; an interrupted run resumes where it was."""
         # The Trainer takes a second to import.
         from prunekit.training.checkpoints import complete_checkpoint
 

@@ -1,4 +1,4 @@
-"""Puts what the stages found into the report, checks the constraints, and writes what people read."""
+"""The report of a run, the check of its constraints, and the files for readers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.live import MEMORY
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Budget, Unit
@@ -19,9 +20,9 @@ from prunekit.errors import BudgetError
 from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES, GATE, LowFile
-from prunekit.pipeline.data_free import Bare
+from prunekit.pipeline.data_free import DataFree
 from prunekit.pipeline.paired import paired
-from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons
+from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons, Run
 from prunekit.pipeline.vectors import nearness
 from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.recipe import Recipe
@@ -39,21 +40,22 @@ EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 _ORDER: tuple[RowName, ...] = get_args(RowName)
 
 
-def build_report(
-    recipe: Recipe, inputs: Inputs, neurons: Neurons | None, models: Models, files: Files, measured: Measured, seconds: dict[str, float]
-) -> Report:
-    """All that a run found, as one value."""
-    task = inputs.data.task
-    read = models.counts["slim"].neurons
+def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files, measured: Measured, seconds: dict[str, float]) -> Report:
+    """Build the report of a run."""
+    task = run.inputs.data.task
+    slim_neurons = models.counts["slim"].neurons
     rows = []
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels, starts = measured.test[name]
-        value, low, high = task.interval(outputs, labels, starts, seed=recipe.seed)
-        others = {metric: replace(task, metric=metric).interval(outputs, labels, starts, seed=recipe.seed) for metric in task.beside}
-        # The two texts of a pair, and the rows of a query, are one row; words of a token task are one each.
+        value, low, high = task.interval(outputs, labels, starts, seed=run.recipe.seed)
+        others = {metric: replace(task, metric=metric).interval(outputs, labels, starts, seed=run.recipe.seed) for metric in task.beside}
+        # The two texts of a pair, and the rows of a query that has a relevant one, are one row; words of a token task are one each.
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
+        count = task.judged(outputs, labels, starts).rows if task.kind.traits.lists else count
         words = None if task == task.by_word or not task.per_token else task.by_word.score(outputs, labels)
-        size = None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low", "tuned") else read
+        size = (
+            None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low", "tuned") else slim_neurons
+        )
         rows.append(
             Row(
                 name=name,
@@ -74,35 +76,35 @@ def build_report(
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
     return Report(
-        model=_model_name(recipe, inputs.loaded),
-        data=_data_name(recipe, inputs),
+        model=_model_name(run.recipe, run.inputs.loaded),
+        data=_data_name(run.recipe, run.inputs),
         kind=task.kind,
         metric=task.metric,
         classes=len(task.labels),
-        labelled=inputs.data.labelled,
+        labelled=run.inputs.data.labelled,
         rows=tuple(rows),
-        paired=paired(task, measured.test, seed=recipe.seed, alike=models.alike),
+        paired=paired(task, measured.test, seed=run.recipe.seed, alike=models.alike),
         dense=dense,
         slim=slim,
         blocks=_blocks(models.plan),
-        files=_scored(task, measured, rows, _bare_files(files), ("slim", "slim-low")),
-        # What the probe of the dense file answers is read off the neurons.
-        rivals=_scored(task, measured, rows, _bare_rivals(files), ("dense" if inputs.own_head else "oracle", "dense-low")),
-        mean_length=float(inputs.encoded["train"].lengths.mean()),
+        files=_scored(task, measured, rows, _slim_files(files), ("slim", "slim-low")),
+        # The outputs of the probe of the dense file are computed from the neurons.
+        rivals=_scored(task, measured, rows, _dense_files(files), ("dense" if run.inputs.own_head else "oracle", "dense-low")),
+        mean_length=float(run.inputs.encoded["train"].lengths.mean()),
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, models.plan, recipe, measured) for budget in recipe.budgets),
-        max_drop=recipe.max_drop,
-        vectors=nearness(inputs.data.test, measured.test, own_space=recipe.space == "own", seed=recipe.seed)
+        budgets=tuple(_reached(budget, dense, slim, models.plan, run.recipe, measured) for budget in run.recipe.budgets),
+        max_drop=run.recipe.max_drop,
+        vectors=nearness(run.inputs.data.test, measured.test, own_space=run.recipe.space == "own", seed=run.recipe.seed)
         if task.kind.traits.vectors
         else (),
         retrieval=measured.retrieval,
-        dimensions=inputs.shortened,
+        dimensions=run.inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
-        notes=(*inputs.notes, *_notes(recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
+        notes=(*run.inputs.notes, *_notes(run.recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
         stages=dict(seconds),
-        seed=recipe.seed,
+        seed=run.recipe.seed,
         environment=environment(),
     )
 
@@ -122,27 +124,27 @@ def _data_name(recipe: Recipe, inputs: Inputs) -> str:
     return "docstrings (embedded)" if recipe.data is None else short_name(recipe.data)
 
 
-def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comparison], seconds: dict[str, float]) -> Report:
-    """What is known of a plan that was carried out without data."""
-    lengths = ", ".join(str(length) for length in bare.lengths)
+def data_free_report(recipe: Recipe, data_free: DataFree, files: Files, latency: Sequence[Comparison], seconds: dict[str, float]) -> Report:
+    """Build the report of a plan that was carried out without data."""
+    lengths = ", ".join(str(length) for length in data_free.lengths)
     return Report(
-        model=_model_name(recipe, bare.loaded),
+        model=_model_name(recipe, data_free.loaded),
         data="no data",
-        kind=bare.kind,
-        metric=bare.metric,
-        classes=len(bare.labels),
+        kind=data_free.kind,
+        metric=data_free.metric,
+        classes=len(data_free.labels),
         rows=(),
-        dense=_sizes(bare.loaded.model, bare.counts["dense"], files.dense),
-        slim=_sizes(bare.slim, bare.counts["slim"], files.slim),
-        blocks=_blocks(bare.plan),
-        files=_bare_files(files),
-        rivals=_bare_rivals(files),
-        mean_length=float(bare.lengths.mean()),
+        dense=_sizes(data_free.loaded.model, data_free.counts["dense"], files.dense),
+        slim=_sizes(data_free.slim, data_free.counts["slim"], files.slim),
+        blocks=_blocks(data_free.plan),
+        files=_slim_files(files),
+        rivals=_dense_files(files),
+        mean_length=float(data_free.lengths.mean()),
         latency=tuple(latency),
         parity=files.parity,
-        plan_digest=bare.plan.digest,
+        plan_digest=data_free.plan.digest,
         notes=(
-            "no data was given: the weights were cut and not solved anew, and no metric was measured",
+            "no data was given: the weights were cut and not refitted, and no metric was measured",
             f"MACs and latency are those of random rows of {lengths} tokens",
         ),
         stages=dict(seconds),
@@ -152,17 +154,17 @@ def bare_report(recipe: Recipe, bare: Bare, files: Files, latency: Sequence[Comp
 
 
 def _blocks(plan: Plan) -> tuple[Block, ...]:
-    """What a plan leaves of each block; nothing where it leaves everything."""
+    """Return what a plan leaves of each block; nothing where it leaves everything."""
     source, kept, ffn = plan.source, kept_blocks(plan), ffn_units(plan)
 
     def left(block: int, units: Mapping[int, tuple[int, ...]], every: int) -> int:
         return 0 if block not in kept else len(units[block]) if block in units else every
 
-    found = tuple(
+    blocks = tuple(
         Block(heads=left(block, plan.heads, source.heads), all_heads=source.heads, ffn=left(block, ffn, source.ffn), all_ffn=source.ffn)
         for block in range(source.layers)
     )
-    return found if any((block.heads, block.ffn) != (block.all_heads, block.all_ffn) for block in found) else ()
+    return blocks if any((block.heads, block.ffn) != (block.all_heads, block.all_ffn) for block in blocks) else ()
 
 
 def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:
@@ -176,35 +178,35 @@ def _sizes(model: nn.Module, counts: Counts, file: OnnxFile) -> Sizes:
     )
 
 
-def _bare_files(files: Files) -> tuple[DeployedFile, ...]:
-    """The slim model's files, without what only data can tell."""
-    found = [DeployedFile(path=ONNX, dtype="fp32", bytes=files.slim.bytes)]
+def _slim_files(files: Files) -> tuple[DeployedFile, ...]:
+    """Return the slim model's files, without scores."""
+    deployed = [DeployedFile(path=ONNX, dtype="fp32", bytes=files.slim.bytes)]
     if files.low is not None:
         low = files.low
         error = None if low.fidelity is None else low.fidelity.error
-        found.append(DeployedFile(path=FILES[low.dtype], dtype=low.dtype, bytes=low.file.bytes, error=error, weights=low.weights))
-    return tuple(found)
+        deployed.append(DeployedFile(path=FILES[low.dtype], dtype=low.dtype, bytes=low.file.bytes, error=error, weights=low.weights))
+    return tuple(deployed)
 
 
-def _bare_rivals(files: Files) -> tuple[DeployedFile, ...]:
-    """The dense model's files, likewise."""
-    found = [DeployedFile(dtype="fp32", bytes=files.dense.bytes, of="dense")]
+def _dense_files(files: Files) -> tuple[DeployedFile, ...]:
+    """Return the dense model's files, without scores."""
+    deployed = [DeployedFile(dtype="fp32", bytes=files.dense.bytes, of="dense")]
     if files.low is not None and files.dense_low is not None:
-        found.append(DeployedFile(dtype=files.low.dtype, bytes=files.dense_low.bytes, of="dense"))
-    return tuple(found)
+        deployed.append(DeployedFile(dtype=files.low.dtype, bytes=files.dense_low.bytes, of="dense"))
+    return tuple(deployed)
 
 
 def _scored(
     task: Task, measured: Measured, rows: Sequence[Row], files: tuple[DeployedFile, ...], names: tuple[RowName, ...]
 ) -> tuple[DeployedFile, ...]:
-    """Files with what each answers on the test split; `names` are of their rows, the first those that the others are held against."""
-    known, found = {row.name: row for row in rows}, []
+    """Return the files with their scores on the test split; `names` are of their rows, the first that of the reference."""
+    by_name, scored = {row.name: row for row in rows}, []
     for file, name in zip(files, names, strict=False):
-        row = known[name]
+        row = by_name[name]
         agreement, error = apart(task, measured.test[name].outputs, measured.test[names[0]].outputs)
         score = {"value": row.value, "low": row.low, "high": row.high, "agreement": agreement, "error": error}
-        found.append(file.model_copy(update=score))
-    return tuple(found)
+        scored.append(file.model_copy(update=score))
+    return tuple(scored)
 
 
 def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, recipe: Recipe, measured: Measured) -> BudgetResult:
@@ -217,24 +219,24 @@ def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, recipe: Reci
         Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,
         Unit.BYTES: float(slim.bytes),
-        # At every batch size that was named the interval's lower end must hold.
-        Unit.LATENCY: max(1 / found.ratio("slim").low for found in measured.latency[: len(recipe.batches)]),
+        # At every batch size that was named the interval's lower end must meet the budget.
+        Unit.LATENCY: max(1 / comparison.ratio("slim").low for comparison in measured.latency[: len(recipe.batches)]),
     }
     return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
 
 
 def _precision(low: LowFile | None) -> tuple[str, ...]:
-    """What the file in lower precision was held to, and what it reached on the rows on which it was chosen."""
+    """Return a note on the limits of the file in lower precision, and what it reached on the rows on which it was chosen."""
     if low is None or low.fidelity is None or low.dtype == "fp16":
         return ()
-    asked, found = f"an error of at most {GATE.error:.2%}", f"{low.fidelity.error:.2%}"
+    limits, reached = f"an error of at most {GATE.error:.2%}", f"{low.fidelity.error:.2%}"
     if low.fidelity.agreement is not None:
-        asked += f" and at least {GATE.agreement:.0%} of the predictions as in fp32"
-        found += f" and {low.fidelity.agreement:.1%}"
+        limits += f" and at least {GATE.agreement:.0%} of the predictions as in fp32"
+        reached += f" and {low.fidelity.agreement:.1%}"
     kept = sum(weight.kept for weight in low.weights)
-    stay = f"{kept} of {len(low.weights)} weights stay in fp32" if kept else "no weight that int8 can hold stays in fp32"
-    helped = f", the inputs of {len(low.balanced)} are balanced" if low.balanced else ""
-    return (f"{low.dtype}: asked for {asked} on rows of validation, reached {found}; {stay}{helped}",)
+    unchanged = f"{kept} of {len(low.weights)} weights stay in fp32" if kept else "no weight that int8 can hold stays in fp32"
+    balanced = f", the inputs of {len(low.balanced)} are balanced" if low.balanced else ""
+    return (f"{low.dtype}: asked for {limits} on rows of validation, reached {reached}; {unchanged}{balanced}",)
 
 
 def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[str]:
@@ -266,29 +268,29 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[
 
 
 def check_constraints(report: Report, recipe: Recipe, measured: Measured) -> None:
-    """Raise BudgetError, saying what was reached, if a budget or the largest drop does not hold."""
-    for asked, budget in zip(recipe.budgets, report.budgets, strict=True):
-        if not budget.met:
+    """Raise BudgetError, with what was reached, if a budget or the largest drop does not hold."""
+    for budget, result in zip(recipe.budgets, report.budgets, strict=True):
+        if not result.met:
             raise BudgetError(
-                f"{asked.option} was not met: {_tell(budget)} was reached. Keep less of another unit, or allow more of this one."
+                f"{budget.option} was not met: {_amount(result)} was reached. Keep less of another unit, or allow more of this one."
             )
     if recipe.max_drop is None:
         return
-    at = "".join(f", with {_tell(budget)}" for budget in report.budgets)
+    sizes = "".join(f", with {_amount(result)}" for result in report.budgets)
     binding = max(zip(recipe.budgets, report.budgets, strict=True), key=lambda pair: pair[1].reached / pair[1].limit, default=None)
     contrary = "" if binding is None else f"The budget that binds is {binding[0].option}, which contradicts it here. "
-    for name, what in (("slim", "the slim model"), ("slim-low", f"the slim model in {recipe.dtype}")):
+    for name, subject in (("slim", "the slim model"), ("slim-low", f"the slim model in {recipe.dtype}")):
         drop, fp32 = measured.drops.get(name), "" if name == "slim" else "Give --dtype fp32 for the other file alone. "
         if drop is not None and drop.upper > recipe.max_drop:
             raise BudgetError(
-                f"--max-drop {recipe.max_drop:.2%} was not met: on rows {measured.held} {what} loses {drop.value:.2%} ({drop.dense:.4f} to "
-                f"{drop.slim:.4f}), up to {drop.upper:.2%} with 95% confidence ({drop.rows:,} rows){at}. {contrary}"
+                f"--max-drop {recipe.max_drop:.2%} was not met: on rows {measured.held} {subject} loses {drop.value:.2%} ("
+                f"{drop.dense:.4f} to {drop.slim:.4f}), up to {drop.upper:.2%} with 95% confidence ({drop.rows:,} rows){sizes}. {contrary}"
                 f"{fp32}Keep more, give more rows, or allow a larger drop."
             )
 
 
-def _tell(budget: BudgetResult) -> str:
-    """What was reached, in words."""
+def _amount(budget: BudgetResult) -> str:
+    """Return what was reached, in words."""
     if budget.unit is Unit.BYTES:
         return f"{budget.reached / 1e6:.2f} MB"
     speed = f" ({1 / budget.reached:.2f}x as fast at the lower end of the interval)" if budget.unit is Unit.LATENCY else ""
@@ -296,22 +298,31 @@ def _tell(budget: BudgetResult) -> str:
 
 
 def write_reports(report: Report, folder: Path) -> None:
-    """report.json, report.md, report.html."""
+    """Write report.json, report.md and report.html."""
     for name, text in (("json", report.to_json()), ("md", to_markdown(report)), ("html", to_html(report))):
         (folder / f"report.{name}").write_text(text, encoding="utf-8")
 
 
-def card_of(recipe: Recipe, inputs: Inputs, models: Models, files: Files, report: Report, name: str) -> Card:
-    """What the model card says that the directory does not show."""
-    labels, pair = inputs.data.task.labels, not inputs.data.task.kind.traits.vectors and inputs.data.train.pairs is not None
-    card = _card(recipe, models.text.tokenizer, labels, files, report, name, inputs.max_length, pair=pair)
-    return replace(card, thresholds=tuple(getattr(models.slim.config, "thresholds", ()) if inputs.data.task.many else ()))
+def card_of(run: Run, models: Models, files: Files, report: Report, name: str) -> Card:
+    """Return the content of the model card that the directory does not show."""
+    labels, pair = run.inputs.data.task.labels, not run.inputs.data.task.kind.traits.vectors and run.inputs.data.train.pairs is not None
+    card = _card(run.recipe, models.text.tokenizer, labels, files, report, name, run.inputs.max_length, pair=pair)
+    thresholds = tuple(getattr(models.slim.config, "thresholds", ()) if run.inputs.data.task.many else ())
+    return _of_vectors(replace(card, thresholds=thresholds), models.slim, run.recipe)
 
 
-def bare_card(recipe: Recipe, bare: Bare, files: Files, report: Report, name: str) -> Card:
-    """The same of a plan that was carried out without data."""
-    longest = bare.loaded.row_length(recipe.max_length, of="apply")
-    return _card(recipe, bare.tokenizer, bare.labels, files, report, name, longest, pair=False)
+def data_free_card(recipe: Recipe, data_free: DataFree, files: Files, report: Report, name: str) -> Card:
+    """Return the content of the card of a plan that was carried out without data."""
+    longest = data_free.loaded.row_length(recipe.max_length, of="apply")
+    card = _card(recipe, data_free.tokenizer, data_free.labels, files, report, name, longest, pair=False)
+    return _of_vectors(card, data_free.slim, recipe)
+
+
+def _of_vectors(card: Card, model: nn.Module, recipe: Recipe) -> Card:
+    """Return the card of an embedder with what its example needs; that of another model unchanged."""
+    if not isinstance(model, EmbeddingModel):
+        return card
+    return replace(card, normalized=model.embedding.normalize, prompt=model.embedding.prompt(recipe.prompt))
 
 
 def _card(

@@ -1,4 +1,4 @@
-"""What a compression gives back."""
+"""The result of a compression."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from prunekit.validation.arguments import checked
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What a compression made.
+    """The result of a compression.
 
     Attributes
     ----------
     path : Path
         The artefact directory.
     plan : Plan
-        What was kept.
+        The plan of what was kept.
     report : Report
-        What was measured.
+        The measurements.
     model : nn.Module
         The slim PyTorch model, in eval mode; `prunekit.load(path)` gives the same.
     """
@@ -43,12 +43,12 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What was gained and lost, in one sentence, or why not to ship."""
+        """Gain and loss in one sentence, or the reason not to ship."""
         return self.report.verdict
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured, as a flat dict that loggers take: the slim model's metric first, then shares, speeds and sizes.
+        """The measurements, as a flat dict that loggers take: the slim model's metric first, then shares, speeds and sizes.
 
         ``accuracy`` (or the task's other metric) is that of the slim fp32 file on test, ``dense_accuracy``, ``random_accuracy``, ... that
         of the report's other rows; ``retained_of_dense`` and ``retained_of_oracle`` are shares; ``speedup_batch_1`` is how many times as
@@ -58,22 +58,22 @@ class Result:
         report = self.report
         metric = report.metric.value
         slim = report.row("slim")
-        found = {} if slim is None else {metric: slim.value}
+        values = {} if slim is None else {metric: slim.value}
         shares = {f"retained_of_{of}": report.retained("slim", of) for of in REFERENCES}
-        found |= {name: value for name, value in shares.items() if value is not None}
-        found |= {f"speedup_batch_{each.batch_size}": each.ratio("slim").value for each in report.latency}
+        values |= {name: value for name, value in shares.items() if value is not None}
+        values |= {f"speedup_batch_{each.batch_size}": each.ratio("slim").value for each in report.latency}
         sizes = type(report.slim).model_fields
-        found |= {f"kept_{name}": getattr(report.slim, name) / getattr(report.dense, name) for name in sizes if name != "layers"}
-        found |= {name: float(getattr(report.slim, name)) for name in ("params", "bytes")}
+        values |= {f"kept_{name}": getattr(report.slim, name) / getattr(report.dense, name) for name in sizes if name != "layers"}
+        values |= {name: float(getattr(report.slim, name)) for name in ("params", "bytes")}
         for file, prefix in ((report.low, ""), (report.dense_low, "dense_")):
             if file is not None:
                 name = f"{prefix}{file.dtype.replace('-', '_')}"
-                told = {metric: file.value, "flips": file.flips, "bytes": float(file.bytes)}
-                told |= {f"speedup_batch_{each.batch_size}": each.ratio(file.timing).value for each in report.latency}
-                found |= {f"{name}_{what}": value for what, value in told.items() if value is not None}
-        found |= {f"retrieval_ndcg@10_{each.name}_in_{each.index}": each.ndcg for each in report.retrieval}
+                entries = {metric: file.value, "flips": file.flips, "bytes": float(file.bytes)}
+                entries |= {f"speedup_batch_{each.batch_size}": each.ratio(file.timing).value for each in report.latency}
+                values |= {f"{name}_{key}": value for key, value in entries.items() if value is not None}
+        values |= {f"retrieval_ndcg@10_{each.name}_in_{each.index}": each.ndcg for each in report.retrieval}
         others = (row for row in report.rows if row.name not in ("slim", "slim-low", "dense-low"))
-        return {name: float(value) for name, value in {**found, **{f"{row.name}_{metric}": row.value for row in others}}.items()}
+        return {name: float(value) for name, value in {**values, **{f"{row.name}_{metric}": row.value for row in others}}.items()}
 
     def plot(self) -> Picture:
         """Draw what the metric costs and what it gains in speed: dense and slim, in fp32 and in lower precision.
@@ -101,36 +101,36 @@ class Result:
         token: str | None = None,
         commit_message: str = "Slim model, made by prunekit",
     ) -> str:
-        """Put the directory on the hub, with a complete model card.
+        """Upload the directory to the hub, with a complete model card.
 
         The card's metadata names the base model, the data set, license, language, and what was measured (``model-index``); it is
-        written into the directory's README.md, and the manifest anew.
+        written into the directory's README.md, and the manifest is updated.
 
         Parameters
         ----------
         repo_id : str
-            ``"user/name"``; made where it is not there.
+            ``"user/name"``; created if it does not exist.
         license : str, optional
             By its name on the hub, such as ``"apache-2.0"``; default: that of the base model's card.
         language : str or list of str, optional
             Such as ``"en"``; default: that of the base model's card.
         private : bool, optional
-            Of a repository that is made; default: what the account says.
+            Visibility of a repository that is created; default: that of the account.
         token : str, optional
-            Default: the one that is logged in.
+            Default: that of the user who is logged in.
         commit_message : str
 
         Returns
         -------
         str
-            Where it is.
+            URL of the commit.
 
         Raises
         ------
         ParameterError
-            No license or language where the base model's card has none, or a name that is none; nothing is uploaded.
+            No license or language where the base model's card has none, or an invalid name; nothing is uploaded.
         OutputError
-            What the hub, or the disk, refuses.
+            If the hub or the disk refuses the upload.
         """
-        told = {"license": license, "language": language}
-        return push(self.path, self.report, repo_id, told, private=private, token=token, message=commit_message)
+        metadata = {"license": license, "language": language}
+        return push(self.path, self.report, repo_id, metadata, private=private, token=token, message=commit_message)

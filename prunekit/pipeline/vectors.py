@@ -1,4 +1,4 @@
-"""How near the vectors of a slim embedder are to the dense one's, and whether an index of the dense ones still serves."""
+"""Similarity of the vectors of a slim embedder to the dense one's, and their neighbours in an index of the dense ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunekit.report.embedder import Nearness
 
 Vectors = NDArray[np.floating]
 
-#: Neighbours that are compared, and texts that look for theirs at most, drawn at random beyond.
+#: Neighbours that are compared, and most texts whose neighbours are searched, drawn at random.
 NEAREST, QUERIES = 10, 2_000
 _ROWS = 512
 
@@ -31,39 +31,39 @@ def nearness(rows: Rows, answers: Mapping[str, Answers], *, own_space: bool, see
     own_space : bool
         Whether a model's vectors are an index of their own; else the dense model's are the index, for all.
     seed : int
-        Of the draw of the texts that look for their neighbours.
+        Of the draw of the texts whose neighbours are searched.
     """
     texts = rows.singles.texts
     first = {text: at for at, text in reversed(list(enumerate(texts)))}
     # A text that comes twice would be its own nearest neighbour.
     chosen = np.sort(np.fromiter(first.values(), dtype=np.int64))
     dense = unit(answers["dense"].outputs[chosen])
-    asking = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:QUERIES])
+    queries = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:QUERIES])
     count = min(NEAREST, len(chosen) - 1)
-    wanted = nearest(dense[asking], dense, count, without=asking)
-    found = []
-    for name, given in answers.items():
+    reference = nearest(dense[queries], dense, count, without=queries)
+    results = []
+    for name, answer in answers.items():
         if name == "dense":
             continue
-        ours = unit(given.outputs[chosen])
-        apart = own_space or ours.shape != dense.shape
-        ranked = nearest(ours[asking], ours if apart else dense, count, without=asking)
-        alike = None if apart else cosines(ours, dense)
-        found.append(
+        ours = unit(answer.outputs[chosen])
+        separate = own_space or ours.shape != dense.shape
+        ranked = nearest(ours[queries], ours if separate else dense, count, without=queries)
+        similarity = None if separate else cosines(ours, dense)
+        results.append(
             Nearness(
                 name=name,
-                cosine=None if alike is None else float(alike.mean()),
-                lowest=None if alike is None else float(np.quantile(alike, 0.01)),
-                overlap=overlap(ranked, wanted),
+                cosine=None if similarity is None else float(similarity.mean()),
+                lowest=None if similarity is None else float(np.quantile(similarity, 0.01)),
+                overlap=overlap(ranked, reference),
                 neighbours=count,
                 n=len(chosen),
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def nearest(queries: Vectors, index: Vectors, count: int, *, without: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """The rows of an index with the largest products, best first; of equals the first.
+    """Return the rows of an index with the largest products, best first; of equals the first.
 
     Parameters
     ----------
@@ -77,23 +77,23 @@ def nearest(queries: Vectors, index: Vectors, count: int, *, without: NDArray[np
     -------
     int64 ndarray of shape (q, count)
     """
-    found = np.empty((len(queries), count), dtype=np.int64)
+    rows = np.empty((len(queries), count), dtype=np.int64)
     index = index.astype(np.float64)
     for start in range(0, len(queries), _ROWS):
         part = slice(start, start + _ROWS)
         products = queries[part].astype(np.float64) @ index.T
         if without is not None:
             products[np.arange(len(products)), without[part]] = -np.inf
-        found[part] = np.argsort(-products, axis=1, kind="stable")[:, :count]
-    return found
+        rows[part] = np.argsort(-products, axis=1, kind="stable")[:, :count]
+    return rows
 
 
 def overlap(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:
-    """Mean share of each row's entries, all different, that are in the other's row."""
+    """Return the mean share of each row's entries, all different, that are in the other's row."""
     return float((ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean())
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Rows of length 1; zeros stay."""
+    """Scale rows to length 1; zeros stay."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros(vectors.shape), where=lengths > 0))

@@ -1,4 +1,4 @@
-"""Control tasks (Hewitt and Liang 2019): what a probe learns by heart, and the selectivity of one that does not."""
+"""Control tasks (Hewitt and Liang 2019): memorisation by a probe, and its selectivity."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def type_ids(*splits: Sequence[Hashable]) -> tuple[NDArray[np.int64], ...]:
 
 
 def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 0) -> tuple[NDArray[Any], ...]:
-    """Labels of a control task: one label drawn for each type, the same wherever the type occurs.
+    """Draw the labels of a control task: one label for each type, the same wherever the type occurs.
 
     Labels are drawn from the distribution of the true ones, so that the control task is as unbalanced as the task; a type
-    of a held-out split that train does not have gets one, too, which no probe can know.
+    of a held-out split that train does not have gets one too, which no probe can predict.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 
     Raises
     ------
     StatisticsError
-        No rows, or types that do not fit the labels.
+        No rows, or a number of types other than that of the labels.
     """
     if not len(labels) or not types or len(types[0]) != len(labels):
         raise StatisticsError(f"A control task needs one type for each of {len(labels)} training rows, and at least one row.")

@@ -1,4 +1,4 @@
-"""The probe of Dalvi et al. (2020), as their released code trains it (aux_classifier/utils.py)."""
+"""The probe of Dalvi et al. (2020), as trained by their released code (aux_classifier/utils.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DalviProbe:
     l1, l2, lr : float
     epochs, batch : int
     seed : int
-        Of the initial weights, uniform in +-1/sqrt(inputs), as a fresh linear layer has them.
+        Seed of the initial weights, uniform in +-1/sqrt(inputs), as in a new linear layer.
     """
 
     outputs: int
@@ -45,7 +45,7 @@ class DalviProbe:
     seed: int = 0
 
     def initial(self, width: int) -> tuple[Singles, Singles]:
-        """Initial weights, (outputs, width), and bias, (outputs,)."""
+        """Draw initial weights, (outputs, width), and bias, (outputs,)."""
         generator = np.random.default_rng(self.seed)
         bound = 1.0 / np.sqrt(width)
         weight = generator.uniform(-bound, bound, (self.outputs, width)).astype(np.float32)
@@ -75,10 +75,10 @@ class DalviProbe:
         StatisticsError
             The training diverged.
         """
-        read = list(widths or [rows.shape[1]])
-        assert start is None or len(read) == 1
-        state = _State([self.initial(width) if start is None else start for width in read], self)
-        # A batch is too little work for several threads, which would wait for each other longer than they work.
+        prefixes = list(widths or [rows.shape[1]])
+        assert start is None or len(prefixes) == 1
+        state = _State([self.initial(width) if start is None else start for width in prefixes], self)
+        # A batch is too small for several threads: synchronising them would take longer than the work.
         with threadpool_limits(1):
             for _ in range(self.epochs):
                 for first, chunk in rows.chunks(self.batch * max(1, 2**21 // (self.batch * max(1, rows.shape[1])))):
@@ -112,12 +112,12 @@ class _State:
         self._steps = 0
 
     def step(self, x: Singles, labels: NDArray[Any]) -> None:
-        """One mini-batch."""
+        """Train on one mini-batch."""
         probe = self._probe
         for weight, bias, weight_gradient, bias_gradient in self._views:
             view = x[:, : weight.shape[1]]
             if len(weight) == 2:
-                # Two classes pull in opposite directions: one product with the rows each way, not two.
+                # The gradients of two classes are opposite: one product with the rows in each direction, not two.
                 residuals = _binary_residuals(view @ (weight[1] - weight[0]) + (bias[1] - bias[0]), labels)
                 np.matmul(residuals[:, 1], view, out=weight_gradient[1])
                 np.negative(weight_gradient[1], out=weight_gradient[0])
@@ -146,14 +146,14 @@ class _State:
         self._theta -= scratch
 
     def solutions(self) -> list[tuple[Floats, Floats]]:
-        """Weights and biases of all probes."""
+        """Return weights and biases of all probes."""
         if not np.isfinite(self._theta).all():
             raise StatisticsError("The training of the probe diverged: the neurons are too large for its learning rate.")
         return [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias, _, _ in self._views]
 
 
 def _residuals(scores: Singles, labels: NDArray[Any]) -> Singles:
-    """Gradient of the mean loss with respect to the scores, (m, K)."""
+    """Return the gradient of the mean loss with respect to the scores, (m, K)."""
     m = len(labels)
     if scores.shape[1] == 1:
         return np.asarray(2.0 / m * (scores - labels[:, None]), dtype=np.float32)
@@ -166,6 +166,6 @@ def _residuals(scores: Singles, labels: NDArray[Any]) -> Singles:
 
 
 def _binary_residuals(margins: Singles, labels: NDArray[Any]) -> Singles:
-    """The same for two classes, (m, 2), from the difference of their scores, (m,)."""
+    """Return the same for two classes, (m, 2), from the difference of their scores, (m,)."""
     second = (0.5 * (1.0 + np.tanh(0.5 * margins)) - labels) / len(labels)
     return np.stack([-second, second], axis=1).astype(np.float32)

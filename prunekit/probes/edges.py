@@ -15,17 +15,17 @@ Ids = NDArray[np.int64]
 
 
 def label_space(train: Sequence[Sentence]) -> tuple[str, ...]:
-    """Relations that the edges of the training sentences have, without subtypes, by name."""
+    """Return the relations of the edges of the training sentences, without subtypes, sorted by name."""
     return tuple(sorted({relation(label) for sentence in train for label, _, _ in _pairs(sentence)}))
 
 
 def relation(label: str) -> str:
-    """A relation without its subtype: nmod of nmod:poss."""
+    """Return a relation without its subtype: nmod of nmod:poss."""
     return label.partition(":")[0]
 
 
 def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Ids, Ids, int]:
-    """All edges of the sentences as pairs of spans of one word.
+    """Return all edges of the sentences as pairs of one-word spans.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Ids, I
 
 
 def edge_rows(words: NDArray[Any], pairs: Ids) -> NDArray[np.float32]:
-    """What the probe reads of each pair, (m, 3H): the dependent, the head, and their product element by element.
+    """Return the input of the probe for each pair, (m, 3H): the dependent, the head, and their elementwise product.
 
-    Without the product a linear probe could only add up what each word says by itself.
+    Without the product a linear probe could only add up a score of each word by itself.
     """
     dependents, heads = np.asarray(words[pairs[:, 0]], dtype=np.float32), np.asarray(words[pairs[:, 1]], dtype=np.float32)
     return np.hstack([dependents, heads, dependents * heads])
 
 
 def _pairs(sentence: Sentence) -> list[tuple[str, int, int]]:
-    """(relation, dependent, head) of each word that is not the root."""
+    """Return (relation, dependent, head) of each word that is not the root."""
     return [(label, word, int(head) - 1) for word, (label, head) in enumerate(zip(sentence.labels, sentence.heads, strict=True)) if head]

@@ -1,8 +1,8 @@
 """Elastic-net probes: linear classifiers and regressions on standardised neurons, fitted by streaming over the rows.
 
 The objective is mean cross-entropy (or half the mean squared error) + alpha * (l1_ratio * |W|_1 + (1 - l1_ratio) / 2 * |W|^2)
-on standardised inputs; the standardisation is folded back, so that `coef_` and `intercept_` read raw neurons. A neuron that is
-dead (`Moments.alive`) has weight 0.
+on standardised inputs; the standardisation is folded back, so that coefficients apply to raw neurons. A constant
+neuron (see `Moments.non_constant`) has weight 0.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from numpy.typing import NDArray
+from scipy.linalg import lapack
 
-from prunekit.errors import ParameterError, StatisticsError
-from prunekit.probes.objective import ArrayRows, Point, RowSource, Scaling, decision, evaluate
+from prunekit.errors import StatisticsError
+from prunekit.probes.objective import Point, RowSource, Scaling, evaluate
 from prunekit.probes.solver import Metric, Solver, corners_of, elastic_net, lbfgs, minimise, proximal
-from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
+from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
 
 _FACTOR_BYTES = 1 << 30
-#: Labels of a row that has any number of them that are fitted side by side: what a step remembers is as wide.
+#: Labels of a multi-label task that are fitted together: the memory of a step grows with their number.
 _LABELS = 64
 
 
@@ -54,10 +52,10 @@ class Fit:
     Attributes
     ----------
     coef : (K, width) float64
-        One row a class (for two classes: two rows, opposite), or one row for a regression.
+        One row for each class (for two classes: two opposite rows), or one row for a regression.
     intercept : (K,) float64
     standard : (K, width) float64
-        The weights on standardised neurons: comparable between neurons.
+        Weights on standardised neurons, which are comparable between neurons.
     passes : int
         Passes over the rows that the fit took part in; 1 where the moments were enough.
     """
@@ -84,7 +82,7 @@ def fit_probes(
     Parameters
     ----------
     rows : RowSource
-        (n, D) neurons. Not read at all for a regression, whose moments say everything.
+        (n, D) neurons. Not read for a regression, for which the moments suffice.
     labels : (n,) int64 class ids, or float64 targets; or (n, outputs) bool
         Label sets are fitted one against the rest: a logistic regression for each label, `_LABELS` of them at a time.
     moments : Moments
@@ -94,9 +92,9 @@ def fit_probes(
     outputs : int
         Number of classes, or 1 for a regression.
     starts : sequence of Fit, optional
-        Where to start from, one for each problem; else from zero.
+        Starting point of each problem; by default zero.
     tol : float
-        Bound on what another step would gain, in units of the loss.
+        Bound on the gain of another step, in units of the loss.
     passes : int
         Most passes over the rows.
 
@@ -121,41 +119,46 @@ def fit_probes(
     sets = labels.ndim == 2
     columns = 1 if outputs == 2 and not sets else outputs
     prior = (_log_odds if sets else _prior)(moments.mean[width:])
-    # Losses of single labels add up, so that they are minimised apart; classes are not.
+    # Losses of single labels add up, so that they are minimised separately; classes are not.
     parts = [slice(at, at + _LABELS) for at in range(0, columns, _LABELS)] if sets else [slice(None)]
     fits: dict[int, Fit] = {}
     for group in _groups(problems, width):
-        known: Factors = {}
-        taken = dict.fromkeys(group, 0)
+        factors: Factors = {}
+        pass_counts = dict.fromkeys(group, 0)
         solutions: dict[int, list[Floats]] = {i: [] for i in group}
         for part in parts:
             if starts is None:
-                first = np.atleast_2d(prior[:, part])
-                points = [np.vstack([np.zeros((problems[i].width, first.shape[1])), first]) for i in group]
+                intercepts = np.atleast_2d(prior[:, part])
+                points = [np.vstack([np.zeros((problems[i].width, intercepts.shape[1])), intercepts]) for i in group]
             else:
                 points = [_solution(starts[i], scaling, columns)[:, part] for i in group]
             targets = labels[:, part] if sets else labels
-            solvers = _solvers([problems[i] for i in group], gram, points, tol, passes, known, bound=0.25 if sets or columns == 1 else 0.5)
+            solvers = _solvers(
+                [problems[i] for i in group], gram, points, tol, passes, factors, bound=0.25 if sets or columns == 1 else 0.5
+            )
 
-            def told(
-                asked: dict[int, Floats], group: list[int] = group, taken: dict[int, int] = taken, targets: NDArray[Any] = targets
+            def evaluate_all(
+                requests: dict[int, Floats],
+                group: list[int] = group,
+                pass_counts: dict[int, int] = pass_counts,
+                targets: NDArray[Any] = targets,
             ) -> dict[int, tuple[float, Floats]]:
-                for i in asked:
-                    taken[group[i]] += 1
-                found = evaluate(rows, targets, scaling, [Point(problems[group[i]].width, x) for i, x in asked.items()])
-                return dict(zip(asked, found, strict=True))
+                for i in requests:
+                    pass_counts[group[i]] += 1
+                answers = evaluate(rows, targets, scaling, [Point(problems[group[i]].width, x) for i, x in requests.items()])
+                return dict(zip(requests, answers, strict=True))
 
-            for i, solution in zip(group, minimise(solvers, told), strict=True):
+            for i, solution in zip(group, minimise(solvers, evaluate_all), strict=True):
                 solutions[i].append(solution)
         for i in group:
             solution = np.hstack(solutions.pop(i))
             both = solution if columns > 1 else np.hstack([-0.5 * solution, 0.5 * solution])
             coef, intercept = scaling.take(slice(0, problems[i].width)).raw(both)
-            fits[i] = Fit(coef, intercept, np.ascontiguousarray(both[:-1].T), taken[i])
+            fits[i] = Fit(coef, intercept, np.ascontiguousarray(both[:-1].T), pass_counts[i])
     return [fits[i] for i in range(len(problems))]
 
 
-#: {ridge: a Cholesky factor, and the inverses of its corners}.
+#: {ridge: a Cholesky factor, and the inverses of its diagonal blocks}.
 Factors = dict[float, tuple[Floats, list[Floats]]]
 
 
@@ -169,8 +172,8 @@ def _solvers(
     *,
     bound: float,
 ) -> list[Solver]:
-    """A solver for each problem; `factors` are those that are known, and those that are made are added; `bound` is on the curvature."""
-    # Where probes are good the loss is flatter than its bound; half of it makes the better metric.
+    """Return a solver for each problem; missing factors are added to `factors`; `bound` is an upper bound of the curvature."""
+    # Near a good probe the curvature is below its bound; half of the bound makes a better metric.
     typical = 0.5 * bound
     solvers: list[Solver] = []
     for problem, x in zip(problems, starts, strict=True):
@@ -188,14 +191,14 @@ def _solvers(
 
 
 def _solution(fit: Fit, scaling: Scaling, columns: int) -> Floats:
-    """The inverse of folding: a fit in standard coordinates, (width + 1, columns)."""
+    """Return a fit in standard coordinates, (width + 1, columns); the inverse of `Scaling.raw`."""
     width = fit.coef.shape[1]
     both = np.vstack([fit.standard.T, fit.intercept + fit.coef @ scaling.mean[:width]])
     return both if columns > 1 else both[:, 1:] - both[:, :1]
 
 
 def _groups(problems: Sequence[Problem], width: int) -> list[list[int]]:
-    """Problems that run together: their factors, one for each alpha, fit in memory."""
+    """Group problems that run together: their factors, one for each alpha, fit in memory."""
     alphas = sorted({problem.alpha for problem in problems})
     size = max(1, _FACTOR_BYTES // (8 * width * width))
     parts = [set(alphas[i : i + size]) for i in range(0, len(alphas), size)]
@@ -204,9 +207,13 @@ def _groups(problems: Sequence[Problem], width: int) -> list[list[int]]:
 
 def _factor(gram: Floats, curvature: float, ridge: float) -> Floats:
     hessian = curvature * gram
-    # Without a ridge the Gram matrix may be singular; the metric steers the steps, not the solution.
+    # Without a ridge the Gram matrix may be singular; the metric affects the steps, not the solution.
     hessian[np.diag_indices_from(hessian)] += max(ridge, 1e-8)
-    return np.asarray(np.linalg.cholesky(hessian), dtype=np.float64)
+    # In place: the lower part in C order is the upper one in Fortran order. numpy copies twice and takes twice as long.
+    factor, info = lapack.dpotrf(hessian.T, lower=0, clean=1, overwrite_a=1)
+    if info != 0:
+        raise StatisticsError("The second moments of the neurons are not positive definite: a larger alpha is needed.")
+    return np.asarray(factor.T, dtype=np.float64)
 
 
 def _least_squares(moments: Moments, scaling: Scaling, gram: Floats, problem: Problem) -> Fit:
@@ -228,9 +235,9 @@ def _least_squares(moments: Moments, scaling: Scaling, gram: Floats, problem: Pr
 
 
 def _scaling(moments: Moments, width: int) -> Scaling:
-    alive = moments.alive(width)
-    deviation = np.sqrt(np.where(alive, moments.variance[:width], 1.0))
-    return Scaling(moments.mean[:width], np.where(alive, 1.0 / deviation, 0.0))
+    non_constant = moments.non_constant(width)
+    deviation = np.sqrt(np.where(non_constant, moments.variance[:width], 1.0))
+    return Scaling(moments.mean[:width], np.where(non_constant, 1.0 / deviation, 0.0))
 
 
 def _gram(moments: Moments, scaling: Scaling, width: int) -> Floats:
@@ -240,134 +247,12 @@ def _gram(moments: Moments, scaling: Scaling, width: int) -> Floats:
 
 
 def _prior(shares: Floats) -> Floats:
-    """Intercept of a probe without weights, (1, K); a class that never occurs starts (and stays) far below the others."""
+    """Return the intercept of a probe without weights, (1, K); a class that never occurs starts (and stays) far below the others."""
     safe = np.maximum(shares, 1e-6)
     return np.array([[np.log(safe[1] / safe[0])]]) if len(shares) == 2 else np.log(safe)[None, :]
 
 
 def _log_odds(shares: Floats) -> Floats:
-    """The same where labels do not exclude each other."""
+    """Return the same for non-exclusive labels."""
     safe = np.clip(shares, 1e-6, 1 - 1e-6)
     return np.log(safe / (1 - safe))[None, :]
-
-
-class _Probe(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Parameters and fitting shared by the classifier and the regression."""
-
-    def __init__(self, alpha: float = 1e-2, l1_ratio: float = 0.0, tol: float = 1e-6, max_iter: int = 500) -> None:
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.tol = tol
-        self.max_iter = max_iter
-
-    def _fit(self, rows: RowSource, labels: NDArray[Any], outputs: int, moments: Moments | None) -> Fit:
-        if not self.alpha >= 0:
-            raise ParameterError("alpha", type(self).__name__, "at least 0", self.alpha)
-        if not 0 <= self.l1_ratio <= 1:
-            raise ParameterError("l1_ratio", type(self).__name__, "in [0, 1]", self.l1_ratio)
-        known = joint_moments(rows, labels, outputs) if moments is None else moments
-        problem = Problem(rows.shape[1], self.alpha, self.l1_ratio)
-        return fit_probes(rows, labels, known, [problem], outputs, tol=self.tol, passes=self.max_iter)[0]
-
-
-class ElasticNetProbe(ClassifierMixin, _Probe):  # type: ignore[misc]  # scikit-learn has no types
-    """Logistic (two classes) or multinomial logistic regression with an elastic-net penalty on standardised neurons.
-
-    Parameters
-    ----------
-    alpha : float
-        Strength of the penalty, against the mean loss; scikit-learn's C is 1 / (alpha * n).
-    l1_ratio : float
-        0 is ridge, 1 is lasso.
-    tol : float
-        Bound on what another step would gain, in units of the loss.
-    max_iter : int
-        Most passes over the rows.
-
-    Attributes
-    ----------
-    classes_ : (K,)
-    coef_ : (K, D) float64, or (1, D) for two classes
-        Weights on raw neurons. Two classes share one penalty on their difference, as in scikit-learn.
-    intercept_ : (K,) or (1,) float64
-    standard_coef_ : like coef_
-        Weights on standardised neurons.
-    n_iter_ : int
-        Passes over the rows.
-    """
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> ElasticNetProbe:
-        """Fit to X, (n, D), and class labels y, (n,)."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        return self.fit_rows(ArrayRows(np.asarray(X)), y)
-
-    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> ElasticNetProbe:
-        """Fit to rows that are streamed; `moments` over [neurons | one-hot labels] saves a pass over them."""
-        self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
-        self.n_features_in_ = rows.shape[1]
-        if len(self.classes_) < 2:
-            raise StatisticsError(f"All labels are {self.classes_[0]!r}: the classifier needs at least 2 classes; got 1 class.")
-        fit = self._fit(rows, labels, len(self.classes_), moments)
-        self.n_iter_ = fit.passes
-        binary = len(self.classes_) == 2
-        self.coef_ = 2.0 * fit.coef[1:] if binary else fit.coef
-        self.intercept_ = 2.0 * fit.intercept[1:] if binary else fit.intercept
-        self.standard_coef_ = 2.0 * fit.standard[1:] if binary else fit.standard
-        return self
-
-    def decision_function(self, X: ArrayLike) -> Floats:
-        """Scores, (n, K), or (n,) for two classes."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores = decision(ArrayRows(np.asarray(X)), self.coef_, self.intercept_)
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Class of each row, (n,)."""
-        scores = self.decision_function(X)
-        index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_[index])
-
-    def predict_proba(self, X: ArrayLike) -> Floats:
-        """Probabilities, (n, K)."""
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            positive = 0.5 * (1.0 + np.tanh(0.5 * scores))
-            return np.stack([1.0 - positive, positive], axis=1)
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-class ElasticNetProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]  # scikit-learn has no types
-    """Least squares with an elastic-net penalty on standardised neurons, solved from the moments.
-
-    Parameters and attributes are those of `ElasticNetProbe`; `coef_` is (D,) and `intercept_` a number.
-    """
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> ElasticNetProbeRegressor:
-        """Fit to X, (n, D), and targets y, (n,)."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
-        return self.fit_rows(ArrayRows(np.asarray(X)), y)
-
-    def fit_rows(self, rows: RowSource, y: ArrayLike, moments: Moments | None = None) -> ElasticNetProbeRegressor:
-        """Fit to rows that are streamed; with `moments` over [neurons | target] they are not read at all."""
-        self.n_features_in_ = rows.shape[1]
-        fit = self._fit(rows, np.asarray(y, dtype=np.float64), 1, moments)
-        self.n_iter_ = fit.passes
-        self.coef_, self.intercept_, self.standard_coef_ = fit.coef[0], float(fit.intercept[0]), fit.standard[0]
-        return self
-
-    def predict(self, X: ArrayLike) -> Floats:
-        """Predictions, (n,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return decision(ArrayRows(np.asarray(X)), self.coef_[None, :], np.array([self.intercept_]))[:, 0]
-
-
-def joint_moments(rows: RowSource, labels: NDArray[Any], outputs: int) -> Moments:
-    """Moments over [neurons | one-hot labels or target], in one pass."""
-    accumulator = MomentsAccumulator(rows.shape[1] + outputs)
-    for start, chunk in rows.chunks():
-        accumulator.update(np.hstack([chunk, one_hot(labels[start : start + len(chunk)], outputs)]))
-    return accumulator.finish()

@@ -1,4 +1,4 @@
-"""The path of the group lasso on label columns, from second moments alone: in which order neurons enter it."""
+"""The path of the group lasso on label columns, from second moments alone: the order in which neurons enter it."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ _TOL = 1e-5
 
 
 def lasso_path(moments: Moments, outputs: int, *, points: int = 60, smallest: float = 1e-2, most: int = 1000) -> Ids:
-    """Order neurons by when they enter the lasso path, first come first.
+    """Order neurons by when they enter the lasso path, earliest first.
 
     The problem at a penalty is least squares of the label columns on standardised neurons, with the sum over the neurons of
     the norm of their weights (over the outputs) as penalty (Yuan and Lin 2006); for one output it is the lasso. Penalties
     fall geometrically from the one at which the first neuron enters; neurons that enter together are ordered by their
-    weight there, and those that never do by how close they came.
+    weight there, and those that never enter by how close they came.
 
     Parameters
     ----------
     moments : Moments
         Over [D neurons | label columns].
     outputs : int
-        Label columns.
+        Number of label columns.
     points : int
-        Penalties on the path.
+        Number of penalties on the path.
     smallest : float
         Last penalty, as a share of the first.
     most : int
-        The path ends where so many neurons are in it.
+        Number of neurons at which the path ends.
 
     Returns
     -------
     (m,) int64
-        The neurons that are alive.
+        The non-constant neurons.
 
     Raises
     ------
     StatisticsError
-        No neuron says anything about the labels.
+        No neuron is correlated with the labels.
     """
     if points < 2 or not 0 < smallest < 1:
         raise ParameterError("points", "lasso_path", "at least 2, with 0 < smallest < 1", (points, smallest))
     width = moments.width - outputs
-    alive = np.flatnonzero(moments.alive(width))
+    ids = np.flatnonzero(moments.non_constant(width))
     varies = moments.varies[width:]
-    if not len(alive) or not varies.any():
+    if not len(ids) or not varies.any():
         raise StatisticsError("There is nothing to rank: no neuron varies, or all labels are equal.")
-    scale = 1.0 / np.sqrt(moments.comoment.diagonal()[alive])
-    gram = moments.comoment[np.ix_(alive, alive)] * scale * scale[:, None]
-    labels = moments.comoment[alive, width:] * (scale[:, None] / np.sqrt(moments.count))
+    scale = 1.0 / np.sqrt(moments.comoment.diagonal()[ids])
+    gram = moments.comoment[np.ix_(ids, ids)] * scale * scale[:, None]
+    labels = moments.comoment[ids, width:] * (scale[:, None] / np.sqrt(moments.count))
     slope = np.linalg.norm(labels, axis=1)
     first = float(slope.max())
     if first <= 1e-12:
         raise StatisticsError("No neuron is correlated with the labels: there is no path to follow.")
-    entry = np.full(len(alive), np.inf)
-    weight = np.zeros(len(alive))
+    entry = np.full(len(ids), np.inf)
+    weight = np.zeros(len(ids))
     active = np.empty(0, dtype=np.int64)
     solution = np.zeros((0, labels.shape[1]))
-    before = first
-    for at, penalty in enumerate(first * smallest ** (np.arange(1, points) / (points - 1))):
+    previous = first
+    for step, penalty in enumerate(first * smallest ** (np.arange(1, points) / (points - 1))):
         # The sequential strong rule (Tibshirani et al. 2012) guesses who may enter; the optimality conditions correct it.
-        guess = np.union1d(active, np.flatnonzero(slope >= 2 * penalty - before))
+        guess = np.union1d(active, np.flatnonzero(slope >= 2 * penalty - previous))
         while True:
             start = np.zeros((len(guess), labels.shape[1]))
             start[np.searchsorted(guess, active)] = solution
@@ -79,16 +79,16 @@ def lasso_path(moments: Moments, outputs: int, *, points: int = 60, smallest: fl
                 break
             guess = np.union1d(guess, missed)
         norms = np.linalg.norm(solution, axis=1)
-        new = active[(norms > 0) & np.isinf(entry[active])]
-        entry[new] = at
-        weight[new] = norms[np.searchsorted(active, new)]
+        entering = active[(norms > 0) & np.isinf(entry[active])]
+        entry[entering] = step
+        weight[entering] = norms[np.searchsorted(active, entering)]
         inside = norms > 0
-        active, solution, before = active[inside], solution[inside], float(penalty)
-        if np.isfinite(entry).sum() >= min(most, len(alive)):
+        active, solution, previous = active[inside], solution[inside], float(penalty)
+        if np.isfinite(entry).sum() >= min(most, len(ids)):
             break
-    last = np.isinf(entry)
-    weight[last] = slope[last]
-    return np.asarray(alive[np.lexsort((np.arange(len(alive)), -weight, entry))])
+    outside = np.isinf(entry)
+    weight[outside] = slope[outside]
+    return np.asarray(ids[np.lexsort((np.arange(len(ids)), -weight, entry))])
 
 
 def _solve(gram: Floats, labels: Floats, penalty: float, start: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What each layer knows of a task (Dalvi et al. 2020, section 6.1): probes on each layer alone and on layers 0..i."""
+"""Layer-wise probes (Dalvi et al. 2020, section 6.1): on each layer alone and on layers 0..i."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class LayerScores:
     Attributes
     ----------
     alone : tuple of float
-        The probe on one layer; for a layer without a neuron that varies, `chance`.
+        Score of the probe on one layer; for a constant layer, `chance`.
     upto : tuple of float
-        The probe on layers 0..i; the last is the oracle.
+        Score of the probe on layers 0..i; the last is the oracle.
     chance : float
-        The score without any neuron: the largest class, or the mean.
+        Score without any neuron: of the largest class, or of the mean.
     control : tuple of float or None
-        The probe on one layer, trained on the control task and scored on it.
+        Score of the probe on one layer, trained and scored on the control task.
     """
 
     alone: tuple[float, ...]
@@ -37,7 +37,7 @@ class LayerScores:
 
     @property
     def oracle(self) -> float:
-        """The probe on all layers."""
+        """Score of the probe on all layers."""
         return self.upto[-1]
 
     @property
@@ -46,9 +46,9 @@ class LayerScores:
         return None if self.control is None else tuple(a - b for a, b in zip(self.alone, self.control, strict=True))
 
     def minimal(self, delta: float) -> int:
-        """The lowest layer i whose probe on layers 0..i scores above (1 - delta) of the oracle; the last, if none does.
+        """Return the lowest layer i whose probe on layers 0..i scores above (1 - delta) of the oracle; the last, if none does.
 
-        The comparison is strict and relative, as in the paper; for a negative oracle, lower is worse all the same.
+        The comparison is strict and relative, as in the paper; for a negative oracle, lower is worse too.
         """
         if not 0 <= delta < 1:
             raise ParameterError("delta", "LayerScores.minimal", "in [0, 1)", delta)
@@ -74,7 +74,7 @@ def layer_scores(
     Raises
     ------
     StatisticsError
-        One class only, or rows that are not whole layers.
+        Only one class, or rows whose width is not a multiple of `hidden`.
     """
     width = train.rows.width
     if hidden < 1 or width % hidden:
@@ -83,26 +83,26 @@ def layer_scores(
     if not train.moments.varies[width:].any():
         raise StatisticsError("All training labels are equal: there is nothing to probe for.")
     layers = [np.arange(start, start + hidden) for start in range(0, width, hidden)]
-    alive = train.moments.alive(width)
+    non_constant = train.moments.non_constant(width)
     chance = _chance(train, validation, task)
     alone, controls = [], []
     for ids in layers:
-        if not alive[ids].any():
+        if not non_constant[ids].any():
             alone.append(chance)
             controls.append(chance)
             continue
-        part, held = train.columns(ids), validation.columns(ids)
+        train_layer, held_out_layer = train.columns(ids), validation.columns(ids)
         problems = [Problem(hidden, alpha) for alpha in ALPHAS]
-        alone.append(best(part, held, task, problems)[2])
+        alone.append(best(train_layer, held_out_layer, task, problems)[2])
         if control is not None:
-            parts = Split.of(part.rows, control[0], outputs), Split(held.rows, control[1], held.moments)
-            controls.append(best(*parts, task, problems)[2])
+            control_splits = Split.of(train_layer.rows, control[0], outputs), Split(held_out_layer.rows, control[1], held_out_layer.moments)
+            controls.append(best(*control_splits, task, problems)[2])
     alpha, _, oracle = best(train, validation, task, [Problem(width, alpha) for alpha in ALPHAS])
-    # A prefix without a neuron that varies is a probe on nothing.
+    # A prefix of constant layers cannot be probed.
     prefixes = [(i + 1) * hidden for i in range(len(layers) - 1)]
-    usable = [size for size in prefixes if alive[:size].any()]
-    _, found = fit_and_score(train, validation, task, [Problem(size, alpha) for size in usable]) if usable else ([], [])
-    upto = (*([chance] * (len(prefixes) - len(usable))), *found, oracle)
+    usable = [size for size in prefixes if non_constant[:size].any()]
+    _, scores = fit_and_score(train, validation, task, [Problem(size, alpha) for size in usable]) if usable else ([], [])
+    upto = (*([chance] * (len(prefixes) - len(usable))), *scores, oracle)
     return LayerScores(tuple(alone), upto, chance, None if control is None else tuple(controls))
 
 

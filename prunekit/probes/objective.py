@@ -15,12 +15,12 @@ Floats = NDArray[np.float64]
 
 @runtime_checkable
 class RowSource(Protocol):
-    """What a probe reads: a shape, and chunks of rows in order. `stats.rows.RowStore` is one."""
+    """Input of a probe: a shape, and chunks of rows in order. `stats.rows.RowStore` is one."""
 
     shape: tuple[int, int]
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Any]]:
-        """(index of the first row, (k, D) rows) pairs; a chunk must not be kept or written to."""
+        """Yield (index of the first row, (k, D) rows) pairs; a chunk must not be kept or written to."""
         ...
 
 
@@ -32,7 +32,7 @@ class ArrayRows:
         self.shape = (matrix.shape[0], matrix.shape[1])
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Chunks of rows; views of the matrix."""
+        """Yield chunks of rows; views of the matrix."""
         step = size or max(1, 2**25 // max(1, self.matrix.itemsize * self.shape[1]))
         for start in range(0, len(self.matrix), step):
             yield start, self.matrix[start : start + step]
@@ -51,7 +51,7 @@ class Scaling:
     inverse: Floats
 
     def take(self, ids: slice | NDArray[np.int64]) -> Scaling:
-        """The scaling of a subset of the columns."""
+        """Return the scaling of a subset of the columns."""
         return Scaling(self.mean[ids], self.inverse[ids])
 
     def raw(self, solution: Floats) -> tuple[Floats, Floats]:
@@ -62,7 +62,7 @@ class Scaling:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Where a probe is evaluated.
+    """Point at which a probe is evaluated.
 
     Attributes
     ----------
@@ -78,19 +78,19 @@ class Point:
 
 
 def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Sequence[Point]) -> list[tuple[float, Floats]]:
-    """Mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
+    """Return the mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
 
-    Labels are class ids (n,), or label sets (n, K) bool, which every point then answers for.
+    Labels are class ids (n,), or label sets (n, K) bool, which then apply to every point.
 
     The arithmetic is in the precision of the rows (float32 for a RowStore), sums over chunks in float64. Columns that several
-    points read are multiplied once, with the weights of all of them side by side.
+    points read are multiplied once, with the stacked weights of all of them.
     """
     n = rows.shape[0]
     order = sorted(range(len(points)), key=lambda i: points[i].width)
     ends = np.cumsum([points[i].solution.shape[1] for i in order])
     places = {i: slice(int(end) - points[i].solution.shape[1], int(end)) for i, end in zip(order, ends, strict=True)}
     widths = sorted({point.width for point in points})
-    # Columns low..high are read by the points from the first that is at least as wide, which are the last in the order.
+    # Columns low..high are read by the points that are at least as wide, which are the last in the order.
     segments = [
         (low, high, next(places[i].start for i in order if points[i].width >= high))
         for low, high in zip([0, *widths[:-1]], widths, strict=True)
@@ -126,12 +126,12 @@ def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Se
 
 
 def decision(rows: RowSource, coef: Floats, intercept: Floats) -> Floats:
-    """Scores (n, K) of a linear probe given in raw coordinates: coef (K, width), intercept (K,)."""
+    """Return the scores (n, K) of a linear probe given in raw coordinates: coef (K, width), intercept (K,)."""
     return decisions(rows, [(coef, intercept)])[0]
 
 
 def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
-    """Scores of several linear probes, each (n, K), in one pass; a probe (coef, intercept) reads the first columns."""
+    """Return the scores of several linear probes, each (n, K), in one pass; a probe (coef, intercept) reads the first columns."""
     scores = [np.empty((rows.shape[0], len(coef))) for coef, _ in probes]
     for start, chunk in rows.chunks():
         for (coef, intercept), into in zip(probes, scores, strict=True):
@@ -140,21 +140,21 @@ def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[
 
 
 def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
-    """Sum of the cross-entropies of (k, K) scores, which are overwritten by probability - target."""
+    """Return the sum of the cross-entropies of (k, K) scores, which are overwritten by probability - target."""
     if scores.shape[1] == 1:
         return _logistic(scores, labels[:, None] == 1)
     index = np.arange(len(labels))
     scores -= scores.max(axis=1, keepdims=True)
-    right = scores[index, labels].sum(dtype=np.float64)
+    correct = scores[index, labels].sum(dtype=np.float64)
     np.exp(scores, out=scores)
     total = scores.sum(axis=1, keepdims=True)
     scores /= total
     scores[index, labels] -= 1.0
-    return float(np.log(total).sum(dtype=np.float64) - right)
+    return float(np.log(total).sum(dtype=np.float64) - correct)
 
 
 def _logistic(scores: Array, labels: NDArray[np.bool_]) -> float:
-    """Sum of the logistic losses of (k, K) scores of labels that do not exclude each other; overwritten by probability - target."""
+    """Return the sum of the logistic losses of (k, K) scores of non-exclusive labels; they are overwritten by probability - target."""
     total = float(np.logaddexp(0.0, scores).sum(dtype=np.float64) - scores[labels].sum(dtype=np.float64))
     scores *= 0.5
     np.tanh(scores, out=scores)

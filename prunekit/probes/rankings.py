@@ -1,6 +1,6 @@
-"""Rankings of neurons for a task, by what neurons say one at a time or together; all from moments, but for two that need rows.
+"""Rankings of neurons for a task, one at a time or jointly; all from moments, except two that need rows.
 
-Scores are (D,), higher is better; `descending` makes an order of them. A dead neuron (`Moments.alive`) is in no order.
+Scores are (D,), higher is better; `descending` makes an order of them. A constant neuron (see `Moments.non_constant`) is in no order.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Ids = NDArray[np.int64]
 Vector = Float64[Floats, " d"]
 
 BINS = 16
-"""Quantile bins of a neuron, for the mutual information."""
+"""Number of quantile bins of a neuron, for the mutual information."""
 _COLUMNS = 64  # neurons that are binned at once
 
 
-def descending(scores: Vector, alive: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " living"]:
-    """Ids of the neurons that are alive by falling score; equals by id."""
-    if not np.isfinite(scores[alive]).all():
+def descending(scores: Vector, non_constant: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " m"]:
+    """Order the ids of the non-constant neurons by falling score; ties by id."""
+    if not np.isfinite(scores[non_constant]).all():
         raise StatisticsError("A ranking's scores hold NaN or infinity: its inputs are broken.")
-    ids = np.flatnonzero(alive)
+    ids = np.flatnonzero(non_constant)
     return np.asarray(ids[np.argsort(-scores[ids], kind="stable")])
 
 
 def probeless(moments: Moments, outputs: int) -> Vector:
-    """Probeless (Antverg and Belinkov 2022): the sum over pairs of classes of |mean activation of one - of the other|.
+    """Score neurons by Probeless (Antverg and Belinkov 2022): the sum over pairs of classes of |difference of mean activations|.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def probeless(moments: Moments, outputs: int) -> Vector:
 
 
 def class_means(moments: Moments, outputs: int) -> Floats:
-    """Mean of each neuron in each class that occurs, less its mean over all, (D, classes)."""
+    """Return the mean of each neuron in each class that occurs, less its mean over all rows, (D, classes)."""
     if outputs < 2:
         raise StatisticsError("Class means need classes; the task is a regression.")
     width = moments.width - outputs
@@ -76,9 +76,9 @@ def class_means(moments: Moments, outputs: int) -> Floats:
 
 
 def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = BINS) -> Floats:
-    """Mutual information of each neuron with the label, in nats, by counting.
+    """Estimate the mutual information of each neuron with the label, in nats, by counting.
 
-    A neuron is cut at its quantiles, a regression's target too (at 8); the plug-in estimate is biased upwards by about
+    A neuron is binned by its quantiles, a regression's target too (8 bins); the plug-in estimate is biased upwards by about
     (bins - 1)(classes - 1) / 2n, alike for all neurons.
 
     Parameters
@@ -103,7 +103,7 @@ def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = 
         targets = np.unique(labels, return_inverse=True)[1]
     classes = int(targets.max()) + 1
     of_label = np.bincount(targets, minlength=classes) / n
-    found = np.empty(width)
+    information = np.empty(width)
     for start in range(0, width, _COLUMNS):
         codes = _bin(np.asarray(rows[:, start : start + _COLUMNS]), bins)
         columns = codes.shape[1]
@@ -111,12 +111,12 @@ def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = 
         joint = np.bincount(flat.ravel(), minlength=columns * bins * classes).reshape(columns, bins, classes) / n
         independent = joint.sum(axis=2, keepdims=True) * of_label
         ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
-        found[start : start + columns] = (joint * np.log(ratio)).sum(axis=(1, 2))
-    return np.maximum(found, 0.0)
+        information[start : start + columns] = (joint * np.log(ratio)).sum(axis=(1, 2))
+    return np.maximum(information, 0.0)
 
 
 def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
-    """Quantile bin of each value, (n, m); equal values share one."""
+    """Return the quantile bin of each value, (n, m); equal values share one."""
     edges = np.quantile(values, np.arange(1, bins) / bins, axis=0)
     codes = np.zeros(values.shape, dtype=np.int64)
     for edge in edges:
@@ -125,14 +125,14 @@ def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
 
 
 def gradient_activation(rows: RowSource, gradients: RowSource) -> Floats:
-    """Mean over the rows of |gradient x activation| of each neuron, (D,).
+    """Return the mean over the rows of |gradient x activation| of each neuron, (D,).
 
     Parameters
     ----------
     rows : RowSource
         (n, D) activations.
     gradients : RowSource
-        (n, D) gradients of the loss at the labels with respect to them: of the fine-tuned model, or `probe_gradients`.
+        (n, D) gradients of the loss at the labels with respect to them: of the fine-tuned model, or of a probe.
     """
     if rows.shape != gradients.shape:
         raise StatisticsError(f"Activations of shape {rows.shape} and gradients of shape {gradients.shape} do not fit.")
@@ -144,7 +144,7 @@ def gradient_activation(rows: RowSource, gradients: RowSource) -> Floats:
 
 
 def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Floats, intercept: Floats) -> Floats:
-    """`gradient_activation` where the loss is that of a linear probe: its cross-entropy, or half its squared error.
+    """Return `gradient_activation` for the loss of a linear probe: its cross-entropy, or half its squared error.
 
     Parameters
     ----------
@@ -174,17 +174,17 @@ def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Float
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far rankings agree, pair by pair.
+    """Agreement of rankings, pair by pair.
 
     Attributes
     ----------
     names : tuple of str
     sizes : tuple of int
-        k of the overlaps.
+        Values of k of the overlaps.
     overlap : (len(sizes), m, m) float64
         Share of the first k neurons of one ranking that are among the first k of the other.
     tau : (m, m) float64
-        Kendall's tau-b of the places.
+        Kendall's tau-b of the ranks.
     """
 
     names: tuple[str, ...]
@@ -195,23 +195,23 @@ class Agreement:
 
 def compare_rankings(orders: Mapping[str, Ids], sizes: Sequence[int]) -> Agreement:
     """Compare rankings of the same neurons; raises StatisticsError where they rank different ones."""
-    names, found = tuple(orders), list(orders.values())
+    names, rankings = tuple(orders), list(orders.values())
     if not names:
         raise StatisticsError("There are no rankings to compare.")
-    members = np.sort(found[0])
+    members = np.sort(rankings[0])
     for name, order in orders.items():
         if not np.array_equal(np.sort(order), members):
             raise StatisticsError(f"The rankings {names[0]!r} and {name!r} order different neurons and cannot be compared.")
     for size in sizes:
         if not 1 <= size <= len(members):
             raise ParameterError("sizes", "compare_rankings", f"in 1..{len(members)}, the neurons ranked", size)
-    overlap = np.array([[[len(np.intersect1d(a[:k], b[:k])) / k for b in found] for a in found] for k in sizes])
-    places = [np.argsort(order) for order in found]
+    overlap = np.array([[[len(np.intersect1d(a[:k], b[:k])) / k for b in rankings] for a in rankings] for k in sizes])
+    ranks = [np.argsort(order) for order in rankings]
     tau = np.eye(len(names))
     for i in range(len(names)):
         for j in range(i):
-            # Of a single neuron every ranking is the same.
-            tau[i, j] = tau[j, i] = kendalltau(places[i], places[j]).statistic if len(members) > 1 else 1.0
+            # All rankings of a single neuron are the same.
+            tau[i, j] = tau[j, i] = kendalltau(ranks[i], ranks[j]).statistic if len(members) > 1 else 1.0
     return Agreement(names, tuple(sizes), overlap.reshape(len(sizes), len(names), len(names)), tau)
 
 
@@ -238,9 +238,9 @@ def ranking(weights: ArrayLike, *, steps: int = 1000) -> Ids:
     The order of the neurons that enter at one p is arbitrary in the authors' code (a Python set). Here they are ordered by
     their largest |weight| over the classes, and neurons equal in that by their id.
     """
-    given = np.atleast_2d(np.asarray(weights))
-    # Which neuron completes a share is decided by rounding at times: float32 weights are summed in float32, as the authors do.
-    matrix = np.abs(given if given.dtype == np.float32 else given.astype(np.float64))
+    raw = np.atleast_2d(np.asarray(weights))
+    # Rounding may decide which neuron completes a share: float32 weights are summed in float32, as in the authors' code.
+    matrix = np.abs(raw if raw.dtype == np.float32 else raw.astype(np.float64))
     if steps < 1:
         raise ParameterError("steps", "ranking", "at least 1", steps)
     width = matrix.shape[1]
@@ -249,10 +249,10 @@ def ranking(weights: ArrayLike, *, steps: int = 1000) -> Ids:
     for row in matrix:
         order = np.argsort(-row, kind="stable")
         total = np.cumsum(row[order])
-        # Length of the shortest prefix that reaches each share; the whole row where rounding lets none do.
+        # Length of the shortest prefix that reaches each share; the full row where none does because of rounding.
         lengths = np.minimum(np.searchsorted(total, shares * row.sum(), side="left") + 1, width)
         first = np.searchsorted(lengths, np.arange(width) + 1, side="left")
         entry[order] = np.minimum(entry[order], first)
     order = np.lexsort((np.arange(width), -matrix.max(axis=0), entry))
-    # The last of a row can be lost to rounding, where the sum of its prefix reaches the whole without them.
+    # The last neurons of a row can be lost to rounding, where the prefix before them already sums to the total.
     return np.asarray(order[(entry[order] <= steps) | (matrix.max(axis=0)[order] > 0)])

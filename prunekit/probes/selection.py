@@ -1,4 +1,4 @@
-"""Probes that are compared: penalties chosen on a validation split, prefixes of the columns fitted side by side."""
+"""Comparison of probes: penalties chosen on a validation split, prefixes of the columns fitted together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from prunekit.tasks import Task
 Ids = NDArray[np.int64]
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Penalties tried for every probe; the ends are far from the best on all data seen."""
+"""Penalties tried for every probe; the best was far from both ends on all data tried."""
 STEP = 2 ** (-1 / 3)
 """Ratio of one size to the next larger one."""
 SEARCH_ROWS = 50_000
-"""Most rows that layers, penalties and sizes are compared on; what is returned is fitted on all rows."""
+"""Most rows on which layers, penalties and sizes are compared; the returned probes are fitted on all rows."""
 SEARCH_TOL, FINAL_TOL = 1e-4, 1e-5
 """Accuracy of the fits that are compared and of those that are returned, in units of the loss."""
 
@@ -38,7 +38,7 @@ class Split:
 
     @classmethod
     def of(cls, rows: RowStore, labels: NDArray[Any], outputs: int) -> Split:
-        """Take the moments of rows with labels; raises StatisticsError for NaN or no rows."""
+        """Compute the moments of rows with labels; raises StatisticsError for NaN or no rows."""
         accumulator = MomentsAccumulator(rows.width + outputs)
         for start, chunk in rows.chunks():
             accumulator.update(np.hstack([chunk, one_hot(labels[start : start + len(chunk)], outputs)]))
@@ -46,16 +46,16 @@ class Split:
 
     @property
     def outputs(self) -> int:
-        """Label columns of the moments."""
+        """Number of label columns of the moments."""
         return self.moments.width - self.rows.width
 
     def columns(self, ids: Ids) -> Split:
-        """Some of the neurons."""
+        """Return the split with some of the neurons."""
         moments = self.moments.take(np.concatenate([ids, self.rows.width + np.arange(self.outputs)]))
         return Split(self.rows.columns(ids), self.labels, moments)
 
     def sample(self, seed: int) -> Split:
-        """At most SEARCH_ROWS of the rows, drawn at random; the moments stay those of all rows."""
+        """Draw at most SEARCH_ROWS of the rows at random; the moments stay those of all rows."""
         if len(self.rows) <= SEARCH_ROWS:
             return self
         picked = np.sort(np.random.default_rng(seed).choice(len(self.rows), SEARCH_ROWS, replace=False))
@@ -67,8 +67,8 @@ def fit_and_score(
 ) -> tuple[list[Fit], list[float]]:
     """Fit several probes in shared passes, and score each on validation."""
     fits = fit_probes(train.rows, train.labels, train.moments, problems, task.outputs, starts=starts, tol=tol)
-    found = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
-    return fits, [task.score(task.tuned(values, validation.labels), validation.labels) for values in found]
+    predictions = decisions(validation.rows, [(fit.coef, fit.intercept) for fit in fits])
+    return fits, [task.score(task.tuned(values, validation.labels), validation.labels) for values in predictions]
 
 
 def refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], start: Fit) -> tuple[Fit, float]:
@@ -81,7 +81,7 @@ def refit(train: Split, validation: Split, task: Task, alphas: Sequence[float], 
 def best(
     train: Split, validation: Split, task: Task, problems: Sequence[Problem], starts: Sequence[Fit] | None = None
 ) -> tuple[float, Fit, float]:
-    """The problem that scores best on validation; of equals, the one with the strongest penalty."""
+    """Return penalty, fit and score of the problem that scores best on validation; ties go to the strongest penalty."""
     tol = SEARCH_TOL if starts is None else FINAL_TOL
     fits, scores = fit_and_score(train, validation, task, problems, starts, tol)
     at = max(range(len(problems)), key=lambda i: (scores[i], problems[i].alpha))
@@ -89,7 +89,7 @@ def best(
 
 
 def path(train: Split, validation: Split, task: Task, sizes: Sequence[int]) -> tuple[list[Fit], list[tuple[int, float]]]:
-    """A probe on the first columns for each (ascending) size, with the penalty that suits the largest."""
+    """Fit a probe on the first columns for each (ascending) size, with the best penalty of the largest."""
     alpha, widest, value = best(train, validation, task, [Problem(sizes[-1], alpha) for alpha in ALPHAS])
     if len(sizes) == 1:
         return [widest], [(sizes[-1], value)]
@@ -98,7 +98,7 @@ def path(train: Split, validation: Split, task: Task, sizes: Sequence[int]) -> t
 
 
 def sizes_to(most: int) -> list[int]:
-    """Sizes from 1 to `most`, about a quarter apart, ascending."""
+    """Return sizes from 1 to `most`, about a quarter apart, ascending."""
     sizes, size = [], float(most)
     while round(size) >= 1:
         sizes.append(round(size))
@@ -107,10 +107,10 @@ def sizes_to(most: int) -> list[int]:
 
 
 def smallest(sizes: Sequence[int], scores: Sequence[float], target: float) -> int | None:
-    """Index of the smallest size that reaches the target, and on the smoothed path reaches it, too; None if none does.
+    """Return the index of the smallest size that reaches the target, also on the smoothed path; None if none does.
 
-    The first size above a target on a finite validation split is too often there by luck. More neurons help on average, so
-    the scores are smoothed by isotonic regression, and both must hold.
+    The first size above a target on a finite validation split is too often there by chance. More neurons help on average,
+    so the scores are smoothed by isotonic regression, and both must reach the target.
     """
     order = np.argsort(sizes)
     smooth = np.empty(len(sizes))

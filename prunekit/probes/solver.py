@@ -1,4 +1,4 @@
-"""Solvers that ask for a loss and a gradient and are told them, so that many problems share one pass over the data.
+"""Solvers that request each loss and gradient, so that many problems share one pass over the data.
 
 A solver is a generator: it yields the point where it wants the data term evaluated, is sent (mean loss, gradient), and
 returns its solution. `minimise` runs any number of them side by side.
@@ -17,31 +17,31 @@ Solver = Generator[Floats, tuple[float, Floats], Floats]
 
 _MEMORY = 12
 _ARMIJO = 1e-4
-_ROUNDING = 1e-7  # losses of float32 rows are not known better than this
+_ROUNDING = 1e-7  # relative accuracy of losses of float32 rows
 _BLOCK = 256
 
 
 def minimise(solvers: Sequence[Solver], evaluate: Callable[[dict[int, Floats]], dict[int, tuple[float, Floats]]]) -> list[Floats]:
     """Run solvers together; `evaluate` maps {solver: point} to {solver: (loss, gradient)} in one pass."""
-    asked = {i: next(solver) for i, solver in enumerate(solvers)}
+    points = {i: next(solver) for i, solver in enumerate(solvers)}
     done: dict[int, Floats] = {}
-    while asked:
-        told = evaluate(asked)
-        following: dict[int, Floats] = {}
-        for i, answer in told.items():
+    while points:
+        answers = evaluate(points)
+        next_points: dict[int, Floats] = {}
+        for i, answer in answers.items():
             try:
-                following[i] = solvers[i].send(answer)
+                next_points[i] = solvers[i].send(answer)
             except StopIteration as stop:
                 done[i] = stop.value
-        asked = following
+        points = next_points
     return [done[i] for i in range(len(solvers))]
 
 
 def lbfgs(start: Floats, ridge: float, metric: Metric, *, tol: float, passes: int) -> Solver:
     """Minimise data term + ridge/2 * |weights|^2 (the last row, the intercept, is free) by L-BFGS in the coordinates of a metric.
 
-    In those coordinates the objective is nearly round, so that few steps are needed however correlated the neurons are. The
-    stopping rule is free of scale: half the squared gradient there is what a Newton step in that metric would still gain,
+    In those coordinates the objective is well conditioned, so that few steps are needed however correlated the neurons are.
+    The stopping rule is scale-invariant: half the squared gradient there is the gain of another Newton step in that metric,
     in units of the loss.
     """
     v = metric.enter(start)
@@ -86,7 +86,7 @@ class Metric:
     width : int
         Columns that the probe reads.
     curvature : float
-        Of the intercept.
+        Curvature of the loss in the intercept.
     corners : list of (b, b) float64
         Inverses of the diagonal blocks of the factor, of `corners_of`.
     """
@@ -95,13 +95,13 @@ class Metric:
         self._factor, self._width, self._scale, self._corners = factor, width, float(np.sqrt(curvature)), corners
 
     def enter(self, x: Floats) -> Floats:
-        """Coordinates of a solution, (width + 1, K)."""
+        """Return the coordinates of a solution, (width + 1, K)."""
         lower = np.tril(self._factor[: self._width, : self._width]) if np.any(x[:-1]) else None
         weights = np.zeros_like(x[:-1]) if lower is None else lower.T @ x[:-1]
         return np.vstack([weights, x[-1:] * self._scale])
 
     def leave(self, v: Floats) -> Floats:
-        """The solution at coordinates, (width + 1, K)."""
+        """Return the solution at coordinates, (width + 1, K)."""
         x = np.empty_like(v)
         x[-1] = v[-1] / self._scale
         for i in reversed(range(0, self._width, _BLOCK)):
@@ -111,7 +111,7 @@ class Metric:
         return x
 
     def pull(self, gradient: Floats) -> Floats:
-        """The gradient with respect to the coordinates, (width + 1, K)."""
+        """Return the gradient with respect to the coordinates, (width + 1, K)."""
         g = np.empty_like(gradient)
         g[-1] = gradient[-1] / self._scale
         for i in range(0, self._width, _BLOCK):
@@ -122,13 +122,13 @@ class Metric:
 
 
 def corners_of(factor: Floats) -> list[Floats]:
-    """Inverses of the diagonal blocks of a lower triangular factor, for `Metric`."""
+    """Return the inverses of the diagonal blocks of a lower triangular factor, for `Metric`."""
     blocks = [factor[i : i + _BLOCK, i : i + _BLOCK] for i in range(0, len(factor), _BLOCK)]
     return [np.asarray(solve_triangular(block, np.eye(len(block)), lower=True, check_finite=False)) for block in blocks]
 
 
-def _pull(metric: Metric, x: Floats, ridge: float, told: tuple[float, Floats]) -> tuple[float, Floats]:
-    value, gradient = told
+def _pull(metric: Metric, x: Floats, ridge: float, answer: tuple[float, Floats]) -> tuple[float, Floats]:
+    value, gradient = answer
     weights = x[:-1]
     total = gradient.copy()
     total[:-1] += ridge * weights
@@ -154,7 +154,7 @@ def proximal(start: Floats, gram: Floats, lasso: float, ridge: float, curvature:
     """Minimise data term + lasso * |weights|_1 + ridge/2 * |weights|^2 by accelerated proximal gradient in a fixed metric.
 
     `curvature * gram` bounds the Hessian of the data term (Boehning 1992), so each step minimises an upper bound of the
-    objective: an elastic net on the Gram matrix, solved without touching the data. Steps are extrapolated (Beck and
+    objective: an elastic net on the Gram matrix, solved without the data. Steps are extrapolated (Beck and
     Teboulle 2009) and restarted when they turn back (O'Donoghue and Candes 2015).
     """
     width = len(start) - 1

@@ -21,7 +21,7 @@ SHORTEST, LONGEST = 5, 50
 
 @dataclass(frozen=True, eq=False)
 class StructuralProbe:
-    """A fitted map.
+    """A fitted linear map.
 
     Attributes
     ----------
@@ -32,13 +32,13 @@ class StructuralProbe:
     projection: Floats
 
     def distances(self, words: NDArray[Any]) -> Floats:
-        """Predicted distances between the words of a sentence, (T, H) -> (T, T)."""
+        """Predict the distances between the words of a sentence, (T, H) -> (T, T)."""
         return _squared(np.asarray(words, dtype=np.float64) @ self.projection)
 
 
 @dataclass(frozen=True)
 class StructuralScores:
-    """How well distances recover the trees of held-out sentences.
+    """Scores of predicted distances against the trees of held-out sentences.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class StructuralScores:
     spearman : float
         Mean over sentence lengths 5..50 of the mean over their words of the correlation of true and predicted distances.
     sentences : int
-        Sentences that were scored.
+        Number of sentences scored.
     """
 
     uuas: float
@@ -78,9 +78,9 @@ def fit_structural(
     rank : int
         Rows of B; at most H are used.
     epochs, batch, lr : int, int, float
-        Batches are of sentences of about the same length.
+        Each batch has sentences of about the same length.
     seed : int
-        Of the start, uniform in +-0.05 as in the authors' code, and of the order.
+        Seed of the initial map, uniform in +-0.05 as in the authors' code, and of the order.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def fit_structural(
     values = np.asarray(words, dtype=np.float32)
     if not np.isfinite(values).all():
         raise StatisticsError("The words' vectors hold NaN or infinity: the model or the data is broken.")
-    # One scale for all dimensions, so that the start and the learning rate fit any layer; it is folded back.
+    # One scale for all dimensions, so that the initial map and the learning rate suit any layer; it is folded back.
     spread = float(values.std(axis=0, dtype=np.float64).mean())
     if spread <= 1e-12:
         raise StatisticsError("The words' vectors do not vary: there is no structure to find.")
@@ -119,20 +119,20 @@ def fit_structural(
 
 def score_structural(probe: StructuralProbe, words: NDArray[Any], held_out: Sequence[Sentence]) -> StructuralScores:
     """Score a map on held-out sentences; raises StatisticsError where none has an edge that counts."""
-    found = asked = scored = 0
+    correct = total = scored = 0
     by_length: dict[int, list[float]] = {}
     for sentence in held_out:
         predicted = probe.distances(words[sentence.rows])
         hits, edges = uuas(predicted, sentence)
-        found, asked, scored = found + hits, asked + edges, scored + (edges > 0)
+        correct, total, scored = correct + hits, total + edges, scored + (edges > 0)
         if SHORTEST <= len(sentence) <= LONGEST:
-            each = distance_spearman(predicted, distances(sentence.heads))
-            if np.isfinite(each).any():
-                by_length.setdefault(len(sentence), []).append(float(np.nanmean(each)))
-    if not asked:
+            correlations = distance_spearman(predicted, distances(sentence.heads))
+            if np.isfinite(correlations).any():
+                by_length.setdefault(len(sentence), []).append(float(np.nanmean(correlations)))
+    if not total:
         raise StatisticsError("No held-out sentence has an edge between two words that count.")
     means = [float(np.mean(values)) for values in by_length.values()]
-    return StructuralScores(found / asked, float(np.mean(means)) if means else float("nan"), scored)
+    return StructuralScores(correct / total, float(np.mean(means)) if means else float("nan"), scored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +157,9 @@ class _Batch:
         return cls(words, true, weights)
 
     def gradient(self, projection: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of the loss with respect to the projection, (H, r).
+        """Return the gradient of the loss with respect to the projection, (H, r).
 
-        With S the signed weights of the pairs, the loss moves with sum_ij S_ij |z_i - z_j|^2 = 2 tr(Z' L Z), L the Laplacian of S.
+        With S the signed weights of the pairs, the loss varies with sum_ij S_ij |z_i - z_j|^2 = 2 tr(Z' L Z), L the Laplacian of S.
         """
         mapped = self.words @ projection
         pairs = np.sign(_squared(mapped) - self.true) * self.weights
@@ -167,12 +167,12 @@ class _Batch:
         return np.asarray(4.0 * np.einsum("bth,btr->hr", self.words, pulled, optimize=True))
 
     def loss(self, projection: NDArray[np.float32]) -> float:
-        """The mean over the sentences of the mean over their pairs of |error|."""
+        """Return the mean over the sentences of the mean over their pairs of |error|."""
         return float((np.abs(_squared(self.words @ projection) - self.true) * self.weights).sum())
 
 
 def _squared(points: NDArray[Any]) -> NDArray[Any]:
-    """Squared distances between points, (..., T, r) -> (..., T, T)."""
+    """Return the squared distances between points, (..., T, r) -> (..., T, T)."""
     inner = points @ np.swapaxes(points, -1, -2)
     norms = np.einsum("...ii->...i", inner)
     return np.asarray(np.maximum(norms[..., :, None] + norms[..., None, :] - 2.0 * inner, 0.0))

@@ -1,4 +1,4 @@
-"""How much of one layer's vector the task needs (Matton and de Oliveira 2019): components, subsets, and each dimension alone."""
+"""Probes on reductions of one layer's vector (Matton and de Oliveira 2019): components, subsets, and each dimension alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CELLS = 2**22
 
 
 def principal_axes(moments: Moments, outputs: int) -> tuple[Floats, Floats]:
-    """Principal axes of the neurons, (D, m), by falling variance, and their variances, (m,); none without variance."""
+    """Return the principal axes of the neurons, (D, m), by falling variance, and their variances, (m,), all positive."""
     width = moments.width - outputs
     values, vectors = np.linalg.eigh(moments.covariance[:width, :width])
     order = np.argsort(-values, kind="stable")
@@ -39,7 +39,7 @@ def principal_axes(moments: Moments, outputs: int) -> tuple[Floats, Floats]:
 
 
 def pca_curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] | None = None) -> tuple[Curve, Floats]:
-    """The probe on the first principal components, for several numbers of them.
+    """Score the probe on the first principal components, for several numbers of them.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def pca_curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] 
         (n, D) neurons, of one layer as a rule. The axes are those of train; labels have no part in them.
     task : Task
     sizes : sequence of int, optional
-        Numbers of components, ascending; 1, 2, 3, 5, ... by default. Those above the rank are left out.
+        Numbers of components, ascending; 1, 2, 3, 5, ... by default. Numbers above the rank are left out.
 
     Returns
     -------
@@ -57,17 +57,17 @@ def pca_curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] 
     """
     axes, values = principal_axes(train.moments, task.outputs)
     parts = tuple(_project(split, axes, train.moments.mean[: split.rows.width]) for split in (train, validation))
-    found = _curve(parts[0], parts[1], task, sizes)
-    return found, np.cumsum(values) / values.sum()
+    curve = _curve(parts[0], parts[1], task, sizes)
+    return curve, np.cumsum(values) / values.sum()
 
 
 def subset_curve(train: Split, validation: Split, task: Task, order: Ids, sizes: Sequence[int] | None = None) -> Curve:
-    """The probe on the first neurons of a ranking, for several numbers of them."""
+    """Score the probe on the first neurons of a ranking, for several numbers of them."""
     return _curve(train.columns(order), validation.columns(order), task, sizes)
 
 
 def default_sizes(most: int) -> list[int]:
-    """1, 2, 3, 5, 8, 12, ...: half as many again each time, up to `most`."""
+    """Return 1, 2, 3, 5, 8, 12, ...: half as many again each time, up to `most`."""
     sizes, size = [], 1
     while size < most:
         sizes.append(size)
@@ -76,7 +76,7 @@ def default_sizes(most: int) -> list[int]:
 
 
 def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task: Task) -> Floats:
-    """Score of every dimension alone, in closed form.
+    """Score every dimension alone, in closed form.
 
     For classes it is linear discriminant analysis in one dimension: class means, one variance within the classes, class
     shares. For a regression it is least squares, so that a correlation only takes its sign from train.
@@ -94,12 +94,12 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
     Returns
     -------
     (D,) float64
-        Score on the held-out rows by the task's metric; a dimension that is dead scores what its class shares alone do.
+        Score on the held-out rows by the task's metric; a constant dimension scores as the class shares alone do.
 
     Raises
     ------
     StatisticsError
-        One class only, or no rows.
+        Only one class, or no rows.
     """
     width = rows.width
     if train.width != width + task.outputs:
@@ -108,55 +108,53 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
         raise StatisticsError("There are no rows to score.")
     if not train.varies[width:].any():
         raise StatisticsError("All training labels are equal: a dimension cannot tell classes apart.")
-    alive = train.alive(width)
+    non_constant = train.non_constant(width)
     if task.outputs == 1:
-        return _correlations(train, rows, labels, task, alive)
-    mean, slope, offset = _discriminant(train, width, task.outputs, alive)
-    tables = np.zeros((width, task.outputs, task.outputs), dtype=np.int64)
+        return _correlations(train, rows, labels, task, non_constant)
+    mean, slope, offset = _discriminant(train, width, task.outputs, non_constant)
+    # The diagonal and a margin of each confusion matrix: whole ones would grow with the square of the classes.
+    hits, guesses = (np.zeros((width, task.outputs), dtype=np.int64) for _ in range(2))
     step = max(1, _CELLS // (width * task.outputs))
     for start, chunk in rows.chunks(step):
         scores = (chunk - mean)[:, :, None] * slope + offset
         predicted = scores.argmax(axis=2)
-        cells = (labels[start : start + len(chunk), None] * task.outputs + predicted) + np.arange(width) * task.outputs**2
-        tables += np.bincount(cells.ravel(), minlength=tables.size).reshape(tables.shape)
-    return of_tables(task.metric, tables)
+        cells = predicted + np.arange(width) * task.outputs
+        right = predicted == labels[start : start + len(chunk), None]
+        guesses += np.bincount(cells.ravel(), minlength=guesses.size).reshape(guesses.shape)
+        hits += np.bincount(cells[right], minlength=hits.size).reshape(hits.shape)
+    actual = np.tile(np.bincount(labels, minlength=task.outputs).astype(np.float64), (width, 1))
+    return of_counts(task.metric, hits.astype(np.float64), actual, guesses.astype(np.float64))
 
 
-def of_tables(metric: Metric, tables: NDArray[np.int64]) -> Floats:
-    """Score each of D confusion matrices, (D, K, K), true by predicted."""
-    cells = tables.astype(np.float64)
-    return of_counts(metric, np.einsum("dcc->dc", cells), cells.sum(axis=2), cells.sum(axis=1))
-
-
-def _discriminant(train: Moments, width: int, outputs: int, alive: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
-    """Mean (D,), slope and offset (D, K) of the one-dimensional discriminants of centred neurons."""
+def _discriminant(train: Moments, width: int, outputs: int, non_constant: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
+    """Return mean (D,), slope and offset (D, K) of the one-dimensional discriminants of centred neurons."""
     counts = train.count * train.mean[width:]
     occurs = counts > 0.5
     shares = np.where(occurs, counts / train.count, 1.0)
     centres = np.where(occurs, train.comoment[:width, width:] / np.where(occurs, counts, 1.0), 0.0)
     total = train.variance[:width]
     within = total - (np.where(occurs, shares, 0.0) * centres**2).sum(axis=1)
-    # Where classes do not overlap at all, the nearest class mean decides.
-    within = np.where(alive, np.maximum(within, 1e-9 * total), 1.0)
-    slope = np.where(alive[:, None], centres / within[:, None], 0.0)
-    offset = np.where(alive[:, None], -0.5 * centres**2 / within[:, None], 0.0) + np.where(occurs, np.log(shares), -np.inf)
+    # Where the classes do not overlap, the nearest class mean decides.
+    within = np.where(non_constant, np.maximum(within, 1e-9 * total), 1.0)
+    slope = np.where(non_constant[:, None], centres / within[:, None], 0.0)
+    offset = np.where(non_constant[:, None], -0.5 * centres**2 / within[:, None], 0.0) + np.where(occurs, np.log(shares), -np.inf)
     return train.mean[:width].astype(np.float32), slope, offset
 
 
-def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Task, alive: NDArray[np.bool_]) -> Floats:
+def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Task, non_constant: NDArray[np.bool_]) -> Floats:
     width = rows.width
     values = np.asarray(labels, dtype=np.float64)
     values = rankdata(values) if task.metric is Metric.SPEARMAN else values
     sign = np.sign(train.comoment[:width, width])
-    found = np.zeros(width)
+    scores = np.zeros(width)
     for start in range(0, width, 64):
         ids = np.arange(start, min(start + 64, width))
         with rows.columns(ids) as part:
             x = part.matrix().astype(np.float64)
         x = rankdata(x, axis=0) if task.metric is Metric.SPEARMAN else x
-        both = Moments.of(np.hstack([x, values[:, None]])).correlation()[:-1, -1]
-        found[ids] = both * sign[ids]
-    return np.where(alive, found, 0.0)
+        correlations = Moments.of(np.hstack([x, values[:, None]])).correlation()[:-1, -1]
+        scores[ids] = correlations * sign[ids]
+    return np.where(non_constant, scores, 0.0)
 
 
 def _curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] | None) -> Curve:

@@ -1,4 +1,4 @@
-"""Dependency trees of sentences: distances, spanning trees, and how well one recovers the other."""
+"""Dependency trees of sentences: distances, spanning trees, and scores of their agreement."""
 
 from __future__ import annotations
 
@@ -41,35 +41,35 @@ class Sentence:
 
     @property
     def rows(self) -> slice:
-        """Its words among those of the split."""
+        """Rows of its words among those of the split."""
         return slice(self.start, self.start + len(self))
 
 
 def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]], starts: Sequence[int] | None = None) -> tuple[Sentence, ...]:
-    """Check heads and relations, and say where each sentence is among the words of the split.
+    """Check heads and relations, and locate each sentence among the words of the split.
 
     Parameters
     ----------
     heads, labels : sequences, one a sentence
         Head of each word, from 1 (0 is the root), and its relation.
     starts : sequence of int, optional
-        Row of each sentence's first word; by default they stand end to end.
+        Row of each sentence's first word; by default they are contiguous.
 
     Raises
     ------
     DataError
         Heads and relations of different lengths, a head outside the sentence, or no tree: no single root, or a cycle.
     """
-    found, start = [], 0
+    parsed, start = [], 0
     for number, (row, names) in enumerate(zip(heads, labels, strict=True)):
         tree = np.asarray(row, dtype=np.int64)
         if len(tree) != len(names):
             raise DataError(f"Sentence {number} has {len(tree)} heads and {len(names)} relations.")
         _check_tree(tree, number)
         counts = np.array([name.partition(":")[0] != "punct" for name in names], dtype=bool)
-        found.append(Sentence(start if starts is None else int(starts[number]), tree, counts, tuple(names)))
+        parsed.append(Sentence(start if starts is None else int(starts[number]), tree, counts, tuple(names)))
         start += len(tree)
-    return tuple(found)
+    return tuple(parsed)
 
 
 def _check_tree(heads: NDArray[np.int64], number: int) -> None:
@@ -88,13 +88,13 @@ def _check_tree(heads: NDArray[np.int64], number: int) -> None:
 
 
 def edges(heads: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Undirected edges of a tree, (T - 1, 2) word numbers from 0, each pair ascending."""
+    """Return the undirected edges of a tree, (T - 1, 2) word numbers from 0, each pair ascending."""
     words = np.flatnonzero(heads > 0)
     return np.sort(np.stack([words, heads[words] - 1], axis=1), axis=1)
 
 
 def distances(heads: NDArray[np.int64]) -> Floats:
-    """Number of edges between any two words, (T, T)."""
+    """Return the number of edges between any two words, (T, T)."""
     size = len(heads)
     graph = np.zeros((size, size))
     pairs = edges(heads)
@@ -103,9 +103,9 @@ def distances(heads: NDArray[np.int64]) -> Floats:
 
 
 def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
-    """(edges found, edges in all) by the minimum spanning tree of predicted distances.
+    """Count (edges recovered, edges in total) by the minimum spanning tree of predicted distances.
 
-    Words that do not count are left out of the spanning tree, and edges with one of them are not asked for.
+    Words that do not count are left out of the spanning tree, and edges with one of them are not counted.
 
     Parameters
     ----------
@@ -114,27 +114,27 @@ def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
     sentence : Sentence
     """
     ids = np.flatnonzero(sentence.counts)
-    place = np.full(len(sentence), -1)
-    place[ids] = np.arange(len(ids))
-    wanted = {(int(a), int(b)) for a, b in place[edges(sentence.heads)].tolist() if min(a, b) >= 0}
-    if not wanted:
+    positions = np.full(len(sentence), -1)
+    positions[ids] = np.arange(len(ids))
+    true_edges = {(int(a), int(b)) for a, b in positions[edges(sentence.heads)].tolist() if min(a, b) >= 0}
+    if not true_edges:
         return 0, 0
-    # A distance of 0 is no edge to a sparse graph; one more for all changes no minimum spanning tree.
+    # A distance of 0 is no edge of a sparse graph; adding one to all does not change the minimum spanning tree.
     tree = minimum_spanning_tree(np.triu(predicted[np.ix_(ids, ids)] + 1.0, 1)).tocoo()
-    found = {(int(min(a, b)), int(max(a, b))) for a, b in zip(tree.row, tree.col, strict=True)}
-    return len(wanted & found), len(wanted)
+    predicted_edges = {(int(min(a, b)), int(max(a, b))) for a, b in zip(tree.row, tree.col, strict=True)}
+    return len(true_edges & predicted_edges), len(true_edges)
 
 
 def distance_spearman(predicted: Floats, true: Floats) -> Floats:
-    """Spearman correlation of each word's predicted with its true distances to the other words, (T,).
+    """Return the Spearman correlation of each word's predicted with its true distances to the other words, (T,).
 
-    Nan where one of them does not vary: in sentences of fewer than three words, or around a star's centre.
+    NaN where one of them does not vary: in sentences of fewer than three words, or around a star's centre.
     """
     size = len(true)
     if size < 3:
         return np.full(size, np.nan)
     others = ~np.eye(size, dtype=bool)
-    a, b = (rankdata(each[others].reshape(size, size - 1), axis=1) for each in (predicted, true))
+    a, b = (rankdata(matrix[others].reshape(size, size - 1), axis=1) for matrix in (predicted, true))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray(np.divide((a * b).sum(axis=1), scale, out=np.full(size, np.nan), where=scale > 0))

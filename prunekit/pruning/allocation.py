@@ -1,9 +1,9 @@
-"""Chooses which heads and FFN neurons a budget keeps: least-squares removal cost, weighted by what the task feels.
+"""Selection of the heads and FFN neurons that a budget keeps: least-squares removal cost, weighted by sensitivity.
 
-For a site with input covariance C, projection W and output metric M, removing a set S of inputs and re-solving W for
+For a site with input covariance C, projection W and output metric M, removing a set S of inputs and refitting W on
 those that stay costs ``tr(W_S^T M W_S [(C^-1)_SS]^-1)`` (the optimal-brain-surgeon formula for a group, exact for a
-quadratic). Greedy elimination gives each site a curve of cost against units removed; one price for all sites, the
-lower convex hulls of their curves, says how many units each gives up.
+quadratic). Greedy elimination gives each site a curve of cost against units removed; one price for all sites, along the
+lower convex hulls of their curves, determines how many units each gives up.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The units of one site, and what removing them would cost.
+    """The units of one site, and the statistics that determine the cost of their removal.
 
     Attributes
     ----------
     covariance : ndarray of shape (k, k)
-        Of the projection's inputs.
+        Covariance of the projection's inputs.
     projection : ndarray of shape (o, k)
         The projection's weight.
     metric : ndarray of shape (o, o)
-        What errors of its output cost.
+        Cost of errors of its output.
     units : int
-        Units, each k / units consecutive inputs.
+        Number of units, each k / units consecutive inputs.
     price : float
-        What one unit takes of the budget (parameters, or multiply-accumulates).
+        Part of the budget that one unit takes (parameters, or multiply-accumulates).
     """
 
     covariance: Matrix
@@ -50,14 +50,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Path:
-    """An elimination: units in the order in which they go, and the cumulative cost after each."""
+    """An elimination path: units in the order of their removal, and the cumulative cost after each."""
 
     order: tuple[int, ...]
     cost: tuple[float, ...]
 
 
 def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> Path:
-    """Eliminate all units of a site one after the other, cheapest first, with the rest re-solved after each.
+    """Eliminate all units of a site one after the other, cheapest first, with the rest refitted after each.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
     StatisticsError
         If the covariance, the projection or the metric is not finite.
     """
-    for what in (site.covariance, site.projection, site.metric):
-        if not np.isfinite(what).all():
+    for statistic in (site.covariance, site.projection, site.metric):
+        if not np.isfinite(statistic).all():
             raise StatisticsError("The statistics of a site hold values that are not finite; the model or the calibration rows are broken.")
     width = len(site.covariance) // site.units
     strength = damping * float(np.trace(site.covariance)) / len(site.covariance)
@@ -83,28 +83,28 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
     weight: Matrix = (np.sqrt(np.maximum(values, 0))[:, None] * vectors.T @ site.projection).astype(np.float64)
     order: list[int] = []
     cost: list[float] = []
-    alive, total = np.arange(site.units), 0.0
-    while len(alive):
-        chosen = _cheapest(inverse, weight, len(alive), width, share)
+    remaining, total = np.arange(site.units), 0.0
+    while len(remaining):
+        chosen = _cheapest(inverse, weight, len(remaining), width, share)
         columns = (chosen[:, None] * width + np.arange(width)).ravel()
         crossing = inverse[columns]
         block = np.linalg.inv(crossing[:, columns])
         removed = weight[:, columns]
         step = removed @ block
         paid = float((step * removed).sum())
-        order.extend(int(unit) for unit in alive[chosen])
+        order.extend(int(unit) for unit in remaining[chosen])
         # Units that go together share the cost evenly; each is as cheap as the next.
         cost.extend(total + paid * (place + 1) / len(chosen) for place in range(len(chosen)))
         total += paid
         # The last units take the places of those that go, so that what is left need not be copied.
-        left = len(alive) - len(chosen)
-        holes, last = chosen[chosen < left], np.delete(np.arange(left, len(alive)), chosen[chosen >= left] - left)
-        alive[holes] = alive[last]
-        alive = alive[:left]
-        into, of = ((places[:, None] * width + np.arange(width)).ravel() for places in (holes, last))
-        inverse[into] = inverse[of]
+        left = len(remaining) - len(chosen)
+        holes, last = chosen[chosen < left], np.delete(np.arange(left, len(remaining)), chosen[chosen >= left] - left)
+        remaining[holes] = remaining[last]
+        remaining = remaining[:left]
+        hole_columns, last_columns = ((places[:, None] * width + np.arange(width)).ravel() for places in (holes, last))
+        inverse[hole_columns] = inverse[last_columns]
         for matrix in (inverse, weight, crossing):
-            matrix[:, into] = matrix[:, of]
+            matrix[:, hole_columns] = matrix[:, last_columns]
         inverse, weight, crossing = inverse[: left * width, : left * width], weight[:, : left * width], crossing[:, : left * width]
         weight -= step @ crossing
         inverse -= crossing.T @ (block @ crossing)
@@ -112,7 +112,7 @@ def elimination(site: Candidates, *, damping: float = 1e-2, share: int = 32) -> 
 
 
 def _inverse(matrix: Matrix) -> Matrix:
-    """Of a symmetric matrix, by its Cholesky factor where it has one."""
+    """Invert a symmetric matrix, by its Cholesky factor where it has one."""
     factor, failed = lapack.dpotrf(matrix, lower=True)
     if failed:
         return np.linalg.inv(matrix).astype(np.float64)
@@ -121,7 +121,7 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 
 def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: int) -> NDArray[np.int64]:
-    """Places of the cheapest units among those left."""
+    """Return the positions of the cheapest units among those left."""
     if width == 1:
         costs = np.square(weight).sum(0) / np.diag(inverse)
         count = max(1, units // share)
@@ -133,12 +133,12 @@ def _cheapest(inverse: Matrix, weight: Matrix, units: int, width: int, share: in
 
 
 def by_magnitude(site: Candidates) -> Path:
-    """Baseline: units in the order of their projection weights' squared norm, which is also what they are said to cost."""
+    """Order units by the squared norm of their projection weights, which also serves as their cost; a baseline."""
     return _sorted(np.square(site.projection).sum(0).reshape(site.units, -1).sum(1))
 
 
 def at_random(site: Candidates, generator: np.random.Generator) -> Path:
-    """Baseline: units in random order, at random costs in proportion to their price."""
+    """Order units at random, with random costs in proportion to their price; a baseline."""
     return _sorted(generator.random(site.units) * site.price)
 
 
@@ -149,18 +149,18 @@ def _sorted(scores: Matrix) -> Path:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a site pays for giving up units, and what it frees.
+    """Cost of giving up units of a site, and the budget that this frees.
 
     Attributes
     ----------
     cost : tuple of float
         Cumulative cost after 1, 2, ... units.
     price : float
-        What one unit frees of the budget.
+        Budget that one unit frees.
     stops : tuple of int
         Numbers of units that may be given up, ascending; the first is given up at least.
     last : float
-        What giving up all of them frees on top.
+        Budget that giving up all of them frees on top.
     """
 
     cost: tuple[float, ...]
@@ -169,20 +169,20 @@ class Curve:
     last: float = 0.0
 
     def at(self, gone: int) -> float:
-        """Cost of giving up this many units."""
+        """Return the cost of giving up this many units."""
         return self.cost[gone - 1] if gone else 0.0
 
     def freed(self, gone: int) -> float:
-        """What giving up this many units frees of the budget."""
+        """Return the budget that giving up this many units frees."""
         return gone * self.price + (self.last if gone and gone == len(self.cost) else 0.0)
 
 
 def allocate(curves: Mapping[K, Curve], excess: float) -> dict[K, int]:
-    """How many units each site gives up so that together they free at least `excess` of the budget.
+    """Return how many units each site gives up so that together they free at least `excess` of the budget.
 
     The lower convex hulls of the cost curves are followed at one rising price for all sites (the Lagrangian of the
-    knapsack), which is optimal but for the last step; what that frees too much is then given back where it is worth
-    most. If all units together do not suffice, all go.
+    knapsack), which is optimal but for the last step; its surplus is then given back where it is worth most. If all
+    units together do not suffice, all are given up.
     """
     steps: list[tuple[float, K, int, int]] = []
     gone: dict[K, int] = {}
@@ -224,7 +224,7 @@ def _give_back(curves: Mapping[K, Curve], gone: dict[K, int], surplus: float) ->
 
 
 def hull(places: Sequence[float], heights: Sequence[float]) -> list[int]:
-    """Numbers of the points (place, height), given from left to right, that are corners of their lower convex hull."""
+    """Return the indices of the points (place, height), ordered from left to right, that are corners of their lower convex hull."""
     corners = [0]
     for point in range(1, len(places)):
         while len(corners) > 1:
@@ -237,17 +237,17 @@ def hull(places: Sequence[float], heights: Sequence[float]) -> list[int]:
 
 
 def allocate_evenly(groups: Sequence[Mapping[K, Curve]], excess: float) -> dict[K, int] | None:
-    """How many units each site gives up if all sites of one group give up equally many, and none gives up all.
+    """Return how many units each site gives up if all sites of a group give up equally many, and none gives up all.
 
     The exact optimum, by trying every number for each group but the last, whose smallest sufficient number is the best.
-    None if no numbers suffice.
+    Return None if no numbers suffice.
 
     Parameters
     ----------
     groups : sequence of mapping
         Curves by site, of equal length and with equal stops inside a group.
     excess : float
-        What has to be freed.
+        Budget that has to be freed.
     """
     options = [_even(list(group.values())) for group in groups if group]
     best: tuple[float, tuple[int, ...]] | None = None
@@ -271,7 +271,7 @@ def allocate_evenly(groups: Sequence[Mapping[K, Curve]], excess: float) -> dict[
 
 
 def _even(curves: Sequence[Curve]) -> list[tuple[int, float, float]]:
-    """(units given up by each, cost, what is freed) of all sites of a group together."""
+    """Return (units given up by each, cost, budget freed) of all sites of a group together."""
     most = min(len(curve.cost) for curve in curves)
     return [
         (stop, sum(curve.at(stop) for curve in curves), sum(curve.price for curve in curves) * stop)

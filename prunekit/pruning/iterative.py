@@ -1,4 +1,4 @@
-"""A model on its way down: which units go for which goals, and what is solved anew after each step."""
+"""Iterative pruning: selection of the units to remove for a set of goals, and the refit after each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunekit.arch.count import Counts, count
-from prunekit.arch.view import ModelView, Reader
+from prunekit.arch.view import ModelView, Reader, evaluated
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.plan import Plan
 from prunekit.pruning.allocation import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
@@ -26,9 +26,9 @@ from prunekit.stats.sensitivity import Sensitivity, sensitivity
 from prunekit.transforms.apply import apply, settled
 from prunekit.transforms.cut import cut, prunable
 
-Choice = Literal["cost", "random", "magnitude"]
+Criterion = Literal["cost", "random", "magnitude"]
 Tighten = Callable[[ModelView], Sequence[Goal] | None]
-"""Given a cut model: the goals that it must meet instead, or None if it will do."""
+"""Called with a cut model; returns the goals that it must meet instead, or None to accept it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,13 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the widths that are kept must look like.
+    """Constraints on the widths that are kept.
 
     Attributes
     ----------
     uniform : bool
-        Every block keeps the same number of FFN neurons, so that stock classes load the result. Heads then go only where
-        the family's config can say that there are fewer (a head size of its own), and then equally many everywhere.
+        Whether every block keeps the same number of FFN neurons, so that stock classes load the result. Heads are then
+        removed only where the family's config can express it (by a separate head size), and equally many everywhere.
     multiple_of : int
         FFN widths are multiples of this.
     """
@@ -68,23 +68,23 @@ class Shape:
     multiple_of: int = 1
 
     def stops(self, site: Site, units: int) -> tuple[int, ...]:
-        """How many of a site's `units` may go."""
+        """Return the numbers of units that may be removed from a site of `units`."""
         step = self.multiple_of if site.role == "ffn" else 1
         return tuple(gone for gone in range(units + 1) if (units - gone) % step == 0 and not (self.uniform and gone == units))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What shares and costs are taken of, where that is not the model that comes in.
+    """Reference of shares and costs, where it is not the model that is passed in.
 
     Attributes
     ----------
     lengths : ndarray of int, optional
         Real lengths of the data's rows, for MACs; default: those of the calibration rows.
     full : Counts, optional
-        What shares are taken of; default: the model that comes in. Another where it has lost blocks already.
+        Counts that shares refer to; default: those of the model. They differ where it has already lost blocks.
     kept : callable, optional
-        Says which units a site of a model has that has been cut already; what such a model computes now is what is aimed at.
+        Returns the units that a site of an already cut model has; the target is then what that model computes now.
     """
 
     lengths: NDArray[np.integer] | None = None
@@ -94,44 +94,44 @@ class Origin:
 
 @dataclass
 class _State:
-    """The slim model under way; `kept` numbers its units as the dense model does."""
+    """The slim model during pruning; `kept` holds its units in the dense model's numbering."""
 
     view: ModelView
     kept: dict[Site, tuple[int, ...]] = field(default_factory=dict)
 
     def cut(self, site: Site, gone: Sequence[int]) -> None:
-        """Remove the units at these places of those that are left."""
-        units, lost = self.kept[site], set(gone)
-        stay = tuple(place for place in range(len(units)) if place not in lost)
-        if lost:
-            cut(self.view, site, stay, len(units))
-            self.kept[site] = tuple(units[place] for place in stay)
+        """Remove the units at these positions among those that are left."""
+        units, removed = self.kept[site], set(gone)
+        staying = tuple(position for position in range(len(units)) if position not in removed)
+        if removed:
+            cut(self.view, site, staying, len(units))
+            self.kept[site] = tuple(units[position] for position in staying)
 
     def copy(self) -> _State:
-        """One that can be cut alone."""
+        """Return an independent copy."""
         return _State(ModelView.of(copy.deepcopy(self.view.model)), dict(self.kept))
 
 
 @dataclass(frozen=True)
-class _Felt:
-    """What the task feels of a state, and the orders in which its sites give their units up, as far as they have been worked out."""
+class _Sensitivities:
+    """Sensitivities of a state, and the elimination paths of its sites as far as they have been computed."""
 
-    found: Mapping[Site, Sensitivity]
-    paths: dict[tuple[Choice, int], dict[Site, Path]] = field(default_factory=dict)
+    by_site: Mapping[Site, Sensitivity]
+    paths: dict[tuple[Criterion, int], dict[Site, Path]] = field(default_factory=dict)
 
 
 class Shrinker:
-    """A model on its way down, step by step: what a step leaves can be kept, and gone on from.
+    """Iterative pruning of a model, step by step: the result of each step can be kept, and pruned further.
 
     Parameters
     ----------
     model : PreTrainedModel or ReadoutModel
-        Dense model with or without a head, or one that reads chosen neurons; it is left as it is.
+        Dense model with or without a head, or one that reads selected neurons; it is not changed.
     batches : sequence of dict
         Tokenised calibration rows.
     origin : Origin
     shape : Shape
-    choice, damping, seed
+    criterion, damping, seed
         As in `shrink`.
 
     Raises
@@ -147,129 +147,131 @@ class Shrinker:
         *,
         origin: Origin | None = None,
         shape: Shape | None = None,
-        choice: Choice = "cost",
+        criterion: Criterion = "cost",
         damping: Damping | None = None,
         seed: int = 0,
     ) -> None:
         origin, self.shape = origin or Origin(), shape or Shape()
+        # What a Trainer leaves is in training mode, where dropout would be measured.
+        model = evaluated(model)
         self.dense = ModelView.of(model)
         _check(self.dense, batches, self.shape.multiple_of)
         lengths = origin.lengths
         if lengths is None:
             lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches]).numpy()
         self.batches, self.lengths, self.start = batches, lengths, origin.full or count(self.dense, lengths)
-        self.choice, self.damping, self.seed, self.draw = choice, damping, seed, 0
-        # A model with a readout has been cut already, and remembers its dense config.
+        self.criterion, self.damping, self.seed, self.draw = criterion, damping, seed, 0
+        # A model with a readout has been cut already, and keeps its dense config.
         copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
         kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role, site.block))))
-        sizes = {site: kept(site) for site in sites(self.dense) if _may_go(self.dense, site, self.shape)}
+        sizes = {site: kept(site) for site in sites(self.dense) if _is_removable(self.dense, site, self.shape)}
         self._state = _State(ModelView.of(copied), sizes)
-        self._calls: Calls | None = None
-        self._felt: _Felt | None = None
-        self._taken = 0
+        self._dense_calls: Calls | None = None
+        self._sensitivities: _Sensitivities | None = None
+        self._steps_taken = 0
         self.trace: tuple[dict[str, float], ...] = ()
         self.solutions: tuple[Solution, ...] = ()
 
     @property
     def view(self) -> ModelView:
-        """The slim model as it is now."""
+        """The slim model in its current state."""
         return self._state.view
 
     @property
     def kept(self) -> dict[Site, tuple[int, ...]]:
-        """Units that are left of every site whose units may go, in the dense model's numbering."""
+        """Units that are left at every site whose units may be removed, in the dense model's numbering."""
         return dict(self._state.kept)
 
     @property
     def removable(self) -> bool:
-        """Whether there is anything that may go."""
+        """Whether there are units that may be removed."""
         return bool(self._state.kept)
 
     @property
     def fits(self) -> bool:
-        """Whether the widths are what they must look like."""
+        """Whether the widths satisfy the constraints."""
         return all(not self.shape.stops(site, len(kept))[0] for site, kept in self._state.kept.items())
 
-    def fork(self, choice: Choice | None = None, *, draw: int = 0) -> Shrinker:
-        """Another one that starts from here, and may choose otherwise; this one can go on without it.
+    def fork(self, criterion: Criterion | None = None, *, draw: int = 0) -> Shrinker:
+        """Return an independent copy that continues from here, possibly with another criterion.
 
-        `draw` is the number of a choice at random, where there are several.
+        `draw` is the number of a random selection, where there are several.
         """
-        self._record()
+        self._record_dense_calls()
         if self.removable:
-            self._feel()
-        twin = copy.copy(self)
-        twin._state, twin.choice, twin.draw = self._state.copy(), choice or self.choice, draw
-        return twin
+            self._measure_sensitivities()
+        forked = copy.copy(self)
+        forked._state, forked.criterion, forked.draw = self._state.copy(), criterion or self.criterion, draw
+        return forked
 
     def check_reach(self, goals: Sequence[Goal]) -> None:
-        """Raise BudgetError if a goal does not hold even with as few units as may be."""
-        least = self._least()
+        """Raise BudgetError if a goal is not met even with the fewest units allowed."""
+        least = self._smallest_view()
         for goal in goals:
             if not goal.met(least):
                 heads = not self.removable or any(site.role == "heads" for site in self._state.kept)
-                which = "heads and FFN neurons" if heads else f"FFN neurons ({_why_heads_stay(self.view, self.shape)})"
+                units = "heads and FFN neurons" if heads else f"FFN neurons ({_why_heads_stay(self.view, self.shape)})"
                 left = goal.cost.tell(goal.cost.of(least), goal.full)
-                raise BudgetError(f"{goal.asked} cannot be met by removing {which}: with as few as may be, {left} is left.")
+                raise BudgetError(f"{goal.asked} cannot be met by removing {units}: with as few as may be, {left} is left.")
 
     def least(self, cost: Cost) -> float:
-        """What is left of a cost with as few units as may be."""
-        return cost.of(self._least())
+        """Return the cost with the fewest units allowed."""
+        return cost.of(self._smallest_view())
 
-    def _least(self) -> ModelView:
+    def _smallest_view(self) -> ModelView:
         state = self._state.copy()
         for site, units in self._state.kept.items():
             state.cut(site, range(self.shape.stops(site, len(units))[-1]))
         return state.view
 
     def step(self, goals: Sequence[Goal], tighten: Tighten | None = None) -> None:
-        """Remove the cheapest units until every goal holds, and solve what stays anew.
+        """Remove the cheapest units until every goal holds, and refit the rest.
 
         Parameters
         ----------
         goals : sequence of Goal
         tighten : callable, optional
-            Given the cut model before it is solved anew: the goals to meet instead, or None if it will do.
+            Called with the cut model before the refit; returns the goals to meet instead, or None to accept it.
 
         Raises
         ------
         StatisticsError
             If the calibration rows are degenerate.
         """
-        calls, felt = self._record(), self._feel()
-        choose = self._chooser(felt)
-        wanted: Sequence[Goal] | None = goals
-        while wanted is not None:
-            goals, gone = wanted, choose(wanted)
-            tried = self._state if tighten is None else self._state.copy()
-            for site, units in gone.items():
-                tried.cut(site, units)
-            wanted = None if tighten is None else tighten(tried.view)
-        self._state, self._felt = tried, None
-        weights = {site: found.weights for site, found in felt.found.items()}
+        calls, sensitivities = self._record_dense_calls(), self._measure_sensitivities()
+        select = self._selection(sensitivities)
+        tightened: Sequence[Goal] | None = goals
+        while tightened is not None:
+            goals, removed = tightened, select(tightened)
+            candidate = self._state if tighten is None else self._state.copy()
+            for site, units in removed.items():
+                candidate.cut(site, units)
+            tightened = None if tighten is None else tighten(candidate.view)
+        self._state, self._sensitivities = candidate, None
+        weights = {site: measured.weights for site, measured in sensitivities.by_site.items()}
         self.solutions = refit(self.view, self.dense, self.batches, weights=weights, damping=self.damping, calls=calls)
-        self._note()
+        self._append_shares()
 
     def trim(self, goals: Sequence[Goal], *, recover: bool = True) -> None:
-        """A cheap `step`: units that stay stand in for those that go from their own site, by the moments that chose them.
+        """Take a cheap step: the units that stay are refitted for those removed from their own site, by the moments that selected them.
 
-        No further pass over the rows is made, so what one site lacks is not made up for at another (Kwon et al. 2022 solve alike).
+        No further pass over the rows is made, so the error of one site is not compensated at another (Kwon et al. 2022 solve alike).
 
         Parameters
         ----------
         goals : sequence of Goal
         recover : bool
-            False: cut alone.
+            Whether to refit; False: only remove.
 
         Raises
         ------
         StatisticsError
             If the calibration rows are degenerate.
         """
-        felt = self._feel()
+        sensitivities = self._measure_sensitivities()
         damping = (self.damping or Damping()).projection
-        for site, units in self._chooser(felt, share=8)(goals).items():
-            moment, projection = felt.found[site].units, site.projection(self.view)
+        for site, units in self._selection(sensitivities, share=8)(goals).items():
+            moment, projection = sensitivities.by_site[site].units, site.projection(self.view)
             assert moment is not None
             assert projection is not None
             columns = torch.arange(len(moment.xx)).reshape(len(self._state.kept[site]), -1)[list(units)].flatten()
@@ -278,36 +280,37 @@ class Shrinker:
             if lost is not None:
                 with torch.no_grad():
                     stand_in(self.view, site, lost, damping)
-        self._felt = None
-        self._note()
+        self._sensitivities = None
+        self._append_shares()
 
-    def _chooser(self, felt: _Felt, *, share: int = 32) -> _Choice:
-        self._taken += 1
-        paths = felt.paths.setdefault((self.choice, self.draw), {})
-        return _Choice(
-            self._state, felt.found, self.shape, _chooser(self.choice, (self.draw << 32) + self.seed + self._taken, share), paths
+    def _selection(self, sensitivities: _Sensitivities, *, share: int = 32) -> _Selection:
+        self._steps_taken += 1
+        paths = sensitivities.paths.setdefault((self.criterion, self.draw), {})
+        order = _path_by(self.criterion, (self.draw << 32) + self.seed + self._steps_taken, share)
+        return _Selection(self._state, sensitivities.by_site, self.shape, order, paths)
+
+    def _measure_sensitivities(self) -> _Sensitivities:
+        """Return the sensitivities of the current state, which all forks from here share."""
+        self._sensitivities = self._sensitivities or _Sensitivities(
+            sensitivity(self.view, self.batches, seed=self.seed + self._steps_taken + 1, units=True)
         )
+        return self._sensitivities
 
-    def _feel(self) -> _Felt:
-        """What the task feels of the state as it is, which all forks from here share."""
-        self._felt = self._felt or _Felt(sensitivity(self.view, self.batches, seed=self.seed + self._taken + 1, units=True))
-        return self._felt
+    def _record_dense_calls(self) -> Calls:
+        """Return the calls of the dense model, which all forks share."""
+        self._dense_calls = self._dense_calls or record_calls(self.dense, self.batches)
+        return self._dense_calls
 
-    def _record(self) -> Calls:
-        """The dense model's calls, which all forks share."""
-        self._calls = self._calls or record_calls(self.dense, self.batches)
-        return self._calls
-
-    def _note(self) -> None:
-        now = count(self.view, self.lengths)
-        # A model without blocks has lost all there was.
-        shares = {"params": now.params_layers / max(self.start.params_layers, 1), "macs": now.macs / max(self.start.macs, 1.0)}
+    def _append_shares(self) -> None:
+        counts = count(self.view, self.lengths)
+        # The denominators of a model without blocks are 0.
+        shares = {"params": counts.params_layers / max(self.start.params_layers, 1), "macs": counts.macs / max(self.start.macs, 1.0)}
         self.trace = (*self.trace, shares)
 
     def result(self) -> Shrunk:
-        """The model as it is now, and its plan."""
+        """Return the current model and its plan."""
         if not self.trace:
-            self._note()
+            self._append_shares()
         plan = plan_of(self.dense, self._state.kept)
         return Shrunk(settled(self.dense.model, plan, self.view.model), plan, self.trace, self.solutions)
 
@@ -319,7 +322,7 @@ def _check(dense: ModelView, batches: Sequence[Mapping[str, Tensor]], multiple_o
         raise StatisticsError("There are no calibration rows; give some.")
 
 
-def _may_go(dense: ModelView, site: Site, shape: Shape) -> bool:
+def _is_removable(dense: ModelView, site: Site, shape: Shape) -> bool:
     if site.role == "heads" and shape.uniform and not (dense.spec.free_head_dim and getattr(dense.config, "head_dim", None)):
         return False
     return prunable(dense, site)
@@ -330,7 +333,7 @@ def _why_heads_stay(view: ModelView, shape: Shape) -> str:
 
 
 def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
-    """The plan that keeps these units, in the dense model's numbering."""
+    """Return the plan that keeps these units, in the dense model's numbering."""
     chosen: dict[str, dict[int, tuple[int, ...]]] = {"heads": {}, "ffn": {}}
     for site, units in kept.items():
         if len(units) < dense.units(site.role, site.block):
@@ -339,24 +342,24 @@ def plan_of(dense: ModelView, kept: Mapping[Site, tuple[int, ...]]) -> Plan:
     return Plan(source=dense.source, heads=chosen["heads"], ffn=chosen["ffn"])
 
 
-class _Choice:
-    """Which units go for which goals, in the order in which each site gives them up."""
+class _Selection:
+    """Selection of the units to remove for a set of goals, in the elimination order of each site."""
 
     def __init__(
         self,
         state: _State,
-        felt: Mapping[Site, Sensitivity],
+        sensitivities: Mapping[Site, Sensitivity],
         shape: Shape,
-        chooser: Callable[[Candidates], Path],
+        criterion: Callable[[Candidates], Path],
         paths: dict[Site, Path],
     ) -> None:
         self.view, self.shape = state.view, shape
         self.units = {site: len(kept) for site, kept in state.kept.items() if kept}
-        self.felt, self.chooser = felt, chooser
+        self.sensitivities, self.criterion = sensitivities, criterion
         self.paths = paths
 
     def __call__(self, goals: Sequence[Goal]) -> dict[Site, tuple[int, ...]]:
-        """The places of the units of each site that go so that every goal holds."""
+        """Return the positions of the units of each site to remove so that every goal holds."""
         stops = {site: self.shape.stops(site, number) for site, number in self.units.items()}
         for goal in goals:
             excess = goal.cost.of(self.view) - goal.limit
@@ -364,35 +367,35 @@ class _Choice:
                 continue
             prices = {site: goal.cost.each(self.view, site, number) for site, number in self.units.items()}
             if not self.paths:
-                self.paths.update({site: self.chooser(self._candidates(site, price)) for site, price in prices.items()})
+                self.paths.update({site: self.criterion(self._candidates(site, price)) for site, price in prices.items()})
             curves = {site: Curve(self.paths[site].cost, prices[site], stops[site], goal.cost.last(self.view, site)) for site in self.units}
-            gone = _allocate(curves, excess, self.shape)
-            # The next goal can only take more.
-            stops = {site: tuple(stop for stop in stops[site] if stop >= gone[site]) for site in curves}
+            removed = _allocate(curves, excess, self.shape)
+            # The next goal can only remove more.
+            stops = {site: tuple(stop for stop in stops[site] if stop >= removed[site]) for site in curves}
         return {site: path.order[: stops[site][0]] for site, path in self.paths.items()}
 
     def _candidates(self, site: Site, price: float) -> Candidates:
-        projection, found = site.projection(self.view), self.felt[site]
+        projection, measured = site.projection(self.view), self.sensitivities[site]
         assert projection is not None
-        assert found.covariance is not None
+        assert measured.covariance is not None
         weight = projection.weight.double().numpy()
-        return Candidates(found.covariance.numpy(), weight, found.metric.numpy(), self.units[site], price)
+        return Candidates(measured.covariance.numpy(), weight, measured.metric.numpy(), self.units[site], price)
 
 
 def _allocate(curves: Mapping[Site, Curve], excess: float, shape: Shape) -> dict[Site, int]:
     if not shape.uniform:
         return allocate(curves, excess)
     groups = [{site: curve for site, curve in curves.items() if site.role == role} for role in ("heads", "ffn")]
-    gone = allocate_evenly(groups, excess)
-    # That as few as may be suffice was seen at the start.
-    assert gone is not None
-    return gone
+    removed = allocate_evenly(groups, excess)
+    # `check_reach` has shown that the fewest units allowed suffice.
+    assert removed is not None
+    return removed
 
 
-def _chooser(choice: Choice, seed: int, share: int) -> Callable[[Candidates], Path]:
-    if choice == "cost":
+def _path_by(criterion: Criterion, seed: int, share: int) -> Callable[[Candidates], Path]:
+    if criterion == "cost":
         return partial(elimination, share=share)
-    if choice == "magnitude":
+    if criterion == "magnitude":
         return by_magnitude
     generator = np.random.default_rng(seed)
     return lambda site: at_random(site, generator)

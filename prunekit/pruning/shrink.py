@@ -1,8 +1,8 @@
-"""Shrinks a model to a budget of parameters, multiply-accumulates, time or bytes, without training.
+"""Pruning of a model to a budget of parameters, multiply-accumulates, time or bytes, without training.
 
-In a few steps: feel what the task feels (`stats.sensitivity`), price every head and FFN neuron (`pruning.allocation`),
-cut the cheapest (`transforms.cut`), and solve what is left anew (`refit.refit`). A large cut is made in steps, because
-what a unit is worth depends on what else is gone.
+Each step measures sensitivities (`stats.sensitivity`), prices every head and FFN neuron (`pruning.allocation`), removes
+the cheapest (`transforms.cut`) and refits the rest (`refit.refit`). A large reduction takes several steps, because the
+importance of a unit depends on which others have been removed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
 from prunekit.pruning.costs import Goal, Macs, Params
-from prunekit.pruning.iterative import Choice, Origin, Shape, Shrinker, Shrunk, Tighten
+from prunekit.pruning.iterative import Criterion, Origin, Shape, Shrinker, Shrunk, Tighten
 from prunekit.refit.refit import Damping
 from prunekit.validation.arguments import NotEmpty, Seed, Within, checked
 from prunekit.validation.limits import WIDTH
 
 Progress = Callable[[int, int], None]
 
-#: Each step leaves no less than this share of what the step before left. More steps do not pay: every refit adds noise.
-_STEP = 0.35
-#: The share below which steps do not become more.
+#: Smallest share of its input that a step leaves. More steps do not pay off: every refit adds noise.
+_STEP_SHARE = 0.35
+#: Share below which the number of steps does not increase.
 LEAST = 1e-3
 
 
@@ -40,7 +40,7 @@ def shrink(
     *,
     lengths: NDArray[np.integer] | None = None,
     start: Counts | None = None,
-    choice: Choice = "cost",
+    criterion: Criterion = "cost",
     uniform: bool = False,
     multiple_of: Annotated[int, Within(1, WIDTH)] = 1,
     damping: Damping | None = None,
@@ -48,30 +48,30 @@ def shrink(
     tighten: Tighten | None = None,
     progress: Progress | None = None,
 ) -> Shrunk:
-    """Choose and remove heads and FFN neurons until every budget holds, and re-solve what stays.
+    """Choose and remove heads and FFN neurons until every budget holds, and refit the rest.
 
     Parameters
     ----------
     model : PreTrainedModel or ReadoutModel
-        Dense model with or without a head, or one that reads chosen neurons; it is left as it is.
+        Dense model with or without a head, or one that reads selected neurons; it is not changed.
     batches : sequence of dict
-        Tokenised calibration rows, labels not needed: `input_ids`, `attention_mask` and what else the model reads.
+        Tokenised calibration rows, labels not needed: `input_ids`, `attention_mask` and the other inputs of the model.
     budgets : sequence of Budget or Goal
         Budgets of parameters of the layers (`Unit.PARAMS`) or multiply-accumulates (`Unit.MACS`); goals of any cost.
     lengths : ndarray of int, optional
         Real lengths of the data's rows, for MACs; default: those of the calibration rows.
     start : Counts, optional
-        What shares are taken of; default: the model given. Another where the model has lost blocks already.
-    choice : {"cost", "random", "magnitude"}
-        How units are chosen: by what their removal costs, or, as baselines that are re-solved all the same, at random or
-        by the smallest projection weights.
+        Counts that shares refer to; default: those of `model`. They differ where the model has already lost blocks.
+    criterion : {"cost", "random", "magnitude"}
+        Criterion for units: the cost of their removal, or, as baselines that are refitted likewise, chance or the
+        smallest projection weights.
     uniform : bool
-        Every block keeps equally many FFN neurons, so that stock classes load the result; heads go only where the
-        family's config can say so, and equally many in every block.
+        Whether every block keeps equally many FFN neurons, so that stock classes load the result; heads are removed only
+        where the family's config can express it, and equally many in every block.
     multiple_of : int
         FFN widths are multiples of this.
     damping : Damping, optional
-        Of the least-squares solutions.
+        Damping of the least-squares solutions.
     seed : int
     tighten : callable, optional
         As in `Shrinker.step`, for the last step.
@@ -83,47 +83,47 @@ def shrink(
     ParameterError
         If a budget counts something else, or `multiple_of` does not fit the model.
     BudgetError
-        If a budget cannot be met even with all heads and FFN neurons gone that may go.
+        If a budget cannot be met even without all removable heads and FFN neurons.
     StatisticsError
         If the calibration rows are degenerate, or there are none.
     """
     origin, shape = Origin(lengths, start), Shape(uniform, multiple_of)
-    work = Shrinker(model, batches, origin=origin, shape=shape, choice=choice, damping=damping, seed=seed)
-    goals = [goal if isinstance(goal, Goal) else goal_of(goal, work.start, work.lengths) for goal in budgets]
-    work.check_reach(goals)
-    descend(work, goals, tighten=tighten, progress=progress)
-    return work.result()
+    shrinker = Shrinker(model, batches, origin=origin, shape=shape, criterion=criterion, damping=damping, seed=seed)
+    goals = [goal if isinstance(goal, Goal) else goal_of(goal, shrinker.start, shrinker.lengths) for goal in budgets]
+    shrinker.check_reach(goals)
+    prune_to_targets(shrinker, goals, tighten=tighten, progress=progress)
+    return shrinker.result()
 
 
-def descend(
+def prune_to_targets(
     work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = None, trained: bool = False, progress: Progress | None = None
 ) -> None:
-    """Go down to the goals in as few steps as do not hurt; none where there is nothing to remove, or no need to.
+    """Prune iteratively to the goals, in the fewest steps that do no harm; in none if there is nothing to remove, or no need to.
 
-    Where the model is `trained` afterwards, all steps but the last are cheap ones (`Shrinker.trim`).
+    If the model is `trained` afterwards, all steps but the last are cheap ones (`Shrinker.trim`).
     """
     if not work.removable or (work.fits and all(goal.met(work.view) for goal in goals)):
         return
     smallest = max(min(goal.share for goal in goals), LEAST)
-    # What the baselines choose does not depend on what else is gone.
-    total = steps_to(smallest) if work.choice == "cost" else 1
+    # The criteria of the baselines do not depend on what has been removed.
+    total = steps_to(smallest) if work.criterion == "cost" else 1
     for step in range(1, total + 1):
-        on_the_way = [goal.at(max(goal.share, smallest ** (step / total))) for goal in goals]
+        intermediate = [goal.at(max(goal.share, smallest ** (step / total))) for goal in goals]
         if trained and step < total:
-            work.trim(on_the_way)
+            work.trim(intermediate)
         else:
-            work.step(on_the_way, tighten if step == total else None)
+            work.step(intermediate, tighten if step == total else None)
         if progress is not None:
             progress(step, total)
 
 
 def steps_to(share: float) -> int:
-    """In how many steps a share is gone down to."""
-    return max(1, math.ceil(math.log(max(share, LEAST)) / math.log(_STEP)))
+    """Return the number of steps in which a share is reached."""
+    return max(1, math.ceil(math.log(max(share, LEAST)) / math.log(_STEP_SHARE)))
 
 
 def goal_of(budget: Budget, start: Counts, lengths: NDArray[np.integer]) -> Goal:
-    """A budget of parameters or multiply-accumulates as a goal."""
+    """Return the goal of a budget of parameters or multiply-accumulates."""
     asked = f"--keep {str(budget)!r}"
     if budget.unit is Unit.PARAMS:
         return Goal(Params(), budget.amount * start.params_layers, start.params_layers, asked)

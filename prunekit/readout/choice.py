@@ -1,4 +1,4 @@
-"""What a readout selection is given and what it returns."""
+"""Inputs and result of a readout selection."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ReadoutScores:
     Attributes
     ----------
     oracle : float
-        The probe on all neurons.
+        Score of the probe on all neurons.
     layers : tuple of float
-        The probe on layers 0..i, for each i.
+        Scores of the probe on layers 0..i, for each i.
     base : float or None
-        The probe on what the clusters leave; None where the method has no use for it.
+        Score of the probe on the clusters' representatives; None where the method does not use it.
     chosen : float
-        The probe on the neurons chosen.
+        Score of the probe on the selected neurons.
     """
 
     oracle: float
@@ -44,7 +44,7 @@ class ReadoutScores:
 
 @dataclass(frozen=True, eq=False)
 class ReadoutChoice:
-    """The neurons that the classifier reads, the classifier, and how they were found.
+    """The neurons that the classifier reads, the classifier, and a record of the selection.
 
     Attributes
     ----------
@@ -57,17 +57,17 @@ class ReadoutChoice:
     oracle_coef, oracle_intercept : (outputs, D), (outputs,) float64
     scores : ReadoutScores
     layer : int
-        The layer that the layer selector chose; nothing above it is read.
+        Layer from the layer selector; nothing above it is read.
     candidates, clusters : int
-        Neurons up to that layer, and how many of them the clusters leave (all that vary, if there are no clusters).
+        Neurons up to that layer, and how many of them the clusters leave (all non-constant ones, if there are no clusters).
     trace : tuple of (int, float)
         Sizes tried and their scores.
     target : float
-        The score that the sizes had to reach.
+        Score that the sizes had to reach.
     target_met : bool
-        False: no size within the budget reached it, and the choice uses as much of the budget as its sizes allow.
+        Whether it was reached. If no size within the budget does, as much of the budget is used as the sizes allow.
     parameters : dict
-        Of the method; plain JSON.
+        Parameters of the method; plain JSON.
     seconds : {stage: seconds}
     hidden : int
         Width of a layer, H.
@@ -103,7 +103,7 @@ class ReadoutChoice:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a method needs to know; checked by `select_readout`."""
+    """Inputs of a method; checked by `select_readout`."""
 
     train: Collected
     validation: Collected
@@ -124,15 +124,15 @@ class Request:
 
     @property
     def varying(self) -> Ids:
-        """Flat ids of the neurons that can be chosen: those that are not dead."""
-        return np.flatnonzero(self.train.moments.alive(self.width))
+        """Flat ids of the non-constant neurons, which alone can be selected."""
+        return np.flatnonzero(self.train.moments.non_constant(self.width))
 
     def below(self, score: float, delta: float) -> float:
-        """The score lowered by a relative delta; for a negative score, too, lower is worse."""
+        """Return the score lowered by a relative delta; for a negative score, too, lower is worse."""
         return score - delta * abs(score)
 
     def placed(self, ids: Ids, coef: Floats) -> tuple[dict[int, tuple[int, ...]], Floats]:
-        """Neurons by layer, and the probe's columns in that order.
+        """Return the neurons by layer, and the probe's columns in that order.
 
         Parameters
         ----------

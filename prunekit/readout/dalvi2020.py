@@ -1,6 +1,6 @@
 """Efficient transfer learning of Dalvi et al. (2020, section 7): layer selector, correlation clusters, neuron ranking.
 
-As the released code does it: probes by Adam on raw neurons, one random representative a cluster, the first size of a coarse
+It follows the released code: probes by Adam on raw neurons, one random representative a cluster, the first size of a coarse
 grid whose retrained probe beats the target on the development split.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from prunekit.analyzers.correlation import CorrelationClusters
+from prunekit.errors import StatisticsError
 from prunekit.probes.dalvi_probe import DalviProbe
 from prunekit.probes.objective import decision, decisions
 from prunekit.probes.rankings import ranking
@@ -35,6 +36,8 @@ def search(request: Request) -> ReadoutChoice:
     with stages("layers"):
         floor = request.below(layers[-1], request.layer_delta)
         layer = next((i for i, value in enumerate(layers) if value > floor), request.layers)
+        # [CLS] of the embedding output is a constant: a readout needs a layer with a neuron that is none.
+        layer = max(layer, int(request.varying[0]) // request.hidden)
     with stages("clusters"):
         moments = train.moments.take(np.arange((layer + 1) * request.hidden))
         clusters = CorrelationClusters.from_moments(moments, request.threshold, "random", request.seed)
@@ -43,9 +46,11 @@ def search(request: Request) -> ReadoutChoice:
             [(coef, intercept)] = probe.fit(rows, train.labels)
         base = _score(request, kept, coef, intercept)
     with stages("ranking"):
-        # A constant neuron acts as a bias; here it has no place among the neurons.
+        # A constant neuron acts as a bias; here it is excluded from the neurons.
         order = ranking(coef, steps=STEPS)
         order = kept[order[np.isin(kept[order], request.varying)]]
+        if not len(order):
+            raise StatisticsError("Every neuron that stands for a cluster is constant on the rows of train: lower the threshold.")
     with stages("sizes"):
         target = request.below(base, request.neuron_delta)
         sizes = grid(request.width, min(len(order), request.keep))
@@ -79,7 +84,7 @@ def search(request: Request) -> ReadoutChoice:
 
 
 def grid(width: int, most: int) -> list[int]:
-    """Sizes of the paper's coarse grid for a model of `width` neurons, up to `most`; `most` itself if all are larger."""
+    """Return the sizes of the paper's coarse grid for a model of `width` neurons, up to `most`; `most` itself if all are larger."""
     sizes = sorted({max(1, int(percent * width / 100)) for percent in PERCENTS})
     return [size for size in sizes if size <= most] or [most]
 

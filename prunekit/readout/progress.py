@@ -1,4 +1,4 @@
-"""Stages of a selection: what is running, and how long it took."""
+"""Stages of a selection: progress reports and durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunekit.readout.choice import STAGES, Progress
 
 
 class Stages:
-    """Times named stages and reports them.
+    """Timer of named stages, which also reports their progress.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Run one stage."""
+        """Report and time one stage."""
         if self._progress is not None:
             self._progress(name, STAGES.index(name), len(STAGES))
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Select the readout: the neurons that the classifier reads, and the classifier."""
+"""Selection of the readout: the neurons that the classifier reads, and the classifier."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def select_readout(
     layers, hidden : int
         Blocks L and width H of the model: the rows have (L + 1) * H neurons.
     keep : int
-        Most neurons that may be read.
+        Largest number of neurons that may be read.
     method : {"prunekit", "dalvi2020"}
         The search of this package, or that of Dalvi et al. (2020), reproduced.
     layer_delta, neuron_delta : float
         Relative loss of the validation score allowed to the layer selector and to the neurons, in [0, 1).
     threshold : float, optional
         Distance 1 - |correlation| at which clusters are cut. By default 0.3 in dalvi2020, as in the paper, and no clusters
-        in prunekit: its elimination sees redundancy itself, and does better when no neuron was taken from it.
+        in prunekit: its elimination accounts for redundancy itself, and does better on all neurons.
     seed : int
-        Of what is random in dalvi2020; the search of this package draws nothing.
+        Seed of what is random: much of dalvi2020; in prunekit only the sample of the rows, where there are very many.
     progress : callable, optional
         Called with (stage, stages done, stages in all).
 
     Returns
     -------
     ReadoutChoice
-        `target_met` is False where no size within `keep` reaches the target; then the largest one is taken.
+        `target_met` is False if no size within `keep` reaches the target; the largest one is used then.
 
     Raises
     ------
@@ -78,13 +78,13 @@ def select_readout(
         raise ParameterError("threshold", "select_readout", "in [0, 1]", threshold)
     request = Request(train, validation, task, layers, hidden, keep, layer_delta, neuron_delta, threshold, seed, progress)
     _check(request)
-    found = dalvi2020.search(request) if method == "dalvi2020" else minimal.search(request)
+    selection = dalvi2020.search(request) if method == "dalvi2020" else minimal.search(request)
     common = {"keep": keep, "layer_delta": layer_delta, "neuron_delta": neuron_delta, "threshold": threshold, "seed": seed}
-    return dataclasses.replace(found, parameters={**common, **found.parameters})
+    return dataclasses.replace(selection, parameters={**common, **selection.parameters})
 
 
 def fit_readout(train: Collected, validation: Collected, ids: Ids, *, task: Task) -> tuple[Floats, Floats, float]:
-    """Fit the classifier on given neurons (a baseline's, say), with the penalty chosen on validation.
+    """Fit the classifier on given neurons (those of a baseline, for example), with the penalty chosen on validation.
 
     Parameters
     ----------

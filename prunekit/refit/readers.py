@@ -1,4 +1,4 @@
-"""Solves anew what stands outside the blocks: norms, and what reads the last state (pooler or head)."""
+"""Refit of what stands outside the blocks: norms, and the layers that read the last state (pooler or head)."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ Batches = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Which dimensions of the dense residual stream the slim one has.
+    """Dimensions of the dense residual stream that the slim one has.
 
     Attributes
     ----------
     kept : Tensor or None
         (h,) int64; None: all.
     wide : ModelView or None
-        The slim model as it would be with all dimensions: what its layers read of those that are gone.
+        The slim model with all dimensions, for the weights with which its layers read the removed ones.
     """
 
     kept: Tensor | None = None
     wide: ModelView | None = None
 
     def narrow(self, states: Tensor) -> Tensor:
-        """The slim dimensions of dense states, (..., h) of (..., H)."""
+        """Return the slim dimensions of dense states, (..., h) of (..., H)."""
         return states if self.kept is None else states[..., self.kept]
 
     def widen(self, states: Tensor, width: int) -> Tensor:
-        """Slim states with zeros where dimensions are gone, (..., H) of (..., h)."""
+        """Return slim states with zeros at the removed dimensions, (..., H) of (..., h)."""
         if self.kept is None:
             return states
-        found = states.new_zeros(*states.shape[:-1], width)
-        found[..., self.kept] = states
-        return found
+        full = states.new_zeros(*states.shape[:-1], width)
+        full[..., self.kept] = states
+        return full
 
 
 def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, damping: float, stream: Stream | None = None) -> list[Solution]:
-    """Fold the best affine map from the slim to the dense last state into what reads it: the pooler, or the head.
+    """Fold the best affine map from the slim to the dense last state into its reader: the pooler, or the head.
 
     Raises
     ------
@@ -61,22 +61,22 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
     with torch.no_grad():
         for batch in batches:
             tensors = {name: batch[name] for name in slim.inputs if name in batch}
-            with taps(slim.model, totals) as ours, taps(dense.model, totals) as theirs:
+            with taps(slim.model, totals) as slim_values, taps(dense.model, totals) as dense_values:
                 slim.model(**tensors)
                 dense.model(**tensors)
             for tap, total in totals.items():
-                ((x,), (y,)) = ours[tap], theirs[tap]
+                ((x,), (y,)) = slim_values[tap], dense_values[tap]
                 x, y = widened(_rows(x, batch)), widened(_rows(y, batch))
                 total.add(x, y - stream.widen(x, y.shape[-1]), torch.ones(len(x)))
-        found = []
+        solutions = []
         for path, total in zip(paths, totals.values(), strict=True):
-            reader, whole = Linear.at(slim.model, path), Linear.at(dense.model, path)
+            reader, dense_reader = Linear.at(slim.model, path), Linear.at(dense.model, path)
             assert reader is not None
-            assert whole is not None
+            assert dense_reader is not None
             moment = total.finish()
-            fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else whole.weight)
-            found.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
-    return found
+            fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else dense_reader.weight)
+            solutions.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
+    return solutions
 
 
 def _rows(states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -84,7 +84,7 @@ def _rows(states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def outer_norms(view: ModelView) -> list[str]:
-    """Norms of the residual stream below the blocks, by path in the body."""
+    """Return the norms of the residual stream below the blocks, by path in the body."""
     names = (name.removesuffix(".weight") for name, axes in view.spec.outer.items() if axes == (HIDDEN,) and name.endswith(".weight"))
     return [name for name in names if name != view.spec.final_norm and find(view.body, f"{name}.weight") is not None]
 
@@ -92,25 +92,25 @@ def outer_norms(view: ModelView) -> list[str]:
 def solve_norms(
     slim: ModelView, dense: ModelView, batches: Batches, paths: Iterable[str], *, damping: float, stream: Stream
 ) -> list[Solution]:
-    """Solve scale and shift of norms outside the blocks, so that they give what the dense model's give."""
-    found = []
+    """Refit scale and shift of norms outside the blocks, so that they reproduce the outputs of the dense model's."""
+    solutions = []
     totals: dict[Tap, ComomentSum] = {("out", path): ComomentSum() for path in paths if find(slim.body, f"{path}.weight") is not None}
     with torch.no_grad():
         for batch in batches if totals else ():
             mask = batch["attention_mask"].bool()
-            with taps(slim.body, totals) as ours, taps(dense.body, totals) as theirs:
+            with taps(slim.body, totals) as slim_values, taps(dense.body, totals) as dense_values:
                 slim.hidden_states(batch)
                 dense.hidden_states(batch)
             for tap, total in totals.items():
-                x, y = widened(ours[tap][0][mask]), widened(stream.narrow(theirs[tap][0])[mask])
+                x, y = widened(slim_values[tap][0][mask]), widened(stream.narrow(dense_values[tap][0])[mask])
                 total.add(x, y - x, torch.ones(len(x)))
         for (_, path), total in totals.items():
-            found.append(scale(find(slim.body, path), total.finish(), damping, where=path))
-    return found
+            solutions.append(scale(find(slim.body, path), total.finish(), damping, where=path))
+    return solutions
 
 
 def scale(norm: nn.Module, moment: Comoment, damping: float, *, where: str) -> Solution:
-    """Correct scale and shift of a norm by what is missing of its output, dimension by dimension."""
+    """Correct scale and shift of a norm by the error of its output, dimension by dimension."""
     parameters = dict(norm.named_parameters())
     weight, bias = parameters["weight"], parameters.get("bias")
     turn, shift = moment.solve_diagonal(damping, bias=bias is not None)

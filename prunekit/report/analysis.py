@@ -16,7 +16,7 @@ from prunekit.validation.templates import render
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """What one analyzer found, with its heading."""
+    """Result of one analyzer, with its heading."""
 
     name: str
     title: str
@@ -25,21 +25,21 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What an analysis shows.
+    """Contents of the page of an analysis.
 
     Attributes
     ----------
     title : str
         Model and data.
     about : str
-        The task, the rows, how they are pooled, the seed.
+        Task, rows, pooling, seed.
     sections : tuple of Section
-    skipped : {name: why}
-        Analyzers that could not run on what was given.
+    skipped : {name: reason}
+        Analyzers that could not run on the given inputs.
     notes : tuple of str
-        What was decided while reading.
+        Decisions taken while reading the inputs.
     machine : str
-        Processor, versions, and where the time went.
+        Processor, versions, and the time of each stage.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Page:
 
 
 def analysis_html(shown: Page) -> str:
-    """The page: first what every analyzer says in a line, then its figures."""
+    """Return the page: first the summary of every analyzer, then the figures."""
     return render(
         "report/analysis.html.jinja",
         page=shown,
@@ -63,7 +63,7 @@ def analysis_html(shown: Page) -> str:
 
 
 def print_analysis(shown: Page) -> None:
-    """What every analyzer says, on standard output."""
+    """Print the summary of every analyzer on standard output."""
     console = Console(highlight=False, soft_wrap=True)
     plain = not console.encoding.startswith("utf")
     console.print(plain_text(shown.title, plain, "bold"))
@@ -77,4 +77,4 @@ def print_analysis(shown: Page) -> None:
 
 
 def _skipped(shown: Page) -> tuple[str, ...]:
-    return tuple(f"not run: {name}, {why}" for name, why in shown.skipped.items())
+    return tuple(f"not run: {name}, {reason}" for name, reason in shown.skipped.items())

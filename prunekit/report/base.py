@@ -1,4 +1,4 @@
-"""Names of a report's rows, and what all parts of a report are."""
+"""Names of a report's rows, and the base class of its parts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ BASELINES: tuple[Baseline, ...] = ("random", "magnitude")
 
 
 class Frozen(BaseModel):
-    """A value that is read strictly and never changed."""
+    """Immutable model that rejects unknown fields, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

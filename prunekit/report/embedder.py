@@ -1,4 +1,4 @@
-"""What a report says of an embedder: how near its vectors are, what it finds, and what fewer dimensions are worth."""
+"""The parts of a report on an embedder: similarity of its vectors, retrieval quality, and quality with fewer dimensions."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from prunekit.report.base import Frozen, RowName
 
 
 class Nearness(Frozen):
-    """How near the vectors of an embedder are to the dense one's, on the different texts of the test split.
+    """Similarity of an embedder's vectors to the dense model's, on the distinct texts of the test split.
 
     Attributes
     ----------
     name : str
         A row of the report, or "low" for the file in lower precision.
     cosine, lowest : float or None
-        Mean cosine with the dense model's vector of the same text, and its first percentile; None in a space of its own.
+        Mean cosine with the dense model's vector of the same text, and its first percentile; None for an embedder
+        with a vector space of its own.
     overlap : float
-        Share of the nearest neighbours of each text that are those which the dense model finds, where the index holds the dense
-        model's vectors, or the model's own in a space of its own.
+        Share of the nearest neighbours of each text that the dense model finds too, in an index of the dense model's vectors, or of
+        the embedder's own where it has a vector space of its own.
     neighbours : int
-        How many.
+        Number of nearest neighbours.
     n : int
-        Texts.
+        Number of texts.
     """
 
     name: RowName | Literal["low"]
@@ -34,20 +35,20 @@ class Nearness(Frozen):
 
 
 class Retrieved(Frozen):
-    """How well documents are found for queries.
+    """Retrieval quality of one row of the report.
 
     Attributes
     ----------
     name : str
-        The row of the report whose queries these are.
+        Row of the report that embeds the queries.
     index : {"dense", "own"}
-        Whose vectors the documents have.
+        Index searched: the dense model's vectors of the documents, or the row's own.
     ndcg, low, high : float
         nDCG@10 and its 95% interval over the draw of the queries.
     share, share_low, share_high : float or None
-        Of the dense model's nDCG@10, with the paired interval; None for itself, and where a bound is infinite.
+        Share of the dense model's nDCG@10, with the paired interval; None for the dense model, and where a bound is infinite.
     recall, mrr : float
-        Of the relevant documents among the first 100; reciprocal rank of the first relevant one.
+        Recall of the relevant documents among the first 100; mean reciprocal rank of the first relevant one.
     overlap : float
         Share of the first 10 that the dense model finds too.
     queries, documents : int
@@ -69,13 +70,13 @@ class Retrieved(Frozen):
 
 
 class Shortened(Frozen):
-    """What the dense embedder is worth with fewer dimensions, before anything else is removed.
+    """Quality of the dense embedder with fewer dimensions, before anything else is removed.
 
     Attributes
     ----------
-    name : {"all", "components", "chosen", "truncation", "random"}
-        All dimensions; principal components of train's vectors, which is what is used; the dimensions of the largest mean square on
-        train; the first ones; random ones (mean of several draws).
+    name : {"all", "fitted", "components", "chosen", "truncation", "random"}
+        All dimensions; the projection fitted to the cosines of train's vectors, the method in use; their principal components; the
+        dimensions of the largest mean square on train; the first ones; random ones (mean of several draws).
     dims : int
     value : float or None
         The metric on the test split; None where that has no scores.
@@ -83,7 +84,7 @@ class Shortened(Frozen):
         Share of the 10 nearest neighbours that all dimensions find too, each in an index of its own.
     """
 
-    name: Literal["all", "components", "chosen", "truncation", "random"]
+    name: Literal["all", "fitted", "components", "chosen", "truncation", "random"]
     dims: int
     value: float | None
     overlap: float

@@ -1,4 +1,4 @@
-"""The report as one HTML page: nothing is fetched, it prints well, and it follows the reader's light or dark."""
+"""The report as one HTML page, self-contained and printable, in the reader's light or dark mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunekit.validation.templates import render
 
 
 def to_html(report: Report) -> str:
-    """The report as a page of its own, with figures as inline SVG."""
+    """Render the report as a standalone page, with figures as inline SVG."""
     return render(
         "report/report.html.jinja",
         report=report,

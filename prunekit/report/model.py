@@ -1,6 +1,6 @@
-"""What a run found, as one frozen value: the report in three formats only prints it.
+"""The result of a run as one frozen value; the report in its three formats only prints it.
 
-Shares are kept as shares (0.1, not 10) and sizes in their base units; every field says its unit, and so does whatever prints it.
+Shares are kept as shares (0.1, not 10) and sizes in their base units; every field states its unit, and so does whatever prints it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Row(Frozen):
     Attributes
     ----------
     name : {"dense", "oracle", "dense-low", "slim", "slim-low", "untrained", "random", "magnitude", "bag", "tuned"}
-        The dense model with its own head; a probe on all its neurons; that of both which there is in lower precision; what ships, in
-        float32 and in lower precision; the same before it was trained, where it was; and as many neurons, or heads and FFN neurons
-        under the same budgets, drawn at random or largest in magnitude; logistic regression on the TF-IDF of the words; and a dense
-        model that came without a head, trained for as long as the slim one.
+        The dense model with its own head; a probe on all its neurons; whichever of the two exists, in lower precision; the slim
+        model, in float32 and in lower precision; the slim model before training, where it was trained; as many neurons, or heads and
+        FFN neurons under the same budgets, drawn at random or largest in magnitude; logistic regression on the TF-IDF of the words;
+        and a dense model that came without a head, trained for as long as the slim one.
     value : float
-        The report's metric.
+        Value of the report's metric.
     low, high : float
         95% confidence interval over the draw of the rows.
     n : int
@@ -40,17 +40,18 @@ class Row(Frozen):
     neurons : int or None
         Neurons that the classifier reads; None for a bag of words.
     words : float or None
-        Share of the words that are right, where the metric counts entities.
+        Accuracy on the words, where the metric counts entities.
     beside : {Metric: float}
-        Other metrics of the same answers.
+        Other metrics of the same predictions.
     intervals : {Metric: (float, float)}
-        Of these, the 95% confidence intervals.
+        95% confidence intervals of these.
     divergence : float or None
-        From the dense model, in nats (of values: mean squared difference as a share of their variance), where there are no labels.
+        Divergence from the dense model, in nats (of values: mean squared difference as a share of their variance), where there are
+        no labels.
     trained : bool
         Whether a baseline was trained as the slim model was.
     draws : tuple of float
-        The metric of each of several choices or trainings of a baseline, whose median this is.
+        Metric of each of several draws or trainings of a baseline, of which the row is the median.
     """
 
     name: RowName
@@ -68,18 +69,18 @@ class Row(Frozen):
 
 
 class Paired(Frozen):
-    """How two classifiers compare on the same rows of the test split.
+    """Comparison of two classifiers on the same rows of the test split.
 
     Attributes
     ----------
     name, against : str
         Rows of the report.
     by : {"share", "difference"}
-        The metric of `name` divided by that of `against`, or less it.
+        Metric of `name` divided by that of `against`, or minus that of `against`.
     value, low, high : float
-        With the paired 95% confidence interval over the draw of the rows.
+        Share or difference, with its paired 95% confidence interval over the draw of the rows.
     metric : Metric or None
-        Another one than the report's; None: that.
+        Metric that is compared; None: the report's.
     """
 
     name: RowName
@@ -92,18 +93,18 @@ class Paired(Frozen):
 
     @property
     def differs(self) -> bool:
-        """Whether the interval leaves out that both are the same."""
+        """Whether the interval excludes equality."""
         same = 1.0 if self.by == "share" else 0.0
         return self.low > same or self.high < same
 
 
 class Sizes(Frozen):
-    """What one model costs.
+    """Costs of one model.
 
     Attributes
     ----------
     neurons : int
-        Read by the classifier; of the dense model, all (layer, dimension) pairs.
+        Neurons read by the classifier; of the dense model, all (layer, dimension) pairs.
     layers : int
         Blocks.
     params : int
@@ -113,7 +114,7 @@ class Sizes(Frozen):
     macs : float
         Mean multiply-accumulates for a row, at the data's real lengths.
     bytes : int
-        Of the ONNX file, with its external data.
+        Size of the ONNX file, with its external data.
     """
 
     neurons: int
@@ -125,7 +126,7 @@ class Sizes(Frozen):
 
 
 class Block(Frozen):
-    """What is left of one block of the dense model.
+    """Units left in one block of the dense model.
 
     Attributes
     ----------
@@ -147,12 +148,12 @@ class DeployedFile(Frozen):
     Attributes
     ----------
     path : str or None
-        In the artefact's directory; None for one that was measured and not kept.
+        Path in the artefact's directory; None for a file that was measured and not kept.
     of : {"slim", "dense"}
         The model.
     dtype : {"fp32", "fp16", "int8", "int8-static"}
     bytes : int
-        With its external data.
+        Size with external data.
     value, low, high : float or None
         The metric on the test split, measured on this file, and its 95% confidence interval; None without data.
     agreement : float or None
@@ -160,7 +161,7 @@ class DeployedFile(Frozen):
     error : float or None
         Mean squared difference of the outputs to those in fp32, as a share of their variance.
     weights : tuple of WeightError
-        What it costs to quantise each weight alone, the dearest first, and which stayed in fp32 for it.
+        Error of quantising each weight alone, largest first, and which weights were therefore kept in fp32.
     """
 
     path: str | None = None
@@ -176,17 +177,17 @@ class DeployedFile(Frozen):
 
     @property
     def timing(self) -> str:
-        """Its name in the comparisons of latency."""
+        """Name of the file in comparisons of latency."""
         return self.of if self.dtype == "fp32" else f"{self.of} {self.dtype}"
 
     @property
     def flips(self) -> float | None:
-        """Share of the test split's predictions that are others than in fp32; None for values and without data."""
+        """Share of the test split's predictions that differ from those in fp32; None for values and without data."""
         return None if self.agreement is None else 1 - self.agreement
 
 
 class BudgetResult(Frozen):
-    """A budget and what was reached.
+    """A budget and the value reached.
 
     Attributes
     ----------
@@ -204,7 +205,7 @@ class BudgetResult(Frozen):
 
     @property
     def met(self) -> bool:
-        """Whether no more is kept than was allowed."""
+        """Whether the value reached is within the limit."""
         return self.reached <= self.limit * (1 + 1e-9)
 
 
@@ -224,18 +225,18 @@ class Point(Frozen):
 
 
 class FrontierPoint(Frozen):
-    """A slim model that could be had instead.
+    """An alternative slim model.
 
     Attributes
     ----------
     name : str
-        Of its plan file, or "dense".
+        Name of its plan file, or "dense".
     value : float
         The metric on the validation split.
     params : float
         Parameters of the layers, a share of the dense model's.
     speed, low, high : float
-        How many times as fast it is at batch 1, with a 95% interval.
+        Speed relative to dense at batch 1, with a 95% interval.
     """
 
     name: str
@@ -247,12 +248,12 @@ class FrontierPoint(Frozen):
 
 
 class Report(Frozen):
-    """All that a run found.
+    """Result of a run.
 
     Attributes
     ----------
     version : int
-        Of this schema.
+        Version of this schema.
     model, data : str
         As the user named them.
     kind : TaskKind
@@ -260,40 +261,40 @@ class Report(Frozen):
     classes : int
         0 for a regression.
     labelled : bool
-        Whether there were labels; if not, the dense model's own answers stood for them, and metrics are agreement with these.
+        Whether there were labels; if not, the dense model's predictions replaced them, and metrics are agreement with these.
     rows : tuple of Row
         "slim" is always there; "dense" where the model came fine-tuned.
     paired : tuple of Paired
-        Rows compared with each other.
+        Comparisons of rows.
     dense, slim : Sizes
     blocks : tuple of Block
-        What is left of each block of the dense model; empty where no block has lost anything.
+        Units left in each block of the dense model; empty where nothing was removed from any block.
     files : tuple of DeployedFile
-        The slim model's ONNX files, that in fp32 first.
+        The slim model's ONNX files, the one in fp32 first.
     rivals : tuple of DeployedFile
-        The dense model's, in the same precisions.
+        The dense model's files, in the same precisions.
     mean_length : float
         Tokens of a row on average, special tokens included.
     latency : tuple of Comparison
         One for each batch size; baseline "dense", candidate "slim" and, where there are any, "slim int8" and "dense int8".
     parity : Parity
-        Of the file that ships.
+        Parity of the deployed file.
     plan_digest : str
     budgets : tuple of BudgetResult
     max_drop : float or None
         Largest relative loss on held-out rows that was allowed, a share.
     trace : tuple of Point
-        The metric on the validation split against the number of neurons, as the search saw it.
+        The metric on the validation split against the number of neurons, as measured during the search.
     frontier : tuple of FrontierPoint
-        The dense model and slim ones of several speeds, from slow to fast, where they were asked for.
+        The dense model and slim ones of several speeds, from slow to fast, where requested.
     vectors : tuple of Nearness
-        Of an embedder.
+        Similarity to the dense vectors, of an embedder.
     retrieval : tuple of Retrieved
-        Of an embedder, where there were queries, a corpus and judgements to search.
+        Retrieval quality of an embedder, where there were queries, a corpus and relevance judgements.
     dimensions : tuple of Shortened
-        Of an embedder with fewer dimensions.
+        Quality of an embedder with fewer dimensions.
     notes : tuple of str
-        What was decided on the way: splits, truncation, ...
+        Decisions taken during the run: splits, truncation, ...
     stages : dict
         {stage: seconds}.
     seed : int
@@ -331,11 +332,11 @@ class Report(Frozen):
     environment: Environment
 
     def row(self, name: RowName) -> Row | None:
-        """The row of that name, if it was measured."""
+        """Return the row of that name, or None if it was not measured."""
         return next((row for row in self.rows if row.name == name), None)
 
     def pair(self, name: RowName, against: RowName) -> Paired | None:
-        """How two rows compare by the report's metric, if they were compared."""
+        """Return the comparison of two rows by the report's metric, or None if they were not compared."""
         return next((pair for pair in self.paired if (pair.name, pair.against, pair.metric) == (name, against, None)), None)
 
     @property
@@ -349,9 +350,9 @@ class Report(Frozen):
         return next((file for file in self.rivals if file.dtype != "fp32"), None)
 
     def retained(self, name: RowName, of: Reference) -> float | None:
-        """A row's metric as a share of the dense model's, or of the oracle's.
+        """Return a row's metric as a share of the dense model's, or of the oracle's.
 
-        None where one of the two was not measured, or where the reference is not above 0, so that a share says nothing.
+        None where one of the two was not measured, or where the reference is not above 0, so that a share is meaningless.
         """
         row, reference = self.row(name), self.row(of)
         if row is None or reference is None or reference.value <= 0:
@@ -360,14 +361,14 @@ class Report(Frozen):
 
     @property
     def verdict(self) -> str:
-        """What was gained and lost, in one sentence, or why not to ship."""
-        # It is said in the report's words, which are of reports.
+        """Gain and loss in one sentence, or the reason not to ship."""
+        # That module imports this one.
         from prunekit.report.verdict import verdict
 
         return verdict(self)
 
     def to_json(self) -> str:
-        """Indented JSON; `verdict` comes first, and `derived` repeats what follows from the rest, for readers that do not compute."""
+        """Return indented JSON; `verdict` comes first, and `derived` adds quantities that follow from the rest."""
         derived = {
             "retained_of_dense": self.retained("slim", "dense"),
             "retained_of_oracle": self.retained("slim", "oracle"),
@@ -378,7 +379,7 @@ class Report(Frozen):
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "report") -> Report:
-        """Read a report; raises DataError with one line that says what is wrong."""
+        """Read a report; raise DataError with the reason in one line where it is invalid."""
         try:
             fields: Any = json.loads(text)
         except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""What analyzers show, drawn as inline SVG."""
+"""Figures of analyzers, drawn as inline SVG."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prunekit.report.svg import dot, element, line, path, scale, svg, text, tick
 from prunekit.validation.templates import render
 
 _WIDTH = 560
-#: Colours of curves and parts; more of them than this are drawn in the last one.
+#: Number of colours of curves and parts; those beyond it share the last colour.
 COLOURS = 8
-_FEW = 3  # parts of a bar that differ by colour, and whose first is written out
+_FEW = 3  # most parts of a bar that differ by colour, and whose first value is printed
 _CELL_LOW, _CELL_HIGH = 17, 40
-_CELL_NUMBER = 30  # a cell of this width has room for its number
+_CELL_NUMBER = 30  # narrowest cell that shows its number
 
 
 def draw(figure: Figure) -> Markup:
-    """One figure as HTML: its title, the drawing, and the sentence that says how to read it."""
+    """Return a figure as HTML: its title, the drawing, and the sentence on how to read it."""
     if isinstance(figure, Table):
         drawing = None
     elif isinstance(figure, Heatmap):
@@ -36,7 +36,7 @@ def draw(figure: Figure) -> Markup:
 
 
 def _svg(width: float, height: float, parts: list[Markup], title: str, smallest: float) -> Markup:
-    """A drawing at its natural size, or somewhat larger or smaller where the page is."""
+    """Return a drawing at its natural size, or somewhat larger or smaller to fit the page."""
     style = f"max-width:{1.12 * width:.0f}px;min-width:{smallest:.0f}px"
     return element("div", svg(width, height, parts, title, style=style), class_="scroll")
 
@@ -45,29 +45,29 @@ def _heatmap(figure: Heatmap) -> Markup:
     rows, columns = figure.values.shape
     cell = min(_CELL_HIGH, max(_CELL_LOW, (_WIDTH - 80) / max(rows, columns)))
     left = 34 + 7 * max(map(len, figure.rows))
-    # Names of columns stand upright where the cells are narrower than they are.
+    # Column names are rotated where they are wider than the cells.
     longest = 7 * max(map(len, figure.columns))
-    upright = longest > cell
+    rotated = longest > cell
     bottom = cell * rows
-    every = 1 if upright or cell >= 22 else 2
+    step = 1 if rotated or cell >= 22 else 2
     parts = []
     for i in range(rows):
         parts.append(text(left - 8, (i + 0.5) * cell + 4, figure.rows[i], "tick", "end"))
         parts += [part for j in range(columns) for part in _cell(figure, i, j, left + j * cell, i * cell, cell)]
-    for j in range(0, columns, every):
+    for j in range(0, columns, step):
         x = left + (j + 0.5) * cell
-        if upright:
+        if rotated:
             parts.append(turned(x + 4, bottom + 8, figure.columns[j], "end"))
         else:
             parts.append(text(x, bottom + 17, figure.columns[j], "tick", "middle"))
     for cut in figure.cuts:
         at = cut * cell
         parts += [line(left, at, left + columns * cell, at, "cut"), line(left + at, 0, left + at, bottom, "cut")]
-    below = bottom + (longest + 12 if upright else 24)
+    below = bottom + (longest + 12 if rotated else 24)
     parts.append(text(left + columns * cell / 2, below + 14, figure.x, "tick", "middle"))
     parts.append(turned(12, bottom / 2, figure.y))
     width = max(left + columns * cell + 2, left + 130 + 6.6 * len(figure.unit), 300)
-    parts += _key(figure, left, below + 30)
+    parts += _colour_bar(figure, left, below + 30)
     return _svg(width, below + 66, parts, figure.title, min(width, 300 if cell < _CELL_NUMBER else 0.9 * width))
 
 
@@ -76,34 +76,34 @@ def _cell(figure: Heatmap, i: int, j: int, x: float, y: float, cell: float) -> l
     name = f"{figure.y} {figure.rows[i]}, {figure.x} {figure.columns[j]}: "
     if math.isnan(value):
         return [_box(x, y, cell - 1, cell - 1, "blank", name + "not defined")]
-    css, full = _heat(figure, value)
-    shown = f"{round(value, figure.digits) + 0.0:.{figure.digits}f}"  # no -0.00
-    drawn = [_box(x, y, cell - 1, cell - 1, css, name + shown, fill_opacity=f"{full:.3f}")]
+    css, opacity = _heat(figure, value)
+    number = f"{round(value, figure.digits) + 0.0:.{figure.digits}f}"  # no -0.00
+    elements = [_box(x, y, cell - 1, cell - 1, css, name + number, fill_opacity=f"{opacity:.3f}")]
     if cell >= _CELL_NUMBER:
-        drawn.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, shown, "number over" if full > 0.62 else "number", "middle"))
-    return drawn
+        elements.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, number, "number over" if opacity > 0.62 else "number", "middle"))
+    return elements
 
 
 def _box(x: float, y: float, width: float, height: float, css: str, title: str, **attributes: object) -> Markup:
-    """A filled rectangle; `title` is shown where a pointer rests on it."""
+    """Return a filled rectangle; `title` is shown on hover."""
     return element("rect", element("title", title), x=x, y=y, width=width, height=height, class_=css, **attributes)
 
 
 def _heat(figure: Heatmap, value: float) -> tuple[str, float]:
-    """Colour and opacity of a value: pale is the lowest, or 0 where values have two signs, each with a colour of its own."""
+    """Return the colour class and opacity of a value: the lowest is pale, or 0 where values have two signs, each with its own colour."""
     if figure.low >= 0:
         return "heat", min(1.0, max(0.0, (value - figure.low) / (figure.high - figure.low)))
     return "heat below" if value < 0 else "heat", min(1.0, abs(value) / max(-figure.low, figure.high))
 
 
-def _key(figure: Heatmap, x: float, y: float) -> list[Markup]:
-    """The scale of colours with its ends and its unit."""
+def _colour_bar(figure: Heatmap, x: float, y: float) -> list[Markup]:
+    """Return the colour bar with its ends and its unit."""
     steps, width = 24, 120
     shades = [_heat(figure, figure.low + (at + 0.5) / steps * (figure.high - figure.low)) for at in range(steps)]
     return [
         *(
-            element("rect", x=x + at * width / steps, y=y, width=width / steps + 0.3, height=9, class_=css, fill_opacity=f"{full:.3f}")
-            for at, (css, full) in enumerate(shades)
+            element("rect", x=x + at * width / steps, y=y, width=width / steps + 0.3, height=9, class_=css, fill_opacity=f"{opacity:.3f}")
+            for at, (css, opacity) in enumerate(shades)
         ),
         text(x, y + 23, f"{figure.low:.3g}", "tick"),
         text(x + width, y + 23, f"{figure.high:.3g}", "tick", "end"),
@@ -112,7 +112,7 @@ def _key(figure: Heatmap, x: float, y: float) -> list[Markup]:
 
 
 def _legend(names: Sequence[str], *, shaded: bool = False) -> Markup:
-    """Names beside their colours, as text that wraps."""
+    """Return the names beside their colours, as text that wraps."""
     if len(names) < 2:
         return Markup()
     entries = Markup()
@@ -127,14 +127,14 @@ def _colour(number: int, shaded: bool) -> str:
 
 
 def _shade(number: int, parts: int) -> float:
-    """Many parts are shades of one colour, from pale to full: they have an order, such as layers."""
+    """Return the opacity of a part: many parts, which have an order such as layers, are shades of one colour, from pale to full."""
     return 0.1 + 0.9 * number / (parts - 1)
 
 
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
     low, high = min(values), max(values)
-    around = margin * (high - low) or 0.05 * abs(high) or 0.5
-    return low - around, high + around
+    padding = margin * (high - low) or 0.05 * abs(high) or 0.5
+    return low - padding, high + padding
 
 
 def _percent(value: float) -> str:
@@ -152,53 +152,54 @@ def _points(series: Series) -> list[tuple[float, float]]:
 def _curves(figure: Curves) -> Markup:
     left, right, top, height = 58, _WIDTH - 14, 26, 230
     bottom = top + height
-    place: Callable[[float], float] = math.log10 if figure.log_x else float
+    transform: Callable[[float], float] = math.log10 if figure.log_x else float
     points = [point for series in figure.series for point in _points(series)]
     if not points:
         return element("p", "nothing to draw", class_="muted")
     ends = [value for series in figure.series for value in (*series.low, *series.high) if math.isfinite(value)]
     levels = [y for _, y in points] + ends + ([] if figure.reference is None else [figure.reference[1]])
     low, high = _range(levels, 0.06)
-    everywhere = [x for series in figure.series for x in series.x]
-    begin, end = place(min(everywhere)), place(max(everywhere))
-    across = scale(begin, end if end > begin else begin + 1, left + 10, right - 10)
-    up = scale(low, high, bottom, top)
+    xs = [x for series in figure.series for x in series.x]
+    begin, end = transform(min(xs)), transform(max(xs))
+    x_scale = scale(begin, end if end > begin else begin + 1, left + 10, right - 10)
+    y_scale = scale(low, high, bottom, top)
     show = _percent if figure.percent else _plain
     parts = [text(0, 12, figure.y, "tick")]
     for tick in ticks(low, high):
-        parts += [line(left, up(tick), right, up(tick), "grid"), text(left - 8, up(tick) + 4, show(tick), "tick", "end")]
-    for tick in _x_ticks(figure, min(everywhere), max(everywhere)):
-        at = across(place(tick))
+        parts += [line(left, y_scale(tick), right, y_scale(tick), "grid"), text(left - 8, y_scale(tick) + 4, show(tick), "tick", "end")]
+    for tick in _x_ticks(figure, min(xs), max(xs)):
+        at = x_scale(transform(tick))
         parts += [line(at, bottom, at, bottom + 5, "axis"), text(at, bottom + 19, _plain(tick), "tick", "middle")]
     parts += [line(left, bottom, right, bottom, "axis"), text((left + right) / 2, bottom + 40, figure.x, "tick", "middle")]
     if figure.reference is not None:
         name, level = figure.reference
-        parts.append(line(left, up(level), right, up(level), "reference"))
-        # At the end where the first curve is farther away.
-        first, last = (abs(_points(figure.series[0])[at][1] - level) for at in (0, -1))
+        parts.append(line(left, y_scale(level), right, y_scale(level), "reference"))
+        # Label the reference at the end where the first curve is farther away.
+        curve = next(filter(None, map(_points, figure.series)))
+        first, last = (abs(curve[at][1] - level) for at in (0, -1))
         at, anchor = (left + 4, "start") if first > last else (right, "end")
-        parts.append(text(at, up(level) - 6 if up(level) - 18 > top else up(level) + 15, name, "tick halo", anchor))
+        parts.append(text(at, y_scale(level) - 6 if y_scale(level) - 18 > top else y_scale(level) + 15, name, "tick halo", anchor))
     for number, series in reversed(list(enumerate(figure.series))):
-        parts += _curve(series, f"c{min(number, COLOURS - 1)}", lambda x: across(place(x)), up)
+        parts += _curve(series, f"c{min(number, COLOURS - 1)}", lambda x: x_scale(transform(x)), y_scale)
     if figure.chosen is not None:
-        parts += _mark(figure.chosen, across(place(figure.chosen[1])), up(figure.chosen[2]), bottom)
+        parts += _mark(figure.chosen, x_scale(transform(figure.chosen[1])), y_scale(figure.chosen[2]), bottom)
     drawing = _svg(_WIDTH, bottom + 48, parts, figure.title, 0.82 * _WIDTH)
     return _legend([series.name for series in figure.series]) + drawing
 
 
-def _curve(series: Series, css: str, across: Callable[[float], float], up: Callable[[float], float]) -> list[Markup]:
+def _curve(series: Series, css: str, x_scale: Callable[[float], float], y_scale: Callable[[float], float]) -> list[Markup]:
     parts = []
     for x, low, high in zip(series.x, series.low, series.high, strict=False):
-        parts.append(line(across(x), up(low), across(x), up(high), f"interval stroke {css}"))
-    run: list[tuple[float, float]] = []
+        parts.append(line(x_scale(x), y_scale(low), x_scale(x), y_scale(high), f"interval stroke {css}"))
+    segment: list[tuple[float, float]] = []
     for x, y in (*zip(series.x, series.y, strict=True), (0.0, math.nan)):
         if math.isfinite(y):
-            run.append((across(x), up(y)))
-        elif run:
-            parts.append(path(run, f"line stroke {css}"))
-            run = []
+            segment.append((x_scale(x), y_scale(y)))
+        elif segment:
+            parts.append(path(segment, f"line stroke {css}"))
+            segment = []
     if len(series.x) <= 40:
-        parts += [dot(across(x), up(y), 3.2, f"fill {css}", f"{series.name}: {y:.4g} at {x:.10g}") for x, y in _points(series)]
+        parts += [dot(x_scale(x), y_scale(y), 3.2, f"fill {css}", f"{series.name}: {y:.4g} at {x:.10g}") for x, y in _points(series)]
     return parts
 
 
@@ -211,8 +212,8 @@ def _mark(chosen: tuple[str, float, float], x: float, y: float, bottom: float) -
 def _x_ticks(figure: Curves, low: float, high: float) -> list[float]:
     if figure.log_x:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        every = (1, 2, 5) if last - first <= 3 else (1,)
-        return [tick for power in range(first, last + 1) for factor in every if low <= (tick := factor * 10.0**power) <= high] or [low]
+        factors = (1, 2, 5) if last - first <= 3 else (1,)
+        return [tick for power in range(first, last + 1) for factor in factors if low <= (tick := factor * 10.0**power) <= high] or [low]
     if figure.whole_x:
         step = max(1, math.ceil((high - low) / 13))
         return [float(tick) for tick in range(math.ceil(low), math.floor(high) + 1, step)]
@@ -225,20 +226,20 @@ def _bars(figure: Bars) -> Markup:
     right, bottom = _WIDTH - 62, row * len(figure.rows) + 4
     totals = [sum(values) for values in figure.values]
     show, shaded = _percent if figure.percent else _plain, len(figure.parts) > _FEW
-    across = scale(0.0, max(*totals, 1e-12), left, right)
+    x_scale = scale(0.0, max(*totals, 1e-12), left, right)
     parts = []
     for tick in ticks(0.0, max(*totals, 1e-12)):
-        parts += [line(across(tick), 0, across(tick), bottom, "grid"), text(across(tick), bottom + 17, show(tick), "tick", "middle")]
+        parts += [line(x_scale(tick), 0, x_scale(tick), bottom, "grid"), text(x_scale(tick), bottom + 17, show(tick), "tick", "middle")]
     for at, (name, values) in enumerate(zip(figure.rows, figure.values, strict=True)):
         y, start = row * at + 5, 0.0
         parts.append(text(left - 8, y + thick - 2, name, "label", "end"))
         for number, value in enumerate(values):
-            width = across(start + value) - across(start)
+            width = x_scale(start + value) - x_scale(start)
             shade = {"fill_opacity": f"{_shade(number, len(values)):.3f}"} if shaded else {}
             title = f"{name}, {figure.parts[number]}: {value:.4g}"
-            parts.append(_box(across(start), y, width, thick, f"fill {_colour(number, shaded)}", title, **shade))
+            parts.append(_box(x_scale(start), y, width, thick, f"fill {_colour(number, shaded)}", title, **shade))
             start += value
-        # Of two or three parts the first is the one to look at; of more, none is.
+        # Of two or three parts the first is of interest; of more, none is.
         if len(values) <= 3:
             shown = f"{100 * values[0]:.1f}%" if figure.percent else f"{values[0]:,.4g}"
             parts.append(text(_WIDTH, y + thick - 2, shown, "figure", "end"))
@@ -251,26 +252,29 @@ def _dendrogram(figure: Dendrogram) -> Markup:
     left = 14 + 6.6 * max(map(len, figure.leaves))
     order = _leaf_order(figure, m)
     heights = np.concatenate([np.zeros(m), figure.heights])
-    places = np.zeros(2 * m - 1)
-    places[order] = row * (np.arange(m) + 0.5)
+    positions = np.zeros(2 * m - 1)
+    positions[order] = row * (np.arange(m) + 0.5)
     bottom = row * m + 6
-    across = scale(0.0, max(float(heights.max()), 1e-12), left, _WIDTH - 14)
+    x_scale = scale(0.0, max(float(heights.max()), 1e-12), left, _WIDTH - 14)
     parts = [
         part
         for tick in ticks(0.0, max(float(heights.max()), 1e-12))
-        for part in (line(across(tick), 0, across(tick), bottom, "grid"), text(across(tick), bottom + 17, _plain(tick), "tick", "middle"))
+        for part in (
+            line(x_scale(tick), 0, x_scale(tick), bottom, "grid"),
+            text(x_scale(tick), bottom + 17, _plain(tick), "tick", "middle"),
+        )
     ]
-    parts += [text(left - 8, places[leaf] + 4, figure.leaves[leaf], "tick", "end") for leaf in range(m)]
+    parts += [text(left - 8, positions[leaf] + 4, figure.leaves[leaf], "tick", "end") for leaf in range(m)]
     for at, (a, b) in enumerate(figure.merges):
-        places[m + at] = (places[a] + places[b]) / 2
-        ends = ((heights[a], places[a]), (heights[m + at], places[a]), (heights[m + at], places[b]), (heights[b], places[b]))
-        parts.append(path(((across(height), y) for height, y in ends), "line stroke c0"))
+        positions[m + at] = (positions[a] + positions[b]) / 2
+        ends = ((heights[a], positions[a]), (heights[m + at], positions[a]), (heights[m + at], positions[b]), (heights[b], positions[b]))
+        parts.append(path(((x_scale(height), y) for height, y in ends), "line stroke c0"))
     parts.append(text((left + _WIDTH) / 2, bottom + 38, figure.unit, "tick", "middle"))
     return _svg(_WIDTH, bottom + 46, parts, figure.title, 0.82 * _WIDTH)
 
 
 def _leaf_order(figure: Dendrogram, m: int) -> list[int]:
-    """Leaves from top to bottom, so that no two branches cross."""
+    """Return the leaves from top to bottom, so that no two branches cross."""
     members: list[list[int]] = [[leaf] for leaf in range(m)]
     for a, b in figure.merges:
         members.append(members[a] + members[b])

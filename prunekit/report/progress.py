@@ -1,4 +1,4 @@
-"""Where a run is: one bar for all of it, beneath it the stage in its own unit; where there is no terminal, a line a stage."""
+"""Progress of a run: a bar for the total, beneath it one for the stage in its own unit; without a terminal, a line for each stage."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from rich.text import Text
 from prunekit.report.schedule import Expected, Schedule, duration
 from prunekit.validation.escape import terminal
 
-#: How much of the whole bar there is to fill.
-_WHOLE = 1000
+#: Steps of the bar for the total.
+_TOTAL = 1000
 
 
 class _Said(ProgressColumn):
-    """What a bar says at this moment."""
+    """Column with the current text of a bar."""
 
     def render(self, task: Bar) -> Text:
-        """The text that the bar's own function gives."""
-        return Text(task.fields["said"]())
+        """Return the text of the bar's own function."""
+        return Text(task.fields["text"]())
 
 
 class Stages:
-    """Enter a stage with ``with stage("read train", unit="rows"):``; inside, `step` moves its bar. One within another is part of it.
+    """Stages of a run, timed and shown.
+
+    Enter one with ``with stage("read train", unit="rows"):``; inside, `step` moves its bar. A stage within another is part of it.
 
     Attributes
     ----------
     seconds : dict
-        {stage: seconds} of the stages left.
+        {stage: seconds} of the finished stages.
     """
 
     def __init__(self, bars: Progress | None = None, console: Console | None = None, *, verbose: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self._bars, self._console, self._verbose = bars, console, verbose
         self._schedule = Schedule()
-        self._whole: TaskID | None = None
-        self._bar: TaskID | None = None
+        self._total_bar: TaskID | None = None
+        self._stage_bar: TaskID | None = None
         self._depth = 0
         self._begin = 0.0
-        self._share, self._note, self._unit, self._at = 0.0, "", "", (0, 0)
+        self._share, self._note, self._unit, self._steps = 0.0, "", "", (0, 0)
 
     @property
     def shown(self) -> bool:
@@ -52,15 +54,15 @@ class Stages:
         return self._bars is not None or self._console is not None
 
     def expect(self, stages: Sequence[Expected]) -> None:
-        """From here on the time left is known; said once beforehand where there is no bar."""
+        """Set the stages to come, so that the time left is known; where there is no bar, print the total once."""
         behind = self._schedule.behind
         self._schedule = Schedule(stages)
         self._schedule.behind = behind
         if self._verbose:
-            for each in stages:
-                self.say(f"expected: {each.name}, {duration(each.seconds)}{' at most' if each.bounded else ''}")
+            for stage in stages:
+                self.say(f"expected: {stage.name}, {duration(stage.seconds)}{' at most' if stage.bounded else ''}")
         if self._bars is not None:
-            self._whole = self._bars.add_task("in all", total=_WHOLE, said=self._said_of_all)
+            self._total_bar = self._bars.add_task("in all", total=_TOTAL, text=self._total_text)
         elif self._console is not None:
             self._console.print(f"this takes about {duration(self._schedule.left())}")
 
@@ -71,7 +73,7 @@ class Stages:
         outer = self._depth == 0
         self._depth += 1
         if outer:
-            self._begin, self._unit, self._note, self._share, self._at = begin, unit, "", 0.0, (0, 0)
+            self._begin, self._unit, self._note, self._share, self._steps = begin, unit, "", 0.0, (0, 0)
             self._schedule.enter(name)
             self._open(name)
         try:
@@ -83,70 +85,70 @@ class Stages:
             self._close(name, time.perf_counter() - begin)
 
     def say(self, line: str) -> None:
-        """A line between the stages."""
+        """Print a line between the stages."""
         console = self._bars.console if self._bars is not None else self._console
         if console is not None:
             console.print(Text(terminal(line)))
 
     def detail(self, line: str) -> None:
-        """A line that is printed where more was asked for."""
+        """Print a line between the stages, in verbose mode only."""
         if self._verbose:
             self.say(line)
 
     def step(self, done: int, total: int, note: str = "") -> None:
-        """So much of the stage is done; `note` stands beside it. Of a stage within another the outer one does not move."""
+        """Record that `done` of `total` steps of the stage are done, with a note; a stage within another does not move the bar."""
         if self._depth > 1:
             return
-        self._share, self._at = (done / total if total else 0.0), (done, total)
+        self._share, self._steps = (done / total if total else 0.0), (done, total)
         self._note = note
-        if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, completed=done, total=total)
+        if self._bars is not None and self._stage_bar is not None:
+            self._bars.update(self._stage_bar, completed=done, total=total)
 
     def _open(self, name: str) -> None:
         if self._bars is not None:
-            self._bar = self._bars.add_task(f"  {name}", total=None, said=self._said_of_stage)
+            self._stage_bar = self._bars.add_task(f"  {name}", total=None, text=self._stage_text)
         elif self._verbose:
             self.say(f"{name} ...")
 
     def _close(self, name: str, seconds: float) -> None:
         self._schedule.leave(seconds)
-        if self._bars is not None and self._bar is not None:
-            self._bars.remove_task(self._bar)
-            self._bar = None
+        if self._bars is not None and self._stage_bar is not None:
+            self._bars.remove_task(self._stage_bar)
+            self._stage_bar = None
             if self._verbose:
                 self.say(self._line(name, seconds))
         elif self._console is not None:
             self._console.print(Text(terminal(self._line(name, seconds))))
 
     def _line(self, name: str, seconds: float) -> str:
-        """A stage that is done, in a line."""
-        about = [f"{self._at[1]:,} {self._unit}"] if self._unit and self._at[1] and self._unit != "%" else []
-        about += [self._note] if self._note else []
+        """Return the line of a finished stage."""
+        details = [f"{self._steps[1]:,} {self._unit}"] if self._unit and self._steps[1] and self._unit != "%" else []
+        details += [self._note] if self._note else []
         if self._schedule.known:
-            about.append(f"about {duration(self._schedule.left())} left")
-        return ", ".join([f"{name}: {seconds:.1f} s", *about])
+            details.append(f"about {duration(self._schedule.left())} left")
+        return ", ".join([f"{name}: {seconds:.1f} s", *details])
 
-    def _said_of_stage(self) -> str:
-        done, total = self._at
+    def _stage_text(self) -> str:
+        done, total = self._steps
         elapsed = time.perf_counter() - self._begin
         if not total:
             return duration(elapsed)
         count = f"{100 * done / total:.0f}%" if self._unit == "%" else f"{done:,}/{total:,} {self._unit}".rstrip()
         return f"{count}, {self._note}" if self._note else count
 
-    def _said_of_all(self) -> str:
+    def _total_text(self) -> str:
         elapsed = time.perf_counter() - self._begin if self._depth else 0.0
         share = self._schedule.share(elapsed, self._share)
-        if self._bars is not None and self._whole is not None:
-            # It never goes back, whatever turns out to take longer.
-            before = next((task.completed for task in self._bars.tasks if task.id == self._whole), 0.0)
-            self._bars.update(self._whole, completed=max(before, _WHOLE * share))
+        if self._bars is not None and self._total_bar is not None:
+            # The bar never moves back, even where stages take longer than expected.
+            before = next((task.completed for task in self._bars.tasks if task.id == self._total_bar), 0.0)
+            self._bars.update(self._total_bar, completed=max(before, _TOTAL * share))
         return f"about {duration(self._schedule.left(elapsed, self._share))} left"
 
 
 @contextmanager
 def stages(show: bool, *, verbose: bool = False) -> Iterator[Stages]:
-    """The stages of one run; shown on stderr if `show`, with more lines if `verbose`."""
+    """Yield the stages of one run; shown on stderr if `show`, with more lines if `verbose`."""
     if not show:
         yield Stages()
         return

@@ -1,29 +1,29 @@
-"""How long a run still takes: its stages as they were expected, corrected by how long those behind it have taken."""
+"""Time left in a run: the expected times of its stages, corrected by the measured times of the finished ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Between what bounds stages to come are taken to be off by as much as those behind.
-_OFF = (1 / 4, 4.0)
-#: Seconds of stages behind that weigh as much as the expectation itself.
-_TRUSTED = 2.0
-#: From which share of a stage on its own pace is believed.
-_PACED = 0.05
+#: Bounds of the factor, measured on finished stages, by which the expected times of pending ones are corrected.
+_CORRECTION = (1 / 4, 4.0)
+#: Weight of the expected times in that factor, in seconds of finished stages.
+_PRIOR_SECONDS = 2.0
+#: Share of a stage from which its own pace is used.
+_MIN_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A stage to come.
+    """An expected stage.
 
     Attributes
     ----------
     name : str
-        As the stage is entered by.
+        Name under which the stage is entered.
     seconds : float
     bounded : bool
-        Whether a limit of time sets it, and not the machine: it is then no longer where the machine is slow.
+        Whether a time limit sets the duration, which then does not grow on a slow machine.
     """
 
     name: str
@@ -32,61 +32,61 @@ class Expected:
 
 
 class Schedule:
-    """Stages behind, under way and to come.
+    """Finished, current and pending stages.
 
     Parameters
     ----------
     expected : sequence of Expected
-        In the order in which they are entered; one that is not entered is dropped as soon as a later one is, and one that nobody
-        expected takes the time that it takes.
+        In the order in which they are entered; one that is not entered is dropped as soon as a later one is, and one that is not
+        expected is predicted by its own pace alone.
     """
 
     def __init__(self, expected: Sequence[Expected] = ()) -> None:
-        self._to_come = list(expected)
-        self._now: Expected | None = None
-        self._took = self._meant = _TRUSTED
+        self._pending = list(expected)
+        self._current: Expected | None = None
+        self._measured = self._expected = _PRIOR_SECONDS
         self.behind = 0.0
 
     @property
     def known(self) -> bool:
-        """Whether anything was expected at all."""
-        return bool(self._to_come) or self._now is not None
+        """Whether an expected stage is pending or current."""
+        return bool(self._pending) or self._current is not None
 
     def enter(self, name: str) -> None:
-        """A stage begins."""
-        places = [place for place, each in enumerate(self._to_come) if each.name == name]
-        self._now = None
-        if places:
-            self._now = self._to_come[places[0]]
-            del self._to_come[: places[0] + 1]
+        """Begin a stage."""
+        positions = [position for position, stage in enumerate(self._pending) if stage.name == name]
+        self._current = None
+        if positions:
+            self._current = self._pending[positions[0]]
+            del self._pending[: positions[0] + 1]
 
     def leave(self, seconds: float) -> None:
-        """The stage has come to its end."""
+        """End the current stage, which took `seconds`."""
         self.behind += seconds
-        if self._now is not None and not self._now.bounded:
-            self._took, self._meant = self._took + seconds, self._meant + self._now.seconds
-        self._now = None
+        if self._current is not None and not self._current.bounded:
+            self._measured, self._expected = self._measured + seconds, self._expected + self._current.seconds
+        self._current = None
 
     def left(self, elapsed: float = 0.0, share: float = 0.0) -> float:
-        """Seconds to the end of the run, `elapsed` into a stage of which `share` is done."""
-        off = min(max(self._took / self._meant, _OFF[0]), _OFF[1])
-        left = sum(each.seconds * (1.0 if each.bounded else off) for each in self._to_come)
-        if share >= _PACED:
+        """Return the seconds to the end of the run, `elapsed` seconds into a stage of which `share` is done."""
+        factor = min(max(self._measured / self._expected, _CORRECTION[0]), _CORRECTION[1])
+        left = sum(stage.seconds * (1.0 if stage.bounded else factor) for stage in self._pending)
+        if share >= _MIN_SHARE:
             return left + elapsed * (1 - share) / share
-        if self._now is None:
+        if self._current is None:
             return left
-        seconds = self._now.seconds * (1.0 if self._now.bounded else off)
-        # What takes longer than it was meant to takes as long again as it is late.
+        seconds = self._current.seconds * (1.0 if self._current.bounded else factor)
+        # A stage that is late is expected to take another half of its delay.
         return left + max(seconds - elapsed, 0.5 * (elapsed - seconds), 0.0)
 
     def share(self, elapsed: float = 0.0, share: float = 0.0) -> float:
-        """How much of the run is done, in [0, 1]."""
+        """Return the share of the run that is done, in [0, 1]."""
         done = self.behind + elapsed
         return done / max(done + self.left(elapsed, share), 1e-9)
 
 
 def duration(seconds: float) -> str:
-    """Roughly, as a person says it: "40 s", "3 min", "1 h 20 min"."""
+    """Format a duration, rounded: "40 s", "3 min", "1 h 20 min"."""
     if seconds < 55:
         return f"{max(1, round(seconds))} s" if seconds < 10 else f"{5 * round(seconds / 5)} s"
     minutes = max(1, round(seconds / 60))

@@ -14,12 +14,12 @@ from prunekit.report.model import Report
 from prunekit.validation.escape import terminal
 from prunekit.validation.templates import render
 
-_ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'", "·": ".", **{chr(0x2580 + each): str(each) for each in range(1, 9)}})
+_ASCII = str.maketrans({"×": "x", "–": "-", "≤": "<=", "’": "'", "·": ".", **{chr(0x2580 + level): str(level) for level in range(1, 9)}})
 _PIPE_COLUMNS = 100
 
 
 def render_terminal(report: Report, console: Console | None = None) -> None:
-    """Print the report; 80 columns are enough, and nothing but text goes into a pipe.
+    """Print the report; 80 columns suffice, and a pipe receives plain text only.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
-        # A pipe has no width of its own, and at 80 columns long names would be folded for no reader.
+        # A pipe has no width; at 80 columns long names would be folded without need.
         console = Console(file=console.file, width=max(console.width, _PIPE_COLUMNS), highlight=False, color_system=None)
     plain = not console.encoding.startswith("utf")
     console.print(plain_text(report.verdict, plain, "bold"))
@@ -44,23 +44,23 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
 
 def _rich(table: Table, plain: bool) -> RichTable:
     title = plain_text(table.title, plain, "bold")
-    found = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    rich_table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for at, name in enumerate(table.header):
-        found.add_column(plain_text(name, plain), justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
+        rich_table.add_column(plain_text(name, plain), justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
     for at, row in enumerate(table.rows):
-        found.add_row(*(plain_text(cell, plain) for cell in row), style="bold" if at == table.strong else None)
-    return found
+        rich_table.add_row(*(plain_text(cell, plain) for cell in row), style="bold" if at == table.strong else None)
+    return rich_table
 
 
 def plain_text(text: str, plain: bool, style: str = "") -> Text:
-    """Never markup, for a model may be called [anything]; ASCII where the terminal has nothing else."""
+    """Return text without markup, for a model may be called [anything]; ASCII where the terminal encodes nothing else."""
     shown = "\n".join(map(terminal, text.split("\n")))
     return Text(shown.translate(_ASCII) if plain else shown, style)
 
 
 def _tables(report: Report) -> tuple[Table, ...]:
-    """All tables, some of which may be empty."""
-    made = (
+    """Return all tables, some of which may be empty."""
+    builders = (
         words.scores,
         words.paired,
         words.vectors,
@@ -73,14 +73,14 @@ def _tables(report: Report) -> tuple[Table, ...]:
         words.budgets,
         words.frontier,
     )
-    return tuple(make(report) for make in made)
+    return tuple(build(report) for build in builders)
 
 
 def to_markdown(report: Report) -> str:
-    """The report as GitHub-flavoured Markdown."""
+    """Render the report as GitHub-flavoured Markdown."""
     return render("report/report.md.jinja", report=report, words=words, tables=_tables(report), stages=stages(report))
 
 
 def stages(report: Report) -> Table:
-    """Where the time went."""
+    """Tabulate the seconds of each stage."""
     return Table("Time", ("stage", "seconds"), tuple((name, f"{seconds:.1f}") for name, seconds in report.stages.items()))

@@ -1,4 +1,4 @@
-"""What is kept of the metric against what is gained in speed, as a picture of its own."""
+"""Plot of the retained metric against the speed-up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Picture:
     Attributes
     ----------
     svg : str
-        A document of its own, with its style.
+        Standalone document, with its style.
     """
 
     svg: str
@@ -34,7 +34,7 @@ class Picture:
         return self.svg
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file."""
+        """Write the figure to a file."""
         Path(path).write_text(self.svg, encoding="utf-8")
 
 
@@ -48,14 +48,14 @@ class _Point:
 
 
 def _points(report: Report) -> list[_Point]:
-    """Each model that was timed at the first batch size and scored: how fast, and what share of the reference's metric it has."""
+    """Return the models that were scored and timed at the first batch size: speed, and share of the reference's metric."""
     reference = report.row("dense") or report.row("oracle")
     if reference is None or reference.value <= 0 or not report.latency:
         return []
-    found, points = report.latency[0], []
+    comparison, points = report.latency[0], []
     for file in (*report.rivals, *report.files):
         if file.value is not None:
-            speed = 1.0 if file.timing == found.baseline else found.ratio(file.timing).value
+            speed = 1.0 if file.timing == comparison.baseline else comparison.ratio(file.timing).value
             points.append(_Point(f"{file.of}, {file.dtype}", file.of, file.dtype, speed, file.value / reference.value))
     return points
 
@@ -81,10 +81,10 @@ def tradeoff(reports: Mapping[str, Report]) -> Picture:
     drawn = {name: points for name, report in reports.items() if (points := _points(report))}
     if not drawn:
         raise StatisticsError("There is nothing to draw: no report has both a metric and times of a dense and a slim model.")
-    every = [point for points in drawn.values() for point in points]
-    low, high = (edge(math.log2(point.speed) for point in every) for edge in (min, max))
+    all_points = [point for points in drawn.values() for point in points]
+    low, high = (edge(math.log2(point.speed) for point in all_points) for edge in (min, max))
     x = scale(low - 0.25, max(high, low + 1) + 0.25, _LEFT, _RIGHT)
-    worst, best = (edge(point.share for point in every) for edge in (min, max))
+    worst, best = (edge(point.share for point in all_points) for edge in (min, max))
     margin = max(0.1 * (best - worst), 0.005)
     y = scale(worst - margin, best + margin, _BOTTOM, _TOP)
     parts: list[Markup] = []
@@ -96,8 +96,8 @@ def tradeoff(reports: Mapping[str, Report]) -> Picture:
     parts.append(line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"))
     for at, (name, points) in enumerate(drawn.items()):
         parts.append(element("g", Markup("").join(_series(name, points, x, y)), class_=f"c{at % 8}"))
-        # The precisions of one are those of all.
-        parts += [] if at else [text(x(math.log2(each.speed)), y(each.share) - 10, each.dtype, "tick", "middle") for each in points]
+        # The precisions of the first report stand for those of all.
+        parts += [] if at else [text(x(math.log2(point.speed)), y(point.share) - 10, point.dtype, "tick", "middle") for point in points]
         parts.append(element("g", _legend(name, at, len(drawn)), class_=f"c{at % 8}"))
     sizes = {report.latency[0].batch_size for report in reports.values() if report.latency}
     batch = f" at batch {sizes.pop()}" if len(sizes) == 1 else ""
@@ -113,16 +113,16 @@ def tradeoff(reports: Mapping[str, Report]) -> Picture:
 def _series(name: str, points: list[_Point], x: object, y: object) -> list[Markup]:
     assert callable(x)
     assert callable(y)
-    found = []
+    elements = []
     for kind in ("dense", "slim"):
-        mine = [point for point in points if point.kind == kind]
-        places = [(x(math.log2(point.speed)), y(point.share)) for point in mine]
-        if len(places) > 1:
-            found.append(path(places, "line stroke interval"))
+        selected = [point for point in points if point.kind == kind]
+        positions = [(x(math.log2(point.speed)), y(point.share)) for point in selected]
+        if len(positions) > 1:
+            elements.append(path(positions, "line stroke interval"))
         css = "fill" if kind == "slim" else "blank stroke"
-        told = (f"{name}: {point.name}, {point.speed:.2f}× as fast, {100 * point.share:.1f}%" for point in mine)  # noqa: RUF001
-        found += [dot(*place, 5, css, title) for place, title in zip(places, told, strict=True)]
-    return found
+        titles = (f"{name}: {point.name}, {point.speed:.2f}× as fast, {100 * point.share:.1f}%" for point in selected)  # noqa: RUF001
+        elements += [dot(*position, 5, css, title) for position, title in zip(positions, titles, strict=True)]
+    return elements
 
 
 def _legend(name: str, at: int, count: int) -> Markup:

@@ -1,8 +1,8 @@
-"""How sure a median of paired times is.
+"""Confidence intervals of medians of paired times.
 
-Rounds that follow one another share what else the machine does, and all rounds of a sitting share where the models happen
-to lie in memory. So rounds are drawn in blocks, and sittings are drawn before the rounds within them, as T. Kalibera and
-R. Jones do in "Rigorous benchmarking in reasonable time" (2013), section 6.
+Successive rounds share the other load of the machine, and all rounds of an invocation (one load of the candidates; "sittings" in
+parameters and records) share the placement of the models in memory. So rounds are drawn in blocks, and invocations are drawn before
+the rounds within them: T. Kalibera and R. Jones, "Rigorous benchmarking in reasonable time" (2013), section 6.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _CELLS = 4_000_000  # numbers held at once while resampling: 32 MB
 
 
 def block_length(count: int) -> int:
-    """Rounds to draw together, of `count`: their cube root, rounded up.
+    """Return the length of a block of `count` rounds: their cube root, rounded up.
 
-    It is the rate that is optimal for a variance: P. Hall, J. L. Horowitz and B.-Y. Jing, "On blocking rules for the bootstrap
+    This rate is optimal for a variance: P. Hall, J. L. Horowitz and B.-Y. Jing, "On blocking rules for the bootstrap
     with dependent data", Biometrika 82 (1995), section 3.
     """
     return int(np.ceil(round(count ** (1 / 3), 9)))
@@ -31,7 +31,7 @@ def block_length(count: int) -> int:
 def resampled_medians(
     values: NDArray[np.float64], generator: np.random.Generator, *, resamples: int = RESAMPLES, block: int = 1
 ) -> NDArray[np.float64]:
-    """Medians of resamples of one sitting, by the circular block bootstrap.
+    """Return the medians of resamples of one invocation, by the circular block bootstrap.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def resampled_medians(
     generator : numpy Generator
     resamples : int
     block : int
-        Rounds that are drawn together; 1 takes the rounds for independent.
+        Rounds that are drawn together; 1 treats the rounds as independent.
 
     Returns
     -------
@@ -58,23 +58,23 @@ def resampled_medians(
     count = len(values)
     blocks = -(-count // block)
     at_once = max(1, _CELLS // (blocks * block))
-    found = []
+    medians = []
     for start in range(0, resamples, at_once):
         starts = generator.integers(count, size=(min(at_once, resamples - start), blocks, 1))
         drawn = (starts + np.arange(block)).reshape(len(starts), -1)[:, :count] % count
-        found.append(np.median(values[drawn], axis=1))
-    return np.concatenate(found)
+        medians.append(np.median(values[drawn], axis=1))
+    return np.concatenate(medians)
 
 
 def bootstrap_sittings(
     sittings: Sequence[NDArray[np.float64]], *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> tuple[float, float, float]:
-    """The median of the sittings' medians, and its percentile interval: one sitting that was disturbed as a whole moves neither far.
+    """Return the median of the invocations' medians, and its percentile interval; both are robust to one disturbed invocation.
 
     Parameters
     ----------
     sittings : sequence of ndarray of shape (n_s,), float64
-        The rounds of each sitting in their order.
+        The rounds of each invocation in their order.
     seed : int
         Of the resamples: the same values and seed give the same interval.
     resamples : int
@@ -89,13 +89,13 @@ def bootstrap_sittings(
     Raises
     ------
     StatisticsError
-        A sitting without values, or values that are not finite.
+        An invocation without values, or values that are not finite.
     """
     generator = np.random.default_rng(seed)
-    medians = np.stack([resampled_medians(each, generator, resamples=resamples, block=block_length(len(each))) for each in sittings])
+    medians = np.stack([resampled_medians(rounds, generator, resamples=resamples, block=block_length(len(rounds))) for rounds in sittings])
     size = (len(sittings), resamples)
     drawn = medians[generator.integers(len(sittings), size=size), generator.integers(resamples, size=size)]
-    value = float(np.median([np.median(each) for each in sittings]))
+    value = float(np.median([np.median(rounds) for rounds in sittings]))
     low, high = _interval(np.median(drawn, axis=0), level)
     return value, min(low, value), max(high, value)
 

@@ -1,4 +1,4 @@
-"""What each node of an ONNX file did in one run: which provider ran it, and the shapes it saw."""
+"""Profile of one run of an ONNX file: the execution provider and the shapes of each node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIX = "_kernel_time"
 
 @dataclass(frozen=True)
 class NodeRun:
-    """One node's run.
+    """Run of one node.
 
     Attributes
     ----------
@@ -61,13 +61,13 @@ def profile(
         try:
             events = json.loads(session.end_trace().read_text(encoding="utf-8"))
         except ValueError:
-            # onnxruntime says nothing where it cannot write all of it.
+            # onnxruntime does not report a trace that it could not write entirely.
             raise no_room("a trace of the model was cut off") from None
     return parse(events)
 
 
 def parse(events: list[dict[str, Any]]) -> tuple[NodeRun, ...]:
-    """The node runs among the events of a trace."""
+    """Return the node runs among the events of a trace."""
     return tuple(
         NodeRun(
             name=event["name"].removesuffix(_SUFFIX),
@@ -81,5 +81,5 @@ def parse(events: list[dict[str, Any]]) -> tuple[NodeRun, ...]:
     )
 
 
-def _shapes(listed: list[dict[str, list[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((kind, tuple(shape)) for each in listed for kind, shape in each.items())
+def _shapes(tensors: list[dict[str, list[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((kind, tuple(shape)) for tensor in tensors for kind, shape in tensor.items())

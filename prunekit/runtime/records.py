@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: frozen values that are plain JSON, each with its unit in its name or its docstring."""
+"""Records of measurements: frozen values of plain JSON, each with its unit in its name or its docstring."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
 )
-# What decides how fast low precision runs, by the names of /proc/cpuinfo.
+# Instruction sets that determine the speed of low precision, by their names in /proc/cpuinfo.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX512F",
@@ -41,7 +41,7 @@ _INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Environment:
-    """Where something was measured.
+    """Machine and software of a measurement.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Environment:
     processor : str
         Model name.
     instructions : tuple of str
-        Those that decide the speed of low precision: AVX512_VNNI, AMX_INT8, ...
+        Those that determine the speed of low precision: AVX512_VNNI, AMX_INT8, ...
     cores : int
         Logical processors of the machine.
     affinity : int
@@ -68,7 +68,7 @@ class Environment:
 
 
 def environment(cpuinfo: Path = Path("/proc/cpuinfo")) -> Environment:
-    """Look at the machine and at what is installed; nothing is imported."""
+    """Record the machine and the installed packages; nothing is imported."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -95,7 +95,7 @@ def _field(line: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ShapeParity:
-    """How far two models are apart on one batch.
+    """Difference between two models on one batch.
 
     Attributes
     ----------
@@ -105,26 +105,29 @@ class ShapeParity:
         Over all outputs, of real tokens only where there is one output per token.
     largest : float
         Largest absolute value that the PyTorch model gave, for scale.
+    addends : float
+        Of a readout, the largest sum of absolute values of the products that an output is the sum of; 0 of any other model.
     """
 
     batch: int
     length: int
     max_abs_difference: float
     largest: float
+    addends: float = 0.0
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the deployed file is from the PyTorch model.
+    """Difference between the deployed file and the PyTorch model.
 
     Attributes
     ----------
     max_abs_difference : float
         Over all shapes.
     tolerance : float
-        What was allowed, absolute.
+        Allowed difference, absolute.
     relative : float
-        What was allowed on top, as a share of the largest output.
+        Difference allowed in addition, as a share of the largest output.
     shapes : tuple of ShapeParity
     seed : int
         Of the random inputs.
@@ -139,7 +142,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a file in lower precision is from the float32 one.
+    """Difference between a file in lower precision and the float32 one.
 
     Attributes
     ----------
@@ -155,7 +158,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Score:
-    """What a file scores on a split.
+    """Score of a file on a split.
 
     Attributes
     ----------
@@ -176,7 +179,7 @@ class Score:
 
 @dataclass(frozen=True)
 class WeightError:
-    """What it costs to quantise one weight, alone.
+    """Error of quantising one weight alone.
 
     Attributes
     ----------
@@ -191,7 +194,7 @@ class WeightError:
     kept : bool
         Whether it stayed float32.
     balanced : bool
-        Whether the channels of its input are brought nearer to one range before they are quantised.
+        Whether the ranges of the channels of its input are balanced before quantisation.
     """
 
     name: str
@@ -204,7 +207,7 @@ class WeightError:
 
 @dataclass(frozen=True)
 class Timing:
-    """One candidate's times.
+    """Times of one candidate.
 
     Attributes
     ----------
@@ -228,16 +231,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast a candidate is as the baseline.
+    """Speed-up of a candidate over the baseline.
 
     Attributes
     ----------
     candidate : str
     value : float
         Median over the rounds of time(baseline) / time(candidate) on the same batch, one right after the other; the
-        median of these medians where there are several sittings.
+        median of these medians over several invocations.
     low, high : float
-        95% bootstrap interval over the sittings and the rounds within them.
+        95% bootstrap interval over the invocations and the rounds within them.
     """
 
     candidate: str
@@ -254,7 +257,7 @@ class Comparison:
     ----------
     baseline : str
     device : str
-        Where it ran: "cpu", "cuda".
+        Device: "cpu", "cuda".
     threads : int
         Processor threads of each candidate.
     batch_size : int
@@ -264,9 +267,9 @@ class Comparison:
     order : tuple of int
         The batch of each round.
     warmup : int
-        Rounds before the first that counts, in each sitting.
+        Rounds before the first that counts, in each invocation.
     stopped : {"narrow", "time"}
-        Whether every interval became narrow enough, or the time was up.
+        Whether every interval became narrow enough, or the time ran out.
     seconds : float
         Wall time from the first round that counts to the last.
     seed : int
@@ -276,9 +279,9 @@ class Comparison:
         One for each candidate but the baseline.
     environment : Environment
     sittings : tuple of int
-        The first round of each sitting; the candidates are loaded anew for each.
+        The first round of each invocation; the candidates are loaded again for each.
     clock : {"wall", "thread", "process"}
-        What the turns were timed by: "thread" is the time that the one thread was at work, "process" the processor time of all threads.
+        Clock of the times: "thread" is the processor time of the one thread, "process" that of all threads.
     """
 
     baseline: str
@@ -309,9 +312,9 @@ class Comparison:
         return sum(rows * length for rows, length in self.shapes) / rows
 
     def timing(self, name: str) -> Timing:
-        """The times of one candidate; KeyError if there is none of that name."""
+        """Return the times of one candidate; KeyError if there is none of that name."""
         return {timing.name: timing for timing in self.timings}[name]
 
     def ratio(self, candidate: str) -> Ratio:
-        """The ratio of one candidate; KeyError if there is none of that name."""
+        """Return the ratio of one candidate; KeyError if there is none of that name."""
         return {ratio.candidate: ratio for ratio in self.ratios}[candidate]

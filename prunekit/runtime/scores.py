@@ -1,4 +1,4 @@
-"""What the deployed file answers on a split: the file that ships is judged, not the model it was made from."""
+"""Outputs and scores of the deployed file on a split: the file itself is scored, not the model that it was exported from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def outputs_of_file(
     encoded : Encoded
         n rows; of a token task, n words over all rows; of questions, n places.
     output : str
-        Which output; default: the logits, those of start and end where answers are spans, or the vector of an embedder.
+        Name of the output; default: the logits, those of start and end where answers are spans, or the vector of an embedder.
     threads, device
         As in `OnnxSession`.
 
@@ -45,7 +45,7 @@ def outputs_of_file(
         As in `OnnxSession`.
     """
     session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
-    found: NDArray[Any] | None = None
+    outputs: NDArray[Any] | None = None
     for batch in encoded.batches():
         values = session.answers(batch.inputs, output)
         if batch.first is not None:
@@ -53,22 +53,22 @@ def outputs_of_file(
         if not np.isfinite(values).all():
             row = int(batch.targets[np.flatnonzero(~np.isfinite(values).all(axis=-1))[0]])
             raise StatisticsError(f"The ONNX file {str(session.path)!r} gives NaN or infinity for row {row + 1} (the first row is 1).")
-        if found is None:
-            found = np.empty((len(encoded.labels), values.shape[-1]), dtype=values.dtype)
-        found[batch.targets] = values
-    assert found is not None
-    return found
+        if outputs is None:
+            outputs = np.empty((len(encoded.labels), values.shape[-1]), dtype=values.dtype)
+        outputs[batch.targets] = values
+    assert outputs is not None
+    return outputs
 
 
 def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:
-    """The metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
+    """Return the metric of outputs (n, C) in the order of `encoded.labels`, on every word of the split, with a token of its own or not."""
     return task.score(encoded.every(outputs), encoded.every_label, encoded.every_start)
 
 
 def divergence(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Mean Kullback-Leibler divergence in nats of what one model answers from what another does, over the rows that both answer.
+    """Return the mean Kullback-Leibler divergence of outputs from a reference, in nats, over the rows that both answer.
 
-    Of classes that of the softmax; of any number of labels the sum of those of each label's yes or no; of values the mean squared
+    For classes that of the softmax; for any number of labels the sum over the labels, each of them binary; for values the mean squared
     difference as a share of the reference's variance.
 
     Parameters
@@ -79,15 +79,15 @@ def divergence(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> fl
     """
     from scipy.special import log_softmax
 
-    there = np.isfinite(outputs).all(axis=1) & np.isfinite(reference).all(axis=1)
-    ours, theirs = (np.asarray(each[there], dtype=np.float64) for each in (outputs, reference))
+    finite = np.isfinite(outputs).all(axis=1) & np.isfinite(reference).all(axis=1)
+    ours, theirs = (np.asarray(logits[finite], dtype=np.float64) for logits in (outputs, reference))
     if task.kind.traits.values:
         spread = float(theirs.var())
         return float(((ours - theirs) ** 2).mean()) / spread if spread else 0.0
     if task.many:
-        ours, theirs = (np.stack([each, np.zeros_like(each)], axis=-1) for each in (ours, theirs))
-    told, meant = log_softmax(ours, axis=-1), log_softmax(theirs, axis=-1)
-    return max(0.0, float((np.exp(meant) * (meant - told)).sum() / max(len(ours), 1)))
+        ours, theirs = (np.stack([logits, np.zeros_like(logits)], axis=-1) for logits in (ours, theirs))
+    log_ours, log_theirs = log_softmax(ours, axis=-1), log_softmax(theirs, axis=-1)
+    return max(0.0, float((np.exp(log_theirs) * (log_theirs - log_ours)).sum() / max(len(ours), 1)))
 
 
 def score_of(
@@ -99,7 +99,7 @@ def score_of(
     starts: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> Score:
-    """What a file's answers are worth, and how far they are from those of another.
+    """Score the answers of a file, and compare them with those of another.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def score_of(
 
 
 def apart(task: Task, outputs: NDArray[Any], reference: NDArray[Any]) -> tuple[float | None, float | None]:
-    """How far outputs are from others: the share of predictions that are the same, and the mean squared error as a share of the variance.
+    """Compare outputs with a reference: the share of equal predictions, and the mean squared error as a share of the variance.
 
-    Over the rows that both answer; None where nothing is predicted, or nothing varies.
+    Over the rows that both answer; None where no class is predicted, or the reference is constant.
     """
     answered = ~np.isneginf(outputs).all(axis=1) & ~np.isneginf(reference).all(axis=1)
     outputs, reference = outputs[answered], reference[answered]

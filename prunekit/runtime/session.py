@@ -1,4 +1,4 @@
-"""An ONNX file as a function of numpy arrays, and nothing between it and onnxruntime."""
+"""ONNX files as functions of numpy arrays, by onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunekit.validation.install import install
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DEVICES = {"cpu": CPU, "cuda": CUDA}
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
-_FATAL_ONLY = 4  # onnxruntime's log level; what it would log is said by the errors below
+_FATAL_ONLY = 4  # onnxruntime's log level; other messages are raised as the errors below
 
 
 def runtime(device: str = "cpu") -> Any:
@@ -26,13 +26,13 @@ def runtime(device: str = "cpu") -> Any:
     Raises
     ------
     DependencyError
-        If it is not installed, or is what an uninstalled second copy has left of it.
+        If it is not installed, or is incomplete since a second copy was uninstalled.
     """
     try:
         import onnxruntime
     except ImportError:
         raise DependencyError(f"onnxruntime is not installed. Install it with: {install(_EXTRAS[device])}") from None
-    # onnxruntime and onnxruntime-gpu overwrite each other: uninstalling one leaves a shell of the other.
+    # onnxruntime and onnxruntime-gpu overwrite each other: uninstalling one leaves the other incomplete.
     if not callable(getattr(onnxruntime, "InferenceSession", None)):
         raise DependencyError(
             "onnxruntime is broken, as after removing one of onnxruntime and onnxruntime-gpu. Remove both, then: "
@@ -142,17 +142,17 @@ class OnnxSession:
         self.per_token = frozenset(node.name for node in self._session.get_outputs() if "sequence_length" in node.shape[1:2])
 
     def answers(self, batch: Mapping[str, NDArray[np.int64]], output: str | None = None) -> NDArray[Any]:
-        """What is judged of a batch: an output by its name, or the logits, or the vector of an embedder.
+        """Return the outputs of a batch that are scored: an output by its name, or the logits, or the vector of an embedder.
 
-        Of a file with one output for the start of an answer and one for its end both, (batch, length, 2).
+        For a file with one output for the start of an answer and one for its end, both of them, (batch, length, 2).
         """
-        found = self(batch)
-        if output is None and set(ENDS) <= found.keys():
-            return np.stack([found[name] for name in ENDS], axis=-1)
-        return found[output or next((name for name in ("logits", "sentence_embedding") if name in found), self.outputs[0])]
+        outputs = self(batch)
+        if output is None and set(ENDS) <= outputs.keys():
+            return np.stack([outputs[name] for name in ENDS], axis=-1)
+        return outputs[output or next((name for name in ("logits", "sentence_embedding") if name in outputs), self.outputs[0])]
 
     def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
-        """Run it.
+        """Run the file on a batch.
 
         Parameters
         ----------
@@ -173,21 +173,21 @@ class OnnxSession:
         if missing:
             raise ModelError(f"The ONNX file {str(self.path)!r} takes {', '.join(self.inputs)}; {', '.join(missing)} was not given.")
         try:
-            found = self._session.run(None, {name: batch[name] for name in self.inputs})
+            arrays = self._session.run(None, {name: batch[name] for name in self.inputs})
         except ort_errors(sys.modules["onnxruntime"]) as error:
             raise ModelError(f"The ONNX file {str(self.path)!r} cannot be run: {one_line(error)}") from None
-        return dict(zip(self.outputs, found, strict=True))
+        return dict(zip(self.outputs, arrays, strict=True))
 
     def feeds(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-        """Of a batch, what the file takes: for loops that measure `run` and nothing else."""
+        """Return the inputs of a batch that the file takes, for loops that time `run` alone."""
         return {name: batch[name] for name in self.inputs}
 
     def run(self, feeds: dict[str, NDArray[np.int64]]) -> None:
-        """Run it on what `feeds` returned and drop the outputs."""
+        """Run the file on the result of `feeds`, and discard the outputs."""
         self._session.run(None, feeds)
 
     def bind(self, feeds: Mapping[str, NDArray[np.int64]]) -> Any:
-        """Copy what `feeds` returned to the device, for `run_bound`."""
+        """Copy the result of `feeds` to the device, for `run_bound`."""
         ort = sys.modules["onnxruntime"]
         binding = self._session.io_binding()
         for name, array in feeds.items():
@@ -197,7 +197,7 @@ class OnnxSession:
         return binding
 
     def run_bound(self, binding: Any) -> None:
-        """Run it on what `bind` returned; outputs stay on the device, and are there when this returns."""
+        """Run the file on the result of `bind`; outputs stay on the device, and are complete on return."""
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
@@ -207,7 +207,7 @@ class OnnxSession:
 
 
 def ort_errors(ort: Any) -> tuple[type[Exception], ...]:
-    """Onnxruntime's own errors, which have no base class but Exception."""
+    """Return onnxruntime's own exceptions, which have no common base class but Exception."""
     native = ort.capi.onnxruntime_pybind11_state
     return (
         native.EPFail, native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf,
@@ -216,5 +216,5 @@ def ort_errors(ort: Any) -> tuple[type[Exception], ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

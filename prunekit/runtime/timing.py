@@ -1,8 +1,8 @@
-"""Which of several candidates is faster, and by how much.
+"""Interleaved timing of several candidates, compared by ratios of paired times.
 
-A processor's clock, its caches and its other tenants make absolute times wander by a quarter within minutes. So the
-candidates take turns on the same batch, in an order that rotates, and what is reported is the ratio of two times
-measured one right after the other. Percentiles in milliseconds are reported beside it, for orientation.
+A processor's clock, its caches and its other load change absolute times by a quarter within minutes. So the candidates
+alternate on the same batch, in an order that rotates, and the result is the ratio of two times measured one right after
+the other. Percentiles in milliseconds are reported beside it, for orientation.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ B = TypeVar("B")
 HALF_WIDTH = 0.02
 _SINGLES, _BUCKETS = 32, 8  # batches of one row, and of several
 _RESOLUTION = 1e-6  # seconds
-# At least, and as many as the time is divided into: what is drawn for one sitting varies more than passes within it do.
-_SITTINGS = (4, 20)
+# The least number, and the number that the time is divided into: times vary more between invocations than within one.
+_INVOCATIONS = (4, 20)
 _CLOCKS: dict[Callable[[], float], Clock] = {time.thread_time: "thread", time.process_time: "process"}
-_OTHERS = 0.02  # share of the processor time that other threads may take before one thread's time is not the whole
+_OTHER_THREADS = 0.02  # largest share of the processor time in other threads at which the time of the calling one is used
 
 
 def compare(
@@ -58,15 +58,15 @@ def compare(
     reopen: Callable[[int], Mapping[str, Callable[[B], object]]] | None = None,
     enough: Callable[[Sequence[Ratio]], bool] | None = None,
 ) -> Comparison:
-    """Time candidates against a baseline, taking turns.
+    """Time candidates against a baseline, interleaved.
 
-    A round times every candidate once on one batch. Before that the candidate runs on the batch before, untimed, because the
-    others took the processor's caches from it: in service nothing but its own last request goes before. The order of the
+    A round times every candidate once on one batch. Before that the candidate runs on the previous batch, untimed, because the
+    others evicted its data from the processor's caches: in service only its own last request precedes. The order of the
     candidates rotates from batch to batch, and from one pass over the batches to the next, so that none always comes first, on
-    any batch. It stops after the first pass at which it knows enough, or after the first round at which the time is up.
+    any batch. It stops after the first pass at which the ratios suffice, or after the first round at which the time runs out.
 
-    With `reopen` there are sittings, of a twentieth of the time each and four at least: each loads the candidates anew, because
-    where a model comes to lie in memory is drawn once for each load.
+    With `reopen` there are several invocations (`Comparison.sittings`), of a twentieth of the time each and four at least: each
+    loads the candidates again, because the placement of a model in memory is random for each load.
 
     Parameters
     ----------
@@ -82,19 +82,19 @@ def compare(
     max_seconds : float
         Time after which no further round begins; the first warm-up is not counted.
     warmup : int
-        Passes over the batches before the first that counts, in each sitting.
+        Passes over the batches before the first that counts, in each invocation.
     seed : int
         Of the bootstrap.
     threads, device
-        What the candidates use, for the record.
+        Those of the candidates, for the record.
     clock : callable
         Seconds; only differences count.
     lap : callable, optional
-        What a turn of a candidate is timed by; default: `clock`.
+        Clock of the single runs; default: `clock`.
     reopen : callable, optional
-        The candidates of the sitting of that number, loaded anew.
+        Number of an invocation -> the candidates, loaded again.
     enough : callable, optional
-        Whether the ratios say enough; by default that each interval has a half-width of at most 2% of its ratio.
+        Whether the ratios suffice; by default, if each interval has a half-width of at most 2% of its ratio.
 
     Returns
     -------
@@ -108,32 +108,34 @@ def compare(
         A clock that did not move.
     """
     _check(candidates, batches, baseline, shapes, min_rounds, warmup)
-    rules = _Rules(min_rounds, max_seconds, warmup, clock, lap or clock)
+    protocol = _Protocol(min_rounds, max_seconds, warmup, clock, lap or clock)
     enough = enough or narrow
-    turns = _take_turns(candidates, batches, rules, reopen, lambda turns: enough(_ratios(turns.taken, turns.sittings, baseline, seed)))
-    rows = sum(shapes[at][0] for at in turns.order)
+    measured = _measure(
+        candidates, batches, protocol, reopen, lambda measured: enough(_ratios(measured.taken, measured.invocations, baseline, seed))
+    )
+    rows = sum(shapes[index][0] for index in measured.order)
     return Comparison(
         baseline=baseline,
         device=device,
         threads=threads,
         batch_size=max(rows for rows, _ in shapes),
         shapes=tuple((int(rows), int(length)) for rows, length in shapes),
-        order=tuple(turns.order),
-        sittings=tuple(turns.sittings),
+        order=tuple(measured.order),
+        sittings=tuple(measured.invocations),
         warmup=warmup * len(batches),
-        stopped=turns.stopped,
-        seconds=turns.seconds,
+        stopped=measured.stopped,
+        seconds=measured.seconds,
         seed=seed,
-        timings=tuple(_timing(name, seconds, rows) for name, seconds in turns.taken.items()),
-        ratios=_ratios(turns.taken, turns.sittings, baseline, seed),
+        timings=tuple(_timing(name, seconds, rows) for name, seconds in measured.taken.items()),
+        ratios=_ratios(measured.taken, measured.invocations, baseline, seed),
         environment=environment(),
-        clock=_CLOCKS.get(rules.lap, "wall"),
+        clock=_CLOCKS.get(protocol.lap, "wall"),
     )
 
 
 @dataclass(frozen=True)
-class _Rules:
-    """When turns end, and by what they are timed; the fields are `compare`'s."""
+class _Protocol:
+    """Stopping rule and clocks of a comparison; the fields are parameters of `compare`."""
 
     min_rounds: int
     max_seconds: float
@@ -143,60 +145,60 @@ class _Rules:
 
 
 @dataclass
-class _Turns:
-    """What was timed: the seconds of each candidate in each round, the batch of each round, and each sitting's first round."""
+class _Measurements:
+    """Measured times: the seconds of each candidate in each round, the batch of each round, and the first round of each invocation."""
 
     taken: dict[str, list[float]]
     order: list[int] = field(default_factory=list)
-    sittings: list[int] = field(default_factory=lambda: [0])
+    invocations: list[int] = field(default_factory=lambda: [0])
     stopped: Literal["narrow", "time"] = "time"
     seconds: float = 0.0
 
 
-def _take_turns(
+def _measure(
     candidates: Mapping[str, Callable[[B], object]],
     batches: Sequence[B],
-    rules: _Rules,
+    protocol: _Protocol,
     reopen: Callable[[int], Mapping[str, Callable[[B], object]]] | None,
-    enough: Callable[[_Turns], bool],
-) -> _Turns:
-    names, clock = list(candidates), rules.clock
-    turns = _Turns({name: [] for name in names})
-    order, sittings = turns.order, turns.sittings
-    next_check = rules.min_rounds
-    warm_up(candidates, batches, rules.warmup)
-    with _no_garbage():
-        begin = opened = clock()
+    enough: Callable[[_Measurements], bool],
+) -> _Measurements:
+    names, clock = list(candidates), protocol.clock
+    measured = _Measurements({name: [] for name in names})
+    order, invocations = measured.order, measured.invocations
+    next_check = protocol.min_rounds
+    warm_up(candidates, batches, protocol.warmup)
+    with _garbage_collection_off():
+        begin = loaded = clock()
         while True:
-            cycle, at = divmod(len(order) - sittings[-1], len(batches))
-            if at == 0 and len(order) >= next_check and (reopen is None or len(sittings) >= _SITTINGS[0]):
-                if enough(turns):
-                    turns.stopped = "narrow"
+            cycle, index = divmod(len(order) - invocations[-1], len(batches))
+            if index == 0 and len(order) >= next_check and (reopen is None or len(invocations) >= _INVOCATIONS[0]):
+                if enough(measured):
+                    measured.stopped = "narrow"
                     break
                 # The bootstrap costs more than a fast round, and a few rounds more change the interval little.
                 next_check = len(order) * 11 // 10
-            if len(order) >= rules.min_rounds and clock() - begin >= rules.max_seconds:
+            if len(order) >= protocol.min_rounds and clock() - begin >= protocol.max_seconds:
                 break
-            if reopen is not None and cycle and at == 0 and clock() - opened >= rules.max_seconds / _SITTINGS[1]:
-                candidates = reopen(len(sittings))
-                warm_up(candidates, batches, rules.warmup)
-                sittings.append(len(order))
+            if reopen is not None and cycle and index == 0 and clock() - loaded >= protocol.max_seconds / _INVOCATIONS[1]:
+                candidates = reopen(len(invocations))
+                warm_up(candidates, batches, protocol.warmup)
+                invocations.append(len(order))
                 gc.collect()
-                opened, cycle = clock(), 0
-            first = (at + cycle + len(sittings) - 1) % len(names)
+                loaded, cycle = clock(), 0
+            first = (index + cycle + len(invocations) - 1) % len(names)
             for name in (*names[first:], *names[:first]):
                 run = candidates[name]
-                run(batches[at - 1])
-                start = rules.lap()
-                run(batches[at])
-                turns.taken[name].append(rules.lap() - start)
-            order.append(at)
-        turns.seconds = clock() - begin
-    return turns
+                run(batches[index - 1])
+                start = protocol.lap()
+                run(batches[index])
+                measured.taken[name].append(protocol.lap() - start)
+            order.append(index)
+        measured.seconds = clock() - begin
+    return measured
 
 
 def warm_up(candidates: Mapping[str, Callable[[B], object]], batches: Sequence[B], passes: int = 1) -> None:
-    """Run every candidate on every batch, so many times over."""
+    """Run every candidate on every batch, `passes` times."""
     for turn in range(passes * len(batches)):
         for run in candidates.values():
             run(batches[turn % len(batches)])
@@ -218,8 +220,8 @@ def _check(
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
-    """A collection that falls into one candidate's turn would be counted as its time."""
+def _garbage_collection_off() -> Iterator[None]:
+    """Disable garbage collection, which would be counted as time of the candidate that it interrupts."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -230,30 +232,32 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _ratios(taken: Mapping[str, Sequence[float]], sittings: Sequence[int], baseline: str, seed: int) -> tuple[Ratio, ...]:
+def _ratios(seconds: Mapping[str, Sequence[float]], invocations: Sequence[int], baseline: str, seed: int) -> tuple[Ratio, ...]:
     ratios = []
-    base = np.asarray(taken[baseline], dtype=np.float64)
-    for name, times in taken.items():
+    base = np.asarray(seconds[baseline], dtype=np.float64)
+    for name, times in seconds.items():
         if name == baseline:
             continue
         own = np.asarray(times, dtype=np.float64)
         if base.min() <= 0 or own.min() <= 0:
             raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
-        paired = np.split(np.log(base / own), sittings[1:])
-        value, low, high = (math.exp(each) for each in bootstrap_sittings([part for part in paired if len(part)], seed=seed))
+        paired = np.split(np.log(base / own), invocations[1:])
+        value, low, high = (
+            math.exp(log_ratio) for log_ratio in bootstrap_sittings([rounds for rounds in paired if len(rounds)], seed=seed)
+        )
         ratios.append(Ratio(name, value, low, high))
     return tuple(ratios)
 
 
 def ratio_between(found: Comparison, candidate: str, other: str) -> Ratio:
-    """How many times as fast one candidate was as another, from the same rounds; KeyError if there is none of that name."""
+    """Return the speed-up of one candidate over another, from the same rounds; KeyError if there is none of that name."""
     taken = {name: found.timing(name).milliseconds for name in (other, candidate)}
     (ratio,) = _ratios(taken, found.sittings, other, found.seed)
     return ratio
 
 
 def narrow(ratios: Sequence[Ratio]) -> bool:
-    """Whether each interval has a half-width of at most 2% of its ratio."""
+    """Return whether each interval has a half-width of at most 2% of its ratio."""
     return all((ratio.high - ratio.low) / 2 <= HALF_WIDTH * ratio.value for ratio in ratios)
 
 
@@ -265,7 +269,7 @@ def _timing(name: str, seconds: Sequence[float], rows: int) -> Timing:
 
 
 def single_rows(lengths: NDArray[np.int64], count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
-    """Choose batches of one row, with the lengths of the whole and in the order of the data, as requests come.
+    """Select batches of one row, with the lengths of all rows and in the order of the data, as requests come.
 
     Parameters
     ----------
@@ -287,7 +291,7 @@ def single_rows(lengths: NDArray[np.int64], count: int, *, seed: int = 0) -> tup
 
 
 def bucketed_rows(lengths: NDArray[np.int64], batch_size: int, count: int, *, seed: int = 0) -> tuple[NDArray[np.int64], ...]:
-    """Choose batches of rows of about one length, as a server that sorts its queue makes them.
+    """Select batches of rows of about one length, as a server that sorts its queue makes them.
 
     Parameters
     ----------
@@ -309,16 +313,16 @@ def bucketed_rows(lengths: NDArray[np.int64], batch_size: int, count: int, *, se
     full = len(order) // size
     edges = np.linspace(0, full, min(count, full) + 1).astype(np.int64)
     chosen = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
-    # The rows that do not fill a batch are spread over the ends, so that the longest are not always left out.
+    # The rows that do not fill a batch are split between both ends, so that not only the longest are left out.
     start = (len(order) - full * size) // 2
     return tuple(order[start + size * at : start + size * (at + 1)] for at in chosen)
 
 
 def stopwatch(threads: int, device: str = "cpu", work: Callable[[], object] | None = None) -> Callable[[], float]:
-    """What one thread on the processor is timed by: the time that it was at work, where there is a clock for that; else the wall's.
+    """Return the clock for one thread on the processor: its processor time, if there is a clock of that; else wall time.
 
-    Other work on the machine interrupts a long run more often than a short one, so that by the clock on the wall a slim
-    model seems faster the busier the machine is: by 2, where two cores served eight programs. On a quiet machine both agree.
+    Other processes interrupt a long run more often than a short one, so that by wall time a slim model seems faster the
+    higher the load of the machine: by a factor of 2, with eight programs on two cores. On an idle machine both agree.
 
     Parameters
     ----------
@@ -326,22 +330,22 @@ def stopwatch(threads: int, device: str = "cpu", work: Callable[[], object] | No
         Of each candidate.
     device : str
     work : callable, optional
-        What is to be timed: where other threads than the caller's do some of it, the clock is the processor time of the whole
-        process. It is run twice, the first time to warm up. By default it is taken for granted that they do not, as of onnxruntime.
+        Function to be timed: if other threads than the caller's do part of the work, the clock is the processor time of the
+        process. It is run twice, the first time to warm up. By default they are assumed not to, as with onnxruntime.
     """
     fine = all(time.get_clock_info(name).resolution <= _RESOLUTION for name in ("thread_time", "process_time"))
     if threads != 1 or device != "cpu" or not fine:
         return time.perf_counter
-    return time.thread_time if work is None or _is_here(work) else time.process_time
+    return time.thread_time if work is None or _runs_in_caller(work) else time.process_time
 
 
-def _is_here(work: Callable[[], object]) -> bool:
-    """Whether the calling thread does all of it."""
-    work()  # what is compiled or allocated at first is no part of it
-    whole, own = time.process_time(), time.thread_time()
+def _runs_in_caller(work: Callable[[], object]) -> bool:
+    """Return whether the calling thread does all of the work."""
+    work()  # compilation and first allocations are not counted
+    process, thread = time.process_time(), time.thread_time()
     work()
-    own, whole = time.thread_time() - own, time.process_time() - whole
-    return own >= (1 - _OTHERS) * whole
+    thread, process = time.thread_time() - thread, time.process_time() - process
+    return thread >= (1 - _OTHER_THREADS) * process
 
 
 def latency_of_files(
@@ -359,8 +363,8 @@ def latency_of_files(
 ) -> tuple[Comparison, ...]:
     """Compare ONNX files on the data's real lengths.
 
-    Files are loaded anew for each sitting of `compare`, four times at least unless the time is up before: where a model comes to lie in
-    memory moves the ratio by more than rounds within one load do.
+    Files are loaded again for each invocation of `compare`, four times at least unless the time runs out before: the placement of a
+    model in memory changes the ratio by more than rounds within one load do.
 
     Parameters
     ----------
@@ -393,21 +397,21 @@ def latency_of_files(
         As in `OnnxSession`.
     """
     encodings = {name: (own or {}).get(name, encoded) for name in files}
-    for name, found in encodings.items():
-        if len(found) != len(encoded):
-            raise ParameterError("own", "latency_of_files", f"of the {len(encoded)} rows", f"{len(found)} rows for {name!r}")
+    for name, encoding in encodings.items():
+        if len(encoding) != len(encoded):
+            raise ParameterError("own", "latency_of_files", f"of the {len(encoded)} rows", f"{len(encoding)} rows for {name!r}")
     comparisons = []
     for size in batch_sizes:
         if size < 1:
             raise ParameterError("batch_sizes", "latency_of_files", "at least 1", size)
         rows = single_rows(encoded.lengths, _SINGLES, seed=seed) if size == 1 else bucketed_rows(encoded.lengths, size, _BUCKETS, seed=seed)
-        inputs = {name: [encodings[name].batch(chosen).inputs for chosen in rows] for name in files}
+        inputs = {name: [encodings[name].batch(selected).inputs for selected in rows] for name in files}
         comparisons.append(
             compare(
-                _loaded(files, inputs, threads, device),
+                _load(files, inputs, threads, device),
                 range(len(rows)),
                 baseline=baseline,
-                shapes=[(len(chosen), int(encoded.lengths[chosen].max())) for chosen in rows],
+                shapes=[(len(selected), int(encoded.lengths[selected].max())) for selected in rows],
                 min_rounds=min_rounds,
                 max_seconds=max_seconds,
                 warmup=1,
@@ -415,19 +419,19 @@ def latency_of_files(
                 threads=threads,
                 device=device,
                 lap=stopwatch(threads, device),
-                reopen=lambda _, inputs=inputs: _loaded(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
+                reopen=lambda _, inputs=inputs: _load(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
             )
         )
     return tuple(comparisons)
 
 
-def _loaded(
+def _load(
     files: Mapping[str, str | Path], inputs: Mapping[str, Sequence[Mapping[str, NDArray[np.int64]]]], threads: int, device: str
 ) -> dict[str, Callable[[int], None]]:
-    """Load every file; each runs the batch of a number."""
+    """Load every file as a function of the number of a batch."""
     sessions = {name: OnnxSession(path, threads=threads, device=device) for name, path in files.items()}
     return {name: partial(_run, session, [session.feeds(batch) for batch in inputs[name]]) for name, session in sessions.items()}
 
 
-def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at: int) -> None:
-    session.run(feeds[at])
+def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], index: int) -> None:
+    session.run(feeds[index])

@@ -1,6 +1,6 @@
-"""Runs a model one block at a time over a small calibration set, and taps what flows inside.
+"""Run a model one block at a time over a small calibration set, and record activations inside it.
 
-A block is called with exactly the arguments that the whole model gave it (masks, positions, rotations), but with a
+A block is called with exactly the arguments that the full model passes to it (masks, positions, rotations), but with a
 hidden state of the caller's choice, so that a block can be changed and run again without running those below it.
 """
 
@@ -21,7 +21,7 @@ from prunekit.errors import StatisticsError, UnsupportedError
 
 Role = Literal["heads", "ffn"]
 ROLES: tuple[Role, Role] = ("heads", "ffn")
-#: A place inside a block: what enters the module (or method) at a path, or leaves it; "" is the block itself.
+#: A position inside a block: the input or output of the module (or method) at a path; "" is the block itself.
 Tap = tuple[Literal["in", "out"], str]
 
 
@@ -32,7 +32,7 @@ class Linear:
     Attributes
     ----------
     weight : Tensor
-        (out, in), a view of the parameter: what is written here is written there.
+        (out, in), a view of the parameter: writing to it changes the parameter.
     bias : Tensor or None
         (out,), the parameter.
     """
@@ -42,21 +42,21 @@ class Linear:
 
     @classmethod
     def at(cls, root: nn.Module, path: str) -> Linear | None:
-        """The linear layer at a path; None if something else stands there, or nothing."""
-        found = find(root, path)
-        if isinstance(found, nn.Parameter):
+        """Return the linear layer at a path; None if there is something else, or nothing."""
+        target = find(root, path)
+        if isinstance(target, nn.Parameter):
             # (out, heads, head_dim), contiguous, so that this is a view.
-            return cls(found.detach().view(len(found), -1), None)
-        if isinstance(found, nn.Linear):
-            return cls(found.weight.detach(), None if found.bias is None else found.bias.detach())
-        if isinstance(found, Conv1D):
-            return cls(found.weight.detach().T, found.bias.detach())
+            return cls(target.detach().view(len(target), -1), None)
+        if isinstance(target, nn.Linear):
+            return cls(target.weight.detach(), None if target.bias is None else target.bias.detach())
+        if isinstance(target, Conv1D):
+            return cls(target.weight.detach().T, target.bias.detach())
         return None
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the units of one sub-block enter the projection back into the residual stream.
+    """The input of the projection by which the units of one sub-block enter the residual stream.
 
     Attributes
     ----------
@@ -69,51 +69,51 @@ class Site:
     role: Role
 
     def part(self, view: ModelView) -> SubBlock:
-        """The family's record of the sub-block."""
+        """Return the family's record of the sub-block."""
         return view.spec.attention if self.role == "heads" else view.spec.ffn
 
     def projection(self, view: ModelView) -> Linear | None:
-        """The output projection; None where the sub-block is gone."""
+        """Return the output projection; None where the sub-block is removed."""
         return Linear.at(view.blocks[self.block], self.part(view).output)
 
     def units_tap(self, view: ModelView) -> Tap:
-        """Where what the units give can be seen, (..., k): the input of the output projection."""
+        """Return the tap of the units' outputs, (..., k): the input of the output projection."""
         part = self.part(view)
         return "in", part.method or part.output
 
     def sum_tap(self, view: ModelView) -> Tap:
-        """Where the residual sum behind the sub-block can be seen."""
+        """Return the tap of the residual sum behind the sub-block."""
         part = self.part(view)
         if not part.sum:
             return "out", ""
         if find(view.blocks[self.block], part.sum) is None:
-            # The sub-block is gone and its norm has moved into what stands in its place.
+            # The sub-block is removed and its norm has moved into the stub that replaces it.
             stub = next(stub for stub in part.removal if stub.kind == "residual")
             return "in", f"{stub.at}.norm"
         return "in", part.sum
 
 
 def sites(view: ModelView) -> tuple[Site, ...]:
-    """All sites of a model, from the bottom up."""
-    # A body that cannot run without blocks may hold one that is no block.
+    """Return all sites of a model, from the lowest block up."""
+    # A body that cannot run without blocks may hold a placeholder.
     return tuple(Site(block, role) for block in range(min(len(view.blocks), view.num_layers)) for role in ROLES)
 
 
 def batch_first(view: ModelView, tensor: Tensor) -> Tensor:
-    """(batch, length, ...) of something seen inside a block."""
+    """Return a tensor recorded inside a block as (batch, length, ...)."""
     return tensor.transpose(0, 1) if view.spec.time_first else tensor
 
 
 @dataclass(frozen=True)
 class Call:
-    """How the model called one block on one batch, but for the hidden state."""
+    """The call of one block by the model on one batch, except for the hidden state."""
 
     rest: tuple[Any, ...]
     named: Mapping[str, Any]
     by_name: bool
 
     def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """The block's output for another hidden state, (batch, length, H)."""
+        """Return the block's output for another hidden state, (batch, length, H)."""
         output = block(**{**self.named, "hidden_states": hidden}) if self.by_name else block(hidden, *self.rest, **self.named)
         return output if isinstance(output, Tensor) else output[0]
 
@@ -138,29 +138,29 @@ class Calls:
 
 
 def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Calls:
-    """Run the body once over each batch and write down how it calls its blocks.
+    """Run the body once over each batch and record how it calls its blocks.
 
     Raises
     ------
     StatisticsError
         If there are no batches.
     UnsupportedError
-        If something stands between the blocks, so that they cannot be run one by one.
+        If other layers stand between the blocks, so that they cannot be run one by one.
     """
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
     hidden: list[Tensor] = []
     calls: list[tuple[Call, ...]] = []
     for batch in batches:
-        seen: list[tuple[Tensor, Call]] = []
-        given: list[Tensor] = []
+        entered: list[tuple[Tensor, Call]] = []
+        outputs: list[Tensor] = []
 
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seen: list[tuple[Tensor, Call]] = seen) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], entered: list[tuple[Tensor, Call]] = entered) -> None:
             named = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            seen.append((args[0] if args else kwargs["hidden_states"], Call(args[1:], named, not args)))
+            entered.append((args[0] if args else kwargs["hidden_states"], Call(args[1:], named, not args)))
 
-        def after(module: nn.Module, args: Any, output: Any, given: list[Tensor] = given) -> None:
-            given.append(output if isinstance(output, Tensor) else output[0])
+        def after(module: nn.Module, args: Any, output: Any, outputs: list[Tensor] = outputs) -> None:
+            outputs.append(output if isinstance(output, Tensor) else output[0])
 
         handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in view.blocks]
         handles += [block.register_forward_hook(after) for block in view.blocks]
@@ -170,22 +170,22 @@ def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Ca
         finally:
             for handle in handles:
                 handle.remove()
-        if any(later is not earlier for (later, _), earlier in zip(seen[1:], given, strict=False)):
+        if any(later is not earlier for (later, _), earlier in zip(entered[1:], outputs, strict=False)):
             raise UnsupportedError(
-                f"{view.source.model_type} model: something stands between its blocks, so that they cannot be re-solved one by one."
+                f"{view.source.model_type} model: something stands between its blocks, so that they cannot be refitted one by one."
             )
-        hidden.append(seen[0][0] if seen else torch.empty(0))
-        calls.append(tuple(call for _, call in seen))
+        hidden.append(entered[0][0] if entered else torch.empty(0))
+        calls.append(tuple(call for _, call in entered))
     return Calls(tuple(hidden), tuple(calls), tuple(batch["attention_mask"].bool() for batch in batches))
 
 
 @contextmanager
 def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Tensor]]]:
-    """Collect what enters and leaves submodules while the context is open: one tensor a call for each tap.
+    """Record inputs and outputs of submodules while the context is open: one tensor a call for each tap.
 
-    A tap whose path is not there is left out.
+    A tap whose path does not exist is left out.
     """
-    found: dict[Tap, list[Tensor]] = {}
+    recorded: dict[Tap, list[Tensor]] = {}
     handles: list[Any] = []
     methods: list[tuple[nn.Module, str]] = []
     try:
@@ -193,11 +193,11 @@ def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Te
             target = find(module, path) if path else module
             if target is None:
                 continue
-            into = found[kind, path] = []
+            into = recorded[kind, path] = []
             if not isinstance(target, nn.Module):
                 above, _, name = path.rpartition(".")
                 owner = find(module, above)
-                setattr(owner, name, _noting(target, into))
+                setattr(owner, name, _recording(target, into))
                 methods.append((owner, name))
             elif kind == "in":
                 handles.append(target.register_forward_pre_hook(lambda _, args, into=into: into.append(args[0])))
@@ -207,29 +207,29 @@ def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Te
                         lambda _, __, output, into=into: into.append(output if isinstance(output, Tensor) else output[0])
                     )
                 )
-        yield found
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
         for owner, name in methods:
-            # The method of the class shows again.
+            # Uncover the method of the class.
             delattr(owner, name)
 
 
-def _noting(method: Any, into: list[Tensor]) -> Any:
-    def noting(residual: Tensor, units: Tensor, *rest: Any) -> Any:
+def _recording(method: Any, into: list[Tensor]) -> Any:
+    def record(residual: Tensor, units: Tensor, *rest: Any) -> Any:
         into.append(units.flatten(-2))
         return method(residual, units, *rest)
 
-    return noting
+    return record
 
 
 class _ReachedError(Exception):
-    """Everything asked for has been seen; the rest of the block need not run."""
+    """Raised when all taps are recorded, so that the rest of the block need not run."""
 
 
 def run_until(call: Call, block: nn.Module, hidden: Tensor, wanted: Sequence[Tap]) -> dict[Tap, Tensor]:
-    """What is seen at some places of a block; it is run no further than the last of them."""
+    """Return the tensors at some taps of a block, which is run no further than the last of them."""
     (kind, path) = wanted[-1]
     target = find(block, path) if path else block
     assert isinstance(target, nn.Module)
@@ -237,7 +237,7 @@ def run_until(call: Call, block: nn.Module, hidden: Tensor, wanted: Sequence[Tap
     def stop(*_: object) -> None:
         raise _ReachedError
 
-    with taps(block, wanted) as found:
+    with taps(block, wanted) as recorded:
         # Registered after the taps, so that it runs after them.
         handle = target.register_forward_pre_hook(stop) if kind == "in" else target.register_forward_hook(stop)
         try:
@@ -246,15 +246,15 @@ def run_until(call: Call, block: nn.Module, hidden: Tensor, wanted: Sequence[Tap
             pass
         finally:
             handle.remove()
-    return {tap: values[0] for tap, values in found.items() if values}
+    return {tap: values[0] for tap, values in recorded.items() if values}
 
 
 def reader_paths(view: ModelView) -> list[str]:
-    """Linear layers outside the blocks that read the last hidden state."""
-    found = []
+    """Return the paths of the linear layers outside the blocks that read the last hidden state."""
+    paths = []
     for name, axes in view.roles(blocks=False).items():
         reads = len(axes) == 2 and axes[0] is None and axes[1] is not None and axes[1].role == "hidden"
         path = name.removesuffix(".weight")
         if reads and Linear.at(view.model, path) is not None:
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths

@@ -59,12 +59,12 @@ def collect(
     labels : (n,), optional
         In the split's order; by default those of `encoded`.
     part : sequence of ndarray, optional
-        The batches that are read, each by its rows, as `Encoded.part` gives them; by default all. What is kept are then the rows of
+        The batches that are read, each by its rows, as `Encoded.part` gives them; by default all. The result then has the rows of
         these, in the split's order.
     directory : path, optional
-        Where the rows go when they exceed `limit` bytes.
+        Directory of the rows when they exceed `limit` bytes.
     moments : bool
-        Whether the moments are taken now, or when they are first asked for.
+        Whether the moments are computed now, or when they are first read.
     tokens : int
         Size of the sample of single tokens that is taken in the same pass; 0 for none.
     seed : int
@@ -98,7 +98,7 @@ def collect(
         total, targets = len(chosen), targets[chosen]
     rows = RowStore(total, (view.num_layers + 1) * view.hidden_size, directory=directory, limit=limit)
     assert part is None or not tokens, "single tokens are drawn from all rows"
-    singles = _Tokens(encoded, tokens, rows.width, seed) if tokens else None
+    token_sample = _Tokens(encoded, tokens, rows.width, seed) if tokens else None
     training = view.model.training
     view.model.eval()
     try:
@@ -108,15 +108,15 @@ def collect(
                 tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
                 states = view.hidden_states(tensors)
                 first = None if batch.first is None else torch.from_numpy(batch.first).to(device)
-                at = batch.targets if chosen is None else np.searchsorted(chosen, batch.targets)
-                rows.put(at, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
-                if singles is not None:
-                    singles.add(batch, states)
+                indices = batch.targets if chosen is None else np.searchsorted(chosen, batch.targets)
+                rows.put(indices, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
+                if token_sample is not None:
+                    token_sample.add(batch, states)
                 done += len(batch.targets)
                 if progress is not None:
                     progress(done, total)
-        found = None if singles is None else singles.finish()
-        return Collected.of(rows, targets, outputs, pooling=pooling, tokens=found, moments=moments)
+        sample = None if token_sample is None else token_sample.finish()
+        return Collected.of(rows, targets, outputs, pooling=pooling, tokens=sample, moments=moments)
     except BaseException:
         rows.close()
         raise
@@ -125,7 +125,7 @@ def collect(
 
 
 def part_ids(encoded: Encoded, part: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Numbers of what is read of these rows among the split's labels, ascending."""
+    """Return the indices into the split's labels of what is read of these rows, ascending."""
     return np.sort(encoded.targets(np.concatenate(part))) if part else np.empty(0, dtype=np.int64)
 
 
@@ -147,24 +147,24 @@ class _Tokens:
     """A seeded sample of single tokens, drawn before the pass from all real tokens of a split (`Sample` draws the same)."""
 
     def __init__(self, encoded: Encoded, size: int, width: int, seed: int) -> None:
-        everything = np.arange(len(encoded.ids))
-        self._chosen = np.sort(lowest(everything, seed, size))
+        ids = np.arange(len(encoded.ids))
+        self._chosen = np.sort(lowest(ids, seed, size))
         self._offsets, self._size, self._seed = encoded.offsets, size, seed
         self._rows = np.empty((len(self._chosen), width), dtype=np.float32)
 
     def add(self, batch: Batch, states: tuple[Tensor, ...]) -> None:
-        """Take those of one batch."""
-        # Real tokens of a batch, row by row, are those of the unpadded rows, wherever the padding stands.
-        place = np.argwhere(batch.attention_mask)
+        """Add the chosen tokens of one batch."""
+        # Real tokens of a batch, row by row, are those of the unpadded rows, whichever side is padded.
+        places = np.argwhere(batch.attention_mask)
         starts = self._offsets[batch.rows] - np.concatenate([[0], np.cumsum(batch.attention_mask.sum(axis=1))[:-1]])
-        ids = starts[place[:, 0]] + np.arange(len(place))
-        at = np.minimum(np.searchsorted(self._chosen, ids), len(self._chosen) - 1)
-        taken = self._chosen[at] == ids
-        row, position = (torch.from_numpy(column).to(states[0].device) for column in place[taken].T)
-        self._rows[at[taken]] = torch.cat([state[row, position] for state in states], dim=1).float().cpu().numpy()
+        ids = starts[places[:, 0]] + np.arange(len(places))
+        slots = np.minimum(np.searchsorted(self._chosen, ids), len(self._chosen) - 1)
+        taken = self._chosen[slots] == ids
+        row, position = (torch.from_numpy(column).to(states[0].device) for column in places[taken].T)
+        self._rows[slots[taken]] = torch.cat([state[row, position] for state in states], dim=1).float().cpu().numpy()
 
     def finish(self) -> Sample:
-        """The sample; raises StatisticsError for NaN."""
+        """Return the sample; raise StatisticsError for NaN or infinity."""
         if not np.isfinite(self._rows).all():
             raise StatisticsError("A token's activations hold NaN or infinity: the model or the data is broken.")
         return Sample(self._size, self._seed, self._chosen, self._rows)

@@ -1,4 +1,4 @@
-"""What one pass of a model over a split leaves behind, as the analyzers read it."""
+"""Results of one pass of a model over a split, as the analyzers read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pooling = Literal["cls", "mean", "last", "token"]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """What the analyzers read of one split.
+    """Neurons and labels of one split, as the analyzers read them.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Collected:
     tokens : Sample or None
         (k, D) vectors of single tokens, where they were asked for.
     known : Moments or None
-        Moments that were taken before, of these rows or of more of the same split.
+        Moments that were computed before, of these rows or of more of the same split.
     """
 
     rows: RowStore
@@ -55,10 +55,10 @@ class Collected:
         tokens: Sample | None = None,
         moments: bool = True,
     ) -> Collected:
-        """From rows that are there already.
+        """Build the record from rows that exist already.
 
-        With `moments` these are taken now, in the store's own order, so that they do not depend on how rows were batched;
-        without, when they are first asked for.
+        With `moments` these are computed now, in the store's own order, so that they do not depend on how rows were batched;
+        without, when they are first read.
 
         Raises
         ------
@@ -67,17 +67,17 @@ class Collected:
         DataError
             Labels that do not fit.
         """
-        found = cls(rows, check_labels(labels, len(rows), outputs), outputs, pooling, tokens)
+        collected = cls(rows, check_labels(labels, len(rows), outputs), outputs, pooling, tokens)
         if moments:
-            _ = found.moments
+            _ = collected.moments
         else:
             for _, chunk in rows.chunks():
                 check_finite(chunk)
-        return found
+        return collected
 
     @cached_property
     def moments(self) -> Moments:
-        """Over [neurons | one-hot labels], or [neurons | target]: 8 (D + outputs)^2 bytes."""
+        """Moments over [neurons | one-hot labels], or [neurons | target]: 8 (D + outputs)^2 bytes."""
         if self.known is not None:
             return self.known
         accumulator = MomentsAccumulator(self.rows.width + self.outputs)
@@ -88,7 +88,7 @@ class Collected:
 
 @dataclass(frozen=True, eq=False)
 class UnitScores:
-    """What each unit of one site does, each (units,) float64.
+    """Scores of the units of one site, each (units,) float64.
 
     Attributes
     ----------
@@ -102,9 +102,9 @@ class UnitScores:
     energy : ndarray
         Mean over tokens of the squared norm of what the unit adds to the residual stream.
     removal : ndarray
-        How much the mean squared error of the site's output grows if the unit goes and the others are re-solved.
+        How much the mean squared error of the site's output grows if the unit is removed and the others are refitted.
     output : float
-        Variance of the site's output, summed over its dimensions: what removal is measured against.
+        Variance of the site's output, summed over its dimensions: the reference for `removal`.
     """
 
     block: int
@@ -118,15 +118,15 @@ class UnitScores:
 
 @dataclass(frozen=True, eq=False)
 class Ablations:
-    """What the model's own head answers when parts of the model are gone, each output (n, C) float32.
+    """Outputs of the model's own head when parts of the model are removed, each (n, C) float32.
 
     Attributes
     ----------
     labels : (n,)
     kept : tuple of ndarray
-        With the first k blocks, k = 0..L; the last is the whole model.
+        With the first k blocks, k = 0..L; the last is the full model.
     layers, ffn, attention : tuple of ndarray, or None
-        Without block i, without its FFN, without its attention; None where the family cannot do without.
+        Without block i, without its FFN, without its attention; None where the family cannot run without.
     """
 
     labels: NDArray[Any]
@@ -137,7 +137,7 @@ class Ablations:
 
 
 def check_labels(labels: NDArray[Any], rows: int, outputs: int) -> NDArray[Any]:
-    """Labels of a split in their own type; raises DataError if they are not one a row, or not class ids."""
+    """Return the labels of a split in their own type; raise DataError if they are not one a row, or not class ids."""
     values = np.asarray(labels)
     if values.ndim == 2 and values.dtype == bool:
         if values.shape != (rows, outputs):

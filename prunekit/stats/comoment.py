@@ -1,4 +1,4 @@
-"""Weighted co-moments of what enters a linear layer and of what it should give: all that a least-squares solution needs."""
+"""Weighted co-moments of the inputs of a linear layer and of its targets: all that a least-squares solution needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from prunekit.errors import StatisticsError
 
-#: Share of the mean variance of the inputs below which a direction has none.
+#: Share of the mean variance of the inputs below which a direction counts as one without variance.
 _SINGULAR = 1e-6
-#: Variance of the inputs, as a share of their mean square, far above what the rounding of single precision makes of it.
+#: Variance of the inputs, as a share of their mean square, far above the rounding error of single precision.
 _ROUNDING = 1e-5
 
 
@@ -44,7 +44,7 @@ class Comoment:
     yy: float
 
     def solve(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
-        """Damped least squares: weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets.
+        """Return weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets, by damped least squares.
 
         The minimiser of ``E|y - Wx - b|^2 + lambda |W|^2``, lambda being `damping` times the mean variance of the inputs,
         is ``W = yx (xx + lambda I)^-1``, ``b = E y - W E x``; where the inputs hardly vary, a share of their mean square takes
@@ -61,7 +61,7 @@ class Comoment:
         if not bias:
             xx, yx = xx + torch.outer(self.mean_x, self.mean_x), yx + torch.outer(self.mean_y, self.mean_x)
         if damping > 0 and len(xx):
-            # Inputs that never vary have nothing to say: what variance they show is rounding, and no measure for a damping.
+            # Inputs that never vary carry no information: their variance is rounding error, and no scale for the damping.
             spread = max(float(xx.diagonal().mean()), _ROUNDING * float(self.mean_x.square().mean()))
             strength = max(damping * spread, torch.finfo(xx.dtype).tiny)
             factor, failed = torch.linalg.cholesky_ex(xx + strength * torch.eye(len(xx), dtype=xx.dtype, device=xx.device))
@@ -75,7 +75,7 @@ class Comoment:
         return weight, self.mean_y - weight @ self.mean_x if bias else torch.zeros_like(self.mean_y)
 
     def solve_diagonal(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
-        """The same with a diagonal weight, inputs and targets being paired: weight (k,) and bias (k,), float64.
+        """Return the same with a diagonal weight, inputs and targets being paired: weight (k,) and bias (k,), float64.
 
         Each input is damped by its own variance, so that the scale of the others does not matter; one that never varies
         has weight 0.
@@ -88,7 +88,7 @@ class Comoment:
         return weight, self.mean_y - weight * self.mean_x if bias else torch.zeros_like(self.mean_y)
 
     def lost(self, gone: Tensor, weight: Tensor) -> Comoment:
-        """The co-moment of the inputs that stay with what a layer loses when the others go.
+        """Return the co-moment of the retained inputs with what a layer loses when the others are removed.
 
         Parameters
         ----------
@@ -97,17 +97,17 @@ class Comoment:
         weight : Tensor
             (o, k), the layer's.
         """
-        alive = torch.ones(len(self.xx), dtype=torch.bool)
-        alive[gone] = False
+        kept = torch.ones(len(self.xx), dtype=torch.bool)
+        kept[gone] = False
         through = weight[:, gone].to(self.xx)
         with_all = through @ self.xx[gone]
         return Comoment(
             self.rows,
             self.weight,
-            self.mean_x[alive],
+            self.mean_x[kept],
             through @ self.mean_x[gone],
-            self.xx[alive][:, alive],
-            with_all[:, alive],
+            self.xx[kept][:, kept],
+            with_all[:, kept],
             float((with_all[:, gone] * through).sum()),
         )
 
@@ -116,13 +116,13 @@ class Comoment:
         """Whether an input is a linear combination of the others, if only because there are too few rows."""
         if self.rows <= len(self.xx):
             return True
-        # The smallest eigenvalue is above what single precision can tell from 0, by the success of a factorisation.
-        least = _SINGULAR * self.xx.diagonal().mean()
-        _, failed = torch.linalg.cholesky_ex(self.xx - least * torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device))
+        # The factorisation succeeds if the smallest eigenvalue is above what single precision can distinguish from 0.
+        threshold = _SINGULAR * self.xx.diagonal().mean()
+        _, failed = torch.linalg.cholesky_ex(self.xx - threshold * torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device))
         return bool(failed)
 
     def error(self, weight: Tensor) -> float:
-        """Mean squared error of a weight (o, k) with its best bias, summed over the outputs."""
+        """Return the mean squared error of a weight (o, k) with its best bias, summed over the outputs."""
         weight = weight.to(self.xx)
         return float(self.yy - 2 * (weight * self.yx).sum() + ((weight @ self.xx) * weight).sum())
 
@@ -132,7 +132,7 @@ def _least_norm(xx: Tensor, yx: Tensor) -> Tensor:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In single precision, where it comes in less."""
+    """Return a tensor in single precision, or as it is in double."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -154,10 +154,10 @@ class ComomentSum:
             return
         self._rows += len(x)
         x, y = widened(x), widened(y)
-        # Weights are single: the rows of a model in double precision are not.
+        # Weights are in single precision; the rows of a model in double precision are not.
         weights = weights.to(x.dtype)
         if self._parts is None:
-            # A mean far from zero would cost the digits of the variance.
+            # A mean far from zero would cost digits of the variance.
             self._shift = x.mean(0), y.mean(0)
         x, y = x - self._shift[0], y - self._shift[1]
         scaled = x * weights[:, None]
@@ -166,7 +166,7 @@ class ComomentSum:
         self._parts = wide if self._parts is None else tuple(a.add_(b) for a, b in zip(self._parts, wide, strict=True))
 
     def finish(self) -> Comoment:
-        """The co-moment of all rows added; raises StatisticsError if there were none, or if any was not finite."""
+        """Return the co-moment of all rows added; raise StatisticsError if there were none, or if any was not finite."""
         if self._parts is None or float(self._parts[0]) <= 0:
             raise StatisticsError("No calibration row carries any weight; give more calibration rows.")
         if not all(bool(torch.isfinite(part).all()) for part in self._parts):

@@ -12,12 +12,12 @@ from prunekit.stats.rows import RowStore
 
 Floats = NDArray[np.float64]
 
-#: Bytes of co-moment held at once.
+#: Maximum bytes of the co-moment held at once.
 LIMIT = 256 * 2**20
 
 
 def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMIT) -> Iterator[tuple[int, Floats]]:
-    """Rows of the co-moment ``(a - mean)^T (b - mean)``, part after part; both are read once for each part.
+    """Yield rows of the co-moment ``(a - mean)^T (b - mean)``, part after part; both stores are read once for each part.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMI
     unit : int
         A part has a multiple of this many rows.
     limit : int
-        Bytes that a part may have; it has `unit` rows at least.
+        Maximum bytes of a part, which has at least `unit` rows.
 
     Yields
     ------
@@ -53,7 +53,7 @@ def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMI
 
 
 def cross_norms(a: RowStore, b: RowStore, width_a: int, width_b: int, *, limit: int = LIMIT) -> Floats:
-    """Squared Frobenius norms of the co-moments between all layers of two models over the same rows.
+    """Return the squared Frobenius norms of the co-moments between all layers of two models over the same rows.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def cross_norms(a: RowStore, b: RowStore, width_a: int, width_b: int, *, limit: 
 
 
 def column_mean(rows: RowStore) -> Floats:
-    """Mean of each column, (D,) float64."""
+    """Return the mean of each column, (D,) float64."""
     total = np.zeros(rows.width)
     for _, chunk in rows.chunks():
         total += chunk.sum(axis=0, dtype=np.float64)
@@ -85,7 +85,7 @@ def column_mean(rows: RowStore) -> Floats:
 
 
 def column_squares(rows: RowStore, mean: Floats) -> Floats:
-    """Sum of squares of each centred column, the diagonal of the co-moment, (D,) float64."""
+    """Return the sum of squares of each centred column, the diagonal of the co-moment, (D,) float64."""
     total = np.zeros(rows.width)
     for _, chunk in rows.chunks():
         total += np.square(chunk - mean).sum(axis=0)

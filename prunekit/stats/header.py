@@ -1,4 +1,4 @@
-"""What a file of statistics says of itself, checked before its tensors are read."""
+"""Header of a file of statistics, checked before its tensors are read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _Strict(BaseModel):
 
 
 class Drawn(_Strict):
-    """How a split's rows were drawn: at most `size` of them."""
+    """Size and seed of the sample of a split's rows: at most `size` of them."""
 
     size: Annotated[int, Field(ge=1, le=ROWS)]
     seed: Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class Shard(_Strict):
-    """Which part of the data statistics are of.
+    """Part of the data that statistics cover.
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class Shard(_Strict):
     tokens: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @property
-    def said(self) -> str:
-        """In words."""
+    def description(self) -> str:
+        """The part in words."""
         return f"part {self.index} of {self.of} alone"
 
 
@@ -71,7 +71,7 @@ class Header(_Strict):
         {split: how its rows were drawn}; "train" is always there.
     provenance : mapping
     shard : Shard or None
-        None where they are of all the data.
+        None where they cover all the data.
     """
 
     version: Literal[2]
@@ -95,14 +95,14 @@ class Header(_Strict):
         Parameters
         ----------
         metadata : mapping or None
-            Of the file.
+            Metadata of the file.
         slices : mapping
-            {name: what `safe_open(...).get_slice` gives} of every tensor in it.
+            {name: `safe_open(...).get_slice(name)`} of every tensor in it.
 
         Raises
         ------
         ReadError
-            Metadata that are none of prunekit's, or tensors of other shapes or types than they say.
+            Metadata that are not prunekit's, or tensors of other shapes or types than the metadata state.
         """
         text = (metadata or {}).get(KEY)
         if text is None:
@@ -116,12 +116,12 @@ class Header(_Strict):
         if version != VERSION:
             raise ReadError(f"it has version {str(version)[:20]}; this prunekit reads version {VERSION}. Collect again")
         try:
-            found = cls.model_validate(fields)
+            header = cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise ReadError(f"{'.'.join(shown(part, 40) for part in first['loc'])}: {first['msg']}") from None
-        found._check(slices)
-        return found
+        header._check(slices)
+        return header
 
     def _check(self, slices: Mapping[str, Any]) -> None:
         if "train" not in self.samples:
@@ -137,11 +137,11 @@ class Header(_Strict):
         for split in self.samples:
             rows = slices[f"{split}.ids"].get_shape()[:1] if f"{split}.ids" in slices else []
             labels = f"{split}.labels"
-            sets = labels in slices and slices[labels].get_dtype() == "BOOL"
+            label_sets = labels in slices and slices[labels].get_dtype() == "BOOL"
             wanted |= {
                 f"{split}.ids": (rows, ("I64",)),
                 f"{split}.rows": ([*rows, neurons], ("F32",)),
-                labels: ([*rows, self.outputs], ("BOOL",)) if sets else (rows, ("I64", "F64")),
+                labels: ([*rows, self.outputs], ("BOOL",)) if label_sets else (rows, ("I64", "F64")),
             }
         for name, (shape, kinds) in wanted.items():
             if name not in slices:

@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: ArrayLike) -> Moments:
-        """Moments of an (n, D) matrix; raises StatisticsError for NaN, infinity or no rows."""
+        """Return the moments of an (n, D) matrix; raise StatisticsError for NaN, infinity or no rows."""
         matrix = np.asarray(rows)
         if matrix.ndim != 2 or not len(matrix):
             raise StatisticsError(f"Moments need a matrix with at least one row. Got shape {matrix.shape} instead.")
@@ -70,21 +70,21 @@ class Moments:
 
     @property
     def varies(self) -> NDArray[np.bool_]:
-        """Which columns have a variance, (D,); float64 noise around a constant does not count as variance."""
+        """Mask of the columns that have a variance, (D,) bool; float64 noise around a constant does not count as variance."""
         return _varies(self.count, self.mean, self.comoment.diagonal())
 
-    def alive(self, width: int) -> NDArray[np.bool_]:
-        """Which of the first `width` columns, the neurons, say anything in float32, (width,).
+    def non_constant(self, width: int) -> NDArray[np.bool_]:
+        """Return which of the first `width` columns, the neurons, are non-constant in float32, (width,) bool.
 
         A pretrained LayerNorm can hold gains of 1e-32: such a neuron varies, but a classifier could read it only with weights
         that no deployed format holds; and a neuron that moves by less than a thousandth of its own mean (the [CLS] token of a
-        low layer) carries the rounding of everything below it. Dead is what has no variance, or a standard deviation below
-        1e-6 of the median one or below 1e-3 of the neuron's own mean.
+        low layer) carries the rounding of all layers below. A neuron is constant (dead) if it has no variance, or a standard deviation
+        below 1e-6 of the median one or below 1e-3 of the neuron's own mean.
         """
-        return alive(self.count, self.mean[:width], self.comoment.diagonal()[:width])
+        return non_constant(self.count, self.mean[:width], self.comoment.diagonal()[:width])
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of both sets of rows (Chan, Golub and LeVeque 1979); associative and commutative up to rounding."""
+        """Return the moments of both sets of rows (Chan, Golub and LeVeque 1979); associative and commutative up to rounding."""
         if other.width != self.width:
             raise StatisticsError(f"Moments of {self.width} and {other.width} columns cannot be merged: they describe different sources.")
         count = self.count + other.count
@@ -94,7 +94,7 @@ class Moments:
         return Moments(count, self.mean + delta * (other.count / count), comoment)
 
     def correlation(self) -> Square:
-        """Pearson correlations, (D, D); a column without variance correlates 0 with all others and 1 with itself."""
+        """Return Pearson correlations, (D, D); a column without variance correlates 0 with all others and 1 with itself."""
         varies = self.varies
         deviation = np.sqrt(np.where(varies, self.comoment.diagonal(), 1.0))
         scale = np.where(varies, 1.0 / deviation, 0.0)
@@ -105,20 +105,20 @@ class Moments:
         return correlation
 
     def block(self, rows: ArrayLike | slice, columns: ArrayLike | slice) -> Floats:
-        """Part of the co-moment, (rows, columns): the cross-product of two sets of centred columns."""
+        """Return a part of the co-moment, (rows, columns): the cross-product of two sets of centred columns."""
         if isinstance(rows, slice) and isinstance(columns, slice):
             return self.comoment[rows, columns]
         index = np.arange(self.width)
         return np.asarray(self.comoment[np.ix_(np.atleast_1d(_pick(index, rows)), np.atleast_1d(_pick(index, columns)))])
 
     def take(self, ids: Sequence[int] | NDArray[np.int64]) -> Moments:
-        """Moments of a subset of the columns, in the order given."""
+        """Return the moments of a subset of the columns, in the order of `ids`."""
         picked = np.asarray(ids, dtype=np.int64)
         return Moments(self.count, self.mean[picked], self.comoment[np.ix_(picked, picked)])
 
 
 class MomentsAccumulator:
-    """Moments of rows that arrive in chunks of any size.
+    """Accumulator of the moments of rows that arrive in chunks of any size.
 
     Rows are gathered into blocks of one fixed size, so that the result does not depend on the chunking and each block is
     one symmetric rank-k update. Every block is centred on its own mean (Chan et al. 1979): nothing cancels, however large
@@ -141,11 +141,11 @@ class MomentsAccumulator:
 
     @property
     def count(self) -> int:
-        """Rows seen so far."""
+        """Number of rows added so far."""
         return self._count + self._filled
 
     def update(self, chunk: ArrayLike) -> None:
-        """Add an (n, D) chunk of rows of any floating type; raises StatisticsError for NaN or infinity."""
+        """Add an (n, D) chunk of rows of any floating type; raise StatisticsError for NaN or infinity."""
         rows = np.asarray(chunk)
         if rows.ndim != 2 or rows.shape[1] != self._mean.size:
             raise StatisticsError(f"A chunk must have {self._mean.size} columns. Got shape {rows.shape} instead.")
@@ -159,7 +159,7 @@ class MomentsAccumulator:
                 self._flush()
 
     def finish(self) -> Moments:
-        """Moments of all rows so far; the accumulator is spent. Raises StatisticsError where there were no rows."""
+        """Return the moments of all rows; the accumulator cannot be used again. Raise StatisticsError where there were no rows."""
         self._flush()
         if not self._count:
             raise StatisticsError("There are no rows to take statistics of.")
@@ -180,7 +180,7 @@ class MomentsAccumulator:
         total = self._count + n
         delta = mean - self._mean
         self._buffer[n] = delta * np.sqrt(self._count * n / total)
-        # The transpose of a C-ordered block is what Fortran calls its own, so nothing is copied; only the lower triangle is written.
+        # The transpose of a C-ordered block is Fortran-ordered, so nothing is copied; only the lower triangle is written.
         self._comoment = blas.dsyrk(1.0, self._buffer[: n + 1].T, beta=1.0, c=self._comoment, lower=1, overwrite_c=1)
         self._mean = self._mean + delta * (n / total)
         self._count, self._filled = total, 0
@@ -188,15 +188,15 @@ class MomentsAccumulator:
 
 def check_finite(rows: NDArray[np.floating]) -> None:
     """Raise StatisticsError, naming the first such column, if a matrix (n, D) holds NaN or infinity."""
-    broken = ~np.isfinite(rows).all(axis=0)
-    if broken.any():
+    invalid = ~np.isfinite(rows).all(axis=0)
+    if invalid.any():
         raise StatisticsError(
-            f"Column {int(np.argmax(broken))} holds NaN or infinity: the model or the data is broken, nothing can be selected from it."
+            f"Column {int(np.argmax(invalid))} holds NaN or infinity: the model or the data is broken, nothing can be selected from it."
         )
 
 
 def one_hot(labels: ArrayLike, outputs: int) -> Floats:
-    """Targets as columns: (n, outputs) indicators of class ids or of label sets, or (n, 1) for a single output (a regression)."""
+    """Return targets as columns: (n, outputs) indicators of class ids or of label sets, or (n, 1) for a single output (a regression)."""
     values = np.asarray(labels)
     if values.ndim == 2:
         return values.astype(np.float64)
@@ -207,8 +207,8 @@ def one_hot(labels: ArrayLike, outputs: int) -> Floats:
     return targets
 
 
-def alive(count: int, mean: Vector, diagonal: Vector) -> Mask:
-    """Which neurons say anything in float32, (D,), from the diagonal of their co-moment; see `Moments.alive`."""
+def non_constant(count: int, mean: Vector, diagonal: Vector) -> Mask:
+    """Return which neurons are non-constant in float32, (D,) bool, from the diagonal of their co-moment; see `Moments.non_constant`."""
     varies = _varies(count, mean, diagonal)
     if not varies.any():
         return varies

@@ -1,4 +1,4 @@
-"""The `Statistics` record: what a run of the model left behind, as one safetensors file (waist 1)."""
+"""The `Statistics` record: the results of one run of the model, as one safetensors file (waist 1)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Labelled:
 
     @classmethod
     def of(cls, found: Collected, size: int, seed: int, ids: NDArray[np.int64] | None = None) -> Labelled:
-        """At most `size` of the rows of a split; `ids` are the numbers of the rows, ascending, where they are a part of a split's."""
+        """Return at most `size` of the rows of a split; `ids` are the row numbers, ascending, where the rows are a part of a split's."""
         numbers = np.arange(len(found.rows)) if ids is None else ids
         sample = Sample.empty(size, found.rows.width, seed=seed)
         for start, chunk in found.rows.chunks():
@@ -54,7 +54,7 @@ class Labelled:
         return cls(sample, found.labels[np.searchsorted(numbers, sample.ids)])
 
     def merge(self, other: Labelled) -> Labelled:
-        """The sample of both parts; raises StatisticsError as `Sample.merge` does."""
+        """Return the sample of both parts; raise StatisticsError as `Sample.merge` does."""
         sample = self.sample.merge(other.sample)
         ids, labels = np.concatenate([self.sample.ids, other.sample.ids]), np.concatenate([self.labels, other.labels])
         order = np.argsort(ids)
@@ -81,7 +81,7 @@ class Statistics:
     validation : Labelled or None
         Rows of validation, where they were read.
     shard : Shard or None
-        Which part of the data they are of; None: all.
+        Part of the data that they cover; None: all.
     """
 
     moments: Moments
@@ -103,9 +103,9 @@ class Statistics:
                 )
 
     def split(self, name: Literal["train", "validation"], directory: str | Path | None = None) -> Collected:
-        """A split as a run of the model would have left it; raises StatisticsError for one that was not read.
+        """Return a split as a run of the model would have collected it; raise StatisticsError for one that was not read.
 
-        Of train, the moments are those of all rows that were read, whatever number of them is in the sample.
+        Of train, the moments are those of all rows that were read, however many of them are in the sample.
         """
         part = self.train if name == "train" else self.validation
         if part is None:
@@ -114,21 +114,21 @@ class Statistics:
         return Collected(rows, part.labels, self.outputs, self.pooling, known=self.moments if name == "train" else None)
 
     def merge(self, other: Statistics) -> Statistics:
-        """Statistics of both parts of the data; raises StatisticsError where they describe different things."""
+        """Return the statistics of both parts of the data; raise StatisticsError where they describe different things."""
         if (self.source, self.outputs, self.pooling) != (other.source, other.outputs, other.pooling):
             raise StatisticsError("Statistics of different models, tasks or poolings cannot be merged.")
         if self.shard is not None or other.shard is not None:
             raise StatisticsError("Parts that `prunekit collect` wrote are merged all at once: prunekit.merge.")
-        both = None if self.validation is None or other.validation is None else self.validation.merge(other.validation)
+        validation = None if self.validation is None or other.validation is None else self.validation.merge(other.validation)
         moments, train = self.moments.merge(other.moments), self.train.merge(other.train)
-        return Statistics(moments, train, self.source, self.outputs, self.pooling, self.provenance, both)
+        return Statistics(moments, train, self.source, self.outputs, self.pooling, self.provenance, validation)
 
     @property
     def _parts(self) -> dict[str, Labelled]:
         return {"train": self.train} if self.validation is None else {"train": self.train, "validation": self.validation}
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file; raises OutputError."""
+        """Write one safetensors file; raise OutputError where that fails."""
         meta = {
             "version": VERSION,
             "count": self.moments.count,
@@ -157,7 +157,7 @@ class Statistics:
     @classmethod
     @checked("Statistics.load")
     def load(cls, path: Place) -> Statistics:
-        """Read a file of `save`; raises StatisticsError for anything else, a newer version included."""
+        """Read a file of `save`; raise StatisticsError for anything else, a newer version included."""
         place = os.fspath(path)
         with _opened(place) as (header, file):
             tensors = {name: file.get_tensor(name) for name in header.tensors}
@@ -165,20 +165,20 @@ class Statistics:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise StatisticsError(f"The statistics {place!r} cannot be read: {name} holds NaN or infinity.")
         parts = {
-            name: Labelled(Sample(kept.size, kept.seed, tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
-            for name, kept in header.samples.items()
+            name: Labelled(Sample(drawn.size, drawn.seed, tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
+            for name, drawn in header.samples.items()
         }
         for name, part in parts.items():
             if not (np.diff(part.sample.ids) > 0).all():
                 raise StatisticsError(f"The statistics {place!r} cannot be read: the row numbers of {name} do not increase.")
         moments = Moments(header.count, tensors["mean"], tensors["comoment"])
-        held = parts.get("validation")
-        return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, held, header.shard)
+        validation = parts.get("validation")
+        return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, validation, header.shard)
 
 
 @checked("read_header")
 def read_header(path: Place) -> Header:
-    """What a file of `Statistics.save` says of itself; raises StatisticsError for anything else. No tensor is read."""
+    """Return the header of a file of `Statistics.save`; raise StatisticsError for anything else. No tensor is read."""
     with _opened(os.fspath(path)) as (header, _):
         return header
 

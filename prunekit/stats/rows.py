@@ -23,7 +23,7 @@ _CHUNK_BYTES = 32 * 2**20
 class RowStore:
     """An (n, D) float32 matrix, written by row indices and read in chunks of rows.
 
-    Above `limit` bytes the matrix lives in an unnamed file. It is read and written by plain file calls rather than
+    Above `limit` bytes the matrix is kept in an unnamed file. It is read and written by plain file calls rather than
     mapped, because pages of a mapping count as resident memory of the process and those of the page cache do not: memory
     is bounded by one chunk, whatever n is.
 
@@ -32,9 +32,9 @@ class RowStore:
     rows, columns : int
         Shape, n and D.
     directory : path, optional
-        Where the file goes; the system's temporary directory by default.
+        Directory of the file; the system's temporary directory by default.
     limit : int
-        Bytes up to which the matrix is held in memory.
+        Maximum bytes of a matrix that is held in memory.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class RowStore:
             return
         try:
             self._file, name = tempfile.mkstemp(prefix="prunekit-rows-", dir=directory)
-            os.unlink(name)  # the file lives as long as its descriptor: nothing is left behind by a crash
+            os.unlink(name)  # the file exists as long as its descriptor: a crash leaves nothing behind
             os.truncate(self._file, rows * columns * 4)
         except OSError as error:
             raise OutputError(
@@ -62,7 +62,7 @@ class RowStore:
 
     @classmethod
     def of(cls, matrix: ArrayLike, *, directory: str | Path | None = None, limit: int = LIMIT) -> RowStore:
-        """A store that holds the given (n, D) matrix, as float32."""
+        """Store an (n, D) matrix as float32."""
         values = np.asarray(matrix, dtype=np.float32)
         if values.ndim != 2:
             raise StatisticsError(f"Rows must be a matrix. Got shape {values.shape} instead.")
@@ -72,7 +72,7 @@ class RowStore:
 
     @classmethod
     def open(cls, path: str | Path) -> RowStore:
-        """A float32 matrix in a .npy file, read where it lies and never written; raises StatisticsError for any other file."""
+        """Open a float32 matrix in a .npy file, which is read in place and never written; raise StatisticsError for any other file."""
         try:
             mapped = np.load(path, mmap_mode="r")
             file = os.open(path, os.O_RDONLY)
@@ -81,7 +81,8 @@ class RowStore:
         store = cls(0, 0)
         store._memory, store._file = None, file
         if not isinstance(mapped, np.memmap) or mapped.dtype != np.float32 or mapped.ndim != 2 or not mapped.flags.c_contiguous:
-            raise StatisticsError(f"{str(path)!r} must hold a float32 matrix, row after row. Got {mapped.dtype} of shape {mapped.shape}.")
+            got = f"{mapped.dtype} of shape {mapped.shape}" if isinstance(mapped, np.ndarray) else type(mapped).__name__
+            raise StatisticsError(f"{str(path)!r} must hold a float32 matrix, row after row. Got {got}.")
         store.shape, store._offset = (mapped.shape[0], mapped.shape[1]), mapped.offset
         return store
 
@@ -99,28 +100,29 @@ class RowStore:
         return self._memory is not None
 
     def put(self, indices: Sequence[int] | NDArray[np.int64], rows: ArrayLike) -> None:
-        """Write rows, (k, D), at the given row indices, (k,)."""
-        where = np.asarray(indices, dtype=np.int64)
+        """Write rows, (k, D), at row indices, (k,)."""
+        positions = np.asarray(indices, dtype=np.int64)
         values = np.ascontiguousarray(rows, dtype=np.float32)
-        if values.shape != (len(where), self.width):
-            raise StatisticsError(f"Expected {len(where)} rows of {self.width} columns. Got shape {values.shape} instead.")
-        if len(where) and (int(where.min()) < 0 or int(where.max()) >= len(self)):
+        if values.shape != (len(positions), self.width):
+            raise StatisticsError(f"Expected {len(positions)} rows of {self.width} columns. Got shape {values.shape} instead.")
+        if len(positions) and (int(positions.min()) < 0 or int(positions.max()) >= len(self)):
             raise StatisticsError(f"A row index is outside 0..{len(self) - 1}.")
         if self._memory is not None:
-            self._memory[where] = values
+            self._memory[positions] = values
             return
-        breaks = np.flatnonzero(np.diff(where) != 1) + 1
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         try:
-            for run in np.split(np.arange(len(where)), breaks):
+            for run in np.split(np.arange(len(positions)), breaks):
                 if len(run):
-                    _write(self._descriptor(), values[run[0] : run[-1] + 1], int(where[run[0]]) * self.width * 4)
+                    _write(self._descriptor(), values[run[0] : run[-1] + 1], int(positions[run[0]]) * self.width * 4)
         except OSError as error:
             raise OutputError(f"The activations cannot be written: {error}") from None
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Rows]]:
-        """Chunks of rows in order: (index of the first row, (k, D) read-only array valid until the next chunk).
+        """Yield chunks of rows in order: (index of the first row, (k, D) read-only array valid until the next chunk).
 
-        `size` is the number of rows; by default a chunk holds 32 MB. Of a file, the next one is read meanwhile, into a buffer of its own.
+        `size` is the number of rows; by default a chunk holds 32 MB. Of a file, the next chunk is read in the background, into
+        a second buffer.
         """
         step = size or max(1, _CHUNK_BYTES // (4 * max(self.width, 1)))
         if self._memory is not None:
@@ -136,26 +138,26 @@ class RowStore:
             _read(self._descriptor(), chunk, self._offset + start * self.width * 4)
             return chunk
 
-        # The next chunk is read while this one is worked on.
+        # Read the next chunk while the caller processes this one.
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, 0) if len(self) else None
+            pending = reader.submit(read, 0) if len(self) else None
             for start in range(0, len(self), step):
-                assert ahead is not None
-                chunk = ahead.result().view()
+                assert pending is not None
+                chunk = pending.result().view()
                 chunk.flags.writeable = False
                 if start + step < len(self):
-                    ahead = reader.submit(read, start + step)
+                    pending = reader.submit(read, start + step)
                 yield start, chunk
 
     def matrix(self, columns: slice = slice(None)) -> Rows:
-        """A copy of the matrix in memory, or of some neighbouring columns: chunks themselves share one buffer and cannot be gathered."""
-        found = np.empty((len(self), len(range(*columns.indices(self.width)))), dtype=np.float32)
+        """Return a copy of the matrix in memory, or of some adjacent columns: chunks themselves share buffers and cannot be gathered."""
+        copied = np.empty((len(self), len(range(*columns.indices(self.width)))), dtype=np.float32)
         for start, chunk in self.chunks():
-            found[start : start + len(chunk)] = chunk[:, columns]
-        return found
+            copied[start : start + len(chunk)] = chunk[:, columns]
+        return copied
 
     def columns(self, ids: Sequence[int] | NDArray[np.int64]) -> RowStore:
-        """A new store with the columns `ids`, in that order; in memory when it fits the same limit."""
+        """Return a new store with the columns `ids`, in that order; in memory when it fits the same limit."""
         picked = np.asarray(ids, dtype=np.int64)
         narrow = RowStore(len(self), len(picked), directory=self._directory, limit=self._limit)
         for start, chunk in self.chunks():
@@ -163,7 +165,7 @@ class RowStore:
         return narrow
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> RowStore:
-        """A new store with some of the rows, whose indices must ascend; in memory when it fits the same limit."""
+        """Return a new store with some of the rows, whose indices must ascend; in memory when it fits the same limit."""
         picked = np.asarray(rows, dtype=np.int64)
         if (np.diff(picked) <= 0).any():
             raise StatisticsError("Row indices must ascend.")
@@ -174,7 +176,7 @@ class RowStore:
         return short
 
     def close(self) -> None:
-        """Give the memory or the file back; closing twice is allowed, reading afterwards is not."""
+        """Release the memory or the file; closing twice is allowed, reading afterwards is not."""
         self._memory = None
         if self._file is not None:
             os.close(self._file)

@@ -1,9 +1,9 @@
-"""What an error of the residual stream costs the task: gradients of the model's output, label-free.
+"""Sensitivity of the task to errors of the residual stream: gradients of the model's output, label-free.
 
 The cost of a small change of the output is measured as the Kullback-Leibler divergence from the model's own
-prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities; a regression or a
-bare encoder has the identity in the place of F, of its tokens, and so has an embedder that averages them; of any other embedder it
-is that of the vector. Where answers are spans, it is the sum of the divergences of the start and of the end, over places. One
+prediction, to second order ``g^T F g`` with the Fisher matrix F of the softened class probabilities. In the place of F a regression
+has the identity, an encoder without a head and an embedder that averages tokens that of the tokens, and any other embedder that of
+the vector. Where answers are spans, the cost is the sum of the divergences of the start and of the end, over positions. One
 backward pass over each row gives an unbiased estimate for all sites.
 """
 
@@ -23,15 +23,15 @@ from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
-#: Most padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
+#: Maximum number of padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
 TOKENS = 1024
-#: In a batch, where it is there, the places at which an answer may start or end: (batch, length), 1 or 0.
+#: Optional key of a batch: the positions at which an answer may start or end, (batch, length), 1 or 0.
 READ = "read_mask"
 
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """What an error of one site's residual sum costs, and what enters the site.
+    """Cost of errors of one site's residual sum, and moments of the site's units.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Sensitivity:
         the passes through the site: ``e^T metric e`` is the loss a row pays if all its tokens err by e in every pass, apart
         from interactions between tokens and between passes.
     units : Comoment or None
-        Weighted moments of what the site's k units give, without targets; None if not asked for, or if they are gone.
+        Weighted moments of the outputs of the site's k units, without targets; None if not requested, or if the units are removed.
     """
 
     weights: tuple[Tensor, ...]
@@ -51,49 +51,49 @@ class Sensitivity:
 
     @property
     def covariance(self) -> Tensor | None:
-        """(k, k) float64, of what the units give."""
+        """Covariance of the units' outputs, (k, k) float64."""
         return None if self.units is None else self.units.xx
 
 
-class _Sums:
-    """What is summed for one site."""
+class _SiteSums:
+    """Accumulated sums of one site."""
 
     def __init__(self) -> None:
         self.sizes: list[Tensor] = []
         self.metric: Tensor | None = None
         self.units: ComomentSum | None = None
 
-    def add(self, grads: Sequence[Tensor], mask: Tensor, entering: Sequence[Tensor], *, goes_on: bool) -> None:
-        """Add some rows: of each pass the gradients, (rows, length, H), and what the units gave, (rows, length, k).
+    def add(self, grads: Sequence[Tensor], mask: Tensor, entering: Sequence[Tensor], *, same_batch: bool) -> None:
+        """Add some rows: of each pass the gradients, (rows, length, H), and the outputs of the units, (rows, length, k).
 
-        `goes_on` says that they are of the same batch as those before.
+        `same_batch` says that they are of the same batch as the rows before.
         """
         squares = torch.zeros((), dtype=grads[0].dtype)
         for grad in grads:
             flat = grad[mask]
             if not bool(torch.isfinite(flat).all()):
                 raise StatisticsError("A gradient of the model's output is not finite; the model or the calibration rows are broken.")
-            # Of each pass by itself: what would come of the passes' norms has lost the signs, and with them the directions.
+            # Each pass separately: norms over the passes would lose the signs, and with them the directions.
             product = (flat.T @ flat).double()
             self.metric = product if self.metric is None else self.metric + product
             squares = squares + grad.square().sum(-1)
-        # The norm, and not its square: between weighting tokens alike (noisy gradients) and fully (few tokens decide).
+        # The norm, a compromise between equal weights (noisy gradients) and its square (few tokens decide).
         size = squares.sqrt() * mask
-        self.sizes = [*self.sizes[:-1], torch.cat([self.sizes[-1], size])] if goes_on else [*self.sizes, size]
+        self.sizes = [*self.sizes[:-1], torch.cat([self.sizes[-1], size])] if same_batch else [*self.sizes, size]
         chosen = size > 0
         for rows in entering:
             self.units = self.units or ComomentSum()
             self.units.add(rows[chosen], rows[chosen][:, :0], size[chosen])
 
     def finish(self, site: Site, rows: int) -> Sensitivity:
-        """Normalise."""
+        """Return the normalised sensitivity; raise StatisticsError where the output does not depend on the site."""
         sizes = torch.cat([size.flatten() for size in self.sizes]).double()
         if self.metric is None or not bool((sizes > 0).any()):
             raise StatisticsError(
                 f"The model's output does not depend on block {site.block} at all; give its classifier weights that are not zero."
             )
-        typical = float(sizes[sizes > 0].square().mean().sqrt())
-        weights = tuple(size / typical for size in self.sizes)
+        scale = float(sizes[sizes > 0].square().mean().sqrt())
+        weights = tuple(size / scale for size in self.sizes)
         return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish())
 
 
@@ -112,7 +112,7 @@ def sensitivity(
     seed : int
         Of the random directions (more than one output or two classes).
     units : bool
-        Also take the covariance of what the units of every site give.
+        Also compute the covariance of the outputs of every site's units.
 
     Raises
     ------
@@ -122,19 +122,19 @@ def sensitivity(
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
     generator = torch.Generator().manual_seed(seed)
-    sums = {site: _Sums() for site in sites(view)}
+    sums = {site: _SiteSums() for site in sites(view)}
     entries = {site: site.units_tap(view) for site in sums if units and site.projection(view) is not None}
     for batch in batches:
-        for at, part in enumerate(_parts(batch)):
+        for index, part in enumerate(_parts(batch)):
             mask = part["attention_mask"].bool()
             for site, (grads, entering) in _differentiate(view, part, list(sums), entries, temperature, generator).items():
-                sums[site].add(grads, mask, entering, goes_on=at > 0)
+                sums[site].add(grads, mask, entering, same_batch=index > 0)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     return {site: total.finish(site, rows) for site, total in sums.items()}
 
 
 def _parts(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """A batch in parts of at most `TOKENS` padded tokens, or of one row."""
+    """Yield a batch in parts of at most `TOKENS` padded tokens, or of one row."""
     rows, length = batch["attention_mask"].shape
     step = max(1, TOKENS // length)
     for start in range(0, rows, step):
@@ -149,41 +149,43 @@ def _differentiate(
     temperature: float,
     generator: torch.Generator,
 ) -> dict[Site, tuple[list[Tensor], list[Tensor]]]:
-    """Of each site and pass through it: the gradient at the residual sum, in single precision at least, and what enters from the units."""
+    """Return, of each site and pass, the gradient at the residual sum, in single precision at least, and the outputs of the units."""
     with ExitStack() as stack, torch.enable_grad():
-        seen: dict[int, dict[Tap, list[Tensor]]] = {}
+        recorded: dict[int, dict[Tap, list[Tensor]]] = {}
         for number, block in enumerate(view.blocks):
-            here = [site.sum_tap(view) for site in wanted if site.block == number]
-            seen[number] = stack.enter_context(taps(block, [*here, *(tap for site, tap in entries.items() if site.block == number)]))
+            sum_taps = [site.sum_tap(view) for site in wanted if site.block == number]
+            recorded[number] = stack.enter_context(
+                taps(block, [*sum_taps, *(tap for site, tap in entries.items() if site.block == number)])
+            )
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
-        passes = {site: seen[site.block][site.sum_tap(view)] for site in wanted}
+        passes = {site: recorded[site.block][site.sum_tap(view)] for site in wanted}
         tokens = isinstance(view.model, Embedder) and view.model.averages
         read = batch.get(READ, batch["attention_mask"]).bool()
         scalar = felt_by(output, read, temperature, generator, labels=view.many_labels, tokens=tokens)
-        grads = iter(torch.autograd.grad(scalar, [tensor for each in passes.values() for tensor in each], allow_unused=True))
-    found = {}
-    for site, each in passes.items():
+        grads = iter(torch.autograd.grad(scalar, [tensor for site_sums in passes.values() for tensor in site_sums], allow_unused=True))
+    by_site = {}
+    for site, site_sums in passes.items():
         # Squares of half-precision gradients would be 0.
-        of_site = [widened(torch.zeros_like(tensor) if grad is None else grad) for tensor, grad in zip(each, grads, strict=False)]
-        units = seen[site.block][entries[site]] if site in entries else []
-        found[site] = [batch_first(view, grad) for grad in of_site], [batch_first(view, rows.detach()) for rows in units]
-    return found
+        site_grads = [widened(torch.zeros_like(tensor) if grad is None else grad) for tensor, grad in zip(site_sums, grads, strict=False)]
+        units = recorded[site.block][entries[site]] if site in entries else []
+        by_site[site] = [batch_first(view, grad) for grad in site_grads], [batch_first(view, rows.detach()) for rows in units]
+    return by_site
 
 
 def felt_by(
     output: Any, mask: Tensor, temperature: float, generator: torch.Generator, *, labels: bool = False, tokens: bool = False
 ) -> Tensor:
-    """A random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
+    """Return a random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
 
-    `labels` says that the logits are those of labels that do not exclude each other, each of which is there or not. `tokens` says
-    that an embedder is judged by its tokens and not by its vector.
+    `labels` says that the logits are those of independent labels, each present or absent. `tokens` says that an embedder is evaluated on
+    its tokens and not on its vector.
     """
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
             return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
         embedding: Tensor | None = getattr(output, "sentence_embedding", None)
-        # A mean is judged by the tokens that it is of: each has a direction of its own, so that far more are drawn than one a row.
+        # A mean is evaluated on its tokens: each has a random direction of its own, so that far more are drawn than one a row.
         states = widened(output.last_hidden_state[mask] if embedding is None or tokens else embedding)
         total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
@@ -196,7 +198,7 @@ def felt_by(
 
 
 def _fisher(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p of each distribution.
+    """Return a scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p of each distribution.
 
     Distributions have independent signs, so that those of one row's tokens do not interact.
     """

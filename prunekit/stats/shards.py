@@ -1,4 +1,4 @@
-"""Parts of statistics, which several processes collected, put together: all of them, each once, and of the same things."""
+"""Merging of parts of statistics that several processes collected: all parts, each once, and of the same model, data and options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from prunekit.stats.record import Labelled, Statistics, read_header
 
 
 def merge_parts(paths: Sequence[str | Path]) -> Statistics:
-    """The statistics of all the data from those of its parts.
+    """Return the statistics of all the data from those of its parts.
 
-    Parts are added up in the order of their numbers, whatever order they are named in, so that the result is always the same.
+    Parts are merged in the order of their numbers, whatever the order of `paths`, so that the result is always the same.
 
     Raises
     ------
@@ -26,52 +26,52 @@ def merge_parts(paths: Sequence[str | Path]) -> Statistics:
         A file that is no part, parts of different models, data or options, one that is named twice or missing.
     """
     ordered = check_parts({str(path): read_header(path) for path in dict.fromkeys(map(str, paths))}, list(map(str, paths)))
-    shards, whole = [], None
+    shards, merged = [], None
     for path in ordered:
         part = Statistics.load(path)
         assert part.shard is not None
         shards.append(part.shard)
-        alone = replace(part, shard=None)
-        whole = alone if whole is None else _added(whole, alone)
-    assert whole is not None
-    held: dict[Split, Labelled | None] = {"train": whole.train, "validation": whole.validation}
+        statistics = replace(part, shard=None)
+        merged = statistics if merged is None else _merged(merged, statistics)
+    assert merged is not None
+    splits: dict[Split, Labelled | None] = {"train": merged.train, "validation": merged.validation}
     for name, total in shards[0].total.items():
-        ids, rows = _ids(held[name]), held[name]
+        ids, rows = _ids(splits[name]), splits[name]
         most = total if rows is None else min(total, rows.sample.size)
         if sum(shard.rows[name] for shard in shards) != total or len(ids) != most or (ids >= total).any() or (ids < 0).any():
-            raise StatisticsError(f"The parts do not hold the {total:,} rows of {name} that they speak of. Collect again.")
-    return whole
+            raise StatisticsError(f"The parts do not hold the {total:,} rows of {name} that they name. Collect again.")
+    return merged
 
 
 def _ids(part: Labelled | None) -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64) if part is None else part.sample.ids
 
 
-def _added(one: Statistics, other: Statistics) -> Statistics:
-    """Both; a part may be so small that it has no rows of validation."""
-    held = one.validation or other.validation
+def _merged(one: Statistics, other: Statistics) -> Statistics:
+    """Return the statistics of both parts; a part may be so small that it has no rows of validation."""
+    validation = one.validation or other.validation
     if one.validation is None or other.validation is None:
-        return replace(replace(one, validation=None).merge(replace(other, validation=None)), validation=held)
+        return replace(replace(one, validation=None).merge(replace(other, validation=None)), validation=validation)
     return one.merge(other)
 
 
 def check_parts(headers: Mapping[str, Header], named: Sequence[str]) -> list[str]:
-    """The files in the order of their parts; raises StatisticsError where they are not all parts of one whole."""
-    twice = next((path for path in named if named.count(path) > 1), None)
-    if twice is not None:
-        raise StatisticsError(f"The part {twice!r} is named twice.")
+    """Return the files in the order of their parts; raise StatisticsError where they are not all parts of one data set."""
+    duplicate = next((path for path in named if named.count(path) > 1), None)
+    if duplicate is not None:
+        raise StatisticsError(f"The part {duplicate!r} is named twice.")
     shards: dict[str, Shard] = {}
     for path, header in headers.items():
         if header.shard is None:
             raise StatisticsError(f"The statistics {path!r} are no part: they are of all the data. Leave them out.")
         shards[path] = header.shard
     first = next(iter(headers))
-    for path, header in headers.items():
-        ours, theirs = (_about(found, shards[at]) for found, at in ((headers[first], first), (header, path)))
-        other = next((name for name in ours if ours[name] != theirs[name]), None)
-        if other is not None:
-            shown = ", ".join(str(value)[:40] for value in (ours[other], theirs[other]))
-            raise StatisticsError(f"The parts {first!r} and {path!r} are of different {other} ({shown}). Collect all parts alike.")
+    for path in headers:
+        ours, theirs = (_common_fields(headers[part], shards[part]) for part in (first, path))
+        differing = next((name for name in ours if ours[name] != theirs[name]), None)
+        if differing is not None:
+            shown = ", ".join(str(value)[:40] for value in (ours[differing], theirs[differing]))
+            raise StatisticsError(f"The parts {first!r} and {path!r} are of different {differing} ({shown}). Collect all parts alike.")
     by_number: dict[int, str] = {}
     for path, shard in shards.items():
         if shard.index in by_number:
@@ -79,13 +79,13 @@ def check_parts(headers: Mapping[str, Header], named: Sequence[str]) -> list[str
         by_number[shard.index] = path
     missing = [number for number in range(1, shards[first].of + 1) if number not in by_number]
     if missing:
-        which = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        raise StatisticsError(f"Of {shards[first].of} parts {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {which}.")
+        numbers = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise StatisticsError(f"Of {shards[first].of} parts {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {numbers}.")
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _about(header: Header, shard: Shard) -> dict[str, Any]:
-    """What all parts must have in common, in the words of an error. Names of places may differ from machine to machine."""
+def _common_fields(header: Header, shard: Shard) -> dict[str, Any]:
+    """Return what all parts must have in common, by its name in an error message. Paths may differ from machine to machine."""
     known = header.provenance
     data = known.get("data")
     return {

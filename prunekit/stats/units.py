@@ -1,4 +1,4 @@
-"""What each head and each FFN neuron does: gradients of a mask on it, what it adds, and what its removal costs."""
+"""Scores of heads and FFN neurons: gradients of a mask on each, the energy that it adds, and the cost of its removal."""
 
 from __future__ import annotations
 
@@ -52,14 +52,16 @@ def unit_scores(
     StatisticsError
         No rows, or a gradient or activation that is not finite.
     """
-    found = {site: _Site(site, projection.weight, view) for site in sites(view) if (projection := site.projection(view)) is not None}
+    accumulators = {
+        site: _SiteSums(site, projection.weight, view) for site in sites(view) if (projection := site.projection(view)) is not None
+    }
     generator = torch.Generator().manual_seed(seed)
     done = 0
     training = view.model.training
     view.model.eval()
     try:
         for batch in encoded.batches(TOKENS):
-            _add(view, batch, found, labelled, temperature, generator)
+            _add(view, batch, accumulators, labelled, temperature, generator)
             done += len(batch.rows)
             if progress is not None:
                 progress(done, len(encoded))
@@ -67,36 +69,38 @@ def unit_scores(
         view.model.train(training)
     if not done:
         raise StatisticsError("There are no rows to score units on; give some.")
-    return tuple(sums.finish(done) for sums in found.values())
+    return tuple(sums.finish(done) for sums in accumulators.values())
 
 
 def _add(
-    view: ModelView, batch: Batch, found: Mapping[Site, _Site], labelled: bool, temperature: float, generator: torch.Generator
+    view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], labelled: bool, temperature: float, generator: torch.Generator
 ) -> None:
+    """Add one batch to the sums of every site."""
     tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     mask = tensors["attention_mask"].bool()
     inputs = {name: tensors[name] for name in view.inputs if name in tensors}
     with ExitStack() as stack, torch.enable_grad():
-        seen: dict[int, dict[Tap, list[Tensor]]] = {}
+        recorded: dict[int, dict[Tap, list[Tensor]]] = {}
         for number, block in enumerate(view.blocks):
-            wanted = [tap for site in found if site.block == number for tap in (site.sum_tap(view), site.units_tap(view))]
-            seen[number] = stack.enter_context(taps(block, wanted))
+            wanted = [tap for site in accumulators if site.block == number for tap in (site.sum_tap(view), site.units_tap(view))]
+            recorded[number] = stack.enter_context(taps(block, wanted))
         output = view.model(**inputs, return_dict=True)
-        passes = {site: seen[site.block][site.sum_tap(view)] for site in found}
-        sums = [tensor for each in passes.values() for tensor in each]
-        # Elsewhere than at the places that are read no answer starts or ends.
+        passes = {site: recorded[site.block][site.sum_tap(view)] for site in accumulators}
+        sums = [tensor for site_sums in passes.values() for tensor in site_sums]
+        # An answer starts and ends only at the positions that are read.
         read = torch.from_numpy(batch.read).bool() if answers_by_span(view.model) else mask
         scalars = [felt_by(output, read, temperature, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
-        # The whole graph is walked once for each scalar.
+        # One backward pass through the graph for each scalar.
         grads = [
-            torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=at + 1 < len(scalars)) for at, scalar in enumerate(scalars)
+            torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=index + 1 < len(scalars))
+            for index, scalar in enumerate(scalars)
         ]
-    at = 0
-    for site, each in passes.items():
-        units = [widened(batch_first(view, value.detach())) for value in seen[site.block][site.units_tap(view)]]
-        of_site = [[_filled(given[at + step], tensor) for step, tensor in enumerate(each)] for given in grads]
-        found[site].add(units, [[widened(batch_first(view, grad)) for grad in given] for given in of_site], mask)
-        at += len(each)
+    offset = 0
+    for site, site_sums in passes.items():
+        units = [widened(batch_first(view, value.detach())) for value in recorded[site.block][site.units_tap(view)]]
+        site_grads = [[_filled(scalar_grads[offset + step], tensor) for step, tensor in enumerate(site_sums)] for scalar_grads in grads]
+        accumulators[site].add(units, [[widened(batch_first(view, grad)) for grad in scalar_grads] for scalar_grads in site_grads], mask)
+        offset += len(site_sums)
 
 
 def _filled(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ def _filled(grad: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _loss(output: Any, batch: Batch) -> Tensor:
-    """Loss on the labels, summed over the places that have one."""
+    """Return the loss on the labels, summed over the positions that have one."""
     logits = widened(output.logits)
     if batch.first is not None:
         first = torch.from_numpy(batch.first)
@@ -117,34 +121,34 @@ def _loss(output: Any, batch: Batch) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
-class _Site:
-    """What is summed for one site."""
+class _SiteSums:
+    """Accumulated sums of one site."""
 
     def __init__(self, site: Site, weight: Tensor, view: ModelView) -> None:
         self._site, self._weight, self._units = site, widened(weight.detach()), view.units(site.role, site.block)
         if weight.shape[1] % self._units:
-            # Query heads of a group stay or go with their key and value heads.
+            # Query heads of a group are kept or removed together with their key and value heads.
             self._units = 1
         self._squares = [torch.zeros(self._units, dtype=torch.float64) for _ in range(2)]
         self._labelled = False
         self._comoment = ComomentSum()
 
     def add(self, units: list[Tensor], grads: list[list[Tensor]], mask: Tensor) -> None:
-        """Add one batch: what units give and gradients of the sum behind the site, pass by pass, for each scalar."""
+        """Add one batch: outputs of the units and gradients of the sum behind the site, pass by pass, for each scalar."""
         self._labelled = len(grads) > 1
-        for into, given in zip(self._squares, grads, strict=False):
-            masks = torch.zeros(len(mask), self._units, dtype=torch.float64)
-            for value, grad in zip(units, given, strict=True):
-                # A mask on a unit scales what it gives: its derivative is <gives, gradient>, summed over the row's tokens.
+        for total, scalar_grads in zip(self._squares, grads, strict=False):
+            derivatives = torch.zeros(len(mask), self._units, dtype=torch.float64)
+            for value, grad in zip(units, scalar_grads, strict=True):
+                # A mask on a unit scales its output: its derivative is <output, gradient>, summed over the row's tokens.
                 product = value * (grad @ self._weight) * mask[..., None]
-                masks += product.sum(1).view(len(mask), self._units, -1).sum(-1).double()
-            into += masks.square().sum(0)
+                derivatives += product.sum(1).view(len(mask), self._units, -1).sum(-1).double()
+            total += derivatives.square().sum(0)
         for value in units:
             real = value[mask]
             self._comoment.add(real, real[:, :0], real.new_ones(len(real)))
 
     def finish(self, rows: int) -> UnitScores:
-        """Normalise; raises StatisticsError for values that are not finite."""
+        """Return the normalised scores; raise StatisticsError for values that are not finite."""
         moments = self._comoment.finish()
         if not all(bool(torch.isfinite(total).all()) for total in self._squares):
             raise StatisticsError("A gradient of the model's output is not finite; the model or the rows are broken.")
@@ -157,7 +161,7 @@ class _Site:
 
 
 def _energy(moments: Comoment, weight: Tensor, units: int) -> Tensor:
-    """Mean of |W_u a_u|^2 of each unit, (units,): its own block of W'W, against that of the second moment."""
+    """Return the mean of |W_u a_u|^2 of each unit, (units,): its own block of W'W, against that of the second moment."""
     second = moments.xx + torch.outer(moments.mean_x, moments.mean_x)
     width = len(second) // units
     blocks = torch.arange(units)
@@ -167,10 +171,10 @@ def _energy(moments: Comoment, weight: Tensor, units: int) -> Tensor:
 
 
 def removal_costs(covariance: NDArray[np.float64], weight: NDArray[np.float64], units: int) -> NDArray[np.float64]:
-    """Growth of the mean squared error of ``W a`` if a unit of `a` goes and the others' weights and bias are re-solved, (units,).
+    """Return the growth of the mean squared error of ``W a`` if a unit of `a` is removed and the others' weights and bias are refitted.
 
-    With C the covariance it is ``tr(W_u [(C^-1)_uu]^-1 W_u^T)``, exactly. A unit that never varies costs nothing, and so do
-    both of two that are equal: each can be expressed by the other.
+    The costs are (units,); with C the covariance they are ``tr(W_u [(C^-1)_uu]^-1 W_u^T)``, exactly. A unit that never varies costs
+    nothing, and so do both of two that are equal: each can be expressed by the other.
 
     Parameters
     ----------

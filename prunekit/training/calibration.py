@@ -12,18 +12,18 @@ from torch import Tensor
 from prunekit.errors import ParameterError
 
 _BATCH = 32
-#: Calibration rows are those of so many steps, `_LEAST` at least; the sensitivity costs about as much a token as training does.
+#: Calibration rows are those of `_STEPS` steps, at least `_LEAST`; the sensitivity costs about as much a token as training does.
 _STEPS, _LEAST = 6, 64
 
 
 def rows_of(args: Any) -> int:
-    """As many as a few steps of all processes take, so that several processes draw what one does."""
+    """Return the number of rows that a few steps of all processes take, so that several processes draw what one does."""
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return max(_LEAST, _STEPS * int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps) * processes)
 
 
 def draw(loader: Any, rows: int, seed: int, *, of: str) -> list[Mapping[str, Tensor]]:
-    """Rows of the data set behind a loader: the same in every process, however the loader deals them out."""
+    """Draw rows of the data set behind a loader: the same in every process, however the loader distributes them."""
     data = loader.dataset
     try:
         total = len(data)

@@ -33,10 +33,11 @@ from prunekit.training.masks import Masks
 from prunekit.training.optimizer import held_by
 from prunekit.training.schedule import Curve, Schedule
 from prunekit.transforms.apply import DENSE
+from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
 from prunekit.validation.indices import parse_indices
 
-#: Name of the buffer by which a checkpoint remembers the plan; it leaves the model with the training.
+#: Name of the buffer that stores the plan in a checkpoint; it is removed from the model at the end of training.
 _BUFFER = "prunekit_plan"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
@@ -45,9 +46,9 @@ _OF = "PruneCallback"
 class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
-    At each step the cheapest units go, by what their removal costs the model as it is then, and those that stay stand in for them
-    (`Shrinker.trim`); by default it costs about ten steps of training on a CPU. Optimizer state and an averaged copy follow by the
-    indices that are kept; the scheduler goes on.
+    At each cut the units of least removal cost in the present model are removed, and those that are kept are refitted
+    (`Shrinker.trim`); by default a cut costs about ten steps of training on a CPU. Optimizer state and an averaged copy are cut by the
+    same indices; the scheduler continues.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters
@@ -57,17 +58,17 @@ class PruneCallback(TrainerCallback):
     schedule : {"cubic", "linear"}
         How the share falls from 1 to its end (cubic: Zhu & Gupta 2017, quickly at first).
     start, end : float
-        Shares of the training, 0 <= start < end <= 1, between which units go.
+        Shares of the training, 0 <= start < end <= 1, between which units are removed.
     steps : int
-        How many times units go.
+        Number of cuts.
     recover : bool
-        Whether what stays is solved anew at each cut.
+        Whether the retained weights are refitted at each cut.
     masks : bool
-        Silence units at first, and slice them all at `end`; nothing is solved anew before that.
+        Mask units at first, and slice them all at `end`; nothing is refitted before that.
     layers : str, optional
-        Blocks kept, ``"0-3"``: the others go before training begins (Sajjad et al. 2023).
+        Blocks kept, ``"0-3"``: the others are removed before training begins (Sajjad et al. 2023).
     ffn_blocks : str, optional
-        Blocks that keep their FFN, ``"0,2"``: that of the others goes before training begins (Sridhar & Sarah 2020).
+        Blocks that keep their FFN, ``"0,2"``: that of the others is removed before training begins (Sridhar & Sarah 2020).
     freeze : str, optional
         ``"layers:0-3"``: blocks that are not trained, and the embeddings with the lowest one (Merchant et al. 2020).
     average : nn.Module, optional
@@ -75,14 +76,14 @@ class PruneCallback(TrainerCallback):
     calibration : sequence of dict, optional
         Tokenised rows; default: `rows` rows of the Trainer's train data set.
     rows : int, optional
-        How many; default: as many as 6 steps of training take on one device, at least 64.
+        Number of calibration rows; default: as many as 6 steps of training take on one device, at least 64.
     seed : int
-        Of what is drawn.
+        Of the random draws.
 
     Attributes
     ----------
     plan : Plan
-        What is kept of the model that came in.
+        What is kept of the initial model.
     history : list of dict
         {"step", "kept"} of every cut: the Trainer's step, and the share of the layers' parameters that is left.
 
@@ -126,7 +127,7 @@ class PruneCallback(TrainerCallback):
                 raise ParameterError(name, _OF, "True or False", flag)
         if freeze is not None:
             parse_freeze(freeze, of=_OF)
-        self._recover, self._soft, self._seed, self._rows = recover, masks, seed, rows
+        self._recover, self._use_masks, self._seed, self._rows = recover, masks, seed, rows
         self._layers, self._ffn = _blocks("layers", layers), _blocks("ffn_blocks", ffn_blocks)
         self._freeze, self._average, self._calibration = freeze, average, calibration
         self._live: Live | None = None
@@ -137,7 +138,7 @@ class PruneCallback(TrainerCallback):
 
     @property
     def plan(self) -> Plan:
-        """What is kept, masked units not counted; raises ParameterError before a Trainer has been made."""
+        """Plan of what is kept, without masked units; raises ParameterError before a Trainer has been made."""
         return self._state()[1]
 
     def _state(self) -> tuple[Live, Plan]:
@@ -150,7 +151,7 @@ class PruneCallback(TrainerCallback):
     # --- before training
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any) -> None:
-        """Drop blocks and FFNs, freeze, and listen for a checkpoint."""
+        """Drop blocks and FFNs, freeze, and register the hooks that read a checkpoint."""
         _refuse_shards(args)
         if args.load_best_model_at_end:
             must = "left out with a PruneCallback: the best of the checkpoints may be one from before the last cut"
@@ -159,38 +160,54 @@ class PruneCallback(TrainerCallback):
         self._dense = ModelView.of(copy.deepcopy(model).to("meta"))
         self._config = _plain(view.config, type(model).__name__)
         self._live = Live(model, self._average)
-        self._target = self._before_training(view)
-        # The user's own optimizer; one that the Trainer makes comes later, and finds the parameters as they are then.
-        self._own = optimizer
+        self._target = self._initial_plan(view)
+        # The user's own optimizer; one that the Trainer makes is created later, from the parameters at that time.
+        self._own_optimizer = optimizer
         self._live.move(self._target, optimizer)
-        self._held = {name for name, parameter in model.named_parameters() if optimizer is not None and id(parameter) in held_by(optimizer)}
+        self._held_names = {
+            name for name, parameter in model.named_parameters() if optimizer is not None and id(parameter) in held_by(optimizer)
+        }
         self._replaced: list[nn.Parameter] = []
         if self._freeze is not None:
             freeze_blocks(self._live.view, self._freeze, self._live.blocks, of=_OF)
-        self._write()
+        self._arm(model)
+
+    def _arm(self, model: Any) -> None:
+        """Put the plan into the model's state, and register the hooks that read a checkpoint."""
+        self._write_plan()
         self._hooks = [
             model.register_load_state_dict_pre_hook(_reader(self)),
             model.register_forward_pre_hook(_wrapper_finder(self)),
         ]
 
-    def _before_training(self, view: ModelView) -> Plan:
+    def _initial_plan(self, view: ModelView) -> Plan:
         source = view.source
         for name, blocks in (("layers", self._layers), ("ffn_blocks", self._ffn)):
             if blocks is not None and blocks[-1] >= source.layers:
                 raise ParameterError(name, _OF, f"of the model's blocks 0-{source.layers - 1}", ",".join(map(str, blocks)))
         layers = tuple(range(source.layers)) if self._layers is None else self._layers
         lost = () if self._ffn is None else tuple(block for block in layers if block not in self._ffn)
-        if self._ffn is not None and (astray := [block for block in self._ffn if block not in layers]):
-            raise ParameterError("ffn_blocks", _OF, "among the layers that are kept", f"{astray[0]}, which 'layers' drops")
+        if self._ffn is not None and (dropped := [block for block in self._ffn if block not in layers]):
+            raise ParameterError("ffn_blocks", _OF, "among the layers that are kept", f"{dropped[0]}, which 'layers' drops")
         if lost:
             view.check("ffn")
         return Plan(source=source, layers=self._layers, ffn={block: () for block in lost})
 
     # --- while training
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, optimizer: Any = None, **_: Any) -> None:
-        """Fix when units go, and draw the calibration rows; refuse an optimizer whose state cannot follow."""
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, train_dataloader: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        """Fix the steps of the cuts, and draw the calibration rows; refuse an optimizer whose state cannot be cut."""
         (live, _target), inner = self._state(), getattr(optimizer, "optimizer", optimizer)
+        if model is not None and model is not live.model:
+            must = "left out with a PruneCallback, which cuts the model that the Trainer was made with: give that one as model="
+            raise ParameterError("model_init", "Trainer", must, "a model that train() makes anew")
+        if _BUFFER not in live.model._buffers:
+            # A second training: the first one left a plain slim model.
+            for config in configs(live.model):
+                vars(config).pop(DENSE, None)
+            self._arm(live.model)
         self._check_held(live.model, inner)
         if not self._budgets:
             return
@@ -202,69 +219,69 @@ class PruneCallback(TrainerCallback):
         batches = self._calibration or draw(train_dataloader, self._rows or rows_of(args), self._seed, of=_OF)
         self._batches = [{name: batch[name].cpu() for name in names if name in batch} for batch in batches]
         self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
-        self._full = count(self._dense, self._lengths)
+        self._dense_count = count(self._dense, self._lengths)
 
     def _check_held(self, model: nn.Module, optimizer: Any) -> None:
-        """Refuse an optimizer that would train what a checkpoint has replaced, or no more train what it did."""
+        """Refuse an optimizer that would train parameters that a checkpoint has replaced, or no longer train those that it did."""
         held = held_by(optimizer)
-        lost = [name for name, parameter in model.named_parameters() if name in self._held and id(parameter) not in held]
+        lost = [name for name, parameter in model.named_parameters() if name in self._held_names and id(parameter) not in held]
         if lost or any(id(parameter) in held for parameter in self._replaced):
             must = "one that the Trainer makes, or that is given to it (optimizers=(optimizer, None)), for a run that is resumed"
             raise ParameterError("optimizers", "Trainer", must, f"one without {lost[0] if lost else 'the parameters of the checkpoint'}")
         self._replaced.clear()
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        """Let units go if it is time, and write down in the Trainer's log what is left."""
+        """Remove units if a cut is due, and write what is left to the Trainer's log."""
         if not self._budgets or state.global_step not in self._due:
             return
-        begun, (live, before) = time.perf_counter(), self._state()
+        start, (live, before) = time.perf_counter(), self._state()
         self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
-        said = {
+        metrics = {
             "prune/kept": self.history[-1]["kept"],
             "prune/parameters": sum(parameter.numel() for parameter in live.model.parameters()),
-            "prune/seconds": time.perf_counter() - begun,
+            "prune/seconds": time.perf_counter() - start,
         }
         text = "PruneCallback, step %d: %s; %.1f%% of the layers' parameters left."
-        logger.info(text, state.global_step, lost_units(before, self.plan), 100 * said["prune/kept"])
+        logger.info(text, state.global_step, lost_units(before, self.plan), 100 * metrics["prune/kept"])
         trainer = _trainer()
         if trainer is None:
-            state.log_history.append({**said, "step": state.global_step})
+            state.log_history.append({**metrics, "step": state.global_step})
             return
-        # The Trainer takes every line of its log for the one that was due.
+        # The Trainer takes every entry of its log for the one that was due.
         due = control.should_log
-        trainer.log(said)
+        trainer.log(metrics)
         control.should_log = due
 
     def _shrink(self, step: int, optimizer: Any, now: int) -> None:
         live, _target = self._state()
         goals = self._schedule.budgets(self._budgets, step)
         chosen: list[Any] = [None]
-        solved = None
+        slim = None
         if _rank() == 0:
-            solved, plan = self._choose(goals, step)
+            slim, plan = self._choose(goals, step)
             chosen = [plan.to_json()]
         if torch.distributed.is_initialized():
-            # What is kept is decided once; the weights follow when the wrapper is made anew.
+            # Rank 0 decides what is kept; the weights are sent when the wrapper is initialised again.
             torch.distributed.broadcast_object_list(chosen, src=0)
         plan = Plan.from_json(chosen[0])
         last = step == self._schedule.steps
-        self._silence(None)
-        if self._soft and not last:
-            self._silence(plan)
+        self._mask(None)
+        if self._use_masks and not last:
+            self._mask(plan)
         elif plan != live.plan:
             live.move(plan, optimizer)
-            if solved is not None and self._recover:
-                live.load(solved.model)
+            if slim is not None and self._recover:
+                live.load(slim.model)
         self._target = plan
-        self._write()
+        self._write_plan()
         if self._wrapped is not None:
             rewrap(self._wrapped)
         cut = copy.deepcopy(self._dense.model)
         narrow(cut, Plan(source=plan.source), plan)
-        self.history.append({"step": now, "kept": count(cut, self._lengths).params_layers / self._full.params_layers})
+        self.history.append({"step": now, "kept": count(cut, self._lengths).params_layers / self._dense_count.params_layers})
 
     def _choose(self, goals: Sequence[Budget], step: int) -> tuple[ModelView, Plan]:
-        """What to keep, and a model with that shape whose weights have been solved anew."""
+        """Return a model that meets the goals, with refitted weights if `recover` is set, and the plan of what it keeps."""
         live, target = self._state()
         copied = _clean(live.model)
         narrow(copied, live.plan, target)
@@ -272,7 +289,7 @@ class PruneCallback(TrainerCallback):
         work = Shrinker(
             copied,
             self._batches,
-            origin=Origin(self._lengths, self._full, lambda site: kept_units(target, blocks[site.block], site.role)),
+            origin=Origin(self._lengths, self._dense_count, lambda site: kept_units(target, blocks[site.block], site.role)),
             seed=self._seed + step,
         )
         wanted = [goal_of(goal, work.start, work.lengths) for goal in goals]
@@ -281,14 +298,14 @@ class PruneCallback(TrainerCallback):
             work.trim(wanted, recover=self._recover)
         named = plan_of(work.dense, work.kept)
         parts = {role: {blocks[place]: chosen for place, chosen in getattr(named, role).items()} for role in ("heads", "ffn")}
-        # A sub-block that is gone has no site any more.
-        gone = {role: {block: () for block, chosen in getattr(target, role).items() if not chosen} for role in ("heads", "ffn")}
+        # A sub-block that is removed has no site.
+        removed = {role: {block: () for block, chosen in getattr(target, role).items() if not chosen} for role in ("heads", "ffn")}
         plan = Plan(
-            source=target.source, layers=target.layers, heads={**gone["heads"], **parts["heads"]}, ffn={**gone["ffn"], **parts["ffn"]}
+            source=target.source, layers=target.layers, heads={**removed["heads"], **parts["heads"]}, ffn={**removed["ffn"], **parts["ffn"]}
         )
         return work.view, plan
 
-    def _silence(self, plan: Plan | None) -> None:
+    def _mask(self, plan: Plan | None) -> None:
         if self._masks is not None:
             self._masks.remove()
             self._masks = None
@@ -300,8 +317,8 @@ class PruneCallback(TrainerCallback):
         """Leave the model as a plain slim one."""
         live, target = self._state()
         if self._masks is not None:
-            # Training has ended before its last cut.
-            self._silence(None)
+            # Training ended before the last cut.
+            self._mask(None)
             live.move(target)
         live.model._buffers.pop(_BUFFER, None)
         for hook in self._hooks:
@@ -326,8 +343,8 @@ class PruneCallback(TrainerCallback):
 
     # --- checkpoints
 
-    def _write(self) -> None:
-        """Put the plan where a checkpoint takes it along, in one file with the weights that it belongs to."""
+    def _write_plan(self) -> None:
+        """Store the plan in a buffer, so that a checkpoint holds it in one file with the weights that it describes."""
         live, target = self._state()
         text = json.dumps({"sliced": json.loads(live.plan.to_json()), "kept": json.loads(target.to_json())}, sort_keys=True)
         device = next(live.model.parameters()).device
@@ -337,24 +354,24 @@ class PruneCallback(TrainerCallback):
         live, _target = self._state()
         if model is not live.model or f"{prefix}{_BUFFER}" not in state:
             return
-        said = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
-        sliced, kept = (Plan.from_json(json.dumps(said[name])) for name in ("sliced", "kept"))
+        plans = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
+        sliced, kept = (Plan.from_json(json.dumps(plans[name])) for name in ("sliced", "kept"))
         before = list(model.parameters())
-        live.move(sliced, self._own)
+        live.move(sliced, self._own_optimizer)
         self._replaced = [parameter for parameter in before if id(parameter) not in set(map(id, model.parameters()))]
         self._target = kept
-        self._silence(kept if kept != sliced else None)
-        self._write()
+        self._mask(kept if kept != sliced else None)
+        self._write_plan()
 
 
 def _trainer() -> Trainer | None:
-    """The Trainer that is running: callbacks are not given it, and its log is what reporters (TensorBoard, W&B, MLflow) are shown."""
+    """Return the running Trainer: callbacks do not receive it, and reporters (TensorBoard, W&B, MLflow) read its log."""
     callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
     return next((caller for caller in callers if isinstance(caller, Trainer)), None)
 
 
 def _reader(callback: PruneCallback) -> Any:
-    # No method, so that copies of the model do not copy the callback.
+    # A function rather than a method, so that copies of the model do not copy the callback.
     def read(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
         callback._resume(module, state, prefix)
 
@@ -362,40 +379,40 @@ def _reader(callback: PruneCallback) -> Any:
 
 
 def _wrapper_finder(callback: PruneCallback) -> Any:
-    def look(module: nn.Module, _: Any) -> None:
-        # The Trainer shows its callbacks the bare model only.
+    def find_wrapper(module: nn.Module, _: Any) -> None:
+        # The Trainer passes only the unwrapped model to its callbacks.
         callback._wrapped = DistributedDataParallel._active_ddp_module or callback._wrapped
 
-    return look
+    return find_wrapper
 
 
 def _blocks(name: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        found = parse_indices(text) if isinstance(text, str) else ()
+        blocks = parse_indices(text) if isinstance(text, str) else ()
     except ValueError:
-        found = ()
-    if not found or sorted(set(found)) != list(found):
+        blocks = ()
+    if not blocks or sorted(set(blocks)) != list(blocks):
         raise ParameterError(name, _OF, "blocks, increasing, such as '0-3' or '0,2,4'", text)
-    return found
+    return blocks
 
 
 def _refuse_shards(args: Any) -> None:
-    """Sharded training keeps parameters in flat buffers of its own, which a cut cannot follow."""
-    for name, given in (("deepspeed", args.deepspeed), ("fsdp", args.fsdp)):
-        if given or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true"):
-            raise ParameterError(name, "TrainingArguments", "left out with a PruneCallback, which cannot cut sharded parameters", given)
+    """Refuse sharded training, which keeps parameters in flat buffers of its own that cannot be cut."""
+    for name, setting in (("deepspeed", args.deepspeed), ("fsdp", args.fsdp)):
+        if setting or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true"):
+            raise ParameterError(name, "TrainingArguments", "left out with a PruneCallback, which cannot cut sharded parameters", setting)
 
 
 def _plain(config: Any, architecture: str) -> dict[str, Any]:
-    """A config as plain values, which any checkpoint can hold."""
+    """Return a config as plain values, which any checkpoint can hold."""
     fields: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=lambda value: str(value).removeprefix("torch.")))
     return {**fields, "architectures": config.architectures or [architecture]}
 
 
 def _clean(model: nn.Module) -> nn.Module:
-    """A copy for analysis: on the CPU, in single precision, without dropout, autocast, masks, or frozen parameters."""
+    """Return a copy for analysis: on the CPU, in single precision, without dropout, autocast, masks, or frozen parameters."""
     copied = copy.deepcopy(model).cpu().float().eval()
     for name in ("forward", "_original_forward"):
         # Accelerate wraps the forward pass of what it trains.

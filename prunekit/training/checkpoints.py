@@ -1,9 +1,9 @@
-"""Checkpoints of a recovery, and its outcome: safetensors and JSON alone, read only if they are what was written.
+"""Checkpoints of a recovery, and its outcome: safetensors and JSON alone, validated before they are read.
 
-A run has a directory that says by `recover.json` whose it is. There each `checkpoint-N` holds `model.safetensors`,
+A run has a directory, in which `recover.json` identifies the run. There each `checkpoint-N` holds `model.safetensors`,
 `optimizer.safetensors` (the state of each trained parameter by its number, the learning rates in the metadata) and the Trainer's own
-`trainer_state.json`, which is written last. Nothing in it is a pickle. One that is broken, or that does not fit the model, counts as
-not there. `recovered.safetensors` is the outcome of a finished run.
+`trainer_state.json`, which is written last. Nothing in it is a pickle. One that is broken, or that does not fit the model, is
+ignored. `recovered.safetensors` is the outcome of a finished run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _KEY, _DONE = "recover.json", "recovered.safetensors"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
 _NAME = re.compile(r"checkpoint-([0-9]{1,12})", re.ASCII)
 _RATES = "rates"
-#: Bytes of a state that is read; ten judgements take some kilobytes.
+#: Maximum bytes of a state that is read; ten evaluations take some kilobytes.
 _LONGEST = 2**20
 _Number = Annotated[FiniteFloat, Field(ge=0)]
 _RATE = TypeAdapter(list[_Number])
@@ -51,7 +51,7 @@ class _Callback(BaseModel):
 
 
 class _State(BaseModel):
-    """What must be so of the fields of a `TrainerState` that a resumed run computes with."""
+    """Constraints on the fields of a `TrainerState` that a resumed run computes with."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -70,7 +70,7 @@ class _State(BaseModel):
 
 
 class _Claim(BaseModel):
-    """Whose the directory is."""
+    """The run to which a directory belongs."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -92,11 +92,13 @@ def load_model(model: nn.Module, folder: Path) -> None:
 
 def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
     """Write the state of each parameter, by its number, and the learning rates of the groups."""
-    said: dict[str, Any] = optimizer.state_dict()
-    state = {
-        f"{number}.{kind}": value.detach().cpu().contiguous() for number, parts in said["state"].items() for kind, value in parts.items()
+    state_dict: dict[str, Any] = optimizer.state_dict()
+    tensors = {
+        f"{number}.{kind}": value.detach().cpu().contiguous()
+        for number, parts in state_dict["state"].items()
+        for kind, value in parts.items()
     }
-    save_file(state, folder / OPTIMIZER, metadata={_RATES: json.dumps([float(group["lr"]) for group in said["param_groups"]])})
+    save_file(tensors, folder / OPTIMIZER, metadata={_RATES: json.dumps([float(group["lr"]) for group in state_dict["param_groups"]])})
 
 
 def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
@@ -112,7 +114,7 @@ def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
 
 
 def complete_checkpoint(folder: Path, model: nn.Module | None = None) -> str | None:
-    """The latest checkpoint that was written to its end and, where a model is given, fits it; None if there is none.
+    """Return the latest checkpoint that is complete and, if a model is passed, fits it; None if there is none.
 
     Parameters
     ----------
@@ -120,8 +122,8 @@ def complete_checkpoint(folder: Path, model: nn.Module | None = None) -> str | N
     model : nn.Module, optional
         With the parameters that are trained set to require gradients; AdamW trains all of them in one group.
     """
-    found = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
-    return next((str(found[step]) for step in sorted(found, reverse=True) if _is_complete(found[step], model)), None)
+    checkpoints = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
+    return next((str(checkpoints[step]) for step in sorted(checkpoints, reverse=True) if _is_complete(checkpoints[step], model)), None)
 
 
 def _is_complete(path: Path, model: nn.Module | None) -> bool:
@@ -130,12 +132,12 @@ def _is_complete(path: Path, model: nn.Module | None) -> bool:
         if state.global_step > state.max_steps:
             return False
         best = path if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
-        # The best of the stops lies beside, and nowhere else.
+        # The best checkpoint must be next to this one.
         if best.resolve().parent != path.resolve().parent or _NAME.fullmatch(best.name) is None:
             return False
         models = [_header(each / MODEL)[0] for each in {path, best}]
-        moments, said = _header(path / OPTIMIZER)
-        rates = _RATE.validate_json(said.get(_RATES, ""))
+        moments, metadata = _header(path / OPTIMIZER)
+        rates = _RATE.validate_json(metadata.get(_RATES, ""))
     except (OSError, ValueError, SafetensorError):
         return False
     if model is None:
@@ -155,13 +157,13 @@ def _read_state(file: Path) -> _State:
 
 
 def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
-    """Shapes by name, and the metadata."""
+    """Return the shapes by name, and the metadata."""
     with safe_open(file, framework="pt") as opened:
         return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
 
 
 def _fit(moments: Mapping[str, tuple[int, ...]], shapes: list[tuple[int, ...]]) -> bool:
-    """Whether every moment has the shape of a parameter, and comes with all that AdamW keeps of it."""
+    """Return whether every moment has the shape of a parameter, and each parameter with moments has all that AdamW keeps."""
     kinds: dict[str, set[str]] = {}
     for name, shape in moments.items():
         number, _, kind = name.partition(".")
@@ -174,31 +176,31 @@ def _fit(moments: Mapping[str, tuple[int, ...]], shapes: list[tuple[int, ...]]) 
 
 
 def fingerprint(models: Sequence[nn.Module], splits: Sequence[Encoded], rest: Sequence[Any]) -> str:
-    """What a run must share with one that it goes on from: sha256 over the models' weights, the tokens and labels, and the rest."""
-    found = hashlib.sha256(json.dumps([len(models), len(splits), *rest], sort_keys=True).encode())
+    """Return the sha256 that a run must share with one that it resumes: over the models' weights, the tokens and labels, and `rest`."""
+    digest = hashlib.sha256(json.dumps([len(models), len(splits), *rest], sort_keys=True).encode())
     for model in models:
         for name, tensor in sorted(model.state_dict().items()):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for rows in splits:
         words = () if rows.read is None else (rows.read.places, rows.read.starts)
-        found.update(repr((rows.padding, len(words))).encode())
+        digest.update(repr((rows.padding, len(words))).encode())
         for array in (rows.ids, rows.kinds, rows.offsets, rows.labels, *words):
-            found.update(f"{array.dtype} {array.shape}\n".encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @contextmanager
 def place(checkpoints: str | Path | None) -> Iterator[Path]:
-    """The directory of a run, which it has for itself; one that vanishes, where none was named.
+    """Lock the directory of a run and yield it; a temporary one where none is named.
 
-    One that is made for a run that ends before its first checkpoint vanishes too: there is nothing to go on from.
+    One that is made for a run that ends before its first checkpoint is removed: there is nothing to resume.
 
     Raises
     ------
     OutputError
-        It cannot be made, or another run has it.
+        It cannot be made, or another run has locked it.
     """
     if checkpoints is None:
         with temporary() as folder:
@@ -210,7 +212,7 @@ def place(checkpoints: str | Path | None) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = locked(folder)
     except OSError as error:
-        raise _not_kept(folder, error) from None
+        raise _write_error(folder, error) from None
     if lock is None:
         raise OutputError(f"The checkpoints in {folder} are those of a run that goes on: wait for its end, or name another output.")
     try:
@@ -224,64 +226,77 @@ def place(checkpoints: str | Path | None) -> Iterator[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether something is what a run leaves before it has come to a checkpoint."""
+    """Return whether a path is one that a run leaves before its first checkpoint."""
     return path.name == _KEY or path.suffix == ".half" or _NAME.fullmatch(path.name) is not None
 
 
-def _not_kept(folder: Path, error: OSError) -> OutputError:
+def _write_error(folder: Path, error: OSError) -> OutputError:
     return OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.")
 
 
 def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
-    """Check that what lies there is of the run with this fingerprint, or write down that it is; how many rows it trains on.
+    """Check that a directory belongs to the run with this fingerprint, or record that it does; return how many rows it trains on.
 
-    `rows` is asked where a run begins, and what it said holds for all parts of it.
+    `rows` is called where a run begins, and its result holds for all parts of the run.
 
     Raises
     ------
     ParameterError
-        Something else lies there.
+        It belongs to something else.
     OutputError
         The directory cannot be made or read.
     """
     file = folder / _KEY
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if all(path == _half(file) for path in folder.iterdir()):
+        # A run that was killed before its first checkpoint has left nothing to go on from.
+        if all(path in (file, _partial(file)) for path in folder.iterdir()) and _other_key(file, key):
             _replace(file, lambda path: path.write_text(json.dumps({"key": key, "rows": rows()}) + "\n", encoding="utf-8"))
         with file.open("rb") as opened:
-            said = from_json(opened.read(_LONGEST))
+            content = from_json(opened.read(_LONGEST))
     except (FileNotFoundError, ValueError):
-        said = None
+        content = None
     except OSError as error:
-        raise _not_kept(folder, error) from None
+        raise _write_error(folder, error) from None
     try:
-        claimed = _Claim.model_validate(said)
+        claimed = _Claim.model_validate(content)
     except ValidationError:
-        raise _of_another(folder) from None
+        raise _other_run(folder) from None
     if claimed.key != key:
-        raise _of_another(folder)
+        raise _other_run(folder)
     return claimed.rows
 
 
-def _of_another(folder: Path) -> ParameterError:
+def _other_key(file: Path, key: str) -> bool:
+    """Return whether no run has begun here, or one with another fingerprint."""
+    try:
+        with file.open("rb") as opened:
+            return _Claim.model_validate(from_json(opened.read(_LONGEST))).key != key
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        # What cannot be read is not ours to replace.
+        return False
+
+
+def _other_run(folder: Path) -> ParameterError:
     must = "those of this very run (models, rows and parameters), or an empty directory"
     return ParameterError("checkpoints", "recover", must, str(folder), "Remove the directory to start anew.")
 
 
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is there completely, or not at all."""
-    half = _half(file)
-    write(half)
-    os.replace(half, file)
+    """Write a file atomically: completely, or not at all."""
+    partial = _partial(file)
+    write(partial)
+    os.replace(partial, file)
 
 
-def _half(file: Path) -> Path:
+def _partial(file: Path) -> Path:
     return file.with_suffix(".half")
 
 
 def read_outcome(folder: Path, model: nn.Module, schema: type[BaseModel]) -> dict[str, Any] | None:
-    """What was said of a run that had come to its end, whose weights the model takes; None if it has not come there.
+    """Load the weights of a finished run into the model and return its outcome; None if the run has not finished.
 
     Raises
     ------
@@ -292,22 +307,24 @@ def read_outcome(folder: Path, model: nn.Module, schema: type[BaseModel]) -> dic
     if not file.is_file():
         return None
     try:
-        shapes, said = _header(file)
+        shapes, metadata = _header(file)
         if shapes != _shapes(model):
-            raise _of_another(folder)
-        found = schema.model_validate_json(said.get("recovered", ""))
+            raise _other_run(folder)
+        outcome = schema.model_validate_json(metadata.get("recovered", ""))
         model.load_state_dict(load_file(file))
     except (OSError, SafetensorError, ValidationError):
-        raise _of_another(folder) from None
-    return found.model_dump()
+        raise _other_run(folder) from None
+    return outcome.model_dump()
 
 
 def write_outcome(folder: Path, model: nn.Module, said: Mapping[str, Any]) -> None:
-    """Write down how a run has ended, and remove its checkpoints."""
+    """Write the outcome of a run, and remove its checkpoints."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(dict(said))}))
     for stale in folder.glob("checkpoint-*"):
-        shutil.rmtree(stale, ignore_errors=True)
+        # Others of this kind of name are not ours.
+        if _NAME.fullmatch(stale.name):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

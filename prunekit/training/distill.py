@@ -1,8 +1,8 @@
-"""Wins back by training what a cut has cost: `recover(slim, teacher, data)`.
+"""Distillation fine-tuning of a slim model: `recover(slim, teacher, data)`.
 
-The slim model learns what the dense one says (its softened class probabilities, Hinton et al. 2015) and how it gets there:
-the output of each of its blocks is drawn to the dense block that the refit says it stands for (`refit.refit.matches`),
-or, where the depth has changed, to the one that it is found to be like (CoFi, Xia et al., ACL 2022, section 3.3).
+The slim model learns the outputs of the dense one (its softened class probabilities, Hinton et al. 2015) and its hidden states:
+the target of each of its blocks is the output of the dense block that the refit matches to it (`refit.refit.matches`),
+or, where the depth has changed, of the most similar one (CoFi, Xia et al., ACL 2022, section 3.3).
 The loop is the Trainer of transformers.
 """
 
@@ -38,7 +38,7 @@ from prunekit.tasks import Task
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
-from prunekit.training.pool import affordable, fewer, pool
+from prunekit.training.pool import affordable, fewer, pool, whole_lists
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, outputs_of
 from prunekit.training.tokens import occurring
@@ -47,8 +47,10 @@ from prunekit.validation.limits import POSITIONS
 
 Progress = Callable[[int, int, str], None]
 
-#: Where accelerate finds the precision that it casts forward passes to.
+#: Environment variable of the precision to which accelerate casts forward passes.
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
+#: Rows of a validation split that choose the best stop.
+_MOST_JUDGED = 2048
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
 
 
@@ -59,9 +61,9 @@ class Recovered:
     Attributes
     ----------
     model : nn.Module
-        In evaluation mode: the best on validation, which may be the one that came in.
+        In evaluation mode: the best on validation, which may be the initial one.
     metric : str
-        What `before` and `after` are: the task's metric, or "minus divergence" (from the teacher).
+        Name of the score in `before` and `after`: the task's metric, or "minus divergence" (from the teacher).
     before, after : float
         On validation, higher is better.
     steps : int
@@ -69,9 +71,9 @@ class Recovered:
     epochs, seconds : float
         Passes over the rows that are trained on, and wall-clock time, of all parts of an interrupted run together.
     precision : str
-        In which the steps were computed, "bfloat16" or "float32".
+        Number format of the steps, "bfloat16" or "float32".
     effort : str
-        What was asked for.
+        The effort that was requested.
     distilled : bool
         Whether there was a teacher.
     """
@@ -95,7 +97,7 @@ class Recovered:
         )
 
 
-#: What is written down of a finished run, which is then not trained again.
+#: Fields that are stored of a finished run, which is not trained again.
 _KINDS: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(Recovered).items() if name != "model"}
 _OUTCOME: type[BaseModel] = create_model("_Outcome", __config__=ConfigDict(strict=True, extra="forbid"), **_KINDS)
 
@@ -120,23 +122,23 @@ def recover(
     memory: Annotated[int, Within(0, 2**62)] = 2**31,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Train a slim model to say what the dense one says.
+    """Train a slim model to reproduce the outputs of the dense one.
 
     Parameters
     ----------
     slim : nn.Module
-        With a head or a readout, still with the vocabulary of `data`; it is left as it is.
+        With a head or a readout, still with the vocabulary of `data`; not changed.
     teacher : nn.Module or None
         The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
     data : Encoded or sequence of str
         Rows to train on. Their labels count only where `task` is given; texts have none. Of more than 32,768 rows as many are drawn,
-        each in proportion to its tokens, and within a limit of time no more than can be seen three times (`training.pool`).
+        each in proportion to its tokens, and within a limit of time no more than three passes can read (`training.pool`).
     effort : str or Effort
-        ``"10min"``, ``"90s"``, ``"3epochs"``: the most that may be used. The learning rate falls to 0 over it.
+        ``"10min"``, ``"90s"``, ``"3epochs"``: the maximum. The learning rate falls to 0 over it.
     plan : Plan, optional
         What the slim model keeps of the teacher; needed where the two differ in depth or hidden width.
     validation : Encoded, optional
-        Chooses the best of ten stops, by the divergence from the teacher if there is one; default: 5% of `data`, at most 1000 rows.
+        Selects the best of ten stops, by the divergence from the teacher if there is one; default: 5% of `data`, at most 1000 rows.
     task : Task, optional
         Scores validation, and adds the labels of `data` to the loss.
     tokenizer : PreTrainedTokenizerBase, optional
@@ -146,15 +148,15 @@ def recover(
     freeze : str, optional
         ``"layers:0-3"``: blocks, in the teacher's numbering, that are not trained; with the lowest one the embeddings are not either.
     learning_rate : float
-        The largest, after a warm-up of 5%.
+        The maximum, after a warm-up of 5%.
     seed : int
         Of the order of the rows.
     checkpoints : path, optional
-        A directory from which an interrupted run goes on. Ten times in a run it is written.
+        A directory from which an interrupted run is resumed. It is written ten times in a run.
     own_space : bool
-        Of an embedder: its vectors need only be as alike as the teacher's, and not be the teacher's.
+        Of an embedder: learn only the similarities between the teacher's vectors, and not the vectors.
     memory : int
-        Bytes for answers of the teacher that are remembered, logits before hidden states; what does not fit is computed again.
+        Maximum bytes of cached outputs of the teacher, logits before hidden states; what does not fit is computed again.
     progress : callable, optional
         Called with (thousandths of the effort, 1000, the metric so far).
 
@@ -165,7 +167,7 @@ def recover(
     Raises
     ------
     ParameterError
-        An effort of nothing, a teacher with other labels, nothing to learn from, checkpoints of another run.
+        An effort of zero, a teacher with other labels, neither a teacher nor a task, checkpoints of another run.
     StatisticsError
         If the loss is not finite.
     """
@@ -174,19 +176,18 @@ def recover(
         raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
     positions = positions_of(ModelView.of(slim).config, int(getattr(tokenizer, "pad_token_id", None) or 0))
     rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
-    model = copy.deepcopy(slim).eval()
+    model, teacher = _prepared(slim, teacher)
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
     _check(view, dense, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
-    if dense is not None:
-        _check_answers(view, dense, sample)
+    _check_answers(view, dense, sample)
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     _freeze(view, freeze, blocks)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
     objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space, lists=rows.queries is not None)
-    with place(checkpoints) as folder, _on_its_own():
+    with place(checkpoints) as folder, _isolated():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         rows = fewer(rows, claim(folder, key, partial(affordable, view, dense, rows, effort, device, precision)), seed)
@@ -202,8 +203,21 @@ def recover(
     return replace(trained, model=model.cpu().eval())
 
 
+def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+    """Return a copy to train, in single precision, in which small steps do not vanish; and the teacher in evaluation mode.
+
+    The teacher is in single precision too, on the CPU: a copy, unless it is that already.
+    """
+    model = copy.deepcopy(slim).float().eval()
+    if teacher is None:
+        return model, None
+    ready = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in teacher.parameters())
+    ready = ready and not any(part.training for part in teacher.modules())
+    return model, teacher if ready else copy.deepcopy(teacher).cpu().float().eval()
+
+
 def _release(model: nn.Module, trainable: Collection[str]) -> None:
-    """Whoever trains it further finds it as it came; a part that was frozen for this training alone can be trained again."""
+    """Restore which parameters are trainable, so that a part that was frozen for this training alone can be trained again."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
         parameter.grad = None
@@ -220,7 +234,7 @@ def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
 def _train(
     distiller: Distiller, model: nn.Module, objective: Objective, folder: Path, pace: Pace, effort: Effort, precision: torch.dtype | None
 ) -> Recovered:
-    """Train, and keep the best of the stops, or what came in where none is better."""
+    """Train, and keep the best of the stops, or the initial weights where none is better."""
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
     start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -229,7 +243,7 @@ def _train(
     done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder, model))
     best = distiller.state.best_metric
     if best is None or float(best) <= close:
-        # Training has not helped; what came in stays.
+        # Training has not helped: restore the initial weights.
         model.load_state_dict(start)
     after, _ = distiller.judge()
     if objective.teacher is not None:
@@ -251,7 +265,7 @@ def _train(
 def _rows_of(
     data: Encoded | Sequence[str], validation: Encoded | None, tokenizer: Any | None, max_length: int, seed: int
 ) -> tuple[Encoded, Encoded]:
-    """Rows to train on, and rows to judge by."""
+    """Return rows to train on, and rows to validate on."""
     if not isinstance(data, Encoded):
         if isinstance(data, str) or not all(isinstance(text, str) for text in data):
             raise ParameterError("data", "recover", "tokenised rows or a list of texts", type(data).__name__)
@@ -261,12 +275,17 @@ def _rows_of(
             raise ParameterError("tokenizer", "recover", "given with texts", None)
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
-        return pool(data, seed), validation
+        # Hundreds of rows tell divergences apart; all of a large split, eleven times over, would leave no time to train.
+        return pool(data, seed), validation if validation.starts is not None else fewer(validation, _MOST_JUDGED, seed)
     order = np.random.default_rng(seed).permutation(len(data))
     size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
     if not size:
         raise DataError(f"5% of {len(data)} rows are none: give more rows, or a validation split.")
-    return pool(data.take(np.sort(order[size:])), seed), data.take(np.sort(order[:size]))
+    held = np.sort(order[:size]) if data.queries is None else whole_lists(data, size, seed)
+    rest = np.setdiff1d(order, held)
+    if not len(rest):
+        raise DataError("The rows are of one query: give more queries, or a validation split.")
+    return pool(data.take(rest), seed), data.take(held)
 
 
 def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
@@ -288,14 +307,16 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
         must = "left out for a model that answers questions by places, which learns from a teacher alone"
         raise ParameterError("task", "recover", must, task.kind.value)
     if task.many != (outputs_of(view) == "labels"):
-        which = "one for rows with any number of labels" if outputs_of(view) == "labels" else "one for rows with a label each"
-        raise ParameterError("task", "recover", f"{which}, as the model is", task.kind.value)
+        must = "one for rows with any number of labels" if outputs_of(view) == "labels" else "one for rows with a label each"
+        raise ParameterError("task", "recover", f"{must}, as the model is", task.kind.value)
     if task.outputs != outputs:
         raise ParameterError("task", "recover", f"one with the model's {outputs} outputs", f"{task.outputs} outputs")
 
 
-def _check_answers(view: ModelView, dense: ModelView, sample: dict[str, Any]) -> None:
-    """Both must answer for the same places: of a head for rows and one for tokens neither can learn from the other."""
+def _check_answers(view: ModelView, dense: ModelView | None, sample: dict[str, Any]) -> None:
+    """Refuse models that answer for different positions: a head for rows and one for tokens cannot learn from each other."""
+    if dense is None:
+        return
     with torch.no_grad():
         ours, theirs = (answer(each, sample, sample["first"], states=False).logits for each in (view, dense))
     if ours.shape != theirs.shape or outputs_of(view) != outputs_of(dense):
@@ -322,21 +343,21 @@ def _objective(
         raise ParameterError(
             "plan", "recover", f"that of the slim model, which has {view.num_layers} layers", f"one that keeps {len(blocks)}"
         )
-    reads = plan is not None and plan.readout is not None
-    pairs = matches(blocks, total, fill=not reads)
+    has_readout = plan is not None and plan.readout is not None
+    pairs = matches(blocks, total, fill=not has_readout)
     teacher = Teacher(dense, limit=memory, precision=precision)
     dims = None if plan is None or plan.hidden is None else torch.tensor(plan.hidden)
-    # A readout reads given layers, each of which must stay what it is.
-    dynamic = bool(blocks) and len(blocks) < total and not reads
+    # A readout reads certain layers, each of which must keep its meaning.
+    dynamic = bool(blocks) and len(blocks) < total and not has_readout
     layers = tuple(pair.output for pair in pairs)
     return Objective(task=task, teacher=teacher, layers=layers, dims=dims, dynamic=dynamic, outputs=outputs_of(view))
 
 
 @contextmanager
-def _on_its_own() -> Iterator[None]:
-    """The Trainer seeds every generator of the process, says things, and takes its precision from the environment.
+def _isolated() -> Iterator[None]:
+    """Restore the process's random generators, verbosity and environment, which the Trainer changes or reads.
 
-    What it finds is put back afterwards; `Distiller` has a precision of its own.
+    The precision in the environment is switched off: `Distiller` has its own.
     """
     precision = os.environ.get(_PRECISION)
     os.environ[_PRECISION] = "no"

@@ -1,4 +1,4 @@
-"""Which parameters are trained."""
+"""Freezing of parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunekit.fields import parse_freeze
 
 
 def freeze_blocks(view: ModelView, text: str, blocks: Sequence[int], *, of: str = "recover") -> list[nn.Parameter]:
-    """Stop the training of some blocks, and of the embeddings where the lowest one is among them (Merchant et al. 2020).
+    """Freeze some blocks, and the embeddings where the lowest one is among them (Merchant et al. 2020).
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def freeze_blocks(view: ModelView, text: str, blocks: Sequence[int], *, of: str 
     text : str
         ``"layers:0-3"``, in the dense model's numbering.
     blocks : sequence of int
-        The dense model's numbers of the blocks that there are.
+        The dense model's numbers of the blocks that are kept.
     of : str
         Whose parameter this is, for the message.
 
@@ -44,8 +44,8 @@ def freeze_blocks(view: ModelView, text: str, blocks: Sequence[int], *, of: str 
     parts: list[nn.Module | nn.Parameter] = [view.blocks[0 if view.spec.shared_blocks else blocks.index(block)] for block in wanted]
     if wanted[0] == blocks[0]:
         parts += [part for path in view.spec.embeddings if (part := find(view.body, path)) is not None]
-    parameters = [each for part in parts for each in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
-    stopped = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in stopped:
+    parameters = [parameter for part in parts for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
+    frozen = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in frozen:
         parameter.requires_grad_(False)
-    return stopped
+    return frozen

@@ -1,4 +1,4 @@
-"""Cuts a model while it is trained; what has its shape (optimizer moments, an averaged copy) follows by the same indices."""
+"""Cut a model while it is trained; tensors of its shape (optimizer moments, an averaged copy) are cut by the same indices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Live:
     Parameters
     ----------
     model : nn.Module
-        Whole; from now on changed in place.
+        Dense; from now on changed in place.
     average : nn.Module, optional
         A copy of it with other weights, an `AveragedModel` for example, which is cut as it is.
 
@@ -37,7 +37,7 @@ class Live:
     ----------
     model : nn.Module
     plan : Plan
-        In the whole model's numbering.
+        In the dense model's numbering.
     """
 
     def __init__(self, model: nn.Module, average: nn.Module | None = None) -> None:
@@ -52,11 +52,11 @@ class Live:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """The whole model's numbers of the blocks that are left."""
+        """The dense model's numbers of the blocks that are left."""
         return self.plan.kept_layers
 
     def kept(self, site: Site) -> Indices:
-        """The whole model's numbers of the units that a site has."""
+        """Return the dense model's numbers of the units of a site."""
         return kept_units(self.plan, self.blocks[site.block], site.role)
 
     def move(self, plan: Plan, optimizer: Optimizer | None = None) -> None:
@@ -65,7 +65,7 @@ class Live:
         Parameters
         ----------
         plan : Plan
-            Of layers, heads and FFN neurons, in the whole model's numbering.
+            Of layers, heads and FFN neurons, in the dense model's numbering.
         optimizer : Optimizer, optional
             Its state is cut by the same indices, and its parameter groups name the new parameters.
 
@@ -74,8 +74,10 @@ class Live:
         UnsupportedError
             If the optimizer keeps state that does not have its parameter's shape.
         """
-        # Blocks first: their modules stay, under other names; then units, whose modules keep their names.
-        depth = Plan(source=plan.source, layers=plan.layers, heads=_of(self.plan.heads, plan), ffn=_of(self.plan.ffn, plan))
+        # Blocks first: their modules remain, under other names; then units, whose modules keep their names.
+        depth = Plan(
+            source=plan.source, layers=plan.layers, heads=_in_kept_layers(self.plan.heads, plan), ffn=_in_kept_layers(self.plan.ffn, plan)
+        )
         for after in (depth, plan):
             names = self._names(after)
             states = {}
@@ -89,54 +91,57 @@ class Live:
             self.plan = after
 
     def _names(self, after: Plan) -> dict[int, str]:
-        """What each parameter will be called after a cut, by its id; "" where its block goes."""
+        """Return the name of each parameter after a cut, by its id; "" where its block is removed."""
         view = self.view
         start = f"{view.prefix}{view.spec.blocks}."
         places = {block: place for place, block in enumerate(after.kept_layers)}
-        found = {}
+        names = {}
         for name, parameter in self.model.named_parameters():
             number, _, rest = name.removeprefix(start).partition(".")
             if name.startswith(start) and not view.spec.shared_blocks:
                 place = places.get(self.blocks[int(number)])
                 name = "" if place is None else f"{start}{place}.{rest}"
-            found[id(parameter)] = name
-        return found
+            names[id(parameter)] = name
+        return names
 
     def load(self, solved: nn.Module) -> None:
-        """Take the weights of a model of the same shape; the averaged copy changes by as much."""
+        """Load the weights of a model of the same shape; the averaged copy changes by the same amount."""
         theirs = dict(solved.named_parameters())
         average = {} if self._average is None else dict(self._average.named_parameters())
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
+                if theirs[name].shape != parameter.shape:
+                    # A table with a column for each head is narrower here; no refit changes it.
+                    continue
                 change = theirs[name].to(parameter) - parameter
                 parameter.add_(change)
                 if name in average:
                     average[name].add_(change.to(average[name]))
 
 
-def _of(kept: dict[int, Indices], plan: Plan) -> dict[int, Indices]:
+def _in_kept_layers(kept: dict[int, Indices], plan: Plan) -> dict[int, Indices]:
     return {block: units for block, units in kept.items() if block in plan.kept_layers}
 
 
 def kept_units(plan: Plan, block: int, role: str) -> Indices:
-    """The units that a plan keeps of a sub-block, in the whole model's numbering."""
+    """Return the units that a plan keeps of a sub-block, in the dense model's numbering."""
     named: dict[int, Indices] = getattr(plan, role)
     return named.get(block, tuple(range(getattr(plan.source, role))))
 
 
 def lost_units(before: Plan, after: Plan) -> str:
-    """What blocks lose from one plan to the next, in words."""
-    said = []
+    """Describe what blocks lose from one plan to the next."""
+    losses = []
     for block in after.kept_layers:
         numbers = {role: len(kept_units(before, block, role)) - len(kept_units(after, block, role)) for role in ROLES}
         parts = [f"{number} {name}{'' if number == 1 else 's'}" for role, name in _NAMES.items() if (number := numbers[role])]
         if parts:
-            said.append(f"block {block} lost {' and '.join(parts)}")
-    return ", ".join(said) or "nothing was lost"
+            losses.append(f"block {block} lost {' and '.join(parts)}")
+    return ", ".join(losses) or "nothing was lost"
 
 
 def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
-    """Cut a model, which is what `before` leaves, down to what `after` leaves, in place; both number as the whole model does."""
+    """Cut a model from the plan `before` to the plan `after`, in place; both are in the dense model's numbering."""
     blocks = before.kept_layers
     if after.kept_layers != blocks:
         view = ModelView.of(root)
@@ -145,17 +150,17 @@ def narrow(root: nn.Module, before: Plan, after: Plan) -> None:
     view = ModelView.of(root)
     for place in range(1 if view.spec.shared_blocks else view.num_layers):
         for role in ROLES:
-            had, has = (kept_units(plan, after.kept_layers[place], role) for plan in (before, after))
-            if has != had:
-                cut(view, Site(place, role), [had.index(unit) for unit in has], len(had))
+            before_units, after_units = (kept_units(plan, after.kept_layers[place], role) for plan in (before, after))
+            if after_units != before_units:
+                cut(view, Site(place, role), [before_units.index(unit) for unit in after_units], len(before_units))
     narrow_table(view)
 
 
 def rewrap(wrapped: DistributedDataParallel) -> None:
-    """Make a data-parallel wrapper look at its module's parameters anew; rank 0's values go to all ranks."""
+    """Reinitialise a data-parallel wrapper with its module's present parameters; rank 0's values are sent to all ranks."""
     kept: dict[str, Any] = {name: getattr(wrapped, name) for name in ("device_ids", "output_device", "dim", "broadcast_buffers")}
     kept |= {
         name: getattr(wrapped, name) for name in ("process_group", "find_unused_parameters", "gradient_as_bucket_view", "static_graph")
     }
-    # The training loop holds on to this very object, so it is initialised again and not replaced.
+    # The training loop keeps a reference to this object, so it is initialised again and not replaced.
     type(wrapped).__init__(wrapped, wrapped.module, **kept)

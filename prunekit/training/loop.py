@@ -1,4 +1,4 @@
-"""The training loop of a recovery: transformers' Trainer with the loss, the pace and the judgement of `training.distill`."""
+"""The training loop of a recovery: transformers' Trainer with the loss, the schedule and the evaluation of `training.distill`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from prunekit.training.checkpoints import load_model, load_optimizer, save_model
 from prunekit.training.matching import distance, match_layers, vector_distance
 from prunekit.training.teacher import Answer, Outputs, Teacher, answer
 
-#: Rows of a batch, and its padded tokens, at most.
+#: Maximum number of rows of a batch, and of its padded tokens.
 ROWS, TOKENS = 32, 4096
-#: Stops at which a run is judged and saved, and how many without a gain end it.
+#: Number of stops at which a run is evaluated and saved, and of stops without a gain that end it.
 STOPS, PATIENCE = 10, 4
 WARM_UP = 0.05
 _TEMPERATURE = 2.0
@@ -39,23 +39,23 @@ _NEVER = 10**9
 
 @dataclass(eq=False)
 class Objective:
-    """What is learned.
+    """Objective of the training.
 
     Attributes
     ----------
     task : Task or None
-        Whose labels count.
+        Task whose labels are learned.
     teacher : Teacher or None
     layers : tuple of int
-        For each block of the slim model, the block of the teacher whose output it should give; changed if `dynamic`.
+        For each block of the slim model, the block of the teacher whose output it learns; changed if `dynamic`.
     dims : Tensor or None
         Hidden dimensions of the teacher that the slim model keeps.
     dynamic : bool
-        Whether the layers are matched anew at every stop.
+        Whether the layers are matched again at every stop.
     outputs : {"classes", "labels", "values", "vectors"}
-        What the logits stand for.
+        Meaning of the logits.
     own_space : bool
-        Whether vectors need only be as alike as the teacher's, and not be the teacher's.
+        Whether only the similarities between vectors are learned, and not the teacher's vectors.
     lists : bool
         Whether values are scores of lists by query, whose order is learned.
     """
@@ -71,19 +71,19 @@ class Objective:
 
     @property
     def metric(self) -> str:
-        """What validation is scored by."""
+        """Name of the validation score."""
         return "minus divergence" if self.task is None else self.task.metric.value
 
     def target(self, states: tuple[Tensor, ...], layer: int) -> Tensor:
-        """What a layer of the slim model should give."""
+        """Return the target of a layer of the slim model."""
         return self.across(states[self.layers[layer]])
 
     def across(self, state: Tensor) -> Tensor:
-        """The dimensions that the slim model has too."""
+        """Return the dimensions that the slim model has too."""
         return state if self.dims is None else state.index_select(-1, self.dims.to(state.device))
 
     def apart(self, ours: Tensor, theirs: Tensor, queries: Tensor | None) -> Tensor:
-        """How far the outputs are from the teacher's: a scalar."""
+        """Return how far the outputs are from the teacher's: a scalar."""
         if self.outputs == "vectors":
             return vector_distance(ours, theirs, own_space=self.own_space)
         if self.lists and queries is not None:
@@ -91,20 +91,20 @@ class Objective:
         return divergence(ours, theirs, self.outputs)
 
     def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor, queries: Tensor | None = None) -> Tensor:
-        """A scalar: the divergence from the teacher, what the hidden states miss, and what the labels say."""
+        """Return a scalar: the divergence from the teacher, the distance of the hidden states, and the loss on the labels."""
         total = ours.logits.sum() * 0.0
         if theirs is not None:
             total = total + self.apart(ours.logits, theirs.logits, queries)
             if theirs.states and self.layers:
-                missed = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
-                total = total + _HIDDEN * torch.stack(missed).mean()
-        # A reranker's scores need not be on the scale of the relevance.
-        if self.task is not None and not (self.lists and theirs is not None):
+                distances = [distance(state, self.target(theirs.states, layer), mask) for layer, state in enumerate(ours.states)]
+                total = total + _HIDDEN * torch.stack(distances).mean()
+        # Values need not be on the scale of the labels, as a reranker's scores are not: a teacher's own stand for them.
+        if self.task is not None and not (theirs is not None and self.task.kind.traits.values):
             weight = _LABELS if theirs is not None else 1.0
             if self.task.many:
                 # Summed over the labels, as the divergence is.
-                told = binary_cross_entropy_with_logits(ours.logits, labels.float(), reduction="none")
-                total = total + weight * told.sum(dim=1).mean()
+                losses = binary_cross_entropy_with_logits(ours.logits, labels.float(), reduction="none")
+                total = total + weight * losses.sum(dim=1).mean()
             elif self.task.kind.traits.values:
                 total = total + weight * mse_loss(ours.logits[:, 0], labels.float())
             else:
@@ -113,7 +113,7 @@ class Objective:
 
 
 def divergence(ours: Tensor, theirs: Tensor, outputs: Outputs = "classes") -> Tensor:
-    """How far logits (k, C) are from the teacher's: a scalar, the mean over k.
+    """Return how far logits (k, C) are from the teacher's: a scalar, the mean over k.
 
     T^2 KL at temperature T = 2 (Hinton et al. 2015) of the distribution over C classes; with C independent labels the sum of those of C
     yes-or-no distributions; of values the squared error.
@@ -124,12 +124,12 @@ def divergence(ours: Tensor, theirs: Tensor, outputs: Outputs = "classes") -> Te
         # The softmax of (x, 0) is (sigmoid(x), 1 - sigmoid(x)).
         ours, theirs = (torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (ours, theirs))
     soft = (theirs / _TEMPERATURE).log_softmax(-1)
-    found = kl_div((ours / _TEMPERATURE).log_softmax(-1), soft, reduction="batchmean", log_target=True)
-    return _TEMPERATURE**2 * found
+    kl = kl_div((ours / _TEMPERATURE).log_softmax(-1), soft, reduction="batchmean", log_target=True)
+    return _TEMPERATURE**2 * kl
 
 
 def listwise(ours: Tensor, theirs: Tensor, queries: Tensor) -> Tensor:
-    """How far scores (k, 1) are from the teacher's, as orders of lists: a scalar.
+    """Return how far scores (k, 1) are from the teacher's, as orders of lists: a scalar.
 
     The Kullback-Leibler divergence of the softmax over the rows of each query (ListNet, Cao et al. 2007), mean over the queries, and the
     squared difference in units of the teacher's variance, so that scores keep their level.
@@ -138,23 +138,24 @@ def listwise(ours: Tensor, theirs: Tensor, queries: Tensor) -> Tensor:
     ----------
     ours, theirs : Tensor
     queries : Tensor
-        (k,) int64, which rows belong together.
+        (k,) int64, the query of each row.
     """
-    _, place = torch.unique(queries, return_inverse=True)
-    count = int(place.max()) + 1
+    _, groups = torch.unique(queries, return_inverse=True)
+    count = int(groups.max()) + 1
 
     def normalised(scores: Tensor) -> Tensor:
-        top = torch.full((count,), -torch.inf).to(scores).scatter_reduce(0, place, scores.detach(), "amax")
-        shifted = scores - top[place]
-        return shifted - torch.zeros(count).to(scores).index_add(0, place, shifted.exp()).log()[place]
+        top = torch.full((count,), -torch.inf).to(scores).scatter_reduce(0, groups, scores.detach(), "amax")
+        shifted = scores - top[groups]
+        return shifted - torch.zeros(count).to(scores).index_add(0, groups, shifted.exp()).log()[groups]
 
-    meant, told = normalised(theirs[:, 0]), normalised(ours[:, 0])
-    spread = (theirs - theirs.mean()).square().mean().clamp_min(1e-3)
-    return (meant.exp() * (meant - told)).sum() / count + mse_loss(ours, theirs) / spread
+    log_targets, log_outputs = normalised(theirs[:, 0]), normalised(ours[:, 0])
+    # A single score has no variance: it counts in units of the logits, as the divergence does.
+    spread = (theirs - theirs.mean()).square().mean().clamp_min(1e-3) if len(theirs) > 1 else theirs.new_ones(())
+    return (log_targets.exp() * (log_targets - log_outputs)).sum() / count + mse_loss(ours, theirs) / spread
 
 
 class Buckets(Dataset[dict[str, Any]]):
-    """Length-bucketed batches; equally long rows fall into them at random; the rows of a query stay together."""
+    """Length-bucketed batches; rows of equal length are distributed at random; the rows of a query stay together."""
 
     def __init__(self, encoded: Encoded, seed: int) -> None:
         lists = encoded.queries is not None
@@ -169,18 +170,18 @@ class Buckets(Dataset[dict[str, Any]]):
 
 
 def tensors(batch: Batch, queries: NDArray[np.int64] | None = None) -> dict[str, Any]:
-    """A batch as tensors: inputs, labels, the places that are read, and of the split's queries those of its rows."""
-    found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-    found["labels"] = torch.from_numpy(np.ascontiguousarray(batch.labels))
-    found["first"] = None if batch.first is None else torch.from_numpy(batch.first)
-    found["queries"] = None if queries is None else torch.from_numpy(queries[batch.rows])
-    return found
+    """Return a batch as tensors: inputs, labels, the positions that are read, and the queries of its rows."""
+    converted: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+    converted["labels"] = torch.from_numpy(np.ascontiguousarray(batch.labels))
+    converted["first"] = None if batch.first is None else torch.from_numpy(batch.first)
+    converted["queries"] = None if queries is None else torch.from_numpy(queries[batch.rows])
+    return converted
 
 
 class Pace(TrainerCallback, ExportableState):
-    """How much of the effort is used: stops ten times to judge and save, and ends the run.
+    """Share of the effort that is used: stops ten times to evaluate and save, and ends the run.
 
-    The learning rate follows it, so that it has come down whenever the time is up.
+    The learning rate follows it, so that it has decayed whenever the time is up.
     """
 
     def __init__(self, effort: Effort, progress: Callable[[int, int, str], None] | None) -> None:
@@ -194,22 +195,22 @@ class Pace(TrainerCallback, ExportableState):
         return self._before + time.perf_counter() - self._start
 
     def rate(self, _: int) -> float:
-        """Share of the learning rate: up in the first 5%, down to 0 at the end."""
+        """Return the share of the learning rate: up in the first 5%, down to 0 at the end."""
         return min(self._share / WARM_UP, (1 - self._share) / (1 - WARM_UP), 1.0) if self._share > 0 else 1e-3
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint remembers."""
+        """Return what a checkpoint stores."""
         return {"args": {}, "attributes": {"elapsed": self.elapsed}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Go on from a checkpoint's seconds."""
+        """Continue from the seconds of a checkpoint."""
         stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {})
         self._before = float(stored.get("attributes", {}).get("elapsed", 0.0)) if state.global_step else 0.0
         self._start = time.perf_counter()
         self._share = self._used(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Judge and save at each tenth; end."""
+        """Evaluate and save at each tenth; stop at the end."""
         before, self._share = self._share, self._used(state)
         if int(self._share * STOPS) > int(before * STOPS):
             control.should_evaluate = control.should_save = True
@@ -218,16 +219,30 @@ class Pace(TrainerCallback, ExportableState):
         if self._progress is not None:
             self._progress(int(1000 * min(self._share, 1.0)), 1000, ", ".join(filter(None, [f"step {state.global_step:,}", self.note])))
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the next tenth from here: an evaluation that takes as long must not be followed by another after one step."""
+        self._share = self._used(state)
+
     def _used(self, state: Any) -> float:
         if self._effort.unit == "epochs":
             return min(1.0, float(state.global_step / state.max_steps))
-        time = self.elapsed / self._effort.amount
+        seconds = self.elapsed / self._effort.amount
         passes = 0.0 if self._effort.passes is None else float(state.epoch or 0.0) / self._effort.passes
-        return min(1.0, max(time, passes))
+        return min(1.0, max(seconds, passes))
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping whose count an interrupted run goes on with."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Continue from the count of a checkpoint."""
+        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]  # transformers does not annotate it
+        stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {}) if state.global_step else {}
+        self.early_stopping_patience_counter = int(stored.get("attributes", {}).get("early_stopping_patience_counter") or 0)
 
 
 class Distiller(Trainer):
-    """Trains a slim model on an objective; judges it, and keeps the best.
+    """Trainer of a slim model on an objective, which evaluates it and keeps the best.
 
     Parameters
     ----------
@@ -237,7 +252,7 @@ class Distiller(Trainer):
     rows : Buckets
         To train on.
     held : Encoded
-        To judge by.
+        To evaluate on.
     pace : Pace
     arguments : TrainingArguments
     precision : torch.dtype or None
@@ -256,7 +271,7 @@ class Distiller(Trainer):
     ) -> None:
         self._view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
         parameters = [parameter for parameter in view.model.parameters() if parameter.requires_grad]
-        # Not fused, a step over the embeddings of a small model takes as long as its forward and backward passes.
+        # Without the fused kernel, a step over the embeddings of a small model takes as long as its forward and backward passes.
         optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.01, fused=True)
         super().__init__(
             model=view.model,
@@ -265,14 +280,14 @@ class Distiller(Trainer):
             train_dataset=rows,
             eval_dataset=rows,  # never read: `evaluate` has its own
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, pace.rate)),
-            callbacks=[pace, EarlyStoppingCallback(PATIENCE)],
+            callbacks=[pace, Patience(PATIENCE)],
         )
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """The objective on one batch; raises StatisticsError if it is not finite."""
-        # A short training of a small model has nothing to gain from dropout.
+        """Return the objective on one batch; raise StatisticsError if it is not finite."""
+        # Dropout does not help a short training of a small model.
         model.eval()
         teacher, first = self._objective.teacher, inputs["first"]
         theirs = None if teacher is None else teacher(inputs["number"], inputs, first)
@@ -288,7 +303,7 @@ class Distiller(Trainer):
         return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Judge, match layers anew, and tell the callbacks."""
+        """Evaluate, match the layers again, and notify the callbacks."""
         score, close = self.judge()
         metrics = {_CLOSE: close}
         self._pace.note = f"{self._objective.metric} {score:.4f}"
@@ -298,38 +313,38 @@ class Distiller(Trainer):
         return metrics
 
     def judge(self) -> tuple[float, float]:
-        """The task's metric on the validation rows, and what the best is chosen by: minus the divergence from the teacher.
+        """Return the task's metric on the validation rows, and the score that selects the best: minus the divergence from the teacher.
 
-        Hundreds of rows tell divergences apart much better than accuracies. Without a task both are minus the divergence, without a
+        Hundreds of rows distinguish divergences much better than accuracies. Without a task both are minus the divergence, without a
         teacher both are the metric. In single precision, in which the model ships.
         """
         task, teacher = self._objective.task, self._objective.teacher
         self._view.model.eval()
         outputs: list[np.ndarray[Any, Any]] = []
         labels: list[np.ndarray[Any, Any]] = []
-        missed, rows = 0.0, 0
+        total, rows = 0.0, 0
         with torch.no_grad():
             queries = self._held.queries
             batches = self._held.batches() if queries is None else map(self._held.batch, self._held.list_batches(TOKENS, ROWS))
             for number, batch in enumerate(batches):
                 inputs = self._prepare_inputs(tensors(batch, queries))
-                found = answer(self._view, inputs, inputs["first"], states=False)
+                ours = answer(self._view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
-                    # Rounding must not make nothing less than nothing.
-                    missed += max(float(self._objective.apart(found.logits, theirs.logits, inputs["queries"])), 0.0) * len(found.logits)
-                rows += len(found.logits)
-                outputs.append(found.logits.cpu().numpy())
+                    # Rounding must not make a divergence negative.
+                    total += max(float(self._objective.apart(ours.logits, theirs.logits, inputs["queries"])), 0.0) * len(ours.logits)
+                rows += len(ours.logits)
+                outputs.append(ours.logits.cpu().numpy())
                 labels.append(batch.labels)
-        close = -missed / rows
+        close = -total / rows
         score = close
         if task is not None:
-            told = np.concatenate(labels)
-            score = task.score(task.tuned(np.concatenate(outputs), told), told)
+            targets = np.concatenate(labels)
+            score = task.score(task.tuned(np.concatenate(outputs), targets), targets)
         return score, score if teacher is None else close
 
     def rematch(self) -> None:
-        """Let each layer stand for that of the teacher which it is most like, in order, where the depth has changed."""
+        """Match each layer to the most similar one of the teacher, in order, where the depth has changed."""
         teacher = self._objective.teacher
         if teacher is None or not self._objective.dynamic:
             return
@@ -345,7 +360,7 @@ class Distiller(Trainer):
     def _autocast(self) -> Any:
         return torch.autocast(self.args.device.type, dtype=self._precision, enabled=self._precision is not None)
 
-    # What follows keeps pickles out of the checkpoints, and the Trainer's own reading of files.
+    # The methods below keep pickles out of the checkpoints, and the Trainer from reading files itself.
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_model(self._view.model, Path(output_dir or str(self.args.output_dir)))
@@ -356,11 +371,13 @@ class Distiller(Trainer):
         save_optimizer(self.optimizer, Path(output_dir))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        # Nothing is drawn but the order of the batches, which follows from the seed and the epoch.
+        # Only the order of the batches is random, and it follows from the seed and the epoch.
         pass
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_model(self._view.model, Path(resume_from_checkpoint))
+        # As at the stop that wrote it.
+        self.rematch()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         assert self.optimizer is not None
@@ -375,23 +392,23 @@ class Distiller(Trainer):
 
 
 def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """A row of the data set is a whole batch; more than one would be lost."""
+    """Return the only batch: a row of the data set is a complete batch, and more than one would be lost."""
     (batch,) = batches
     return batch
 
 
 def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int) -> TrainingArguments:
-    """The Trainer's arguments; raises DependencyError if accelerate is missing."""
+    """Return the Trainer's arguments; raise DependencyError if accelerate is missing."""
     try:
-        made = TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=effort.amount if effort.unit == "epochs" else _NEVER,
-            per_device_train_batch_size=1,  # a row of this data set is a whole batch
+            per_device_train_batch_size=1,  # a row of this data set is a complete batch
             learning_rate=learning_rate,
             use_cpu=not torch.cuda.is_available(),
             seed=seed % 2**31,
             eval_strategy="steps",
-            eval_steps=_NEVER,  # `Pace` says when
+            eval_steps=_NEVER,  # `Pace` decides when
             save_strategy="steps",
             save_steps=_NEVER,
             save_total_limit=2,
@@ -406,7 +423,7 @@ def make_arguments(folder: Path, effort: Effort, learning_rate: float, seed: int
         )
     except ImportError as error:
         raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1'.") from error
-    if made.n_gpu > 1:
-        # One process uses one of the GPUs that it sees: on several the Trainer would deal out batches of batches.
-        made._n_gpu = 1
-    return made
+    if arguments.n_gpu > 1:
+        # One process uses one of the visible GPUs: on several the Trainer would split the data set's batches across them.
+        arguments._n_gpu = 1
+    return arguments

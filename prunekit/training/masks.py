@@ -1,4 +1,4 @@
-"""Silences units of a model while it is trained, before they are cut."""
+"""Masks of units of a model while it is trained, before they are cut."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from prunekit.training.live import kept_units
 
 
 class Masks:
-    """Silences units of a live model where they enter their output projections, as if they were cut.
+    """Masks on the units of a model in training where they enter their output projections, as if they were cut.
 
     Raises
     ------
     UnsupportedError
-        If the family's projections are no modules, so that nothing can be put before them.
+        If the family's projections are not modules, so that no hook can be registered on them.
     """
 
     def __init__(self, view: ModelView, blocks: Sequence[int], before: Plan, after: Plan) -> None:
@@ -29,26 +29,28 @@ class Masks:
         for place in range(1 if view.spec.shared_blocks else view.num_layers):
             for role in ROLES:
                 site = Site(place, role)
-                had, has = (kept_units(plan, blocks[place], role) for plan in (before, after))
-                if has == had:
+                before_units, after_units = (kept_units(plan, blocks[place], role) for plan in (before, after))
+                if after_units == before_units:
                     continue
                 module = find(view.blocks[place], site.part(view).output)
                 if not isinstance(module, nn.Module):
                     raise UnsupportedError(f"{view.source.model_type} model: {role} cannot be masked; slice at every step (masks=False).")
-                self._handles.append(module.register_forward_pre_hook(_silencer([had.index(unit) for unit in has], len(had))))
+                self._handles.append(
+                    module.register_forward_pre_hook(_mask_hook([before_units.index(unit) for unit in after_units], len(before_units)))
+                )
 
     def remove(self) -> None:
-        """Let all units speak again."""
+        """Remove all masks."""
         for handle in self._handles:
             handle.remove()
 
 
-def _silencer(stay: Sequence[int], units: int) -> Any:
+def _mask_hook(kept: Sequence[int], units: int) -> Any:
     mask = torch.zeros(units, 1)
-    mask[list(stay)] = 1
+    mask[list(kept)] = 1
 
-    def silence(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         grouped = args[0].reshape(*args[0].shape[:-1], units, -1)
         return ((grouped * mask.to(grouped)).flatten(-2), *args[1:])
 
-    return silence
+    return hook

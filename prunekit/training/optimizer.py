@@ -1,4 +1,4 @@
-"""Lets an optimizer's parameters and their state follow a cut."""
+"""Update an optimizer's parameters and their state after a cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunekit.errors import UnsupportedError
 def cut_states(
     optimizer: Optimizer, model: nn.Module, names: Mapping[int, str], narrow: Callable[[nn.Module], None]
 ) -> dict[str, dict[str, Tensor]]:
-    """Cut what an optimizer keeps of each parameter by the indices that the parameter is cut by.
+    """Cut an optimizer's state of each parameter by the same indices as the parameter.
 
     For each kind of state a copy of the model that holds it in the place of the weights is cut.
 
@@ -32,7 +32,7 @@ def cut_states(
     Returns
     -------
     dict
-        {kind of state: {parameter's name after the cut: its part that stays}}.
+        {kind of state: {parameter's name after the cut: the part that is kept}}.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def cut_states(
         If the optimizer keeps state that does not have its parameter's shape.
     """
     states: dict[str, dict[str, Tensor]] = {}
-    # One number for the whole parameter, such as AdamW's count of steps, stays as it is.
+    # A scalar of a parameter, such as AdamW's count of steps, is left unchanged.
     kinds = {kind for state in optimizer.state.values() for kind, value in state.items() if isinstance(value, Tensor) and value.ndim}
     for kind in sorted(kinds):
         shadow, held = copy.deepcopy(model), set()
@@ -60,14 +60,14 @@ def cut_states(
 
 
 def held_by(optimizer: Any) -> set[int]:
-    """Ids of the parameters that an optimizer holds."""
+    """Return the ids of the parameters that an optimizer holds."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def replace_parameters(
     optimizer: Optimizer, names: dict[int, str], after: dict[str, nn.Parameter], states: dict[str, dict[str, Tensor]]
 ) -> None:
-    """Put the new parameters in the place of the old ones; those that are not the model's stay.
+    """Replace the old parameters by the new ones; those that are not the model's are kept.
 
     Parameters
     ----------
@@ -77,19 +77,19 @@ def replace_parameters(
     after : dict
         The model's parameters by name.
     states : dict
-        {kind of state: {name: what is left of it}}.
+        {kind of state: {name: the part that is kept}}.
     """
-    there = {id(parameter) for parameter in after.values()}
+    current = {id(parameter) for parameter in after.values()}
     for group in optimizer.param_groups:
-        left = []
+        parameters = []
         for old in group["params"]:
-            if id(old) in there or id(old) not in names:
-                left.append(old)
+            if id(old) in current or id(old) not in names:
+                parameters.append(old)
                 continue
             name, state = names[id(old)], optimizer.state.pop(old, None)
             if name not in after:
                 continue
-            left.append(after[name])
+            parameters.append(after[name])
             if state is not None:
                 optimizer.state[after[name]] = {**state, **{kind: parts[name] for kind, parts in states.items() if name in parts}}
-        group["params"] = left
+        group["params"] = parameters

@@ -1,18 +1,20 @@
-"""Which rows a recovery trains on: so many that the time allows for seeing each of them several times."""
+"""Rows that a recovery trains on: as many as the time allows to pass over several times."""
 
 from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 
 from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
+from prunekit.data.places import IntArray, ranges
 from prunekit.training.loop import ROWS, TOKENS, tensors
 from prunekit.training.teacher import answer
 
-#: Rows at most, and where time is short at least.
+#: Maximum number of rows, and minimum where time is short.
 POOL, LEAST = 32_768, 2048
 #: Passes over the rows that the time should hold: of 1, 3 and 6 in five minutes of one core (SST-2, MiniLM-L6 at 10%), 3 came nearest to
 #: the teacher on validation.
@@ -20,22 +22,36 @@ PASSES = 3
 
 
 def pool(data: Encoded, seed: int) -> Encoded:
-    """At most `POOL` rows, each drawn in proportion to its tokens."""
-    return data if len(data) <= POOL else data.draw(POOL, seed)
+    """Return at most `POOL` rows, each drawn in proportion to its tokens; of lists, whole ones."""
+    if len(data) <= POOL:
+        return data
+    return data.draw(POOL, seed) if data.queries is None else data.take(whole_lists(data, POOL, seed))
 
 
 def fewer(rows: Encoded, count: int, seed: int) -> Encoded:
-    """`count` of the rows with the lengths of all; all as they are where there are no more."""
-    return rows if count >= len(rows) else rows.sample(count, seed)
+    """Return `count` of the rows, with the lengths of all, or whole lists of at most as many; all rows where there are no more."""
+    if count >= len(rows):
+        return rows
+    return rows.sample(count, seed) if rows.queries is None else rows.take(whole_lists(rows, count, seed))
+
+
+def whole_lists(rows: Encoded, most: int, seed: int) -> IntArray:
+    """Return the rows of lists drawn at random, in their order: at most `most` rows, and one list at least."""
+    starts = rows.kept_starts
+    assert starts is not None
+    order = np.random.default_rng(seed).permutation(len(starts) - 1)
+    total = np.cumsum(np.diff(starts)[order])
+    chosen = np.sort(order[: max(1, int(np.searchsorted(total, most, side="right")))])
+    return ranges(starts[chosen], starts[chosen + 1])
 
 
 def affordable(
     view: ModelView, teacher: ModelView | None, rows: Encoded, effort: Effort, device: str, precision: torch.dtype | None
 ) -> int:
-    """How many rows `PASSES` passes over them leave time for, if the teacher answers to each row once; all without a teacher.
+    """Return how many rows `PASSES` passes can train on in time, if the teacher is run once on each; all without a teacher.
 
-    The teacher's answers are most of a first pass and free afterwards, so that in a short training fewer rows are more steps. Measured on
-    one batch: not the same twice, as is the number of steps that a limit of time allows.
+    The teacher takes most of the first pass and is free afterwards, so that in a short training fewer rows give more steps. Measured on
+    one batch: not reproducible, like the number of steps within a time limit.
 
     Parameters
     ----------
@@ -43,9 +59,9 @@ def affordable(
         Moved to the device.
     rows : Encoded
     effort : Effort
-        Of an effort in passes all rows are wanted.
+        An effort in passes uses all rows.
     device : str
-        On which training takes place.
+        Device of the training.
     precision : torch.dtype or None
         Of autocast.
     """
@@ -55,20 +71,20 @@ def affordable(
     batch = tensors(next(iter(drawn.batches(TOKENS, ROWS))))
     for model in (view, teacher):
         model.model.to(device)
-    inputs = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in batch.items()}
+    inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
     def seconds(model: ModelView, *, trains: bool) -> float:
         begin = time.perf_counter()
         with torch.set_grad_enabled(trains), torch.autocast(device, dtype=precision, enabled=precision is not None):
-            said = answer(model, inputs, inputs["first"], states=True).logits
+            logits = answer(model, inputs, inputs["first"], states=True).logits
         if trains:
-            said.float().square().mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            logits.float().square().mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             view.model.zero_grad()
-        # What a GPU has begun is waited for.
-        said.sum().item()
+        # Wait for the GPU.
+        logits.sum().item()
         return time.perf_counter() - begin
 
-    # The first run of each is slower.
-    asked, step = (min(seconds(model, trains=trains) for _ in range(2)) for model, trains in ((teacher, False), (view, True)))
-    each = (asked + PASSES * step) / inputs["input_ids"].numel() * float(rows.lengths.mean())
-    return min(len(rows), max(LEAST, int(effort.amount / each)))
+    # The first run of each model is slower.
+    teacher_time, step_time = (min(seconds(model, trains=trains) for _ in range(2)) for model, trains in ((teacher, False), (view, True)))
+    row_time = (teacher_time + PASSES * step_time) / inputs["input_ids"].numel() * float(rows.lengths.mean())
+    return min(len(rows), max(LEAST, int(effort.amount / row_time)))

@@ -1,4 +1,4 @@
-"""When units go during a training, and how much is left each time."""
+"""Schedule of the cuts during a training: their steps, and the budget of each."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Curve = Literal["cubic", "linear"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Cuts at equal distances, along a curve from the whole model to the budget.
+    """Cuts at equal intervals, along a curve from the dense model to the budget.
 
     Attributes
     ----------
     curve : {"cubic", "linear"}
         How the share falls from 1 to its end (cubic: Zhu & Gupta 2017, quickly at first).
     start, end : float
-        Shares of the training, 0 <= start < end <= 1, between which units go.
+        Shares of the training, 0 <= start < end <= 1, between which units are removed.
     steps : int
-        How many times units go.
+        Number of cuts.
     """
 
     curve: Curve
@@ -32,7 +32,7 @@ class Schedule:
     steps: int
 
     def check(self, of: str) -> None:
-        """Raise ParameterError where a field is not what it must be; `of` is whose parameters they are."""
+        """Raise ParameterError where a field is invalid; `of` names whose parameters they are."""
         if self.curve not in ("cubic", "linear"):
             raise ParameterError("schedule", of, "'cubic' or 'linear'", self.curve)
         ends = (self.start, self.end)
@@ -40,12 +40,12 @@ class Schedule:
             raise ParameterError("start", of, "a share of the training below 'end', both in [0, 1]", ends)
 
     def due(self, total: int) -> dict[int, int]:
-        """{step of a training of `total` steps after which units go: how many times they have gone then}."""
+        """Return {step of a training of `total` steps after which units are removed: number of the cut, from 1}."""
         shares = [self.start + (self.end - self.start) * (step + 1) / self.steps for step in range(self.steps)]
         return {max(1, round(share * total)): step + 1 for step, share in enumerate(shares)}
 
     def budgets(self, final: Sequence[Budget], step: int) -> list[Budget]:
-        """What may be left after the cut of that number, from 1."""
-        left = 1 - step / self.steps
-        share = left**3 if self.curve == "cubic" else left
+        """Return the budgets that hold after cut `step`, from 1."""
+        remaining = 1 - step / self.steps
+        share = remaining**3 if self.curve == "cubic" else remaining
         return [Budget(budget.unit, budget.amount + (1 - budget.amount) * share) for budget in final]

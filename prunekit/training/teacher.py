@@ -1,4 +1,4 @@
-"""What the teacher says of each batch: computed once where memory allows it."""
+"""Outputs of the teacher for each batch, computed once where memory allows it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from prunekit.spans import ENDS
 from prunekit.stats.blocks import Tap, batch_first, taps
 
 _OUTPUT: Tap = ("out", "")
-#: What the logits of a model stand for: one class of several, several labels that do not exclude each other, values, or a
-#: vector that stands for the text.
+#: Meaning of the logits of a model: one class of several, several independent labels, values, or a vector that represents the
+#: text.
 Outputs = Literal["classes", "labels", "values", "vectors"]
-#: The logit of a place that is padding, where an answer is a place.
+#: The logit of padding, where an answer is a position.
 NOWHERE = -1e4
 
 
 def outputs_of(view: ModelView) -> Outputs:
-    """What a model's logits stand for, by its config."""
+    """Return the meaning of a model's logits, by its config."""
     if answers_by_span(view.model):
         return "classes"
     if isinstance(view.model, Embedder):
@@ -36,15 +36,15 @@ def outputs_of(view: ModelView) -> Outputs:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a model says of one batch.
+    """Outputs of a model for one batch.
 
     Attributes
     ----------
     logits : Tensor
-        (k, outputs): one row for each place that is read, or the vector of each text. Of an answer to a question (2 batch, length): where
-        it starts in each row, then where it ends, with `NOWHERE` at padding and at places that are not read.
+        (k, outputs): one row for each position that is read, or the vector of each text. Of an answer to a question (2 batch, length):
+        where it starts in each row, then where it ends, with `NOWHERE` at padding and at positions that are not read.
     states : tuple of Tensor
-        Output of each block, (batch, length, H); empty where they were not asked for, or are not kept any more.
+        Output of each block, (batch, length, H); empty where they were not requested, or are no longer kept.
     """
 
     logits: Tensor
@@ -62,16 +62,16 @@ def answer(
     inputs : mapping
         (batch, length) tensors by name.
     first : Tensor or None
-        (k, 2), places (row, position) that are read of a token task, or at which an answer may start or end; None: one for each row, or
+        (k, 2), positions (row, column) that are read of a token task, or at which an answer may start or end; None: one for each row, or
         all real tokens where the model answers for tokens.
     states : bool
         Whether to collect the output of every block.
     through : callable, optional
-        What is called in the place of `view.model`, which it wraps.
+        Called in the place of `view.model`, which it wraps.
     """
     with ExitStack() as stack:
         wanted = list(view.blocks)[: view.num_layers] if states else []
-        seen = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
+        recorded = [stack.enter_context(taps(block, [_OUTPUT])) for block in wanted]
         output = (through or view.model)(**{name: inputs[name] for name in view.inputs if name in inputs}, return_dict=True)
     mask = inputs["attention_mask"].bool()
     if answers_by_span(view.model) and first is not None:
@@ -82,34 +82,34 @@ def answer(
         logits = logits[first[:, 0], first[:, 1]]
     elif logits.ndim == 3:
         logits = logits[inputs["attention_mask"].bool()]
-    # A block whose weights are shared is passed once for each layer.
-    return Answer(logits.float(), tuple(batch_first(view, state) for found in seen for state in found[_OUTPUT]))
+    # A block with shared weights is run once for each layer.
+    return Answer(logits.float(), tuple(batch_first(view, state) for tensors in recorded for state in tensors[_OUTPUT]))
 
 
 def _logits(view: ModelView, output: Any, mask: Tensor) -> Tensor:
-    found: Tensor | None = getattr(output, "sentence_embedding" if isinstance(view.model, Embedder) else "logits", None)
-    if found is not None:
-        return found
+    logits: Tensor | None = getattr(output, "sentence_embedding" if isinstance(view.model, Embedder) else "logits", None)
+    if logits is not None:
+        return logits
     ends: list[Tensor | None] = [getattr(output, name, None) for name in ENDS]
-    there = [end.float().masked_fill(~mask, NOWHERE) for end in ends if end is not None]
-    if len(there) < len(ends):
+    masked = [end.float().masked_fill(~mask, NOWHERE) for end in ends if end is not None]
+    if len(masked) < len(ends):
         raise UnsupportedError(
             f"{type(view.model).__name__} gives no logits, nor those of a start and an end: there is nothing to learn from."
         )
-    return torch.cat(there)
+    return torch.cat(masked)
 
 
 class Teacher:
-    """A model that is asked about the same batches again and again.
+    """A model that is run on the same batches repeatedly, with a cache of its outputs.
 
-    At most `limit` bytes of answers are remembered: logits in single precision, hidden states in half. Where both do not fit, hidden
-    states go first, those of the latest batches before others: such a batch has states in its first answer alone. Logits that do not
-    fit even so are computed again whenever they are asked for, by the same pass.
+    At most `limit` bytes of answers are cached: logits in single precision, hidden states in half. Where both do not fit, hidden
+    states are dropped first, those of the latest batches before others: such a batch has states in its first answer alone. Logits that
+    still do not fit are recomputed by the same pass at every request.
 
     Parameters
     ----------
     view : ModelView
-        In evaluation mode; it is not changed.
+        In evaluation mode; not changed.
     limit : int
         Bytes.
     precision : torch.dtype or None
@@ -118,17 +118,17 @@ class Teacher:
     Attributes
     ----------
     held : int
-        Bytes that are remembered now, at most `limit`.
+        Bytes that are cached now, at most `limit`.
     """
 
     def __init__(self, view: ModelView, *, limit: int, precision: torch.dtype | None) -> None:
         self.view, self._limit, self._precision = view, limit, precision
         self.held = 0
         self._known: dict[int, Answer] = {}
-        self._stated: list[int] = []
+        self._with_states: list[int] = []
 
     def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
-        """The answer to batch `number`; `states` as in `answer`."""
+        """Return the answer for batch `number`; `states` as in `answer`."""
         known = self._known.get(number)
         if known is None:
             device = inputs["input_ids"].device.type
@@ -141,8 +141,8 @@ class Teacher:
 
     def _remember(self, number: int, known: Answer) -> None:
         logits, states = _size((known.logits,)), _size(known.states)
-        while self.held + logits > self._limit and self._stated:
-            latest = self._stated.pop()
+        while self.held + logits > self._limit and self._with_states:
+            latest = self._with_states.pop()
             self.held -= _size(self._known[latest].states)
             self._known[latest] = Answer(self._known[latest].logits)
         if self.held + logits > self._limit:
@@ -151,7 +151,7 @@ class Teacher:
         self._known[number] = known if fits else Answer(known.logits)
         self.held += logits + (states if fits else 0)
         if fits:
-            self._stated.append(number)
+            self._with_states.append(number)
 
 
 def _size(tensors: tuple[Tensor, ...]) -> int:

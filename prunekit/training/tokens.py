@@ -1,4 +1,4 @@
-"""Trains the embeddings of the tokens that occur alone: the others have no gradient, and a table of all of them costs more than a step."""
+"""Train only the embeddings of tokens that occur: the others have no gradient, and a table of all of them costs more than a step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from prunekit.data.batches import Encoded
 
 
 class Occurring(nn.Module):
-    """The rows of an embedding table that are looked up, under the names and the numbers that the whole table has.
+    """The rows of an embedding table that are looked up, under the names and the ids of the full table.
 
     Parameters
     ----------
     whole : nn.Embedding
         (V, W).
     ids : Tensor
-        (k,) int64, ascending: what is looked up, and nothing else.
+        (k,) int64, ascending: the only ids that are looked up.
     """
 
     place: Tensor
@@ -42,22 +42,22 @@ class Occurring(nn.Module):
 
 @contextmanager
 def occurring(view: ModelView, splits: Sequence[Encoded]) -> Iterator[None]:
-    """Put a table of the tokens of some splits in the place of the word embeddings, where they are trained; its rows go back at the end."""
-    whole: object = getattr(view.body, "get_input_embeddings", lambda: None)()
-    found = np.unique(np.concatenate([*(split.ids for split in splits), [split.padding.token for split in splits]]))
-    ids = torch.from_numpy(found.astype(np.int64))
-    trained = isinstance(whole, nn.Embedding) and whole.weight.requires_grad and whole.max_norm is None
-    if not isinstance(whole, nn.Embedding) or not trained or len(ids) >= whole.num_embeddings:
+    """Replace word embeddings, if they are trained, by a table of the tokens of some splits; its rows are written back at the end."""
+    table: object = getattr(view.body, "get_input_embeddings", lambda: None)()
+    occurring_ids = np.unique(np.concatenate([*(split.ids for split in splits), [split.padding.token for split in splits]]))
+    ids = torch.from_numpy(occurring_ids.astype(np.int64))
+    trained = isinstance(table, nn.Embedding) and table.weight.requires_grad and table.max_norm is None
+    if not isinstance(table, nn.Embedding) or not trained or len(ids) >= table.num_embeddings:
         yield
         return
-    small = Occurring(whole, ids)
-    places = [(owner, name) for owner in view.model.modules() for name, module in owner.named_children() if module is whole]
+    small = Occurring(table, ids)
+    places = [(owner, name) for owner in view.model.modules() for name, module in owner.named_children() if module is table]
     for owner, name in places:
         setattr(owner, name, small)
     try:
         yield
     finally:
         for owner, name in places:
-            setattr(owner, name, whole)
+            setattr(owner, name, table)
         with torch.no_grad():
-            whole.weight[ids] = small.weight.detach().to(whole.weight)
+            table.weight[ids] = small.weight.detach().to(table.weight)

@@ -1,4 +1,4 @@
-"""`apply(model, plan)`: the slim model that a plan describes."""
+"""`apply(model, plan)`: build the slim model that a plan describes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from prunekit.transforms.readout_head import Readout
 from prunekit.transforms.units import record
 from prunekit.transforms.vocabulary import DropVocabulary
 
-#: Config key under which a slim model remembers the config of the dense one, so that it can be rebuilt.
+#: Config key of a slim model for the config of the dense one, from which it can be rebuilt.
 DENSE = "dense_config"
 
-# The residual stream is narrowed before sub-blocks are taken out: what stands in their place has no roles any more.
+# The residual stream is narrowed before sub-blocks are removed, since the stubs in their place have no roles.
 ORDER: tuple[Transform, ...] = (DropLayers(), DropHidden(), DropHeads(), DropFFN(), DropVocabulary(), ReadComponents())
 
 
@@ -36,12 +36,12 @@ def check_fit(view: ModelView, plan: Plan) -> None:
 
 
 def check_units(view: ModelView, plan: Plan) -> None:
-    """Raise PlanError if a plan keeps units that a model has lost before."""
+    """Raise PlanError if a plan keeps units that an already pruned model does not have."""
     for role, named in (("heads", plan.heads), ("ffn", plan.ffn)):
         for block, units in named.items():
-            left = view.units(role, block)
-            if units and units[-1] >= left:
-                raise PlanError(f"The plan keeps {role} {units[-1]} of block {block}; of those the model was left {left} before.")
+            remaining = view.units(role, block)
+            if units and units[-1] >= remaining:
+                raise PlanError(f"The plan keeps {role} {units[-1]} of block {block}; of those the model was left {remaining} before.")
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -50,7 +50,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Parameters
     ----------
     model : PreTrainedModel
-        Dense model of a supported family, with or without a task head; it is left as it is. It may live on the meta
+        Dense model of a supported family, with or without a task head; it is not modified. It may be on the meta
         device.
     plan : Plan
         Made for a model of the same shape.
@@ -65,7 +65,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     PlanError
         If the plan does not fit the model.
     UnsupportedError
-        If the family cannot express what the plan asks.
+        If the family cannot express what the plan requires.
     """
     dense = ModelView.of(model)
     if getattr(dense.config, DENSE, None) is not None:
@@ -73,14 +73,14 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     check_fit(dense, plan)
     check_units(dense, plan)
     view = ModelView.of(copy.deepcopy(model))
-    _remember(view)
+    _record_dense_config(view)
     readout = Readout()
     if readout.concerns(plan):
         view = ModelView.of(readout(view, plan))
-    wanted = [transform for transform in ORDER if transform.concerns(plan)]
-    for transform in wanted:
+    transforms = [transform for transform in ORDER if transform.concerns(plan)]
+    for transform in transforms:
         transform.requires(view, plan)
-    for transform in wanted:
+    for transform in transforms:
         transform.carry_out(view, plan)
     if hasattr(view.config, UNITS):
         remember_units(view, completed(dense, plan))
@@ -88,49 +88,60 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def completed(view: ModelView, plan: Plan) -> Plan:
-    """A plan that names, beside what another one does, what its model has lost before: it makes the same of the shape's whole model.
+    """Return a plan extended by the units that its model has already lost, equivalent on a model of the full shape.
 
-    A model that was pruned before is numbered as one with all units that its config speaks of, of which it has the first.
+    An already pruned model is numbered as one with all units in the sizes of its config, of which it has the first.
     """
-    left = getattr(view.config, UNITS, None)
-    if left is None:
+    recorded = getattr(view.config, UNITS, None)
+    if recorded is None:
         return plan
-    ours = {role: {block: tuple(range(units)) for block, units in enumerate(left[role])} for role in ("heads", "ffn")}
-    affine = tuple(sorted({*(plan.affine or ()), *(block for block in left["affine"] if not plan.ffn.get(block))}))
-    heads = {**{block: units for block, units in ours["heads"].items() if len(units) < view.source.heads}, **plan.heads}
-    ffn = {**{block: units for block, units in ours["ffn"].items() if len(units) < view.source.ffn}, **plan.ffn}
+    remaining = {role: {block: tuple(range(units)) for block, units in enumerate(recorded[role])} for role in ("heads", "ffn")}
+    affine = tuple(sorted({*(plan.affine or ()), *(block for block in recorded["affine"] if not plan.ffn.get(block))}))
+    heads = {**{block: units for block, units in remaining["heads"].items() if len(units) < view.source.heads}, **plan.heads}
+    ffn = {**{block: units for block, units in remaining["ffn"].items() if len(units) < view.source.ffn}, **plan.ffn}
     ffn = {block: units for block, units in ffn.items() if block not in affine}
     return Plan.model_validate({**dict(plan), "heads": heads, "ffn": ffn, "affine": affine or None})
 
 
 def remember_units(view: ModelView, plan: Plan) -> None:
-    """Note in a model's config which units a plan has left it, for whoever prunes it again."""
+    """Record in the config of a model the number of units that a plan leaves, for a later pruning."""
     blocks, named = kept_blocks(plan), {"heads": plan.heads, "ffn": ffn_units(plan)}
-    left: dict[str, list[int]] = {
+    sizes: dict[str, list[int]] = {
         role: [len(units[block]) if block in units else getattr(plan.source, role) for block in blocks] for role, units in named.items()
     }
-    record(view, UNITS, {**left, "affine": [place for place, block in enumerate(blocks) if block in (plan.affine or ())]})
+    record(view, UNITS, {**sizes, "affine": [position for position, block in enumerate(blocks) if block in (plan.affine or ())]})
 
 
 def note_sizes(view: ModelView, plan: Plan) -> None:
-    """Record what a plan leaves in the config of a model that was cut unit by unit, as `apply` does."""
+    """Record the sizes that a plan leaves in the config of a model that was cut unit by unit, as `apply` does."""
     for transform in (DropHeads(), DropFFN()):
         transform.outside(view, transform.kept(view, plan))
 
 
 def settled(model: nn.Module, plan: Plan, solved: nn.Module) -> nn.Module:
-    """The plan applied to the dense model, so that config and sizes are what the plan alone makes them, with solved weights."""
+    """Return the plan applied to the dense model, so that config and sizes follow from the plan alone, with refitted weights."""
     if isinstance(model, Reader):
         return solved
-    made = apply(model, plan)
+    slim = apply(model, plan)
+    take_solved(slim, solved)
+    return slim
+
+
+def take_solved(made: nn.Module, solved: nn.Module) -> None:
+    """Load into a model made by `apply` the weights of one whose blocks were cut and refitted one by one.
+
+    Weights outside the blocks are not refitted. A table with one column per head is narrower if all blocks are cut at once, and is kept.
+    """
     weights = solved.state_dict()
-    own = {name: tensor if tensor.shape != weights[name].shape else weights[name] for name, tensor in made.state_dict().items()}
-    made.load_state_dict(own)
-    return made
+    made.load_state_dict(
+        {name: weights[name] if tensor.shape == weights[name].shape else tensor for name, tensor in made.state_dict().items()}
+    )
 
 
-def _remember(view: ModelView) -> None:
+def _record_dense_config(view: ModelView) -> None:
     config: Any = view.config
-    if not config.architectures:
-        record(view, "architectures", [type(view.body if isinstance(view.model, Embedder) else view.model).__name__])
+    model = view.body if isinstance(view.model, Embedder) else view.model
+    # A body's config names the language model that it was loaded from, which has other modules.
+    if not config.architectures or model is view.body:
+        record(view, "architectures", [type(model).__name__])
     record(view, DENSE, {name: value for name, value in config.to_dict().items() if name != UNITS})

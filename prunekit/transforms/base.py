@@ -1,4 +1,4 @@
-"""What a transform is: a pass over a live model, declared by what it needs and what holds afterwards."""
+"""Base class of transforms: changes of a live model, with preconditions and postconditions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from prunekit.validation.contract import Contract
 
 
 class Transform(Contract[[ModelView, Plan], nn.Module]):
-    """Changes one kind of unit of a model, in place, as a plan says.
+    """Change of one kind of unit of a model, in place, by a plan.
 
-    `requires` sees the dense model and raises for what the plan may not ask of it; `call` changes the model that the
-    view holds; `ensures` asserts what the caller may rely on.
+    `requires` checks the plan against the dense model and raises for what it does not allow; `call` changes the model of the
+    view; `ensures` asserts the postconditions.
     """
 
     @abstractmethod
     def concerns(self, plan: Plan) -> bool:
-        """Whether the plan names this kind of unit at all."""
+        """Return whether the plan changes this kind of unit at all."""
 
     @abstractmethod
     def requires(self, view: ModelView, plan: Plan) -> None:
@@ -28,8 +28,8 @@ class Transform(Contract[[ModelView, Plan], nn.Module]):
 
     @abstractmethod
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Change the model; return it, or what takes its place."""
+        """Change the model; return it, or its replacement."""
 
     @abstractmethod
     def ensures(self, result: nn.Module, view: ModelView, plan: Plan) -> None:
-        """Assert what holds of the changed model."""
+        """Assert the postconditions of the changed model."""

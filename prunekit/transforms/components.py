@@ -1,7 +1,7 @@
-"""Lets a head read a few principal components of the last state in the place of all its dimensions (Matton & de Oliveira, 2019).
+"""Heads that read a few principal components of the last state instead of all its dimensions (Matton & de Oliveira, 2019).
 
-The projection and the head's weights are folded: the file computes k numbers and what the head makes of them, which is
-exactly what the head would make of the state's projection onto its first k principal components.
+The projection is folded into the head's weights: the file computes k numbers and the head's output from them, which is
+exactly the head's output for the projection of the state onto its first k principal components.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Principal:
     mean : Tensor
         (H,) float64.
     directions : Tensor
-        (k, H) float64, orthonormal rows, of falling variance; the entry of largest size in each is positive.
+        (k, H) float64, orthonormal rows, by decreasing variance; the entry of largest magnitude in each is positive.
     share : float
-        Share of the variance that they hold.
+        Share of the variance in them.
     """
 
     mean: Tensor
@@ -42,7 +42,7 @@ class Principal:
 
     @classmethod
     def of(cls, moment: Comoment, components: int) -> Principal:
-        """From the co-moment of the vectors; raises StatisticsError if the rows have fewer."""
+        """Compute them from the co-moment of the vectors; raises StatisticsError if the rows have fewer."""
         most = min(moment.rows - 1, len(moment.xx))
         if components > most:
             raise StatisticsError(
@@ -57,14 +57,14 @@ class Principal:
 
 
 class ReadComponents(Transform):
-    """Splits every layer that reads the last state in two: `plan.components` numbers, and what is made of them."""
+    """Split of every layer that reads the last state in two: a projection to `plan.components` numbers, and a layer that reads them."""
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether the plan names components."""
+        """Return whether the plan names components."""
         return plan.components is not None
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """There must be a head of the model's own, and more dimensions than components."""
+        """Check that the model has a head of its own, and more dimensions than components."""
         assert plan.components is not None
         if plan.readout is not None or view.body is view.model:
             raise UnsupportedError("Principal components are read by a head of the model's own, and this model has none.")
@@ -75,7 +75,7 @@ class ReadComponents(Transform):
             raise UnsupportedError(f"Nothing in the head of {type(view.model).__name__} reads the last state alone.")
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Put layers of the right shape, which read nothing until `fold_components` fills them."""
+        """Insert layers of the right shape, with zero weights until `fold_components` sets them."""
         assert plan.components is not None
         for path in reader_paths(view):
             layer = find(view.model, path)
@@ -83,17 +83,17 @@ class ReadComponents(Transform):
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """No layer of the head reads all dimensions."""
+        """Check that no layer of the head reads all dimensions."""
         assert not reader_paths(view)
 
 
 def fold_components(view: ModelView, batches: Sequence[Mapping[str, Tensor]], components: int) -> float:
-    """Let the head of a model read the first principal components of what it reads on calibration rows, in place.
+    """Let the head of a model read the first principal components of its input on calibration rows, in place.
 
     Parameters
     ----------
     view : ModelView
-        Whose head reads all dimensions so far.
+        Of a model whose head reads all dimensions.
     batches : sequence of dict
         Tokenised calibration rows.
     components : int
@@ -101,7 +101,7 @@ def fold_components(view: ModelView, batches: Sequence[Mapping[str, Tensor]], co
     Returns
     -------
     float
-        Share of the variance that the components hold; of several readers, the least.
+        Share of the variance in the components; the lowest of several readers.
 
     Raises
     ------
@@ -112,17 +112,17 @@ def fold_components(view: ModelView, batches: Sequence[Mapping[str, Tensor]], co
     shares = []
     with torch.no_grad():
         for batch in batches:
-            with taps(view.model, totals) as found:
+            with taps(view.model, totals) as captured:
                 view.model(**{name: batch[name] for name in view.inputs if name in batch})
             for tap, total in totals.items():
-                states = found[tap][0]
+                states = captured[tap][0]
                 rows = (states[batch["attention_mask"].bool()] if states.ndim == 3 else states).double()
                 total.add(rows, rows[:, :0], torch.ones(len(rows), dtype=torch.float64))
         for (_, path), total in totals.items():
             principal, layer = Principal.of(total.finish(), components), find(view.model, path)
-            made = ReadsComponents(layer, components)
+            reader = ReadsComponents(layer, components)
             bias = None if layer.bias is None else layer.bias.double()
-            made.fill(layer.weight.double(), bias, principal.mean, principal.directions)
-            put(view.model, path, made)
+            reader.fill(layer.weight.double(), bias, principal.mean, principal.directions)
+            put(view.model, path, reader)
             shares.append(principal.share)
     return min(shares)

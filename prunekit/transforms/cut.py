@@ -1,4 +1,4 @@
-"""Cuts heads and FFN neurons of a live model step by step, where `apply` cuts a dense one all at once."""
+"""Removal of heads and FFN neurons of a live model step by step; `apply` cuts a dense one at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunekit.transforms.units import slice_units
 
 
 def prunable(view: ModelView, site: Site) -> bool:
-    """Whether units of a site can be chosen block by block: the family can express it, and there are any left."""
+    """Return whether units of a site can be selected block by block: the family can express it, and some are left."""
     projection = find(view.blocks[site.block], site.part(view).output)
     if site.projection(view) is None or isinstance(projection, Affine):
         return False
@@ -29,7 +29,7 @@ def prunable(view: ModelView, site: Site) -> bool:
 
 
 def cut(view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
-    """Keep the units at places `stay` of the `units` that a site has now; none: the sub-block goes, but for its bias."""
+    """Keep the units `stay` of the current `units` of a site; if there are none, remove the sub-block except its bias."""
     block, part = view.blocks[site.block], site.part(view)
     if not stay:
         remove(block, part)
@@ -38,9 +38,9 @@ def cut(view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
 
 
 def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDArray[np.integer]) -> float:
-    """What one of the `units` heads or FFN neurons of a site takes, as `arch.count` counts it.
+    """Return the cost of one of the `units` heads or FFN neurons of a site, as `arch.count` counts it.
 
-    Parameters of the layers for `Unit.PARAMS`, else mean multiply-accumulates per row of these real lengths.
+    Parameters of the layers for `Unit.PARAMS`, else mean multiply-accumulates per row of these lengths.
     """
     block, spec = view.blocks[site.block], view.spec
     parameters, per_token = 0.0, 0.0
@@ -53,9 +53,9 @@ def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDA
             per_token += parameter.numel() * spec.row_rate.get(name, 1.0) / units
     if unit is Unit.PARAMS:
         return parameters
-    tokens, mixed = lengths.astype(np.float64), 0.0
+    tokens, head_width = lengths.astype(np.float64), 0.0
     projection = site.projection(view)
     if site.role == "heads" and projection is not None:
-        mixed = projection.weight.shape[1] / units
+        head_width = projection.weight.shape[1] / units
     passes = view.num_layers if spec.shared_blocks else 1
-    return float(passes * (per_token * tokens.mean() + 2 * mixed * np.square(tokens).mean()))
+    return float(passes * (per_token * tokens.mean() + 2 * head_width * np.square(tokens).mean()))

@@ -1,4 +1,4 @@
-"""What the attention of a block reads of a table that all blocks share, one column a head (`HeadBias`)."""
+"""Columns that the attention of each block reads of a table shared by all blocks, one column per head (`HeadBias`)."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import Columns
 from prunekit.transforms.surgery import scale_sizes, slice_parameter
 
-#: The name under which a block's choice stands in the module that reads the table.
+#: Name of the submodule that selects a block's columns, in the module that reads the table.
 _NAME = "columns"
 
 
 def pick_columns(view: ModelView, block: nn.Module, kept: Sequence[int]) -> None:
-    """Let a block that keeps some of its heads read the columns of these alone; the table stays as it is."""
+    """Let a block that keeps some of its heads read the columns of these alone; the table is unchanged."""
     if view.spec.head_bias is not None:
-        had = _columns(view, block)
-        _read(view, block, [had[head] for head in kept])
+        current = _read_columns(view, block)
+        _select(view, block, [current[head] for head in kept])
 
 
 def narrow_table(view: ModelView) -> None:
-    """Drop the columns that no block reads; blocks that read all that are left choose no longer."""
+    """Remove the columns that no block reads; blocks that read all remaining ones need no selection."""
     bias = view.spec.head_bias
     if bias is None:
         return
-    reading = {block: _columns(view, block) for block in view.blocks if Linear.at(block, view.spec.attention.output) is not None}
+    reading = {block: _read_columns(view, block) for block in view.blocks if Linear.at(block, view.spec.attention.output) is not None}
     for block in view.blocks:
         if block not in reading:
-            _read(view, block, None)
-    left = sorted({column for columns in reading.values() for column in columns})
-    # Without any attention nobody reads it, and no parameter may be left empty.
-    if left:
-        _keep(view, left)
+            _select(view, block, None)
+    remaining = sorted({column for columns in reading.values() for column in columns})
+    # Without any attention no block reads the table, but a parameter must not become empty.
+    if remaining:
+        _keep_columns(view, remaining)
     for block, columns in reading.items():
-        places = [left.index(column) for column in columns]
-        _read(view, block, None if places == list(range(len(left))) else places)
+        positions = [remaining.index(column) for column in columns]
+        _select(view, block, None if positions == list(range(len(remaining))) else positions)
 
 
 def remember_columns(view: ModelView) -> None:
-    """Note in the config of a model that will pass for a dense one which columns its blocks read, unless they read all there are."""
-    read = [_columns(view, block) for block in view.blocks] if view.spec.head_bias is not None else []
+    """Record in the config of a model that will be treated as dense which columns its blocks read, unless they read all."""
+    read = [_read_columns(view, block) for block in view.blocks] if view.spec.head_bias is not None else []
     every = list(range(view.bias_columns))
     for config in configs(view.model):
         config.__dict__.pop(COLUMNS, None)
@@ -57,54 +57,54 @@ def remember_columns(view: ModelView) -> None:
 
 
 def restore_columns(view: ModelView, plan: Plan) -> None:
-    """Let the blocks of a model that was built from such a config, and is yet to be cut by a plan, read these columns.
+    """Let the blocks of a model that was built from such a config, and is not yet cut by a plan, read these columns.
 
     Raises
     ------
     ModelError
         If the config's columns are not those of a model that was pruned.
     """
-    found = getattr(view.config, COLUMNS, None)
+    stored = getattr(view.config, COLUMNS, None)
     bias, heads = view.spec.head_bias, view.source.heads
-    if bias is None or found is None:
+    if bias is None or stored is None:
         return
     least = [max(plan.heads.get(block, range(heads)), default=-1) + 1 for block in range(len(view.blocks))]
-    fits = isinstance(found, list) and len(found) == len(least) and all(map(_strictly_rising, found, least, repeat(heads)))
-    left = sorted({column for columns in found for column in columns}) if fits else []
-    if not left or left != list(range(len(left))):
+    fits = isinstance(stored, list) and len(stored) == len(least) and all(map(_strictly_increasing, stored, least, repeat(heads)))
+    used = sorted({column for columns in stored for column in columns}) if fits else []
+    if not used or used != list(range(len(used))):
         must = f"name, for each of {len(least)} blocks, the columns of its heads, of the first of a table of {heads}"
         raise ModelError(f"{COLUMNS!r} in the config must {must}.")
-    for block, columns in zip(view.blocks, found, strict=True):
-        _read(view, block, columns)
-    _keep(view, left)
+    for block, columns in zip(view.blocks, stored, strict=True):
+        _select(view, block, columns)
+    _keep_columns(view, used)
 
 
-def _keep(view: ModelView, left: Sequence[int]) -> None:
-    """Keep some, or all, of the table's columns."""
-    bias, had = view.spec.head_bias, view.bias_columns
+def _keep_columns(view: ModelView, kept: Sequence[int]) -> None:
+    """Keep some, or all, columns of the table."""
+    bias, count = view.spec.head_bias, view.bias_columns
     assert bias is not None
-    if len(left) < had:
-        slice_parameter(view.body, f"{bias.table}.weight", 1, torch.tensor(left))
-        scale_sizes(view.body, bias.sizes, len(left), had)
+    if len(kept) < count:
+        slice_parameter(view.body, f"{bias.table}.weight", 1, torch.tensor(kept))
+        scale_sizes(view.body, bias.sizes, len(kept), count)
 
 
-def _strictly_rising(columns: object, least: int, size: int) -> bool:
-    """Whether this is a list of at least so many different places below `size`, in their order."""
+def _strictly_increasing(columns: object, least: int, size: int) -> bool:
+    """Return whether this is a list of at least `least` integers in [0, `size`), strictly increasing."""
     if not isinstance(columns, list) or len(columns) < least or not all(type(column) is int for column in columns):
         return False
     return columns == sorted(set(columns)) and all(0 <= column < size for column in columns)
 
 
-def _columns(view: ModelView, block: nn.Module) -> list[int]:
-    """The columns that a block reads, in the order of its heads."""
+def _read_columns(view: ModelView, block: nn.Module) -> list[int]:
+    """Return the columns that a block reads, in the order of its heads."""
     bias = view.spec.head_bias
     assert bias is not None
-    chosen: Any = getattr(find(block, bias.reader), _NAME, None)
-    return list(range(view.bias_columns)) if chosen is None else chosen.index.tolist()
+    selection: Any = getattr(find(block, bias.reader), _NAME, None)
+    return list(range(view.bias_columns)) if selection is None else selection.index.tolist()
 
 
-def _read(view: ModelView, block: nn.Module, columns: Sequence[int] | None) -> None:
-    """Put a block's choice in the place of the one it had; None: all columns."""
+def _select(view: ModelView, block: nn.Module, columns: Sequence[int] | None) -> None:
+    """Replace the selection of a block's columns; None selects all."""
     bias = view.spec.head_bias
     assert bias is not None
     reader, table = find(block, bias.reader), find(view.body, bias.table).weight
@@ -112,6 +112,6 @@ def _read(view: ModelView, block: nn.Module, columns: Sequence[int] | None) -> N
     if old is not None:
         old.detach_from(reader)
     if columns is not None:
-        # A model without weights keeps its choice: it comes from the plan, and from no file.
+        # The selection has values on the meta device too: it follows from the plan, not from a file.
         index = torch.tensor(columns, device="cpu" if table.is_meta else table.device)
         Columns(index, bias.argument, bias.axis).attach_to(reader, _NAME)

@@ -1,4 +1,4 @@
-"""Drops attention heads (key/value groups, where attention is grouped), or whole attention blocks."""
+"""Removal of attention heads (key/value groups, for grouped-query attention), or of whole attention blocks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from prunekit.validation.indices import Indices
 
 
 class DropHeads(BlockUnits):
-    """Keeps the heads of `plan.heads`."""
+    """Removal of all heads but those of `plan.heads`."""
 
     role = "heads"
 
     def part(self, view: ModelView) -> SubBlock:
-        """The attention of a block."""
+        """Return the attention of a block."""
         return view.spec.attention
 
     def outside(self, view: ModelView, kept: Mapping[int, Indices]) -> None:
-        """Cut the table that is heads wide; record the number of heads if the head size does not follow from it."""
+        """Cut the table with one column per head; record the number of heads if the head size does not depend on it."""
         narrow_table(view)
         units, widths = view.source.heads, {len(indices) for indices in kept.values()}
         if view.spec.free_head_dim and getattr(view.config, "head_dim", None) and len(widths) == 1 and 0 not in widths:

@@ -1,4 +1,4 @@
-"""Narrows the residual stream."""
+"""Removal of dimensions of the residual stream."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from prunekit.transforms.units import record
 
 
 class DropHidden(Transform):
-    """Keeps the dimensions of `plan.hidden` in everything that reads or writes the residual stream.
+    """Removal of all dimensions but those of `plan.hidden` from every parameter that reads or writes the residual stream.
 
-    Norms are then taken over the dimensions kept.
+    Norms are then computed over the dimensions kept.
     """
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether a dimension is dropped."""
+        """Return whether a dimension is removed."""
         return plan.hidden is not None and len(plan.hidden) < plan.source.hidden
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """Every parameter must be described, those of the task head too."""
+        """Check that every parameter is described, those of the task head too."""
         view.check("hidden")
         view.roles()
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Slice by role."""
+        """Slice the parameters by role, and update the recorded widths."""
         assert plan.hidden is not None
         slice_role(view.model, view.roles(), "hidden", plan.hidden, plan.source.hidden)
         for path, attribute in view.spec.hidden_sizes:
@@ -36,12 +36,12 @@ class DropHidden(Transform):
                 if attribute in vars(module):
                     setattr(module, attribute, len(plan.hidden))
         if view.spec.free_head_dim and getattr(view.config, "head_dim", None) and len(plan.hidden) % view.config.num_attention_heads == 0:
-            # Elsewhere the config would derive a wrong head size from it, or refuse to load.
+            # Otherwise the config would derive a wrong head size from it, or fail to load.
             record(view, "hidden_size", len(plan.hidden))
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """Every hidden axis has the new width."""
+        """Check that every hidden axis has the new width."""
         assert plan.hidden is not None
         for name, axes in view.roles().items():
             for dim, axis in enumerate(axes):

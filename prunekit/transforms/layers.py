@@ -1,4 +1,4 @@
-"""Drops whole blocks, and puts right what records their number."""
+"""Removal of whole blocks, and update of everything that records their number."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from prunekit.transforms.surgery import put
 
 
 def configs(model: nn.Module) -> list[object]:
-    """All distinct config objects of a model; a task head and its body may hold copies."""
-    found = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
-    return list(found.values())
+    """Return all distinct config objects of a model; a task head and its body may hold copies."""
+    distinct = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
+    return list(distinct.values())
 
 
 class DropLayers(Transform):
-    """Keeps the blocks of `plan.layers` that lie below the highest layer read."""
+    """Removal of all blocks but those of `plan.layers` below the highest layer read."""
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether any block is dropped."""
+        """Return whether any block is removed."""
         return len(kept_blocks(plan)) < plan.source.layers
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """Some families can only lose their topmost blocks."""
+        """Check that the family can lose these blocks; some can only lose their topmost ones."""
         kept = kept_blocks(plan)
         view.check("layers")
         if kept != tuple(range(len(kept))):
@@ -35,13 +35,13 @@ class DropLayers(Transform):
             raise UnsupportedError("A model without blocks needs a readout.")
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Cut the list of blocks; renumber; cut per-block lists of the config."""
+        """Cut the list of blocks, renumber them, and cut per-block lists of the config."""
         kept = kept_blocks(plan)
         spec = view.spec
         if not spec.shared_blocks:
             blocks = view.blocks
-            left = [blocks[old] for old in kept]
-            put(view.body, spec.blocks, nn.ModuleList(left or ([PassAttention()] if spec.needs_block else [])))
+            remaining = [blocks[old] for old in kept]
+            put(view.body, spec.blocks, nn.ModuleList(remaining or ([PassAttention()] if spec.needs_block else [])))
             for new, old in enumerate(kept):
                 for module in blocks[old].modules():
                     for attribute in ("layer_idx", "layer_id"):
@@ -60,6 +60,6 @@ class DropLayers(Transform):
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """The config and the list agree."""
+        """Check that the config and the list agree."""
         assert view.config.num_hidden_layers == len(kept_blocks(plan))
         assert view.spec.shared_blocks or view.spec.needs_block or len(view.blocks) == len(kept_blocks(plan))

@@ -1,4 +1,4 @@
-"""A linear classifier that reads chosen neurons of chosen layers, in the place of the model's own head."""
+"""Linear classifier on selected neurons of selected layers, which replaces the model's own head."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from prunekit.arch import SPECS
 from prunekit.arch.stated import MANY_LABELS
-from prunekit.arch.view import ModelView, Reader, cls_positions, last_positions, run_body
+from prunekit.arch.view import ModelView, Reader, pool_states, run_body
 from prunekit.errors import PlanError
 from prunekit.plan import Plan, slim_layer
 from prunekit.transforms.base import Transform
 
 
 class ReadoutModel(Reader):
-    """A (truncated) encoder and one linear layer on the neurons that a plan keeps.
+    """(Truncated) encoder with one linear layer on the neurons that a plan keeps.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class ReadoutModel(Reader):
     neurons : mapping
         {layer of `body`: dimensions read}, layer 0 being the embedding output.
     pooling : {"cls", "mean", "last", "token"}
-        How a row of tokens becomes one vector; "token" keeps all of them.
+        Pooling of the tokens of a row to one vector; "token" keeps all of them.
     outputs : int
         Classes, or 1 for a regression.
 
@@ -60,32 +60,26 @@ class ReadoutModel(Reader):
         """Whether there is one output per token rather than one per row."""
         return self.pooling == "token"
 
+    @property
+    def averaged(self) -> int:
+        """Number of layers whose states are averaged over the tokens."""
+        return len(self.layers) if self.pooling == "mean" else 0
+
     def features(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """The neurons read, (batch, neurons), or (batch, length, neurons) for tokens."""
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        tensors = {name: tensor for name in self.inputs if (tensor := given[name]) is not None}
-        # The last hidden state is at hand without collecting the others; a body without blocks has nothing else.
+        """Return the neurons read, (batch, neurons), or (batch, length, neurons) for tokens."""
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        tensors = {name: tensor for name in self.inputs if (tensor := arguments[name]) is not None}
+        # The last hidden state is available without collecting the others; a body without blocks has no other.
         top = len(self._blocks())
         states = run_body(self.body, self.spec, tensors, states=self.layers != (top,))
-        found = [
-            self._pool(states[min(layer, len(states) - 1)], attention_mask).index_select(-1, self.get_buffer(f"dims_{layer}"))
-            for layer in self.layers
-        ]
-        return torch.cat(found, dim=-1)
+        neurons = []
+        for layer in self.layers:
+            pooled = pool_states(states[min(layer, len(states) - 1)], attention_mask, self.pooling, self.spec)
+            neurons.append(pooled.index_select(-1, self.get_buffer(f"dims_{layer}")))
+        return torch.cat(neurons, dim=-1)
 
     def _blocks(self) -> range:
         return range(self.config.num_hidden_layers)
-
-    def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        if self.pooling == "token":
-            return states
-        if self.pooling == "mean":
-            weights = attention_mask.to(states.dtype)
-            return (states * weights[:, :, None]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
-        if self.pooling == "cls" and self.spec.cls == "first":
-            return states[:, 0]
-        positions = last_positions(attention_mask) if self.pooling == "last" else cls_positions(self.spec, attention_mask)
-        return states.gather(1, positions[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
 
     def forward(
         self,
@@ -95,7 +89,7 @@ class ReadoutModel(Reader):
         labels: Tensor | None = None,
         return_dict: bool = True,
     ) -> SequenceClassifierOutput | TokenClassifierOutput | tuple[Tensor, ...]:
-        """Logits, and the loss if labels are given.
+        """Return the logits, and the loss if labels are given.
 
         Parameters
         ----------
@@ -129,7 +123,7 @@ class ReadoutModel(Reader):
 
 
 def set_readout(model: nn.Module, weight: npt.NDArray[np.floating[Any]] | Tensor, bias: npt.NDArray[np.floating[Any]] | Tensor) -> None:
-    """Fill the classifier of a `ReadoutModel`.
+    """Set the weights of the classifier of a `ReadoutModel`.
 
     Parameters
     ----------
@@ -156,35 +150,35 @@ def set_readout(model: nn.Module, weight: npt.NDArray[np.floating[Any]] | Tensor
 
 
 class Readout(Transform):
-    """Replaces the head by `plan.readout`; which blocks fall away is the business of `DropLayers`."""
+    """Replacement of the head by `plan.readout`; `DropLayers` removes the blocks above it."""
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether there is a readout."""
+        """Return whether there is a readout."""
         return plan.readout is not None
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """Every layer read must exist, and every dimension read."""
+        """Check that every layer and every dimension read exist."""
         assert plan.readout is not None
         if isinstance(view.model, Reader):
             raise PlanError("The model has a readout already; compose the plans and apply them to the dense model.")
         hidden = None if plan.hidden is None else set(plan.hidden)
         for layer, dims in plan.readout.neurons.items():
             slim_layer(plan, layer if dims else 0)
-            lost = [] if hidden is None else [dim for dim in dims if dim not in hidden]
-            if lost:
-                raise PlanError(f"The readout reads dimension {lost[0]} of layer {layer}, which the plan's 'hidden' drops.")
+            missing = [] if hidden is None else [dim for dim in dims if dim not in hidden]
+            if missing:
+                raise PlanError(f"The readout reads dimension {missing[0]} of layer {layer}, which the plan's 'hidden' drops.")
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """A `ReadoutModel` around the body, its classifier zero."""
+        """Return a `ReadoutModel` around the body, with a zero classifier."""
         assert plan.readout is not None
         if view.spec.pooler:
             setattr(view.body, view.spec.pooler, None)
-        place = {dim: place for place, dim in enumerate(plan.hidden or range(plan.source.hidden))}
-        neurons = {slim_layer(plan, layer): [place[dim] for dim in dims] for layer, dims in plan.readout.neurons.items() if dims}
+        position = {dim: position for position, dim in enumerate(plan.hidden or range(plan.source.hidden))}
+        neurons = {slim_layer(plan, layer): [position[dim] for dim in dims] for layer, dims in plan.readout.neurons.items() if dims}
         return ReadoutModel(view.body, neurons, plan.readout.pooling, view.config.num_labels)
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """The classifier reads as many neurons as planned."""
+        """Check that the classifier reads as many neurons as planned."""
         assert plan.readout is not None
         assert isinstance(model, ReadoutModel)
         assert model.readout.in_features == plan.readout.size

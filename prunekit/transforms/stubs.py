@@ -1,4 +1,4 @@
-"""Small modules that stand where a sub-block was removed; they keep the bias of its output projection."""
+"""Small modules that replace removed sub-blocks; they keep the bias of the output projection."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from torch import Tensor, nn
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     # DistilBERT of transformers 4 names its attention's input `query`, everything else `hidden_states`.
-    found = args[0] if args else kwargs["query"] if "query" in kwargs else kwargs["hidden_states"]
-    assert isinstance(found, Tensor)
-    return found
+    states = args[0] if args else kwargs["query"] if "query" in kwargs else kwargs["hidden_states"]
+    assert isinstance(states, Tensor)
+    return states
 
 
 class Constant(nn.Module):
-    """Returns the same vector at each position: the bias of a projection whose input is gone."""
+    """Module that returns the same vector at each position: the bias of a removed projection."""
 
     def __init__(self, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.bias = bias
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """(batch, length, width), with the batch and length of the first argument."""
+        """Return (batch, length, width), with the batch and length of the first argument."""
         states = _input(args, kwargs)
         return torch.zeros_like(states) if self.bias is None else self.bias.expand(*states.shape[:-1], -1)
 
 
 class ConstantAttention(Constant):
-    """A `Constant` where an attention module is expected: returns (vector, no attention weights)."""
+    """`Constant` in the place of an attention module: it returns (vector, no attention weights)."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # type: ignore[override]  # takes whatever the block took
-        """((batch, length, width), None)."""
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # type: ignore[override]  # accepts the arguments of the block
+        """Return ((batch, length, width), None)."""
         return super().forward(*args, **kwargs), None
 
 
 class PassAttention(nn.Module):
-    """Returns (input, no attention weights)."""
+    """Identity in the place of an attention module: it returns (input, no attention weights)."""
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        """((batch, length, width), None)."""
+        """Return ((batch, length, width), None)."""
         return _input(args, kwargs), None
 
 
 class ResidualAttention(nn.Module):
-    """What is left of an attention module that holds the residual connection and its norm."""
+    """Residual connection and norm of an attention module that contains both."""
 
     def __init__(self, norm: nn.Module, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.norm, self.bias = norm, bias
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        """((batch, length, width), None)."""
+        """Return ((batch, length, width), None)."""
         states = _input(args, kwargs)
         return self.norm(states if self.bias is None else states + self.bias), None
 
 
 class Affine(nn.Linear):
-    """What takes the place of an FFN: an affine map of its input, at first the output bias alone.
+    """Replacement of an FFN: an affine map of its input, initially the output bias alone.
 
     Parameters
     ----------
@@ -70,28 +70,28 @@ class Affine(nn.Linear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         width = len(weight)
-        # Made without values, for drawing them would move the random state.
+        # Created without values: initialising them would advance the random state.
         super().__init__(width, width, device="meta")
         self.weight = nn.Parameter(weight.new_zeros(width, width))
         self.bias = nn.Parameter(weight.new_zeros(width) if bias is None else bias.clone())
 
 
 class ReadsComponents(nn.Module):
-    """What takes the place of a layer of the head that reads the last state: a projection to a few numbers, and what is made of them.
+    """Replacement of a layer of the head that reads the last state: a projection to a few numbers, and a layer that reads these.
 
     Parameters
     ----------
     layer : nn.Linear
         For its sizes, dtype and device.
     components : int
-        How many numbers.
+        Number of components.
 
     Attributes
     ----------
     components : nn.Linear
-        (H, k); zero at first.
+        (H, k); initially zero.
     reader : nn.Linear
-        (k, outputs); zero at first.
+        (k, outputs); initially zero.
     """
 
     def __init__(self, layer: nn.Linear, components: int) -> None:
@@ -108,20 +108,20 @@ class ReadsComponents(nn.Module):
             self.reader.bias.copy_(weight @ mean if bias is None else weight @ mean + bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(..., outputs) of (..., H)."""
-        found: Tensor = self.reader(self.components(states))
-        return found
+        """Return (..., outputs) for states (..., H)."""
+        outputs: Tensor = self.reader(self.components(states))
+        return outputs
 
 
 class Columns(nn.Module):
-    """What a module is handed of something that is shared: some entries of one axis of a named argument.
+    """Selection of entries along one axis of a named argument of a module, which several modules share.
 
     Parameters
     ----------
     index : Tensor
-        (k,) int64, the entries.
+        (k,) int64, the entries selected.
     argument : str
-        The keyword by which the module is called with it.
+        Keyword of the argument.
     axis : int
     """
 
@@ -130,34 +130,34 @@ class Columns(nn.Module):
     def __init__(self, index: Tensor, argument: str, axis: int) -> None:
         super().__init__()
         self.argument, self.axis = argument, axis
-        # It follows from the plan, so that no file holds it.
+        # It follows from the plan, so that it is not saved.
         self.register_buffer("index", index, persistent=False)
         self._handle: Any = None
 
     def attach_to(self, module: nn.Module, name: str) -> None:
-        """Stand between a module and its callers, and in it under a name."""
+        """Select in each call of a module, as a submodule of it under a name."""
         module.add_module(name, self)
-        self._name, self._handle = name, module.register_forward_pre_hook(self._choose, with_kwargs=True)
+        self._name, self._handle = name, module.register_forward_pre_hook(self._replace_argument, with_kwargs=True)
 
     def detach_from(self, module: nn.Module) -> None:
-        """Stand there no longer."""
+        """Undo `attach_to`."""
         self._handle.remove()
         delattr(module, self._name)
 
     def forward(self, shared: Tensor) -> Tensor:
-        """The entries of `shared`."""
+        """Return the selected entries of `shared`."""
         return shared.index_select(self.axis, self.index)
 
-    def _choose(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _replace_argument(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**named, self.argument: self(named[self.argument])}
 
 
 def _zeros(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
-    # Made without values, for drawing them would move the random state.
-    made = nn.Linear(inputs, outputs, device="meta")
-    made.weight = nn.Parameter(like.weight.new_zeros(outputs, inputs))
-    made.bias = nn.Parameter(like.weight.new_zeros(outputs))
-    return made
+    # Created without values: initialising them would advance the random state.
+    layer = nn.Linear(inputs, outputs, device="meta")
+    layer.weight = nn.Parameter(like.weight.new_zeros(outputs, inputs))
+    layer.bias = nn.Parameter(like.weight.new_zeros(outputs))
+    return layer
 
 
 STUBS = (Affine, Columns, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)

@@ -1,4 +1,4 @@
-"""The only module that cuts tensors: slices of parameters by role, and modules put in the place of others."""
+"""Slices of parameters by role, and replacement of modules; no other module cuts tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunekit.transforms.stubs import Affine, Constant, ConstantAttention, PassA
 
 
 def index_of(axis: Axis, kept: Sequence[int], units: int, size: int) -> Tensor:
-    """Entries of an axis of `size` entries that belong to the units kept, shape (len(kept) * size / units,), int64."""
+    """Return the entries of an axis of `size` entries that belong to the units kept, shape (len(kept) * size / units,), int64."""
     width, rest = divmod(size, axis.repeat * units)
     assert rest == 0, f"{size} entries do not hold {axis.repeat} x {units} {axis.role}"
     runs = torch.arange(axis.repeat)[:, None, None] * units
@@ -24,17 +24,17 @@ def index_of(axis: Axis, kept: Sequence[int], units: int, size: int) -> Tensor:
 
 
 def parent(root: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The module that holds the last step of a path, and that step."""
-    above, _, name = path.rpartition(".")
-    found = find(root, above)
-    assert isinstance(found, nn.Module)
-    return found, name
+    """Return the module that holds the last step of a path, and the name of that step."""
+    prefix, _, name = path.rpartition(".")
+    module = find(root, prefix)
+    assert isinstance(module, nn.Module)
+    return module, name
 
 
 def put(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put a module at a path."""
-    above, name = parent(root, path)
-    setattr(above, name, module)
+    holder, name = parent(root, path)
+    setattr(holder, name, module)
 
 
 def slice_parameter(root: nn.Module, path: str, dim: int, index: Tensor) -> None:
@@ -76,7 +76,7 @@ def scale_sizes(root: nn.Module, sizes: Sequence[tuple[str, str]], kept: int, un
 
 
 def remove(block: nn.Module, part: SubBlock) -> None:
-    """Take a whole sub-block out; the bias of its output projection stays."""
+    """Remove a whole sub-block except the bias of its output projection."""
     output = find(block, part.output)
     bias = getattr(output, "bias", None) if isinstance(output, nn.Module) else None
     for stub in part.removal:
@@ -95,13 +95,13 @@ def remove(block: nn.Module, part: SubBlock) -> None:
 
 
 def replace(block: nn.Module, part: SubBlock, norm: str) -> None:
-    """Put an `Affine` in the place of a whole sub-block, where its output projection stood; a norm in front of it, at `norm`, stays."""
+    """Replace a whole sub-block by an `Affine` at its output projection; a norm before it, at `norm`, is kept."""
     output = Linear.at(block, part.output)
     assert output is not None
-    made = Affine(output.weight, output.bias)
+    affine = Affine(output.weight, output.bias)
     *inner, last = part.removal
     for stub in inner:
         if stub.at != norm:
             put(block, stub.at, nn.Identity())
     name = part.output.removeprefix(last.at).removeprefix(".")
-    put(block, last.at, nn.Sequential(OrderedDict({name: made})) if name else made)
+    put(block, last.at, nn.Sequential(OrderedDict({name: affine})) if name else affine)

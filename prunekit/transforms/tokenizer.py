@@ -1,4 +1,4 @@
-"""Cuts a fast tokenizer down to the token ids that a plan keeps: WordPiece, BPE, Unigram and word-level models."""
+"""Reduction of a fast tokenizer to the token ids that a plan keeps: WordPiece, BPE, Unigram and word-level models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
-    """Token ids that a slim tokenizer needs so that texts made of the tokens `used` are split as before.
+    """Return the token ids that a slim tokenizer needs so that texts of the tokens `used` are split as before.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
     tuple of int
         Sorted: the ids used, every added (special) token, the unknown token, and the single characters or bytes, so that
         any other text can still be spelled; for BPE also every symbol that merges into one of them, for Unigram the piece of
-        the lowest score, which sets the price of the unknown.
+        the lowest score, which determines the score of the unknown token.
 
     Raises
     ------
@@ -44,8 +44,8 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
         pieces = model["vocab"]
         if model.get("unk_id") is not None:
             needed.add(model["unk_id"])
-        needed.add(min(range(len(pieces)), key=lambda at: pieces[at][1]))
-        needed.update(at for at, (piece, _) in enumerate(pieces) if _is_single(piece))
+        needed.add(min(range(len(pieces)), key=lambda index: pieces[index][1]))
+        needed.update(index for index, (piece, _) in enumerate(pieces) if _is_single(piece))
         return tuple(sorted(needed))
     vocabulary: dict[str, int] = model["vocab"]
     if model.get("unk_token") in vocabulary:
@@ -58,38 +58,38 @@ def needed_tokens(tokenizer: Any, used: Iterable[int]) -> tuple[int, ...]:
         number for token, number in vocabulary.items() if _is_single(token) or _is_single(token.removeprefix(prefix).removesuffix(suffix))
     )
     if model["type"] == "BPE":
-        made: dict[int, set[int]] = {}
+        parts: dict[int, set[int]] = {}
         for left, right in _merges(model):
-            whole = vocabulary.get(left + right.removeprefix(prefix))
-            if whole is not None:
-                made.setdefault(whole, set()).update((vocabulary[left], vocabulary[right]))
-        open_ends = list(needed)
-        while open_ends:
-            for part in made.get(open_ends.pop(), ()):
+            merged = vocabulary.get(left + right.removeprefix(prefix))
+            if merged is not None:
+                parts.setdefault(merged, set()).update((vocabulary[left], vocabulary[right]))
+        pending = list(needed)
+        while pending:
+            for part in parts.get(pending.pop(), ()):
                 if part not in needed:
                     needed.add(part)
-                    open_ends.append(part)
+                    pending.append(part)
     return tuple(sorted(needed))
 
 
 def _is_single(token: str) -> bool:
-    """Whether a token is one character, or one byte as `byte_fallback` writes it."""
+    """Return whether a token is one character, or one byte as `byte_fallback` writes it."""
     return len(token) == 1 or _BYTE.fullmatch(token) is not None
 
 
 def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
-    """A copy of a tokenizer that knows only the token ids `kept`, renumbered in their order.
+    """Return a copy of a tokenizer with the token ids `kept` alone, renumbered in their order.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
     kept : sequence of int
-        Increasing; `needed_tokens` gives what must be among them.
+        Increasing; they must include those of `needed_tokens`.
 
     Returns
     -------
     PreTrainedTokenizerFast
-        Token `kept[i]` has become token i.
+        Token `kept[i]` becomes token i.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
     """
     state = _state(tokenizer)
     model = state["model"]
-    new = {old: place for place, old in enumerate(kept)}
+    new = {old: index for index, old in enumerate(kept)}
     for token in state["added_tokens"]:
         if token["id"] not in new:
             raise PlanError(f"The plan's 'vocabulary' drops token {token['id']}, which is the added token {token['content']!r}.")
@@ -117,9 +117,9 @@ def shrink_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
             raise PlanError(f"The plan's 'vocabulary' drops token {vocabulary[model['unk_token']]}, which is the unknown token.")
         model["vocab"] = {token: new[old] for token, old in vocabulary.items() if old in new}
         if model["type"] == "BPE":
-            left_over = model["vocab"].keys()
+            remaining = model["vocab"].keys()
             prefix = model.get("continuing_subword_prefix") or ""
-            model["merges"] = [[a, b] for a, b in _merges(model) if {a, b, a + b.removeprefix(prefix)} <= left_over]
+            model["merges"] = [[a, b] for a, b in _merges(model) if {a, b, a + b.removeprefix(prefix)} <= remaining]
     state["post_processor"] = _renumber(state["post_processor"], new)
     slim = copy.deepcopy(tokenizer)
     slim._tokenizer = Tokenizer.from_str(json.dumps(state))
@@ -143,17 +143,17 @@ def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _renumber(processor: Any, new: Mapping[int, int]) -> Any:
-    """Token ids inside a post-processor."""
+    """Return a post-processor with new token ids."""
     if not isinstance(processor, dict):
         return processor
-    found = dict(processor)
-    if found["type"] == "Sequence":
-        found["processors"] = [_renumber(each, new) for each in found["processors"]]
+    renumbered = dict(processor)
+    if renumbered["type"] == "Sequence":
+        renumbered["processors"] = [_renumber(inner, new) for inner in renumbered["processors"]]
     for name in ("sep", "cls"):
-        if name in found:
-            found[name] = [found[name][0], new[found[name][1]]]
-    if "special_tokens" in found:
-        found["special_tokens"] = {
-            name: {**token, "ids": [new[old] for old in token["ids"]]} for name, token in found["special_tokens"].items()
+        if name in renumbered:
+            renumbered[name] = [renumbered[name][0], new[renumbered[name][1]]]
+    if "special_tokens" in renumbered:
+        renumbered["special_tokens"] = {
+            name: {**token, "ids": [new[old] for old in token["ids"]]} for name, token in renumbered["special_tokens"].items()
         }
-    return found
+    return renumbered

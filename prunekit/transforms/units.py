@@ -1,4 +1,4 @@
-"""What FFN neurons and heads have in common: units of a block, which may lose all of them."""
+"""Base class for the removal of units of a block: FFN neurons and heads."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from prunekit.validation.indices import Indices
 
 
 class BlockUnits(Transform):
-    """Keeps units of each block; a block that keeps none loses the whole sub-block, but for its output bias."""
+    """Removal of units of each block; a block that keeps none loses the whole sub-block except its output bias."""
 
     role: ClassVar[Role]
 
     @abstractmethod
     def part(self, view: ModelView) -> SubBlock:
-        """The sub-block that holds the units."""
+        """Return the sub-block that holds the units."""
 
     def empty(self, view: ModelView, block: nn.Module, plan: Plan, number: int) -> None:
-        """Take the whole sub-block out of block `number` of the dense model."""
+        """Remove the whole sub-block from block `number` of the dense model."""
         remove(block, self.part(view))
 
     @abstractmethod
     def outside(self, view: ModelView, kept: Mapping[int, Indices]) -> None:
-        """Cut what these units own outside the blocks, and record uniform sizes in the config."""
+        """Cut the parameters of these units outside the blocks, and record uniform sizes in the config."""
 
     def named(self, plan: Plan) -> Mapping[int, Indices]:
-        """{block: units kept} of the blocks that the plan names."""
-        found: Mapping[int, Indices] = getattr(plan, self.role)
-        return found
+        """Return {block: units kept} of the blocks that the plan names."""
+        kept: Mapping[int, Indices] = getattr(plan, self.role)
+        return kept
 
     def kept(self, view: ModelView, plan: Plan) -> dict[int, Indices]:
-        """{block: units kept} for every block that exists after the plan, always explicit."""
+        """Return {block: units kept} for every block that exists after the plan, always explicit."""
         named = self.named(plan)
         return {block: named[block] if block in named else tuple(range(view.units(self.role, block))) for block in kept_blocks(plan)}
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether any block that exists loses units."""
-        named, every = self.named(plan), getattr(plan.source, self.role)
-        return any(block in named and len(named[block]) < every for block in kept_blocks(plan))
+        """Return whether any existing block loses units."""
+        named, total = self.named(plan), getattr(plan.source, self.role)
+        return any(block in named and len(named[block]) < total for block in kept_blocks(plan))
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """Families whose blocks share weights must keep the same units everywhere."""
+        """Check that a family whose blocks share weights keeps the same units in all of them."""
         view.check(self.role)
         view.roles()
         if view.spec.shared_blocks and len(set(self.kept(view, plan).values())) > 1:
             raise UnsupportedError(f"{plan.source.model_type} model, {self.role}: {view.spec.shared_blocks}.")
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Slice, or remove, block by block."""
+        """Slice or remove the sub-blocks, block by block."""
         kept = self.kept(view, plan)
-        # Shared blocks are stored once; `requires` saw that all of them keep the same.
+        # Shared blocks are stored once; `requires` checked that all of them keep the same units.
         for block, (number, indices) in zip(view.blocks, kept.items(), strict=False):
             units = view.units(self.role, number)
             if units and not indices:
@@ -73,7 +73,7 @@ class BlockUnits(Transform):
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """No projection is left with an empty axis: runtimes cannot export those."""
+        """Check that no parameter has an empty axis, which cannot be exported."""
         assert all(parameter.numel() for parameter in view.blocks.parameters())
 
 

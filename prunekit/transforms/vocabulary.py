@@ -1,4 +1,4 @@
-"""Drops rows of the word embeddings; the tokenizer must be cut by `transforms.tokenizer.shrink_tokenizer` with the same token ids."""
+"""Removal of rows of the word embeddings; the tokenizer must be cut by `transforms.tokenizer.shrink_tokenizer` with the same token ids."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep
 
 
 class DropVocabulary(Transform):
-    """Keeps the token ids of `plan.vocabulary`, renumbered in their order."""
+    """Removal of all token ids but those of `plan.vocabulary`, which are renumbered in their order."""
 
     def concerns(self, plan: Plan) -> bool:
-        """Whether a token is dropped."""
+        """Return whether a token is removed."""
         return plan.vocabulary is not None and len(plan.vocabulary) < plan.source.vocabulary
 
     def requires(self, view: ModelView, plan: Plan) -> None:
-        """Padding must stay, and keep its number where positions are counted from it."""
+        """Check that the padding token is kept, and keeps its id where positions are counted from it."""
         assert plan.vocabulary is not None
         view.check("vocabulary")
         view.roles(blocks=False)
         pad = view.config.pad_token_id
-        if pad is not None and pad not in plan.vocabulary:
+        if pad is not None and pad >= 0 and pad not in plan.vocabulary:
             raise PlanError(f"The plan's 'vocabulary' drops token {pad}, which is the padding.")
         if view.spec.pad_positions and plan.vocabulary[: pad + 1] != tuple(range(pad + 1)):
             raise PlanError(
@@ -36,9 +36,9 @@ class DropVocabulary(Transform):
             )
 
     def call(self, view: ModelView, plan: Plan) -> nn.Module:
-        """Cut the table; renumber padding and special tokens."""
+        """Cut the table, and renumber padding and special tokens."""
         assert plan.vocabulary is not None
-        new = {old: place for place, old in enumerate(plan.vocabulary)}
+        new = {old: index for index, old in enumerate(plan.vocabulary)}
         roles = view.roles(blocks=False)
         slice_role(view.model, roles, "vocabulary", plan.vocabulary, plan.source.vocabulary)
         for path, axes in roles.items():
@@ -51,21 +51,23 @@ class DropVocabulary(Transform):
                 old = getattr(config, key, None)
                 if isinstance(old, int) and old >= 0:
                     setattr(config, key, new.get(old))
+                elif isinstance(old, list):
+                    setattr(config, key, [new[each] for each in old if each in new] or None)
         return view.model
 
     def ensures(self, model: nn.Module, view: ModelView, plan: Plan) -> None:
-        """The config states the number of rows."""
+        """Check that the config states the number of rows."""
         assert plan.vocabulary is not None
         assert view.config.vocab_size == len(plan.vocabulary)
 
 
 def drop_tokens(model: nn.Module, plan: Plan) -> nn.Module:
-    """Cut the word embeddings of a model that is slim already in all else, in place.
+    """Cut the word embeddings of a model that is otherwise slim already, in place.
 
     Parameters
     ----------
     model : nn.Module
-        What `apply` or a refit made of a plan that is `plan` but for its vocabulary.
+        Made by `apply` or a refit from a plan that equals `plan` except for its vocabulary.
     plan : Plan
 
     Returns

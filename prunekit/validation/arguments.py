@@ -1,12 +1,12 @@
-"""What public functions are given, held against their signatures before anything is done.
+"""Checks of the arguments of public functions against their signatures, before anything is done.
 
 ::
 
     @checked("bench")
     def bench(*models: Place, threads: Annotated[int, Within(1, THREADS)] = 1) -> Benchmark: ...
 
-A value that does not fit is a `ParameterError` whose words come from the annotation. Nothing is converted: True is no number, 0.9 is
-no index, "no" is no bool, and a text is no sequence of texts.
+A value that does not fit is a `ParameterError` whose text comes from the annotation. Nothing is converted: True is not a number, 0.9 not
+an index, "no" not a bool, and a text not a sequence of texts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ R = TypeVar("R")
 
 
 class Rule(Protocol):
-    """What a value of the right type must keep to besides, as metadata of `Annotated`."""
+    """A further condition on a value of the right type, as metadata of `Annotated`."""
 
     def fault(self, value: Any) -> str | None:
-        """Why a value does not keep to it ("" where `must` says it all); None where it does."""
+        """Return why a value violates the rule ("" where `must` is enough), None where it does not."""
 
     def must(self, kind: str) -> str:
-        """What a value must be; `kind` says the type."""
+        """Return what a value must be; `kind` describes its type."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +46,37 @@ class Within:
     high: float
 
     def fault(self, value: Any) -> str | None:
-        """None for a number within."""
+        """Return None for a number within the bounds, "" otherwise."""
         return None if self.low <= value <= self.high else ""
 
     def must(self, kind: str) -> str:
-        """In words."""
+        """Return the condition in words."""
         return f"{kind} from {self.low:,} to {self.high:,}"
 
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A sequence with something in it."""
+    """A sequence with at least one item."""
 
     def fault(self, value: Any) -> str | None:
-        """None for one with an entry."""
+        """Return None for a sequence with an item, "" otherwise."""
         return None if len(value) else ""
 
     def must(self, kind: str) -> str:
-        """In words."""
+        """Return the condition in words."""
         return f"{kind}, at least one"
 
 
 @dataclass(frozen=True)
 class Exists:
-    """A path at which something can be."""
+    """A path that can exist."""
 
     def fault(self, value: Any) -> str | None:
-        """As in `prunekit.validation.reading.place_fault`."""
+        """Return the result of `prunekit.validation.reading.place_fault`."""
         return place_fault(value)
 
     def must(self, kind: str) -> str:
-        """In words."""
+        """Return the condition in words."""
         return f"{kind} that can exist"
 
 
@@ -85,7 +85,7 @@ Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
 def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Hold the arguments of each call against the annotations; `of` is how errors call the function."""
+    """Check the arguments of each call against the annotations; `of` is the name of the function in errors."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -105,10 +105,10 @@ def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise ParameterError(unknown, of, "one that exists", kwargs[unknown], f"The parameters are {names}.")
             for name, value in signature.bind(*args, **kwargs).arguments.items():
                 if name in hints():
-                    several = known[name].kind is inspect.Parameter.VAR_POSITIONAL
-                    for each in value if several else (value,):
+                    variadic = known[name].kind is inspect.Parameter.VAR_POSITIONAL
+                    for argument in value if variadic else (value,):
                         if known[name].kind is not inspect.Parameter.VAR_KEYWORD:
-                            check(name, of, each, hints()[name])
+                            check(name, of, argument, hints()[name])
             return function(*args, **kwargs)
 
         return call
@@ -118,16 +118,16 @@ def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def check(name: str, of: str, value: object, hint: Any) -> None:
     """Raise ParameterError where a value does not fit a type, with the rules of its `Annotated`."""
-    broken = _broken(value, hint)
-    if broken is None:
+    mismatch = _mismatch(value, hint)
+    if mismatch is None:
         return
-    hinted = f"({broken})" if broken else ""
+    reason = f"({mismatch})" if mismatch else ""
     shown = value if isinstance(value, str | bytes | int | float | Path | type(None)) else _shown(value)
-    raise ParameterError(name, of, describe(hint), str(shown) if isinstance(shown, Path) else shown, hinted)
+    raise ParameterError(name, of, describe(hint), str(shown) if isinstance(shown, Path) else shown, reason)
 
 
 class _Shown:
-    """A value by its type, where its repr could be as long as a model."""
+    """A value shown by its type, where its repr could be very long."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -142,18 +142,18 @@ def _shown(value: object) -> object:
     return _Shown(f"a {type(value).__name__}")
 
 
-def _broken(value: Any, hint: Any) -> str | None:
-    """Why a value does not fit; "" where the description of the type says it all, None where it fits."""
+def _mismatch(value: Any, hint: Any) -> str | None:
+    """Return why a value does not fit; "" where the description of the type is enough, None where it fits."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base, *rules = args
-        broken = _broken(value, base)
-        if broken is not None:
-            return broken
+        mismatch = _mismatch(value, base)
+        if mismatch is not None:
+            return mismatch
         return next((fault for rule in rules if (fault := rule.fault(value)) is not None), None)
     if origin in (Union, types.UnionType):
-        found = [_broken(value, each) for each in args]
-        return None if None in found else max((each for each in found if each is not None), key=len)
+        mismatches = [_mismatch(value, member) for member in args]
+        return None if None in mismatches else max((reason for reason in mismatches if reason is not None), key=len)
     return None if _fits(value, hint, origin, args) else ""
 
 
@@ -163,7 +163,7 @@ def _fits(value: Any, hint: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if hint in (None, type(None)):
         return value is None
     if origin is Literal:
-        return any(type(value) is type(each) and value == each for each in args)
+        return any(type(value) is type(choice) and value == choice for choice in args)
     if hint is bool:
         return type(value) is bool
     if hint is int:
@@ -174,11 +174,13 @@ def _fits(value: Any, hint: Any, origin: Any, args: tuple[Any, ...]) -> bool:
         return callable(value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
-            _broken(key, args[0]) is None and _broken(item, args[1]) is None for key, item in value.items()
+            _mismatch(key, args[0]) is None and _mismatch(item, args[1]) is None for key, item in value.items()
         )
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        # A text is a sequence of texts, which is never what is meant.
-        return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(_broken(item, args[0]) is None for item in value)
+        # A text is a sequence of texts, but is never meant as one.
+        return (
+            isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(_mismatch(item, args[0]) is None for item in value)
+        )
     kind = origin or hint
     return isinstance(value, kind)
 
@@ -194,14 +196,14 @@ _WORDS = {
 
 
 def describe(hint: Any) -> str:
-    """A type in the words of an error."""
+    """Describe a type for an error message."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base, *rules = args
-        return functools.reduce(lambda said, rule: str(rule.must(said)), rules, describe(base))
+        return functools.reduce(lambda text, rule: str(rule.must(text)), rules, describe(base))
     if origin in (Union, types.UnionType):
-        # None says that a parameter is left out, which nobody has to be told.
-        return " or ".join(dict.fromkeys(describe(each) for each in args if each is not type(None)))
+        # None means that a parameter is left out, and is not mentioned.
+        return " or ".join(dict.fromkeys(describe(member) for member in args if member is not type(None)))
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     kind = origin or hint

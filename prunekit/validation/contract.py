@@ -1,4 +1,4 @@
-"""What a change of a model or of a graph declares: requires -> call -> ensures, checked each time that it is made."""
+"""Contracts of changes to a model or a graph: requires -> call -> ensures, checked at each call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Contract(ABC, Generic[P, R]):
-    """A change in place: `requires` says whether it can be made, `call` makes it, `ensures` checks what holds afterwards."""
+    """A change in place: `requires` checks that it can be made, `call` makes it, `ensures` checks the result."""
 
     @abstractmethod
     def requires(self, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -22,7 +22,7 @@ class Contract(ABC, Generic[P, R]):
 
     @abstractmethod
     def ensures(self, result: R, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Raise where what callers rely on does not hold; `result` is what `call` gave."""
+        """Raise where a postcondition does not hold; `result` is the return value of `call`."""
 
     @final
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Sets of indices as text: "0-3,7", as a person reads and writes them, bounded before they are spelled out."""
+"""Sets of indices as text: "0-3,7", for people to read and write, bounded before they are expanded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 60  # characters of a range that an error repeats
 
 
 def format_indices(indices: Iterable[int]) -> str:
-    """Sorted indices as ranges: (0, 1, 2, 5) -> "0-2,5"."""
+    """Return sorted indices as ranges: (0, 1, 2, 5) -> "0-2,5"."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][1] + 1:
@@ -28,7 +28,7 @@ def format_indices(indices: Iterable[int]) -> str:
 
 
 def _ranges(text: str) -> Iterator[tuple[int, int]]:
-    """(first, last) of each range of a text; raises ValueError for what is none."""
+    """Yield (first, last) of each range of a text; raises ValueError for anything else."""
     for part in text.split(",") if text.strip() else ():
         match = _RANGE.fullmatch(part)
         if match is None:
@@ -40,7 +40,7 @@ def _ranges(text: str) -> Iterator[tuple[int, int]]:
 
 
 def count_indices(text: str) -> int:
-    """How many indices a text names; 0 for what names none, whose own field says so."""
+    """Return the number of indices that a text names; 0 for an invalid text, which the check of its field reports."""
     try:
         return sum(last - first + 1 for first, last in _ranges(text))
     except ValueError:
@@ -48,7 +48,7 @@ def count_indices(text: str) -> int:
 
 
 def parse_indices(text: str) -> tuple[int, ...]:
-    """The inverse of `format_indices`; raises ValueError on anything else, and on more than `VOCABULARY` indices."""
+    """Invert `format_indices`; raises ValueError on anything else, and on more than `VOCABULARY` indices."""
     ranges = list(_ranges(text))
     if sum(last - first + 1 for first, last in ranges) > VOCABULARY:
         raise ValueError(f"more than {VOCABULARY:,} indices are named")
@@ -57,30 +57,30 @@ def parse_indices(text: str) -> tuple[int, ...]:
 
 def _indices(value: object) -> tuple[int, ...]:
     if isinstance(value, str):
-        found = parse_indices(value)
+        indices = parse_indices(value)
     elif not isinstance(value, Iterable) or isinstance(value, (Mapping, bytes)):
         raise ValueError("must be ranges such as '0-3,7', or a list of indices")
     else:
-        found = tuple(_index(item) for item in value)
-    if any(b <= a for a, b in itertools.pairwise(found)):
+        indices = tuple(_index(item) for item in value)
+    if any(b <= a for a, b in itertools.pairwise(indices)):
         raise ValueError("indices must increase strictly (no duplicates)")
-    if found and found[0] < 0:
+    if indices and indices[0] < 0:
         raise ValueError("indices must be >= 0")
-    return found
+    return indices
 
 
 def _index(value: object) -> int:
-    """A whole number as it is: 0.9 is none, nor is True."""
+    """Return a whole number as an int; refuse others, such as 0.9 and True."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]  # what is no number raises
+        return operator.index(value)  # type: ignore[arg-type]  # anything else raises
     except TypeError:
         raise ValueError("indices must be whole numbers") from None
 
 
 def _block(value: object) -> int:
-    """The number of a block as a key, which JSON writes as text."""
+    """Return the number of a block from a key, which JSON writes as text."""
     if isinstance(value, str):
         if not re.fullmatch("0|[1-9][0-9]{0,8}", value, re.ASCII):
             raise ValueError("the key must be the number of a block")

@@ -1,8 +1,8 @@
-"""How what is missing is installed: by the packages' own names, which pip finds for a checkout as well as for a release."""
+"""Commands that install missing packages: by the packages' own names, which pip finds for a checkout as well as for a release."""
 
 from __future__ import annotations
 
-#: What each extra of setup.cfg holds.
+#: The requirements of each extra of setup.cfg.
 EXTRAS = {
     "cpu": ("onnxruntime>=1.20",),
     "gpu": ("onnxruntime-gpu[cuda,cudnn]>=1.20",),
@@ -12,10 +12,10 @@ EXTRAS = {
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra's packages."""
+    """Return the command that installs an extra's packages."""
     return command(*EXTRAS[extra])
 
 
 def command(*requirements: str) -> str:
-    """The command that installs requirements; quoted where a shell would read a sign of theirs."""
+    """Return the command that installs requirements; quoted where a shell would interpret a character."""
     return " ".join(["pip install", *(each if each.replace("-", "").isalnum() else f"'{each}'" for each in requirements)])

@@ -1,4 +1,4 @@
-"""How large what comes from outside may be. docs/limits.md lists these bounds, and says why each is where it is."""
+"""Bounds on the size of external input; docs/limits.md lists them, with the reason for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOCABULARY_BYTES = 2**28
 METADATA_BYTES = 16 * 2**20
 ONNX_BYTES = 2**31
 
-#: Brackets inside brackets of a JSON or YAML file.
+#: Nesting depth of a JSON or YAML file.
 DEPTH = 64
 
 # Sizes of a model.
@@ -37,7 +37,7 @@ SEEDS = 2**32
 
 
 def memory() -> int:
-    """Bytes that this process may have: the machine's, or less where a limit is set."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes that this process may have: the machine's, or less where a limit is set."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return whole if limit == resource.RLIM_INFINITY else min(whole, limit)
+    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)

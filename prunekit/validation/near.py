@@ -1,15 +1,15 @@
-"""Names that were meant: slips of the finger, and what other tools call the same thing."""
+"""Suggestions for unknown names: misspellings, abbreviations, and the names of other tools."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-#: How alike two names are at least, as difflib counts it; below it a suggestion misleads.
-_ALIKE = 0.75
-#: Letters of a name that is not written out, such as "vocab".
-_BEGUN = 4
+#: Least similarity of two names, as measured by difflib; below it a suggestion misleads.
+_SIMILARITY = 0.75
+#: Least letters of an abbreviated name, such as "vocab".
+_ABBREVIATION = 4
 
-#: What optimum-cli, transformers and their like call what prunekit calls by another name.
+#: {name in optimum-cli, transformers and the like: name in prunekit}.
 ELSEWHERE = {
     "checkpoint": "model",
     "config": "recipe",
@@ -42,21 +42,21 @@ ELSEWHERE = {
 
 
 def hint(word: str, names: Collection[str]) -> str:
-    """The sentence that names the one that was meant; nothing where none is like it."""
+    """Return the sentence that suggests the name that was meant; "" where none is similar."""
     meant = near(word, names)
     return "" if meant is None else f"Did you mean {meant!r}?"
 
 
 def near(word: str, names: Collection[str]) -> str | None:
-    """The one of the names that was meant, or None where none is like it.
+    """Return the one of the names that was meant, or None where none is similar.
 
-    What begins with the word comes first ("speed" is no "seed"), and all begin with its letter, which is the one that fingers get right.
+    Names that begin with the word come first ("speed" is not "seed"); all begin with its first letter, which is rarely mistyped.
     """
-    import difflib  # where somebody slipped
+    import difflib  # only for a misspelling
 
-    asked = word.replace("-", "_").lower()
+    folded = word.replace("-", "_").lower()
     known = {name.replace("-", "_").lower(): name for name in names}
     known |= {other: known[meant] for other, meant in ELSEWHERE.items() if meant in known and other not in known}
-    begun = [name for name in known if len(asked) >= _BEGUN and name.startswith(asked)]
-    alike = difflib.get_close_matches(asked, [name for name in known if name[:1] == asked[:1]], n=1, cutoff=_ALIKE)
-    return next((known[name] for name in (*begun[:1], *alike)), None)
+    completions = [name for name in known if len(folded) >= _ABBREVIATION and name.startswith(folded)]
+    similar = difflib.get_close_matches(folded, [name for name in known if name[:1] == folded[:1]], n=1, cutoff=_SIMILARITY)
+    return next((known[name] for name in (*completions[:1], *similar)), None)

@@ -1,6 +1,6 @@
-"""Files from outside as checked values: regular files of bounded size, JSON of bounded depth, paths that can exist.
+"""Checked reading of external files: regular files of bounded size, JSON of bounded depth, paths that can exist.
 
-Each function raises `ReadError` with a few words that say why; whoever calls it knows what the file is for, and says that.
+Each function raises `ReadError` with a short reason; the caller adds what the file is for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,9 +19,9 @@ from prunekit.validation.limits import DEPTH
 _CHUNK = 2**20
 # A string as a whole, so that brackets inside it do not count.
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
-# A character that UTF-16 writes in two halves, by its escape.
-_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
-_NO_PLACE = {
+# The escape of a surrogate, half of a pair that UTF-16 has for one character.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_PLACE_FAULTS = {
     errno.ENAMETOOLONG: "its name is too long",
     errno.ELOOP: "its symbolic links lead in a circle",
     errno.EACCES: "a directory on the way is closed to this user",
@@ -28,13 +29,13 @@ _NO_PLACE = {
 
 
 class ReadError(ValueError):
-    """Why something cannot be read, in a few words."""
+    """The reason why something cannot be read, in a few words."""
 
 
 def place_fault(path: str | os.PathLike[str]) -> str | None:
-    """Why nothing can be at a path, whatever is there now; None where something can.
+    """Return why nothing can be at a path, whatever is there now; None where something can.
 
-    Asked before a path is used, since pathlib answers each of these with an error of another kind.
+    Called before a path is used, since pathlib raises a different error for each of these.
     """
     text = os.fspath(path)
     if not text:
@@ -50,19 +51,19 @@ def place_fault(path: str | os.PathLike[str]) -> str | None:
     try:
         os.stat(place)
     except OSError as error:
-        return _NO_PLACE.get(error.errno or 0)
+        return _PLACE_FAULTS.get(error.errno or 0)
     except ValueError:
         return "it holds a character that no path can hold"
     return None
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
-    """A regular file of at most `most` bytes; never waits for a pipe, never reads a device."""
+    """Read a regular file of at most `most` bytes; never waits for a pipe, never reads a device."""
     fault = place_fault(path)
     if fault is not None:
         raise ReadError(fault)
     try:
-        # Opening a pipe for reading waits for a writer unless it is told not to.
+        # Without O_NONBLOCK, opening a pipe for reading waits for a writer.
         descriptor = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -79,22 +80,22 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
-    """Refuse what is no regular file, or has more than `most` bytes, before a library opens it."""
+    """Refuse a path that is not a regular file, or has more than `most` bytes, before a library opens it."""
     fault = place_fault(path)
     if fault is not None:
         raise ReadError(fault)
     try:
-        found = Path(path).expanduser().stat()
+        status = Path(path).expanduser().stat()
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ReadError("it is not a regular file")
-    if most is not None and found.st_size > most:
+    if most is not None and status.st_size > most:
         raise ReadError(f"it has more than {most:,} bytes")
 
 
 def read_text(path: str | os.PathLike[str], most: int) -> str:
-    """`read_bytes` as UTF-8, with or without a byte order mark."""
+    """Read a file as UTF-8, with or without a byte order mark; see `read_bytes`."""
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -102,13 +103,13 @@ def read_text(path: str | os.PathLike[str], most: int) -> str:
 
 
 def parse_json(text: str, *, unique: bool = False) -> Any:
-    """JSON whose brackets nest at most `DEPTH` deep and whose numbers are finite; with `unique` no key may come twice."""
+    """Parse JSON whose brackets nest at most `DEPTH` deep and whose numbers are finite; with `unique` no key may occur twice."""
     _check_depth(text)
     try:
-        found = json.loads(text, parse_constant=_no_number, parse_float=finite, object_pairs_hook=_without_twins if unique else None)
-        if not text.isascii() or _HALVES.search(text):
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+        value = json.loads(text, parse_constant=_no_number, parse_float=finite, object_pairs_hook=_unique_keys if unique else None)
+        if not text.isascii() or _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise ReadError(f"it is not JSON: {error}") from None
     except ReadError:
@@ -120,13 +121,13 @@ def parse_json(text: str, *, unique: bool = False) -> Any:
 
 
 def shown(key: object, most: int = 60) -> str:
-    """A key as an error repeats it: short, and without characters that a terminal obeys."""
+    """Return a key for an error message: short, and without characters that a terminal acts on."""
     text = str(key)[:most]
     return text if text.isprintable() else ascii(text)[1:-1][:most]
 
 
 def read_json(path: str | os.PathLike[str], most: int, *, unique: bool = False) -> Any:
-    """`parse_json` of a file."""
+    """Read a file and parse it; see `parse_json`."""
     return parse_json(read_text(path, most), unique=unique)
 
 
@@ -149,17 +150,27 @@ def _no_number(name: str) -> NoReturn:
 
 
 def finite(text: str) -> float:
-    """A number that a float can hold."""
+    """Return a text as a float; raises ReadError where it is too large for one."""
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise ReadError(f"the number {text[:20]} is too large")
     return number
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
-        raise ReadError(f"the key {twin[:40]!r} comes twice")
-    return found
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in mapping:
+            raise ReadError(f"the key {name[:40]!r} comes twice")
+        mapping[name] = value
+    return mapping
+
+
+def first_duplicate(values: Iterable[Hashable]) -> Any:
+    """Return the first value that has been there before, in one pass; None where all differ."""
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None

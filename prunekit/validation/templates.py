@@ -1,4 +1,4 @@
-"""Fill the templates that stand beside the code that uses them; values are escaped for the format that the template writes."""
+"""Rendering of the templates beside the code that uses them; values are escaped for the format of the template."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def render(template: str, **values: object) -> str:
     Parameters
     ----------
     template : str
-        Its path within the package: "report/report.html.jinja". The ending says what is written: HTML or Markdown.
+        Its path within the package: "report/report.html.jinja". The suffix determines the format: HTML or Markdown.
     **values
-        What the template names. All of it is escaped when it is written, except for ``markupsafe.Markup``.
+        Variables of the template. All are escaped when they are written, except for ``markupsafe.Markup``.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def _environment(escape: Callable[[str], str] | None) -> Environment:
         keep_trailing_newline=True,
     )  # fmt: skip
     if escape is not None:
-        # Jinja's own escaping is HTML's; what was escaped here first is left alone by it.
+        # Jinja's own escaping is for HTML; it leaves what was escaped here as it is.
         environment.finalize = lambda value: value if isinstance(value, Markup) else Markup(escape(str(value)))
     environment.filters |= {"code": lambda text: Markup(code(text)), "python": lambda text: Markup(python_text(text))}
     return environment

@@ -1,4 +1,4 @@
-"""YAML on the way in and on the way out; apart from the rest, since PyYAML takes longer to import than ``--help`` may take."""
+"""Reading and writing of YAML; a module of its own, since PyYAML takes longer to import than ``--help`` may take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from prunekit.validation.limits import DEPTH
-from prunekit.validation.reading import ReadError, finite
+from prunekit.validation.reading import ReadError, finite, first_duplicate
 
 
 class _Plain(yaml.SafeLoader):
@@ -21,10 +21,9 @@ class _Plain(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - filled below, as PyYAML asks
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twin = next((name for name in names if names.count(name) > 1), None)
-        if twin is not None:
-            raise ReadError(f"the key {twin[:40]!r} comes twice")
+        duplicate = first_duplicate(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if duplicate is not None:
+            raise ReadError(f"the key {duplicate[:40]!r} comes twice")
         return super().construct_mapping(node, deep)
 
 
@@ -38,20 +37,20 @@ for _name, (_pattern, _first) in _CORE.items():
     _Plain.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"{_pattern}\Z", re.ASCII), _first)
 
 
-def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return finite(node.value)
 
 
-_Plain.add_constructor("tag:yaml.org,2002:int", _whole)
-_Plain.add_constructor("tag:yaml.org,2002:float", _number)
+_Plain.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Plain.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML of the core schema, nested at most `DEPTH` deep, without anchors, which can make a small file large."""
+    """Parse YAML of the core schema, nested at most `DEPTH` deep, without anchors, which can make a small file large."""
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_Plain):
@@ -71,5 +70,5 @@ def parse_yaml(text: str) -> Any:
 
 
 def front_matter(fields: dict[str, object]) -> str:
-    """The YAML block at the top of a Markdown file."""
+    """Return the YAML block at the top of a Markdown file."""
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=2**16)}---"

@@ -73,6 +73,19 @@ def test_the_debiased_estimate_of_one_batch_is_the_u_statistic() -> None:
     assert found[0, 1] == pytest.approx(hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m)), abs=1e-10)
 
 
+def test_a_short_last_batch_weighs_by_its_rows() -> None:
+    """Of 260 rows the last four would be half of the estimate, and nothing but noise."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(12):
+        shared = generator.standard_normal((260, 24))
+        x, y = (np.hstack([shared, generator.standard_normal((260, 40))]) for _ in range(2))
+        matrix = debiased(store(np.hstack([x, y]).astype(np.float32)), 64, batch=256)
+        assert matrix is not None
+        found.append(matrix[0, 1])
+    assert np.std(found) < 0.05
+
+
 def test_parts_of_any_size_give_the_same_norms() -> None:
     rows = rows_of(50, layers=3, hidden=5)
     whole = cross_norms(store(rows), store(rows), 5, 5)

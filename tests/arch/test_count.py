@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.errors import ParameterError
-from prunekit.plan import Plan
+from prunekit.plan import Plan, ReadoutPlan
 from prunekit.transforms.apply import apply
 from tests.models import HIDDEN, LAYERS, batch_of, build
 from tests.plans import random_plan, random_readout
@@ -81,3 +81,11 @@ def test_relative_attention_counts_its_position_projections() -> None:
     # q, k, v, o per token; r for 2T positions; FFN; attention.
     per_token = 4 * HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN + 2 * HIDDEN * 20
     assert count(model, np.array([5])).macs == LAYERS * (5 * per_token + 2 * 25 * HIDDEN)
+
+
+def test_blocks_that_share_weights_and_never_run_do_not_count() -> None:
+    view = ModelView.of(build("albert"))
+    readouts = [ReadoutPlan(pooling="token", neurons={top: (1, 2)}) for top in (0, 1)]
+    none, one = (count(apply(view.model, Plan(source=view.source, readout=readout)), np.array([5, 6])) for readout in readouts)
+    assert none.params_layers == 0 < one.params_layers
+    assert one.params - none.params == one.params_layers

@@ -188,6 +188,7 @@ def test_the_command_line_gates_and_writes(
     [
         (["--batch", "x"], "'batch'"),
         (["--max-regression", "much"], "'max_regression'"),
+        (["--max-regression", "5"], "'max_regression' parameter of bench must be a percentage such as 10%"),
         (["--json", "none/b.json"], "'json' parameter of bench must be a file in a directory that exists"),
     ],
 )

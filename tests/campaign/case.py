@@ -22,6 +22,9 @@ _TEMPORARY, _ANSWERS = "temporary", "answers"
 #: What the commands of the cases write into the case's own folder.
 _OUTPUTS = ("out", "plan.json", "d", "nowhere", "dangling")
 
+#: How lines of stderr begin in which libraries say themselves what they make of the environment; notes are ours.
+_LIBRARIES = ("note: ", "libgomp: ", "Unknown option TRANSFORMERS_VERBOSITY=", "Unknown option DATASETS_VERBOSITY=")
+
 #: The value of a variable that is to be left out of the environment.
 _UNSET = "(unset)"
 _PROGRAM = "import sys; from prunekit import cli; sys.exit(cli.main(sys.argv[1:]))"
@@ -53,6 +56,8 @@ class Case:
         Whether it may also be taken for what it is: then it ends with exit code 0 and nothing on stderr, and leaves its output alone.
     fresh : bool
         Whether it needs an interpreter of its own, as what is read from the environment at the start does.
+    beside : tuple of str
+        What its output is called, where it is not called as usual.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Case:
     largest: int = 0
     may: bool = False
     fresh: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memory: int) -> str:
@@ -85,14 +91,15 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
     if child == 0:
         _child(case, {**places, "here": str(here)}, here, out, err, memory)
     status, late = _wait(child, seconds)
-    said = err.read_text(encoding="utf-8", errors="replace")
+    written = case.environment.get("PYTHONIOENCODING", "").partition(":")[0]
+    said = err.read_text(encoding=written or "utf-8", errors="replace")
     if late:
         return f"hang: more than {seconds:.0f} s"
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     code = os.WEXITSTATUS(status)
     if case.may and code == 0:
-        return _taken(said, set(listing(here)) - set(before))
+        return _taken(said, set(listing(here)) - set(before), case.beside)
     if "Traceback (most recent call last)" in said or "panicked at" in said:
         return f"traceback: {said.strip().splitlines()[-1][:300]}"
     if code != 2:
@@ -110,12 +117,11 @@ def run(case: Case, places: dict[str, str], scratch: Path, seconds: float, memor
     return ""
 
 
-def _taken(said: str, more: set[tuple[str, int]]) -> str:
+def _taken(said: str, more: set[tuple[str, int]], beside: tuple[str, ...]) -> str:
     """What is wrong with how a case ended that was taken; "" if nothing is."""
-    # The library of OpenMP says itself what it makes of the environment.
-    if any(line and not line.startswith(("note: ", "libgomp: ")) for line in said.splitlines()):
+    if any(line and not line.startswith(_LIBRARIES) for line in said.splitlines()):
         return f"taken, with something on stderr: {said.strip()[:300]!r}"
-    strange = sorted(name for name, _ in more if name.split("/")[0] not in _OUTPUTS)
+    strange = sorted(name for name, _ in more if name.split("/")[0] not in (*_OUTPUTS, *beside))
     return f"left beside the output: {strange[:3]}" if strange else ""
 
 

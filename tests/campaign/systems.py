@@ -254,17 +254,20 @@ def system_cases() -> Iterator[Case]:
             for parameter in parameters:
                 for name, make in values.items():
                     call = functools.partial(_called, function, right, parameter, make)
-                    yield Case(f"type {function} {parameter}={name}", call=call, may=(function, parameter, name) in TAKEN)
+                    beside = (WRITTEN[name],) if parameter == "out" and name in WRITTEN else ()
+                    yield Case(f"type {function} {parameter}={name}", call=call, may=(function, parameter, name) in TAKEN, beside=beside)
     for command, words in (("analyze", _ANALYZE), ("export", _EXPORT)):
         for more in ((), ("--overwrite",)):
             yield Case(f"twice {command} {' '.join(more)}".strip(), call=functools.partial(_twice, (*words, *more)), may=True)
 
 
+#: {name of an output: what it is the name of, seen from the working directory}.
+WRITTEN = {"newline": "absent\n\x1b[31m", "hub at a revision": "evil", "hub of slashes": "a", "hub of blanks": "a b"}
 #: What is a value all the same.
 TAKEN = {
     ("Recipe", "threshold", "fraction"),
     # An output may be called anything that a file system takes.
-    *(("export", "out", name) for name in ("newline", "address", "file address", "hub at a revision", "hub of slashes", "hub of blanks")),
+    *(("export", "out", name) for name in WRITTEN),
     # Bytes in memory are a sequence of whole numbers.
     ("bench", "batch_sizes", "memory"),
 }

@@ -72,7 +72,16 @@ def test_of_a_config(field: str, value: object, tmp_path: Path, capsys: pytest.C
     complaint(capsys, tmp_path, "export", str(model), "-o", str(tmp_path / "out"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("model_max_length", "abc"), ("model_max_length", -1), ("pad_token", 5)], ids=str)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_max_length", "abc"),
+        ("model_max_length", -1),
+        ("pad_token", 5),
+        *(("added_tokens_decoder", value) for value in (5, {"-1": {"content": "x"}}, {"9" * 5000: {}}, {"\u0661": {}}, {str(2**22): {}})),
+    ],
+    ids=lambda value: str(value)[:40],
+)
 def test_of_a_tokenizer(field: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = changed(checkpoint("sequence"), tmp_path / "model", "tokenizer_config.json", {field: value})
     complaint(capsys, tmp_path, "export", str(model), "-o", str(tmp_path / "out"))
@@ -179,6 +188,15 @@ def test_of_an_output_that_is_closed(tmp_path: Path) -> None:
     given = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", program, "--version"]
     done = subprocess.run(given, env={**os.environ, "PYTHONPATH": search}, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: The standard output is closed. Send it to /dev/null if nobody is to read it.\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "value"), [("TORCH_LOGS", "evil"), ("SOURCE_DATE_EPOCH", "evil"), ("PYTHONOPTIMIZE", "2")])
+def test_of_an_environment_that_libraries_cannot_read(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    done = _program("export", str(checkpoint("sequence")), "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert name in done.stderr
     assert not list(tmp_path.iterdir())
 
 

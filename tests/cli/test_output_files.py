@@ -82,10 +82,11 @@ def test_what_is_read_is_never_replaced(read: str, tmp_path: Path, capsys: pytes
     assert (tmp_path / read).read_text() == "seed: 1\n"
 
 
-def test_a_model_is_never_replaced_by_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    assert cli.main(["bench", f"a={tmp_path / 'model'}", "--csv", str(tmp_path / "model" / "config.json")]) == 2
+@pytest.mark.parametrize("name", ["model", "lr=0.1", "a:b=c"])
+def test_a_model_is_never_replaced_by_a_benchmark(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text("{}")
+    assert cli.main(["bench", f"a={tmp_path / name}", "--csv", str(tmp_path / name / "config.json")]) == 2
     assert "The 'csv' parameter of bench must be another file than one that is read" in capsys.readouterr().err
 
 

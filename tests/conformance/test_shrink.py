@@ -1,4 +1,4 @@
-"""Every family can be shrunk and re-solved, or says what it cannot."""
+"""Every family can be shrunk and refitted, or says what it cannot."""
 
 from __future__ import annotations
 

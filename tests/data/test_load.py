@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,10 @@ def test_a_directory_is_read_by_split(validation: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not data")
     found = load_data(str(tmp_path))
     assert found.provenance["rows"] == {"train": 20, "validation": 6, "test": 4}
-    assert found.notes == ("6 of 6 rows of validation and 4 of 4 rows of test are rows of train too (case, space and punctuation apart)",)
+    assert found.notes == (
+        "6 of 6 rows of validation and 4 of 4 rows of test are rows of train too (case, space and punctuation apart)",
+        "4 of 4 rows of test are rows of validation too, by which choices are made (case, space and punctuation apart)",
+    )
     assert found.train.texts == tuple(TEXTS[:20])
 
 
@@ -133,7 +138,7 @@ def test_what_is_no_source(source: object) -> None:
         load_data(source)
     with pytest.raises(ParameterError, match=r"'config' .* hub data set only"):
         load_data(table(), config="x")
-    with pytest.raises(DataError, match="do not make a table"):
+    with pytest.raises(DataError, match=r"do not make a table"):
         load_data({"text": ["a", "b"], "label": [1]})
     deep: list[object] = ["a"]
     for _ in range(30):
@@ -286,7 +291,10 @@ def test_one_class_and_unseen_classes_stop() -> None:
     for split in ("validation", "test"):
         data = splits(train=20, validation=4, test=4)
         data[split]["label"] = [0, 1, 7, 0]
-        with pytest.raises(DataError, match=f"The label 7 of {split} .* is in no row of train"):
+        with pytest.raises(
+            DataError,
+            match=f"The label 7 of {split} .* is in no row of train: it cannot be learned. If labels are values, give --task regression.$",
+        ):
             load_data(data)
     words = {"train": {"text": TEXTS, "label": LABELS}, "test": {"text": ["a", "b"], "label": ["0", "new"]}}
     with pytest.raises(DataError, match="The label '0' of test"):
@@ -409,3 +417,32 @@ def test_the_library_is_left_as_it_was() -> None:
         assert not datasets.are_progress_bars_disabled()
     finally:
         datasets.logging.set_verbosity_warning()
+
+
+def test_a_table_that_would_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekit.data.files.memory", lambda: 2**20)
+    wide = {f"c{at}": at for at in range(400)}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([json.dumps(wide), *["{}"] * 400]))
+    with pytest.raises(DataError, match="makes 400 columns of 401 rows: give fewer"):
+        load_data(path)
+    path.write_text("\n".join(json.dumps({"text": "a b", "label": at % 2, "m": {f"k{at}": 1}}) for at in range(300)))
+    with pytest.raises(DataError, match="the objects of the column 'm' have 300 different keys"):
+        load_data(path)
+    path.write_text(json.dumps({"text": "a " * 300_000, "label": 1}))
+    with pytest.raises(DataError, match="is larger than half of the memory"):
+        load_data(path)
+
+
+def test_a_column_of_mixed_types_is_named() -> None:
+    with pytest.raises(DataError, match=r"do not make a table: the column 'zip' mixes types .* change or leave it out"):
+        load_data({"text": TEXTS, "label": LABELS, "zip": ["A1B", 12345] * 20})
+
+
+def test_stored_values_are_not_decoded(tmp_path: Path) -> None:
+    """A column that says it holds pictures would be opened: here a file that is not there."""
+    rows = {"text": TEXTS, "label": LABELS, "more": [{"bytes": None, "path": str(tmp_path / "none.png")}] * 40}
+    made = datasets.Dataset.from_dict(rows).cast_column("more", datasets.Image()) if find_spec("PIL") else datasets.Dataset.from_dict(rows)
+    assert load_data(made).provenance["rows"]["train"] > 0
+    with pytest.raises(DataError, match="'more'"):
+        load_data(made, text="more")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
 from prunekit.data import Rows, load_data
 from prunekit.data.complete import set_aside
 from prunekit.data.splits import cut
-from prunekit.errors import DataError
+from prunekit.errors import DataError, ParameterError
 from tests.data.tables import TEXTS, labels_of, splits, table
 
 
@@ -103,3 +106,64 @@ def test_what_is_set_aside_shares_no_group_and_no_text_with_what_chooses() -> No
     validation["who"] = ["all"] * 400
     whole = load_data({"train": other, "validation": validation, "test": other}, group="who")
     assert set_aside(whole, 0.1, 0) is whole
+
+
+def test_rows_of_test_that_choose_are_counted() -> None:
+    found = load_data(
+        {
+            "train": table(20),
+            "validation": {name: values[20:30] for name, values in table().items()},
+            "test": {name: values[25:35] for name, values in table().items()},
+        }
+    )
+    assert any(note.startswith("5 of 10 rows of test are rows of validation too, by which choices are made") for note in found.notes)
+
+
+@pytest.mark.parametrize("streamed", ["a dict", "a data set"])
+def test_a_stream_is_refused_before_it_is_read(streamed: str) -> None:
+    def endless() -> Iterator[dict[str, object]]:
+        raise AssertionError("read")
+        yield {}
+
+    stream = datasets.IterableDataset.from_generator(endless)
+    source = {"train": stream} if streamed == "a dict" else datasets.IterableDatasetDict({"train": stream})
+    with pytest.raises(ParameterError, match="A streamed data set has no end"):
+        load_data(source)
+
+
+@pytest.mark.parametrize("stray", ["nan", "x", "1.2.3"])
+def test_a_held_out_value_that_is_no_number_is_one_line(stray: str, tmp_path: Path) -> None:
+    for name, values in (("train", ["0.5", "1.25"] * 20), ("validation", ["0.5", "1", "2.5"]), ("test", ["0.5", "1.5", stray])):
+        rows = "".join(f"text {at} of {name},{value}\n" for at, value in enumerate(values))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    with pytest.raises(DataError, match=f"of test must hold numbers between .* It holds {stray}"):
+        load_data(tmp_path, task="regression")
+
+
+def test_codes_with_leading_zeros_are_names(tmp_path: Path) -> None:
+    rows = "".join(f"text number {at},{at % 3:02d}\n" for at in range(60))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    assert load_data(tmp_path / "rows.csv").task.labels == ("00", "01", "02")
+
+
+@pytest.mark.parametrize("task", [None, "embedding"])
+def test_an_empty_cell_is_no_group(task: str | None, tmp_path: Path) -> None:
+    rows = "".join(f"text number {at} of many,{'ab'[at % 2]},{'' if at % 5 < 2 else at}\n" for at in range(100))
+    (tmp_path / "rows.csv").write_text(f"text,label,doc\n{rows}")
+    found = load_data(tmp_path / "rows.csv", group="doc", task=task)
+    held = {text for split in (found.validation, found.test) for text in split.texts}
+    assert any(int(text.split()[2]) % 5 < 2 for text in held)
+
+
+def test_a_group_of_texts_is_a_name_in_every_split() -> None:
+    texts = [f"text number {at} of many" for at in range(30)]
+    with pytest.raises(DataError, match="holds no name of a group"):
+        load_data({"text": texts, "ids": [[at] for at in range(30)]}, group="ids", task="embedding")
+    with pytest.raises(DataError, match="The train split has no column 'doc', which names the groups"):
+        load_data({"train": {"text": texts}, "test": {"text": texts[:9], "doc": list("abcabcabc")}}, group="doc", task="embedding")
+
+
+def test_scores_of_a_csv_are_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"one text {at},another text {at},{at % 7}.5\n" for at in range(60))
+    (tmp_path / "rows.csv").write_text(f"sentence1,sentence2,score\n{rows}")
+    assert sorted(set(load_data(tmp_path / "rows.csv", task="embedding").train.labels)) == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]

@@ -138,8 +138,8 @@ def test_a_window_without_the_answer_says_so() -> None:
     assert not nowhere.all()
     assert (nowhere[:, 0] == nowhere[:, 1]).all()
     assert (np.add.reduceat(split.labels, windows.starts[:-1]) == 1).all()
-    assert split.whole.labels.tolist() == (1 - nowhere[:, 0]).tolist()
-    assert split.whole.batch(np.arange(3)).first is None
+    assert split.by_row.labels.tolist() == (1 - nowhere[:, 0]).tolist()
+    assert split.by_row.batch(np.arange(3)).first is None
 
 
 @pytest.mark.parametrize("stride", [14, 25, 32, 1000])
@@ -150,5 +150,14 @@ def test_a_stride_must_leave_room_to_move_on(stride: int) -> None:
 
 def test_a_question_as_long_as_a_window_is_refused() -> None:
     found = Rows(labels=np.array([Reference("banal dupos")], dtype=object), texts=("banal " * 40,), pairs=("banal dupos",))
-    with pytest.raises(ParameterError, match=r"the longest question \(row 1, 40 tokens\)"):
+    with pytest.raises(ParameterError, match=r"'max_length' .* at least 45, .* the longest question \(row 1, 40 tokens\). Got 32"):
         encoded(found, stride=None)
+
+
+def test_by_default_windows_share_what_a_long_question_leaves_room_for() -> None:
+    context = "banal dupos " * 9
+    found = Rows(labels=np.array([Reference(context)], dtype=object), texts=("banal " * 19,), pairs=(context,))
+    windows = encoded(found, 32, None).windows
+    assert windows is not None
+    # Ten tokens of context fit, half of which are shared: 0-9, 5-14, 10-17, and [CLS] before each.
+    assert np.diff(windows.starts).tolist() == [11, 11, 9]

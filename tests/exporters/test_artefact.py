@@ -329,10 +329,10 @@ def test_a_file_of_ours_that_was_changed_is_not_replaced(tmp_path: Path) -> None
 def test_what_comes_while_the_run_is_under_way_is_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "slim"
     write(out)
-    writer = ArtefactWriter(out, overwrite=True)
+    writer = ArtefactWriter(out, overwrite=True, of="export")
     plan(2).save(writer.__enter__() / "plan.json")
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(ParameterError, match=r"thesis\.txt"):
+    with pytest.raises(ParameterError, match=r"parameter of export .*thesis\.txt"):
         writer.__exit__(None, None, None)
     assert names(out) == ["manifest.json", "onnx", "plan.json", "thesis.txt"]
     assert names(tmp_path) == ["slim"]

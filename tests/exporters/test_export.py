@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 import prunekit
 from prunekit import cli
-from prunekit.arch.embedding import Embedding, EmbeddingModel, embedding_of
+from prunekit.arch.embedding import Embedding, EmbeddingModel, embedding_of, save_modules
 from prunekit.arch.view import ModelView
 from prunekit.errors import OutputError, ParameterError, ParityError, PrunekitError, UnsupportedError
 from prunekit.exporters import export as exporting
@@ -119,6 +122,41 @@ def test_the_pooling_is_the_checkpoints_own(tmp_path: Path) -> None:
     ):
         with pytest.raises(UnsupportedError, match=says):
             embedding_of(sentence_transformers(tmp_path, modules, **pooling), None)
+
+
+def test_the_longest_text_is_where_sentence_transformers_states_it(tmp_path: Path) -> None:
+    folder = sentence_transformers(tmp_path, ["Transformer", "Pooling"], pooling_mode_mean_tokens=True)
+    lines.tokenizer_of().save_pretrained(folder)
+    assert embedding_of(folder, None).max_length is None  # the tokenizer's huge number
+    fields = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**fields, "model_max_length": 37}))
+    assert embedding_of(folder, None).max_length == 37
+    (folder / "sentence_camembert_config.json").write_text('{"max_seq_length": 21}')
+    assert embedding_of(folder, None).max_length == 21
+
+
+def test_an_embedder_is_exported_with_its_modules(tmp_path: Path) -> None:
+    folder = saved("BertModel", tmp_path / "dense")
+    stated = Embedding("cls", False, {"query": "banal "}, max_length=30)
+    save_modules(EmbeddingModel(lines.model_of(), stated, torch.nn.Linear(16, 4)), folder)
+    export(folder, tmp_path / "out")
+    assert embedding_of(tmp_path / "out", None) == embedding_of(folder, None)
+    assert (tmp_path / "out" / "2_Dense" / "model.safetensors").is_file()
+
+
+def test_an_embedder_of_the_hub_keeps_its_pooling(tmp_path: Path) -> None:
+    """What a name on the hub names is in the hub's cache."""
+    repository = tmp_path / "hub" / "models--org--embedder"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    saved("BertModel", snapshot)
+    save_modules(EmbeddingModel(lines.model_of(), Embedding("cls", False, max_length=30)), snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "prunekit", "export", "org/embedder", "--out", str(tmp_path / "out"), "--quiet"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert embedding_of(tmp_path / "out", None) == Embedding("cls", False, max_length=30)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +276,7 @@ def test_an_encoder_is_compared_on_the_datas_rows(tmp_path: Path) -> None:
     assert done.report.weights == ()
 
 
-@pytest.mark.parametrize(("model", "rows"), [("sequence", "tokens"), ("tokens", "text"), ("pairs", "text")])
+@pytest.mark.parametrize(("model", "rows"), [("sequence", "tokens"), ("tokens", "text"), ("pairs", "topics")])
 def test_data_must_be_for_the_head(model: str, rows: str, tmp_path: Path) -> None:
     # Labels that the head does not have are said first.
     with pytest.raises(PrunekitError, match=r"'data' parameter of export must be for the model's head|does not fit the model: it holds"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,18 +109,19 @@ def test_the_attention_is_eager(tmp_path: Path) -> None:
     assert not {"IsNaN", "If", "Loop"} & nodes
 
 
-def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", ["torchscript", "dynamo"])
+def test_what_the_file_says_of_itself(route: Any, tmp_path: Path) -> None:
     model = build("distilbert", "ForSequenceClassification")
-    file = export(model, tmp_path / "a" / "model.onnx", metadata={"prunekit.plan": "abc"})
+    file = export(model, tmp_path / "a" / "model.onnx", metadata={"prunekit.plan": "abc"}, route=route)
     proto = onnx.load(str(file.path))
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"prunekit.version": __version__, "prunekit.plan": "abc"}
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)] == [("", file.opset)]
     assert not proto.graph.value_info
     assert [node.name for node in proto.graph.input] == ["input_ids", "attention_mask"] == list(file.inputs)
     assert file.bytes == file.path.stat().st_size
-    assert file.route == "torchscript"
+    assert file.route == route
     # Which machine made it is nobody's business.
-    assert b"/site-packages/" not in file.path.read_bytes()
+    assert not re.search(rb"/site-packages/|[.]py\b|stack_trace", file.path.read_bytes())
 
 
 def test_shared_layers_are_stored_once(tmp_path: Path) -> None:

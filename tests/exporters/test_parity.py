@@ -15,7 +15,10 @@ from prunekit.errors import ModelError, ParityError
 from prunekit.exporters.artefact import ArtefactWriter
 from prunekit.exporters.onnx import export_onnx, sample_space
 from prunekit.exporters.parity import SHAPES, check_parity
+from prunekit.plan import Plan, ReadoutPlan
 from prunekit.runtime.records import Parity
+from prunekit.transforms.apply import apply
+from prunekit.transforms.readout_head import set_readout
 from tests.models import batch_of, build
 
 pytestmark = pytest.mark.needs("onnxruntime")
@@ -49,6 +52,26 @@ def test_real_batches_are_compared_as_well(exported: tuple[nn.Module, Path]) -> 
     batch = {name: tensor.numpy() for name, tensor in batch_of(rows=5).items()}
     found = check(*exported, shapes=(), batches=[batch])
     assert [(row.batch, row.length) for row in found.shapes] == [(5, 9)]
+
+
+def test_products_that_cancel_may_differ_by_their_rounding(tmp_path: Path) -> None:
+    dense = ModelView.of(build("bert"))
+    plan = Plan(source=dense.source, readout=ReadoutPlan(pooling="cls", neurons={1: tuple(range(dense.hidden_size))}))
+    model = apply(dense.model, plan)
+    weight = np.where(np.arange(dense.hidden_size) % 2, 4e3, -4e3) * np.ones((3, 1))
+    set_readout(model, weight, np.zeros(3))
+    found = check(model, export(model, tmp_path / "model.onnx"))
+    largest = max(row.largest for row in found.shapes)
+    assert largest < max(row.addends for row in found.shapes)
+    # The same error of a model whose outputs are so small that nothing cancels is one.
+    set_readout(model, weight / 4e3, np.zeros(3))
+    with pytest.raises(ParityError):
+        check(model, tmp_path / "model.onnx")
+    assert all(row.addends == 0.0 for row in check(build("bert", "ForSequenceClassification", seed=3), _other(tmp_path)).shapes)
+
+
+def _other(folder: Path) -> Path:
+    return export(build("bert", "ForSequenceClassification", seed=3), folder / "other.onnx")
 
 
 @pytest.mark.parametrize("size", [1e-2, 1.0])

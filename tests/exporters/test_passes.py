@@ -160,6 +160,24 @@ def test_neurons_that_are_read_are_columns_of_the_weights(tmp_path: Path) -> Non
     assert sorted(shapes_of(proto).values())[-2:] == [(4, 3), (50, 4)]
 
 
+@pytest.mark.parametrize("normed", [False, True])
+def test_neurons_of_a_mean_are_picked_before_it_if_a_weight_becomes_smaller(normed: bool, tmp_path: Path) -> None:
+    nodes = [
+        N("MatMul", ["x", "w"], ["y"]),
+        *([N("LayerNormalization", ["y", "scale"], ["states"], axis=-1)] if normed else [N("Identity", ["y"], ["states"])]),
+        N("MatMul", ["x", "v"], ["column"]),
+        N("Transpose", ["column"], ["row"], perm=[0, 2, 1]),
+        N("Softmax", ["row"], ["shares"], axis=-1),
+        N("MatMul", ["shares", "states"], ["mean"]),
+        N("Flatten", ["mean"], ["flat"], axis=1),
+        N("Gather", ["flat", "picked"], ["out"], axis=1),
+    ]
+    weights = {"w": drawn(H, H), "v": drawn(H, 1), "picked": np.array([3, 0], dtype=np.int64), **({"scale": drawn(H)} if normed else {})}
+    proto, counts = optimized(graph(nodes, weights), tmp_path)
+    assert counts.get("matrix products for the neurons read", 0) == (0 if normed else 2)
+    assert ((H, 2) in shapes_of(proto).values()) != normed
+
+
 def test_a_norm_over_the_neurons_needs_them_all(tmp_path: Path) -> None:
     nodes = [
         N("MatMul", ["x", "w"], ["y"]),
@@ -284,3 +302,28 @@ def test_the_exact_level_writes_standard_operators_only(tmp_path: Path) -> None:
     view = ModelView.of(model)
     file = export_onnx(model, tmp_path / "model.onnx", inputs=view.inputs, space=sample_space(view.config), level="O1")
     assert {node.domain for node in onnx.load(str(file.path)).graph.node} == {""}
+
+
+@pytest.mark.parametrize(
+    ("heads", "dropped", "left"), [(1, 4, [[0, 1, 3, 2]]), (2, 0, [[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3], [0, 2, 1, 3]])]
+)
+def test_the_axis_of_one_head_is_not_moved(heads: int, dropped: int, left: list[list[int]], tmp_path: Path) -> None:
+    nodes = [
+        *(node for at in "qkv" for node in (N("MatMul", ["x", f"w{at}"], [at]), N("Reshape", [at, "split"], [f"{at}h"]))),
+        N("Transpose", ["qh"], ["qt"], perm=[0, 2, 1, 3]),
+        N("Transpose", ["kh"], ["kt"], perm=[0, 2, 3, 1]),
+        N("Transpose", ["vh"], ["vt"], perm=[0, 2, 1, 3]),
+        N("MatMul", ["qt", "kt"], ["scores"]),
+        N("Softmax", ["scores"], ["shares"], axis=-1),
+        N("MatMul", ["shares", "vt"], ["mixed"]),
+        N("Transpose", ["mixed"], ["back"], perm=[0, 2, 1, 3]),
+        N("Reshape", ["back", "merged"], ["out"]),
+    ]
+    weights = {f"w{at}": drawn(H, H) + place for place, at in enumerate("qkv")}
+    shapes = {"split": np.array([0, 0, heads, H // heads]), "merged": np.array([0, 0, H])}
+    proto, counts = optimized(graph(nodes, {**weights, **shapes}), tmp_path)
+    assert counts.get("needless transposes dropped", 0) == dropped
+    assert [list(node.attribute[0].ints) for node in proto.graph.node if node.op_type == "Transpose"] == left
+    # No shape is made of a shape.
+    makers = {node.output[0]: node.op_type for node in proto.graph.node}
+    assert not [node for node in proto.graph.node if node.op_type == "Reshape" and makers.get(node.input[0]) == "Reshape"]

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from prunekit.errors import StatisticsError
-from prunekit.exporters.fidelity import Replies, fidelity
+from prunekit.exporters.fidelity import Replies, fidelity, fidelity_of, replies
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
 from prunekit.exporters.precision import Gate, lower, ranges_of
 from prunekit.exporters.quantize import quantizable
@@ -131,6 +131,21 @@ def test_half_precision_keeps_types_and_answers(file: OnnxFile, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
+@pytest.mark.parametrize("family", ["modernbert", "llama"])
+def test_angles_of_far_positions_stay_in_single_precision(family: str, tmp_path: Path) -> None:
+    # One head of 64 dimensions has 32 frequencies, most of which float16 does not hold.
+    sizes: dict[str, int] = {"hidden_size": 64, "num_attention_heads": 1, "max_position_embeddings": 4096}
+    more = {"num_key_value_heads": 1, "head_dim": 64} if family == "llama" else {}
+    names, space = NAMES[:2], InputSpace(50, 1, max_length=4096)
+    model = build(family, "ForTokenClassification", **sizes, **more)
+    file = export_onnx(model, tmp_path / "model.onnx", inputs=names, space=space)
+    long = [space.batch(1, 3000, seed=0, names=names)]
+    made = lower(file, tmp_path / "half.onnx", "fp16", search=long)
+    got, want = (OnnxSession(path)(long[0])["logits"] for path in (made.file.path, file.path))
+    assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in onnx.load(str(made.file.path)).graph.initializer}
+
+
 def test_fidelity_is_the_share_of_what_varies() -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(3, 2, size=1000)
@@ -152,3 +167,13 @@ def test_answers_that_are_not_finite_stop(tmp_path: Path) -> None:
     with pytest.raises(StatisticsError, match="NaN or infinity"):
         lower(file, tmp_path / "half.onnx", "fp16", search=batches())
     assert not (tmp_path / "half.onnx").exists()
+
+
+def test_batch_by_batch_fidelity_is_that_of_all_batches(file: OnnxFile, tmp_path: Path) -> None:
+    made = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    low, plain = (OnnxSession(path) for path in (made.file.path, file.path))
+    want = fidelity(replies(low, batches()), replies(plain, batches()))
+    found = fidelity_of(low, plain, batches())
+    assert found.error == pytest.approx(want.error, rel=1e-9)
+    assert found.agreement == want.agreement
+    assert fidelity_of(plain, plain, batches()) == Fidelity(error=0.0, agreement=1.0)

@@ -93,6 +93,9 @@ def test_narrow_weights_and_values_that_are_computed_stay() -> None:
     tied = small_model()
     tied.graph.node[1].input[1] = "table"
     assert "table" not in {weight.initializer for weight in quantizable(tied)}
+    # Read a third time, it stays what it is.
+    tied.graph.node.append(helper.make_node("Gather", ["table", "ids"], ["again"]))
+    assert "table" not in {weight.initializer for weight in quantizable(tied)}
 
 
 def test_the_file_computes_what_quantisation_is() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,25 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 import prunekit
+from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.slim_model import SlimForSequenceClassification
-from prunekit.plan import Plan
+from prunekit.plan import Plan, ReadoutPlan
 from prunekit.transforms.apply import apply
 from tests import lines
 
@@ -163,3 +175,83 @@ def test_who_reads_the_onnx_file_finds_the_family(folder: Path) -> None:
     assert plain["configuration_files"] == ["config.4.0.0.json"]
     assert "configuration_files" not in {**beside, **slim}
     assert {name: plain[name] for name in beside} == beside
+
+
+def training(folder: Path, model: Any, rows: list[dict[str, Any]]) -> Any:
+    options = {"max_steps": 2, "per_device_train_batch_size": 4, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+    made = TrainingArguments(str(folder), use_cpu=True, dataloader_pin_memory=False, **options)
+    return Trainer(model, made, train_dataset=rows, eval_dataset=rows)  # type: ignore[arg-type]
+
+
+def test_a_trainer_trains_a_readout(tmp_path: Path) -> None:
+    model = lines.model_of("BertForSequenceClassification", 2)
+    neurons = {1: (0, 3), 3: tuple(range(16))}
+    plan = Plan(source=ModelView.of(model).source, readout=ReadoutPlan(pooling="mean", neurons=neurons))
+    save_checkpoint(apply(model, plan), lines.tokenizer_of(), plan, tmp_path / "slim")
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "slim")
+    ids = torch.tensor([2, 57, 60, 3])
+    rows = [{"input_ids": ids, "attention_mask": torch.ones(4, dtype=torch.int64), "labels": at % 2} for at in range(8)]
+    trainer = training(tmp_path / "out", found, rows)
+    assert trainer.train().global_step == 2
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_a_trainer_keeps_the_positions_of_answers(tmp_path: Path) -> None:
+    model = lines.model_of("BertForQuestionAnswering", 2)
+    plan = Plan(source=ModelView.of(model).source, heads={0: (0, 1)})
+    save_checkpoint(apply(model, plan), lines.tokenizer_of(), plan, tmp_path / "slim")
+    found = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "slim")
+    ids = torch.tensor([2, 57, 3, 60, 58, 3])
+    rows = [{"input_ids": ids, "attention_mask": torch.ones(6, dtype=torch.int64), "start_positions": 3, "end_positions": 4}] * 8
+    trainer = training(tmp_path / "out", found, rows)
+    assert trainer.train().global_step == 2
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_names_that_were_given_are_saved(folder: Path, tmp_path: Path) -> None:
+    found = AutoModelForSequenceClassification.from_pretrained(folder)
+    found.config.id2label, found.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    found.save_pretrained(tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label == {0: "bad", 1: "good"}
+
+
+def test_a_cross_encoder_has_modules_too(folder: Path, tmp_path: Path) -> None:
+    """sentence-transformers writes modules.json beside every kind of model."""
+    place = Path(shutil.copytree(folder, tmp_path / "slim"))
+    (place / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    )
+    with torch.no_grad():
+        assert torch.equal(prunekit.load(place)(**batch(folder)).logits, prunekit.load(folder)(**batch(folder)).logits)
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_an_embedder_from_a_language_model_loads_again(uniform: bool, tmp_path: Path) -> None:
+    model = lines.model_of("BertForMaskedLM")
+    lines.save(model, tmp_path / "dense")
+    dense = AutoModel.from_pretrained(tmp_path / "dense", add_pooling_layer=False)
+    stated = Embedding("cls", False, {"query": "banal "}, "query", max_length=20, similarity="dot")
+    plan = Plan(source=ModelView.of(dense).source, ffn=dict.fromkeys(range(3 if uniform else 1), tuple(range(8))))
+    slim = apply(EmbeddingModel(dense, stated), plan)
+    save_checkpoint(slim, lines.tokenizer_of(), plan, tmp_path / "slim")
+    loaded = prunekit.load(tmp_path / "slim")
+    assert isinstance(loaded, EmbeddingModel)
+    assert loaded.embedding == stated
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(tmp_path / "slim")).sentence_embedding, slim(**batch(tmp_path / "slim")).sentence_embedding)
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_what_sentence_transformers_states_is_not_written_over(theirs: bool, tmp_path: Path) -> None:
+    version = {"__version__": {"sentence_transformers": "6.2.0"}, "truncate_dim": 4} if theirs else {}
+    stated = json.dumps({"prompts": {"query": "motef "}, **version})
+    dense = AutoModel.from_pretrained(lines.save(lines.model_of(), tmp_path / "dense"))
+    plan = Plan(source=ModelView.of(dense).source, heads={0: (0, 1)})
+    save_checkpoint(apply(EmbeddingModel(dense, Embedding()), plan), lines.tokenizer_of(), plan, tmp_path / "slim")
+    found = AutoModel.from_pretrained(tmp_path / "slim")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "config_sentence_transformers.json").write_text(stated)
+    found.save_pretrained(tmp_path / "again")
+    loaded = prunekit.load(tmp_path / "again")
+    assert isinstance(loaded, EmbeddingModel)
+    assert loaded.embedding.prompts == ({"query": "motef "} if theirs else {})

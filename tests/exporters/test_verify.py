@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from prunekit import cli
 from prunekit.exporters.manifest import Manifest, write_manifest
@@ -95,3 +98,15 @@ def test_what_is_no_manifest_is_said(text: str, place: Path) -> None:
     found = verify(place)
     assert found is not None
     assert found.path == "manifest.json"
+
+
+@pytest.mark.parametrize("kind", ["of another type", "too long"])
+def test_stored_rows_are_those_that_are_written(kind: str, place: Path) -> None:
+    stored = {name: torch.from_numpy(array) for name, array in load_file(place / "probe.safetensors").items()}
+    name = next(name for name in stored if name.startswith("input"))
+    stored[name] = torch.zeros(3, 8, dtype=torch.bfloat16) if kind == "of another type" else torch.zeros(1, 60_000, dtype=torch.int64)
+    save_file(stored, place / "probe.safetensors")
+    write_manifest(place, Manifest.load(place).data)
+    found = verify(place)
+    assert found is not None
+    assert found.path == "probe.safetensors"

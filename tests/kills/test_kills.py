@@ -20,7 +20,8 @@ from prunekit.exporters.manifest import foreign
 from prunekit.plan import Plan, Source
 if sys.argv[1] == "show":
     sys.exit(foreign(Path(sys.argv[2])) is not None)
-out, seed, careless = sys.argv[1:]
+# A further word is "--overwrite", which this always does.
+out, seed, careless = sys.argv[1:4]
 with ArtefactWriter(out, overwrite=True) as folder:
     print("begun", flush=True)
     source = Source(model_type="bert", layers=2, hidden=8, heads=2, ffn=4, vocabulary=9)
@@ -32,6 +33,8 @@ with ArtefactWriter(out, overwrite=True) as folder:
         Path(out).mkdir(exist_ok=True)
         Path(out, "half").touch()
         time.sleep(60)
+if careless == "linger" and "--overwrite" not in sys.argv:
+    time.sleep(60)
 """
 
 
@@ -61,6 +64,19 @@ def test_whatever_the_moment(tmp_path: Path) -> None:
         seen.add(ended.output)
     assert seen <= {"none", "old", "new", "finished"}
     assert {"none", "old"} & seen
+
+
+def test_a_new_output_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+
+    def kill(child: int) -> int:
+        while not (tmp_path / "run" / "beside" / "out" / "manifest.json").exists():
+            time.sleep(0.001)
+        return wait(child, 0.0)
+
+    lingers = replace(kind(tmp_path / "made"), old=None, words=("{out}", "2", "linger"))
+    ended = killed(lingers, tmp_path / "run", kill)
+    assert (ended.output, ended.fault) == ("new", "")
 
 
 def test_a_half_output_is_found(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from prunekit import cli
 from prunekit.pipeline.analyze import Analysis, analyze
 from prunekit.stats.record import Statistics
 from tests import lines
-from tests.lines import ROWS, checkpoint, data
+from tests.lines import ROWS, checkpoint, data, sentences, write_rows
 
 Change = Callable[[Any], None]
 
@@ -64,10 +64,10 @@ def test_a_constant_neuron_is_in_no_cluster_and_in_no_ranking(tmp_path: Path) ->
     found = analyze(model, data("text"), compare=checkpoint("sequence"), rows=80, out=tmp_path / "a", pooling="mean")
     assert found.statistics is not None
     assert found.statistics.moments.variance[2 * 16 + 3] < 1e-12
-    alive = set(np.flatnonzero(found.statistics.moments.alive(64)).tolist())
-    assert 2 * 16 + 3 not in alive
+    non_constant = set(np.flatnonzero(found.statistics.moments.non_constant(64)).tolist())
+    assert 2 * 16 + 3 not in non_constant
     ranked = of(found)["analyzers"]["neurons"]["first"]
-    assert all(set(ids) <= alive for ids in ranked.values())
+    assert all(set(ids) <= non_constant for ids in ranked.values())
     single = of(analyze(model, data("text"), analyzers=["clusters"], rows=80, out=tmp_path / "b", pooling="mean"))
     assert single["analyzers"]["clusters"]["counts"] == of(found)["analyzers"]["clusters"]["counts"]
 
@@ -77,7 +77,7 @@ def test_two_equal_neurons_are_one_cluster_at_any_distance(tmp_path: Path) -> No
     read = Statistics.load(found.path / "statistics.safetensors")
     assert read.moments.variance[0] == read.moments.variance[1] > 0
     assert read.moments.correlation()[0, 1] == pytest.approx(1.0)
-    assert of(found)["analyzers"]["clusters"]["counts"][0] < int(read.moments.alive(64).sum())
+    assert of(found)["analyzers"]["clusters"]["counts"][0] < int(read.moments.non_constant(64).sum())
     assert all(np.isfinite(score) for trace in of(found)["analyzers"]["neurons"]["traces"].values() for _, score in trace)
 
 
@@ -174,3 +174,16 @@ def test_what_is_refused_leaves_nothing(
     assert said.out == ""
     assert re.fullmatch(rf"error: .*{says}.*\n", said.err), said.err
     assert not list(place.iterdir())
+
+
+def test_control_labels_that_are_all_equal_are_left_out(tmp_path: Path) -> None:
+    texts = sentences(102, 0)
+    rows = [{"text": " ".join(words), "label": "ab"[at == 3]} for at, words in enumerate(texts)]
+    held = [{"text": " ".join(words), "label": "ab"[at % 2]} for at, words in enumerate(sentences(20, 1))]
+    folder = write_rows(tmp_path / "rows", {"train": rows, "validation": held, "test": held})
+    controls = set()
+    for seed in range(9):
+        found = analyze(checkpoint("base"), folder, analyzers=["probes"], rows=102, seed=seed, out=tmp_path / f"{seed}", pooling="mean")
+        page = (found.path / "analysis.json").read_text()
+        controls.add(json.loads(page)["analyzers"]["probes"]["model"]["control"] is None)
+    assert controls == {True, False}

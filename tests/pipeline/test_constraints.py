@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,19 @@ def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_pa
     assert not any("in fp32" in note or "any training" in note for note in lines.line("sequence").report.notes)
 
 
+@pytest.mark.parametrize(("pooling", "removable"), [("cls", True), ("mean", False)])
+def test_a_frontier_starts_from_all_tokens(tmp_path: Path, pooling: str, removable: bool) -> None:
+    """The tokens that stay have other ids in the slim model; the mean of the embeddings alone needs no block, and has no frontier."""
+    splits = {name: lines.topic_rows(count, at, lines.WORDS[8:]) for at, (name, count) in enumerate(lines.ROWS.items())}
+    rows = lines.write_rows(tmp_path / "rows", splits)
+    wanted = {"keep": "50% neurons", "vocabulary": "data", "pooling": pooling}
+    with lines.quick():
+        found = compress(checkpoint("base"), rows, frontier=True, recover="none", out=tmp_path / "slim", **wanted)
+    assert found.plan.vocabulary is not None
+    assert max(found.plan.vocabulary) > len(found.plan.vocabulary)
+    assert (len(found.report.frontier) > 1) is removable
+
+
 def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drop, seen = Judge.drop, list[Path]()
 
@@ -135,3 +149,17 @@ def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypa
     assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
     assert [path.name for path in (tmp_path / "slim" / "frontier").iterdir()] == ["latency-70.json"]
     assert any(note.startswith("frontier: latency-50 and what is faster was left out: 60 of 60") for note in found.report.notes)
+
+
+def test_the_plans_of_a_frontier_are_kept_where_a_budget_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def miss(*_: object) -> None:
+        raise BudgetError("--keep 60% params was not met.")
+
+    monkeypatch.setattr("prunekit.pipeline.compress.check_constraints", miss)
+    with lines.quick(), pytest.raises(BudgetError, match="was not met"):
+        compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
+    place = tmp_path / "slim-unmet"
+    names = [point["name"] for point in json.loads((place / "report.json").read_text())["frontier"]][1:]
+    assert names
+    assert {path.stem for path in (place / "frontier").iterdir()} == set(names)
+    assert Plan.load(place / "frontier" / f"{names[0]}.json").ffn

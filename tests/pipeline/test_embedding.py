@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
@@ -16,6 +18,7 @@ from prunekit import cli
 from prunekit.arch.embedding import Embedding, EmbeddingModel, embedder, embedding_of, save_modules
 from prunekit.arch.view import ModelView
 from prunekit.data.rows import Rows
+from prunekit.errors import ModelError, UnsupportedError
 from prunekit.metrics import cosines
 from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.observe import load_base
@@ -28,7 +31,7 @@ from prunekit.report.progress import Stages
 from prunekit.runtime.session import OnnxSession
 from prunekit.stats.blocks import Site
 from prunekit.stats.sensitivity import sensitivity
-from tests.lines import model_of, quick, save, sentences, write_rows
+from tests.lines import model_of, quick, save, sentences, tokenizer_of, write_rows
 from tests.models import batch_of, build
 
 needs_onnx = pytest.mark.needs("onnxruntime")
@@ -113,6 +116,8 @@ def test_a_plan_is_carried_out_with_data_and_without(tmp_path: Path) -> None:
     assert slim.cosine >= untrained.cosine - 1e-3
     assert "a mean cosine of" in report.verdict
     assert isinstance(prunekit.load(bare), EmbeddingModel)
+    assert run("apply", model, "--plan", plan, "--task", "embedding", "--retrieval", "absent", "--out", tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,7 @@ def test_mistakes_are_one_line(
         ("1_Pooling/config.json", "[]", "must hold a JSON object"),
         ("sentence_bert_config.json", '{"max_seq_length": -3}', "max_seq_length"),
         ("sentence_bert_config.json", '{"do_lower_case": true}', "lower-cases texts"),
+        ("modules.json", '[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": ""}]', "names no folder of the module Dense"),
         ("config_sentence_transformers.json", '{"prompts": {"query": 3}}', "must be texts"),
         ("config_sentence_transformers.json", '{"default_prompt_name": "query"}', "is not among its prompts"),
     ],
@@ -255,3 +261,43 @@ def test_a_model_to_compare_with_reads_the_texts_of_pairs_one_by_one_too(tmp_pat
     base = load_base(recipe, inputs, model, Stages())
     assert len(base.encoded["train"]) == 2 * len(inputs.data.train)
     assert np.array_equal(base.encoded["train"].ids, inputs.encoded["train"].ids)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weight", "says"),
+    [
+        ({"out_features": 1_000_000}, torch.zeros(4, 16), "not of the sizes that its config.json states"),
+        ({}, torch.full((4, 16), float("nan")), "NaN or infinity"),
+    ],
+)
+def test_a_projection_is_looked_at_before_it_is_made(tmp_path: Path, sizes: dict[str, int], weight: torch.Tensor, says: str) -> None:
+    folder = dense(tmp_path / "dense", dense=4) / "2_Dense"
+    fields = {**json.loads((folder / "config.json").read_text()), "bias": False, **sizes}
+    (folder / "config.json").write_text(json.dumps(fields))
+    save_file({"linear.weight": weight}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=says):
+        prunekit.export(folder.parent, out=tmp_path / "out")
+
+
+def test_lower_case_is_the_tokenizers_own(tmp_path: Path) -> None:
+    folder = dense(tmp_path / "dense")
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true, "max_seq_length": 20}')
+    with pytest.raises(UnsupportedError, match="lower-cases texts outside of its tokenizer"):
+        embedding_of(folder, None)
+    fields = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**fields, "do_lower_case": True}))
+    assert embedding_of(folder, None).max_length == 20
+
+
+@needs_onnx
+def test_prompts_keep_their_tokens_and_the_example_has_them(tmp_path: Path) -> None:
+    embedding = Embedding("mean", False, {"query": "motef "}, "query", max_length=20)
+    folder, rows = dense(tmp_path / "dense", embedding), write_rows(tmp_path / "data", {"train": texts(120, 0)})
+    asked = {"task": "embedding", "keep": "70% params", "recover": "none", "dtype": "fp32"}
+    with quick():
+        found = prunekit.compress(folder, rows, vocabulary="data", out=tmp_path / "slim", **asked)
+    assert tokenizer_of().get_vocab()["motef"] in (found.plan.vocabulary or ())
+    card = (tmp_path / "slim" / "README.md").read_text()
+    assert 'texts = ["motef " + text for text in texts]' in card or "texts = ['motef ' + text for text in texts]" in card
+    assert "sentence_embedding /= np.linalg.norm" in card
+    assert "Vectors have length 1" not in card

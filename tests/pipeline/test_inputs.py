@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from prunekit.data.batches import Encoded, _Padding
-from prunekit.pipeline.inputs import CALIBRATION, LEAST, TOKENS, TOKENS_TRAINED, calibration
+from prunekit.pipeline.inputs import CALIBRATION, LEAST, TOKENS, TOKENS_TRAINED, calibration, load_inputs
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from tests.lines import checkpoint, data
 
 
 def rows(lengths: np.ndarray) -> Encoded:
@@ -29,3 +32,15 @@ def test_calibration_rows_are_bounded_by_number_and_by_tokens(trained: bool, len
     assert tokens <= 1.2 * most or drawn == LEAST
     # Nothing is left out that there was room for.
     assert drawn in (CALIBRATION, number, LEAST) or tokens >= 0.8 * most
+
+
+def test_of_a_large_validation_split_some_rows_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), keep=("60% params",))
+    whole = load_inputs(recipe, None, Stages())
+    monkeypatch.setattr("prunekit.pipeline.inputs.VALIDATION", 25)
+    found = load_inputs(recipe, None, Stages())
+    assert len(found.encoded["validation"]) == len(found.data.validation) == 25
+    assert set(found.data.validation.texts) <= set(whole.data.validation.texts)
+    assert found.data.test.texts == whole.data.test.texts
+    assert "validation: 25 of 60 rows, drawn at random, choose" in found.notes
+    assert not any("drawn at random, choose" in note for note in whole.notes)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_a_table_is_measured_once_and_says_how(timed: Timed, tmp_path: Path, mon
     path.write_text(path.read_text()[:-9])
     with pytest.raises(AssertionError, match="measured again"):
         latency_table(timed, 1)
+
+
+def test_a_table_that_cannot_be_written_leaves_nothing(timed: Timed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    latency_table(timed, 1)
+    assert not list((tmp_path / "latency").iterdir())
 
 
 def test_lengths_are_those_of_the_data(timed: Timed) -> None:

@@ -11,6 +11,7 @@ import torch
 import prunekit
 from prunekit.errors import ParameterError
 from prunekit.pipeline.compress import compress, make_plan
+from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from tests import lines
 from tests.lines import checkpoint, data
@@ -46,6 +47,23 @@ def test_a_map_takes_their_place_and_more_goes_under_a_budget(tmp_path: Path) ->
     assert 2 not in found.plan.ffn
     assert found.report.slim.params_layers <= 0.5 * found.report.dense.params_layers
     assert {"random", "magnitude"} <= {row.name for row in found.report.rows}
+    same_model(tmp_path, found)
+
+
+def test_a_budget_that_what_is_named_meets_has_no_baselines(tmp_path: Path) -> None:
+    found = made(tmp_path, "sequence", "text", drop="ffn:1-2", keep="90% params")
+    assert found.plan.ffn == {1: (), 2: ()}
+    assert not {"random", "magnitude"} & {row.name for row in found.report.rows}
+    assert "random" not in found.report.verdict
+
+
+def test_a_frontier_goes_on_from_what_is_named(tmp_path: Path) -> None:
+    found = made(tmp_path, "sequence", "text", frontier=True, layers="0-1", drop="ffn:1")
+    assert len(found.report.frontier) > 1
+    for point in found.report.frontier[1:]:
+        plan = Plan.load(tmp_path / "slim" / "frontier" / f"{point.name}.json")
+        assert plan.layers == found.plan.layers
+        assert plan.ffn[1] == ()
     same_model(tmp_path, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from sklearn.metrics import f1_score
 
 from prunekit import cli
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
 from prunekit.runtime.session import OnnxSession
 from tests.lines import checkpoint, model_of, quick, save, sentences, tokenizer_of, write_rows
 
@@ -123,6 +127,20 @@ def test_plan_apply_export_analyze_and_bench(tmp_path: Path, lists: Path, model:
     assert "any number" in seen["skipped"]["neurons"]
     assert set(seen["analyzers"]) >= {"probes", "importance", "ablation"}
     assert seen["analyzers"]["probes"]["model"]["upto"][-1] > 0.5
+
+
+def test_own_answers_are_those_above_the_models_own_thresholds(tmp_path: Path, lists: Path, model: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    # Of the four labels one is always predicted, and one never.
+    (folder / "config.json").write_text(json.dumps({**config, "thresholds": [0.0, 1.0, 0.5, 0.5]}))
+    texts = [json.dumps({"text": json.loads(line)["text"]}) for line in (lists / "train.jsonl").read_text().splitlines()]
+    (tmp_path / "texts.jsonl").write_text("\n".join(texts))
+    inputs = load_inputs(Recipe(model=str(folder), data=str(tmp_path / "texts.jsonl"), keep=("60% params",)), None, Stages())
+    labels = inputs.encoded["train"].labels
+    assert labels[:, 0].all()
+    assert not labels[:, 1].any()
+    assert 0 < labels[:, 2:].mean() < 1
 
 
 @pytest.mark.parametrize(

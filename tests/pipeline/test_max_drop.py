@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.pipeline.drop import Drop
-from prunekit.pipeline.max_drop import sizes, smallest
+from prunekit.pipeline.max_drop import NoneHoldsError, sizes, smallest
 from prunekit.pruning import iterative
 from prunekit.pruning.costs import Goal, Params
-from prunekit.pruning.iterative import Choice, Shrinker
+from prunekit.pruning.iterative import Criterion, Shrinker
 from tests.models import batch_of, build
 
 
@@ -67,6 +69,11 @@ def test_where_nothing_holds_the_nearest_is_named(start: Shrinker) -> None:
         smallest(start, full(start), lose, 0.01)
 
 
+def test_an_error_that_names_the_nearest_crosses_processes() -> None:
+    copied = pickle.loads(pickle.dumps(NoneHoldsError("not met", None)))
+    assert (type(copied), str(copied), copied.nearest) == (NoneHoldsError, "not met", None)
+
+
 def test_what_cannot_be_solved_or_judged_counts_as_failing(start: Shrinker) -> None:
     def lose(candidate: Shrinker) -> Drop:
         if Params().of(candidate.view) < 0.5 * start.start.params_layers:
@@ -99,16 +106,16 @@ def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None
     assert all(np.array_equal(tensor, weights[name]) for name, tensor in one.result().model.state_dict().items())
 
 
-@pytest.mark.parametrize("choice", ["cost", "random", "magnitude"])
+@pytest.mark.parametrize("criterion", ["cost", "random", "magnitude"])
 def test_what_the_task_feels_is_found_once_for_all_that_start_there(
-    start: Shrinker, choice: Choice, monkeypatch: pytest.MonkeyPatch
+    start: Shrinker, criterion: Criterion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = Shrinker(start.dense.model, start.batches, choice=choice)
+    alone = Shrinker(start.dense.model, start.batches, criterion=criterion)
     alone.step([full(start).at(0.5)])
     found, calls = iterative.sensitivity, []
     monkeypatch.setattr(iterative, "sensitivity", lambda *given, **named: calls.append(named["seed"]) or found(*given, **named))
     start.fork().step([full(start).at(0.7)])
-    twin = start.fork(choice)
+    twin = start.fork(criterion)
     twin.step([full(start).at(0.5)])
     assert calls == [1]
     assert twin.result().plan == alone.result().plan

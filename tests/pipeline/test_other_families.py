@@ -66,7 +66,7 @@ def test_from_the_command_line_to_the_file(case: str, tmp_path: Path, capfd: pyt
     assert plan.ffn
     assert report["slim"]["params_layers"] <= 0.6 * report["dense"]["params_layers"]
     assert report["parity"]["max_abs_difference"] <= 1e-4
-    said = [note for note in report["notes"] if "solved anew" in note]
+    said = [note for note in report["notes"] if "refitted" in note]
     assert len(said) == 1
     assert f"damped by {Damping().projection:g}" in said[0]
     assert said[0] in (out / "report.md").read_text()

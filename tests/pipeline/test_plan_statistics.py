@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,13 @@ def test_what_does_not_fit_is_one_line(
     assert cli.main(["plan", str(model), "--data", str(rows), "--statistics", str(kept), *flags, "-o", str(out)]) == 2
     assert re.search(rf"^error: .*{says}.*\n\Z", capsys.readouterr().err, re.MULTILINE)
     assert not list(out.parent.iterdir())
+
+
+def test_a_plan_is_not_written_over_that_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("sequence"), tmp_path / "model"))
+    monkeypatch.chdir(folder)
+    assert cli.main(["plan", ".", "--data", str(data("text")), "--keep", "60% params"]) == 2
+    assert "'out' parameter of plan must be a file outside of the model's directory" in capsys.readouterr().err
+    assert not (folder / "plan.json").exists()

@@ -53,6 +53,10 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, monkeypatch: pytes
     assert "cannot be met" in capsys.readouterr().err
     assert cli.main([*line, "--label", "stars"]) == 2
     assert cli.main([*line, "--verbose", "--quiet"]) == 2
+    PLAN.model_copy(update={"source": source_of()}).save(tmp_path / "plan.json")
+    for option in (["--max-drop", "1%"], ["--recover", "3epochs"], ["--freeze", "layers:0"]):
+        assert cli.main(["apply", str(checkpoint("sequence")), "--plan", "plan.json", "--dry-run", *option]) == 2
+        assert "left out without data" in capsys.readouterr().err
     (tmp_path / "prunekit-out").mkdir()
     (tmp_path / "prunekit-out" / "mine").touch()
     assert cli.main(line) == 2

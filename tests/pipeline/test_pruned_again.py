@@ -13,8 +13,9 @@ from torch import nn
 import prunekit
 from prunekit import cli
 from prunekit.arch.view import ModelView
-from prunekit.errors import ModelError, PlanError
+from prunekit.errors import ModelError, ParameterError, PlanError
 from prunekit.exporters.checkpoint import is_stock, load, save_checkpoint
+from prunekit.pipeline.compress import make_plan
 from prunekit.pipeline.pruned import load_pruned
 from prunekit.plan import Plan, compose
 from prunekit.transforms.apply import apply, completed
@@ -120,6 +121,22 @@ def test_the_plan_that_comes_fits_the_slim_model_and_no_other(tmp_path: Path) ->
     assert shapes[0] == shapes[1]
 
 
+def test_a_plan_that_names_little_of_a_slim_model_is_written_whole(tmp_path: Path) -> None:
+    slim = line("sequence").path
+    view = ModelView.of(load_pruned(slim, "slim").model)
+    block = max(range(view.num_layers), key=lambda block: view.units("ffn", block))
+    plan = Plan(source=view.source, ffn={block: tuple(range(view.units("ffn", block) - 1))})
+    plan.save(tmp_path / "plan.json")
+    words = ["apply", str(slim), "--plan", str(tmp_path / "plan.json"), "--dtype", "fp32", "--out", str(tmp_path / "sliced")]
+    with quick():
+        assert cli.main(words) == 0
+    report = json.loads((tmp_path / "sliced" / "report.json").read_text())
+    assert Plan.load(tmp_path / "sliced").digest == report["plan_digest"] == completed(view, plan).digest != plan.digest
+    again = ModelView.of(load_pruned(tmp_path / "sliced", "slim").model)
+    left = [view.units("ffn", at) - (at == block) for at in range(view.num_layers)]
+    assert [again.units("ffn", at) for at in range(again.num_layers)] == left
+
+
 def test_a_plan_for_units_that_are_gone_is_refused() -> None:
     view = ModelView.of(load_pruned(line("sequence").path, "slim").model)
     block = next(block for block in range(view.num_layers) if view.units("ffn", block) < view.source.ffn)
@@ -151,3 +168,31 @@ def test_what_no_config_says_is_not_pruned_again(tmp_path: Path) -> None:
     save_checkpoint(apply(view.model, plan), tokenizer_of(), plan, tmp_path / "slim")
     with pytest.raises(ModelError, match="has lost hidden dimensions and is not pruned again"):
         load_pruned(tmp_path / "slim", "slim")
+
+
+def pruned(folder: Path) -> Path:
+    """A classifier without the attention of one block, whose FFNs differ in width."""
+    model = dense("sequence")
+    plan = Plan(source=ModelView.of(model).source, heads={0: ()}, ffn={1: tuple(range(8))})
+    save_checkpoint(apply(model, plan), tokenizer_of(), plan, folder)
+    return folder
+
+
+@pytest.mark.parametrize("named", [{"heads": {0: (0, 1)}}, {"ffn": {1: tuple(range(8))}}])
+def test_widths_that_differ_are_not_made_equal(tmp_path: Path, named: dict[str, Any]) -> None:
+    model = dense("sequence")
+    plan = Plan(source=ModelView.of(model).source, **named)
+    save_checkpoint(apply(model, plan), tokenizer_of(), plan, tmp_path / "slim")
+    slim = tmp_path / "slim"
+    with pytest.raises(ParameterError, match="'uniform' parameter of compress must be left out for a model whose layers already differ"):
+        prunekit.compress(slim, data("text"), uniform=True, keep="50% params", recover="none", out=tmp_path / "slimmer")
+
+
+def test_a_sub_block_that_is_gone_leaves_the_others_their_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEKIT_CACHE", str(tmp_path / "cache"))
+    with quick():
+        plan = make_plan(pruned(tmp_path / "slim"), data("text"), keep="60% latency")
+    (table,) = (tmp_path / "cache" / "latency").iterdir()
+    widths = {tuple(each["heads"]) for each in json.loads(table.read_text())["measured"]}
+    assert len(widths) > 1
+    assert plan.heads[0] == ()

@@ -177,6 +177,15 @@ def test_a_vocabulary_that_shrinks_spells_the_same_answers(tmp_path: Path, model
     assert rows["slim"].value == pytest.approx(rows["dense"].value)
 
 
+def test_words_that_train_lacks_make_more_windows(tmp_path: Path, model: Path, asked: Path) -> None:
+    rows = train_rows(asked)[:40]
+    test = [{**row, "context": f"{row['context']} {' '.join(lines.WORDS[12:] * 4)}"} for row in rows]
+    folder = write_rows(tmp_path / "rows", {"train": rows, "validation": rows[:20], "test": test})
+    with quick():
+        found = prunekit.compress(model, folder, vocabulary="data", **LESS, out=tmp_path / "slim")
+    assert found.report.latency
+
+
 def test_questions_without_an_answer(tmp_path: Path, model: Path) -> None:
     dense = decided()
     folder = write_rows(tmp_path / "rows", {name: rows_of(dense, 24, at, unanswered=True) for at, name in enumerate(ROWS)})
@@ -255,6 +264,8 @@ def changed(rows: list[dict[str, Any]], at: int, **change: Any) -> None:
         (lambda rows: changed(rows, 2, question=None), "'question' of train is empty in 1 row, first in row 3"),
         (lambda rows: [row.update(answers="banal") for row in rows], "It holds a str"),
         (lambda rows: [row.update(answers=7) for row in rows], "It holds a int"),
+        # What nobody has answered is not what has no answer.
+        (lambda rows: changed(rows, 2, answers=None), "Row 3 of train .* It holds nothing"),
         (lambda rows: [row.update(answers={"texts": ["a"]}) for row in rows], "an object with texts"),
         (lambda rows: [row.pop("context") for row in rows], "has no column 'context': questions need question, context and answers"),
         (lambda rows: [row.pop("question") for row in rows], "has no column 'question'"),

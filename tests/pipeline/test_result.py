@@ -11,8 +11,10 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import filter_repo_objects
 
 from prunekit.errors import OutputError, ParameterError, StatisticsError
+from prunekit.exporters.manifest import write_manifest
 from prunekit.exporters.verify import verify
 from prunekit.pipeline import hub
 from prunekit.pipeline.result import Result
@@ -77,8 +79,9 @@ class Hub:
     def create_repo(self, repo_id: str, **options: Any) -> None:
         CALLS.append((repo_id, {**options, "token": self.token}))
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> Any:
-        files = {path.relative_to(folder_path).as_posix(): path.read_bytes() for path in Path(folder_path).rglob("*") if path.is_file()}
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str, allow_patterns: list[str]) -> Any:
+        names = [path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*") if path.is_file()]
+        files = {name: (folder_path / name).read_bytes() for name in filter_repo_objects(names, allow_patterns=allow_patterns)}
         CALLS.append((repo_id, {"files": files, "message": commit_message}))
         return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
@@ -100,6 +103,8 @@ def test_the_hub_gets_the_directory_with_a_complete_card(pushed: Result) -> None
     recipe = (pushed.path / "recipe.yaml").read_text(encoding="utf-8")
     fields = {**yaml.safe_load(recipe), "model": "somebody/dense", "data": "glue", "data_config": "sst2"}
     (pushed.path / "recipe.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    write_manifest(pushed.path)
+    (pushed.path / "handler.py").write_text("mine")
     where = pushed.push_to_hub("me/slim", license="apache-2.0", language=["en", "de"], private=True, token="secret")
     assert where == "https://hub/me/slim/commit/1"
     (made, options), (_, put) = CALLS
@@ -118,7 +123,12 @@ def test_the_hub_gets_the_directory_with_a_complete_card(pushed: Result) -> None
     assert "## How to load it" in text
     assert text.count("---\n") == 2
     assert {"onnx/model.onnx", "onnx/model_quantized.onnx", "manifest.json", "plan.json"} <= put["files"].keys()
-    # The manifest knows the new card.
+    # The manifest knows the new card, and nothing that somebody put beside it, which is not put there either.
+    assert "handler.py" not in put["files"]
+    found = verify(pushed.path)
+    assert found is not None
+    assert found.path == "handler.py"
+    (pushed.path / "handler.py").unlink()
     assert verify(pushed.path) is None
     # And it may be put there again.
     pushed.push_to_hub("me/slim", license="mit", language="en")

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
 
-from prunekit.errors import ParameterError, StatisticsError
-from prunekit.probes.elastic_net import ElasticNetProbe, ElasticNetProbeRegressor, Problem, fit_probes, joint_moments
+from prunekit.errors import StatisticsError
+from prunekit.probes.elastic_net import Problem, fit_probes
 from prunekit.probes.objective import ArrayRows, Point, Scaling, evaluate
 from prunekit.stats.rows import RowStore
+from tests.probes.estimators import Classifier, Regressor, joint_moments
 
 
 def data(classes: int, n: int = 300, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +22,7 @@ def data(classes: int, n: int = 300, width: int = 12, seed: int = 0) -> tuple[np
     return x * generator.exponential(size=width) * 3.0 + 5.0 * generator.normal(size=width), y
 
 
-def kkt(x: np.ndarray, y: np.ndarray, probe: ElasticNetProbe, penalise_both: bool) -> float:
+def kkt(x: np.ndarray, y: np.ndarray, probe: Classifier, penalise_both: bool) -> float:
     """Largest violation of the optimality conditions in standard coordinates, computed from scratch."""
     z = StandardScaler().fit_transform(x)
     w = probe.coef_ * x.std(axis=0)
@@ -44,11 +43,11 @@ def kkt(x: np.ndarray, y: np.ndarray, probe: ElasticNetProbe, penalise_both: boo
 @pytest.mark.parametrize(("alpha", "l1_ratio"), [(1e-3, 0.0), (0.1, 0.0), (0.05, 0.5), (0.02, 1.0)])
 def test_the_solution_is_optimal(classes: int, alpha: float, l1_ratio: float) -> None:
     x, y = data(classes)
-    probe = ElasticNetProbe(alpha, l1_ratio, tol=1e-14, max_iter=5000).fit(x, y)
+    probe = Classifier(alpha, l1_ratio, tol=1e-14, max_iter=5000).fit(x, y)
     assert kkt(x, y, probe, classes > 2) < 1e-5
     if l1_ratio:
         assert 0 < (probe.coef_ == 0).sum() < probe.coef_.size
-    assert kkt(x, y, ElasticNetProbe(alpha, l1_ratio, max_iter=2).fit(x, y), classes > 2) > 1e-3
+    assert kkt(x, y, Classifier(alpha, l1_ratio, max_iter=2).fit(x, y), classes > 2) > 1e-3
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -59,7 +58,7 @@ def test_the_solution_is_that_of_scikit_learn(classes: int, alpha: float, l1_rat
     solver = "saga" if l1_ratio else "lbfgs"
     other = LogisticRegression(C=1 / (alpha * len(x)), l1_ratio=l1_ratio, solver=solver, tol=1e-10, max_iter=20000)
     other.fit(z.transform(x), y)
-    probe = ElasticNetProbe(alpha, l1_ratio, tol=1e-14, max_iter=5000).fit(x, y)
+    probe = Classifier(alpha, l1_ratio, tol=1e-14, max_iter=5000).fit(x, y)
     np.testing.assert_allclose(probe.standard_coef_, other.coef_, atol=2e-4)
     np.testing.assert_allclose(probe.predict_proba(x), other.predict_proba(z.transform(x)), atol=1e-4)
     assert (probe.predict(x) == other.predict(z.transform(x))).mean() > 0.99
@@ -72,7 +71,7 @@ def test_the_regression_is_that_of_scikit_learn(alpha: float, l1_ratio: float) -
     z = StandardScaler().fit(x)
     other = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, tol=1e-12, max_iter=100000) if l1_ratio else Ridge(alpha=alpha * len(x))
     other.fit(z.transform(x), y)
-    probe = ElasticNetProbeRegressor(alpha, l1_ratio).fit(x, y)
+    probe = Regressor(alpha, l1_ratio).fit(x, y)
     np.testing.assert_allclose(probe.predict(x), other.predict(z.transform(x)), atol=2e-3 * y.std())
     np.testing.assert_allclose(probe.standard_coef_, other.coef_, rtol=1e-3, atol=2e-3 * y.std())
 
@@ -80,7 +79,7 @@ def test_the_regression_is_that_of_scikit_learn(alpha: float, l1_ratio: float) -
 def test_least_squares_without_a_penalty() -> None:
     x, _ = data(2)
     y = x @ np.arange(12.0) + 4.0
-    probe = ElasticNetProbeRegressor(alpha=0.0).fit(x, y)
+    probe = Regressor(alpha=0.0).fit(x, y)
     np.testing.assert_allclose(probe.coef_, np.arange(12.0), atol=1e-8)
     assert probe.intercept_ == pytest.approx(4.0, abs=1e-6)
 
@@ -90,10 +89,9 @@ def test_least_squares_without_a_penalty() -> None:
 def test_streaming_is_fitting_in_memory(classes: int, limit: int, tmp_path: Path) -> None:
     x, y = data(classes, n=3000)
     x = x.astype(np.float32)
-    probe = ElasticNetProbe(1e-2, tol=1e-10)
     with RowStore.of(x, directory=tmp_path, limit=limit) as rows:
-        streamed = clone(probe).fit_rows(rows, y)
-    other = clone(probe).fit(x.astype(np.float64), y)
+        streamed = Classifier(1e-2, tol=1e-10).fit_rows(rows, y)
+    other = Classifier(1e-2, tol=1e-10).fit(x.astype(np.float64), y)
     np.testing.assert_allclose(streamed.standard_coef_, other.standard_coef_, atol=1e-3)
     np.testing.assert_allclose(streamed.decision_function(x), other.decision_function(x.astype(np.float64)), atol=1e-2)
 
@@ -145,7 +143,7 @@ def test_the_gradient_is_that_of_finite_differences(columns: int) -> None:
 def test_a_constant_neuron_has_no_weight() -> None:
     x, y = data(3)
     x[:, 4] = 0.1
-    probe = ElasticNetProbe().fit(x, y)
+    probe = Classifier().fit(x, y)
     assert (probe.coef_[:, 4] == 0).all()
     assert (np.delete(probe.coef_, 4, axis=1) != 0).all()
 
@@ -160,25 +158,13 @@ def test_a_class_that_is_declared_but_never_seen() -> None:
 
 def test_labels_without_a_choice() -> None:
     x, y = data(2)
-    with pytest.raises(StatisticsError, match="at least 2 classes"):
-        ElasticNetProbe().fit(x, np.zeros(len(x), dtype=int))
     with pytest.raises(StatisticsError, match="All labels are equal"):
-        ElasticNetProbeRegressor().fit(x, np.ones(len(x)))
+        fit_probes(
+            ArrayRows(x), np.zeros(len(x), dtype=int), joint_moments(ArrayRows(x), np.zeros(len(x), dtype=int), 2), [Problem(12, 1e-2)], 2
+        )
+    with pytest.raises(StatisticsError, match="All labels are equal"):
+        Regressor().fit(x, np.ones(len(x)))
     x32 = x.astype(np.float32)
     x32[17, 3] = np.nan
     with pytest.raises(StatisticsError, match="Column 3 holds NaN"):
-        ElasticNetProbe().fit_rows(RowStore.of(x32), y)
-
-
-@pytest.mark.parametrize(("name", "value"), [("alpha", -1.0), ("l1_ratio", 1.5), ("alpha", float("nan"))])
-def test_parameters(name: str, value: float) -> None:
-    x, y = data(2)
-    with pytest.raises(ParameterError, match=name):
-        ElasticNetProbe(**{name: value}).fit(x, y)
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("probe", [ElasticNetProbe(), ElasticNetProbeRegressor(), ElasticNetProbe(0.05, 0.5)])
-def test_they_are_scikit_learn_estimators(probe: ElasticNetProbe | ElasticNetProbeRegressor) -> None:
-    # No exceptions: every check applies.
-    check_estimator(probe, on_skip=None)
+        Classifier().fit_rows(RowStore.of(x32), y)

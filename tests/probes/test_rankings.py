@@ -10,7 +10,6 @@ from sklearn.feature_selection import mutual_info_classif
 from sklearn.linear_model import MultiTaskLasso, lars_path
 
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.probes.elastic_net import joint_moments
 from prunekit.probes.lasso import lasso_path
 from prunekit.probes.objective import ArrayRows
 from prunekit.probes.rankings import (
@@ -22,6 +21,7 @@ from prunekit.probes.rankings import (
     probeless,
 )
 from prunekit.stats.moments import Moments
+from tests.probes.estimators import joint_moments
 
 
 def data(classes: int = 4, n: int = 500, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.metrics import Metric
+from prunekit.metrics import Metric, of_counts
 from prunekit.probes.selection import Split
-from prunekit.probes.subsets import default_sizes, of_tables, pca_curve, single_dimensions, subset_curve
+from prunekit.probes.subsets import default_sizes, pca_curve, single_dimensions, subset_curve
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task, TaskKind
 
@@ -80,20 +80,22 @@ def test_single_dimensions_of_nothing() -> None:
         single_dimensions(both.moments, both.rows, both.labels, task(3))
 
 
-@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.MATTHEWS])
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.AGREEMENT, Metric.F1, Metric.MATTHEWS])
 def test_scores_of_confusion_matrices(metric: Metric) -> None:
     generator = np.random.default_rng(0)
     true, predicted = generator.integers(3, size=80), generator.integers(2, size=(80, 5))
     predicted[:, 4] = 1
-    tables = np.zeros((5, 3, 3), dtype=np.int64)
+    tables = np.zeros((5, 3, 3))
     for j in range(5):
         np.add.at(tables[j], (true, predicted[:, j]), 1)
     oracle = {
         Metric.ACCURACY: accuracy_score,
+        Metric.AGREEMENT: accuracy_score,
         Metric.F1: lambda a, b: f1_score(a, b, average="macro", zero_division=0.0),
         Metric.MATTHEWS: matthews_corrcoef,
     }[metric]
-    np.testing.assert_allclose(of_tables(metric, tables), [oracle(true, predicted[:, j]) for j in range(5)], atol=1e-12)
+    found = of_counts(metric, np.einsum("dcc->dc", tables), tables.sum(axis=2), tables.sum(axis=1))
+    np.testing.assert_allclose(found, [oracle(true, predicted[:, j]) for j in range(5)], atol=1e-12)
 
 
 def test_the_curve_over_principal_components() -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from prunekit.arch.view import ModelView
+from prunekit.plan import Plan
 from prunekit.pruning.costs import Bytes, Cost, Goal, Latency, Macs, Params, head_width, widths_of
 from prunekit.pruning.latency_model import LatencyTable, Prices
 from prunekit.stats.blocks import sites
+from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import cut, prunable
-from tests.models import FFN, HEADS, LAYERS, build
+from tests.models import FFN, HEADS, HIDDEN, LAYERS, build
 
 TABLE = LatencyTable(1, 0.1, Prices(0.02, 0.01, 0.03, 0.001), Prices(0.015, 0.002, 0.01, 0.0003))
 
@@ -65,3 +67,13 @@ def test_shares_of_a_file_are_those_of_what_can_go() -> None:
     assert goal.at(0.5).limit == pytest.approx(5000.0 + 0.5 * (cost.of(view) - 5000.0))
     assert not goal.met(view)
     assert goal.at(1.0).met(view)
+
+
+def test_an_affine_map_has_no_width() -> None:
+    model = build("bert", "ForSequenceClassification")
+    view = ModelView.of(model)
+    slim = ModelView.of(apply(model, Plan(source=view.source, affine=(0,))))
+    widths = widths_of(slim, HIDDEN // HEADS)
+    assert widths.ffn[0] == 0
+    assert widths.ffn[1:] == (FFN,) * (LAYERS - 1)
+    assert widths.heads == (HEADS,) * LAYERS

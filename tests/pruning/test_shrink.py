@@ -15,7 +15,7 @@ from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.pruning.iterative import Shrinker
-from prunekit.pruning.shrink import descend, goal_of, shrink
+from prunekit.pruning.shrink import goal_of, prune_to_targets, shrink
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 from tests.models import FFN, HEADS, LAYERS, batch_of, build
 
@@ -49,10 +49,10 @@ def test_choosing_by_cost_and_refitting_beat_their_rivals() -> None:
     for seed in range(2):
         model, batches = build("bert", HEAD, seed=seed), rows(4, 16)
         fresh = [batch_of(64, seed=20)]
-        for choice in ("cost", "random", "magnitude"):
-            found = shrink(model, batches, parse_budgets("50% params"), choice=choice, seed=seed)
-            scores[choice].append(divergence(model, found.model, fresh))
-            if choice == "cost":
+        for criterion in ("cost", "random", "magnitude"):
+            found = shrink(model, batches, parse_budgets("50% params"), criterion=criterion, seed=seed)
+            scores[criterion].append(divergence(model, found.model, fresh))
+            if criterion == "cost":
                 scores["no refit"].append(divergence(model, apply(model, found.plan), fresh))
     ours = np.mean(scores.pop("cost"))
     assert all(ours < np.mean(others) for others in scores.values()), (ours, scores)
@@ -188,9 +188,20 @@ def test_a_model_that_is_trained_afterwards_is_solved_anew_in_the_last_step_alon
         for name in ("step", "trim"):
             taken = getattr(work, name)
             monkeypatch.setattr(work, name, lambda *args, taken=taken, name=name, done=done: (done.append(name), taken(*args))[1])
-        descend(work, [goal_of(goal, work.start, work.lengths)], trained=trained)
+        prune_to_targets(work, [goal_of(goal, work.start, work.lengths)], trained=trained)
         found[trained] = work.result()
         assert count(found[trained].model, work.lengths).params_layers <= 0.12 * work.start.params_layers
     assert steps == {False: ["step"] * 3, True: ["trim", "trim", "step"]}
     cut = apply(model, found[True].plan)
     assert divergence(model, found[True].model, batches) < divergence(model, cut, batches)
+
+
+def test_a_model_in_training_mode_is_pruned_without_dropout() -> None:
+    batches = [batch_of(12, seed=seed) for seed in range(2)]
+    model = build("bert", "ForSequenceClassification", hidden_dropout_prob=0.5)
+    found = shrink(model, batches, parse_budgets("50% params"))
+    again = shrink(model.train(), batches, parse_budgets("50% params"))
+    assert model.training
+    assert again.plan == found.plan
+    for name, tensor in again.model.state_dict().items():
+        torch.testing.assert_close(tensor, found.model.state_dict()[name])

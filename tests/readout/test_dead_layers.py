@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from prunekit.metrics import Metric
-from prunekit.readout.select import select_readout
+from prunekit.readout.select import Method, select_readout
 from prunekit.stats.collected import Collected
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task, TaskKind
@@ -19,9 +20,10 @@ def _split(rows: int, seed: int) -> Collected:
     return Collected.of(RowStore.of(values), labels, 2, pooling="cls")
 
 
-def test_the_readout_starts_at_the_first_layer_that_says_anything() -> None:
+@pytest.mark.parametrize("method", ["prunekit", "dalvi2020"])
+def test_the_readout_starts_at_the_first_layer_that_varies(method: Method) -> None:
     task = Task(TaskKind.CLASSIFICATION, Metric.ACCURACY, ("no", "yes"))
-    choice = select_readout(_split(200, 0), _split(100, 1), task=task, layers=1, hidden=4, keep=3)
+    choice = select_readout(_split(200, 0), _split(100, 1), task=task, layers=1, hidden=4, keep=3, method=method)
     assert choice.layer == 1
     assert set(choice.neurons) == {1}
     assert 1 <= choice.size <= 3

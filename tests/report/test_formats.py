@@ -183,6 +183,14 @@ def test_what_was_not_measured_is_left_out() -> None:
         assert "91.3" in text
 
 
+def test_neurons_are_counted_where_fewer_are_read() -> None:
+    sized = report()
+    own = report(slim=sized.slim.model_copy(update={"neurons": sized.dense.neurons}))
+    for found, names in ((sized, ["neurons read", "layers"]), (own, ["layers", "parameters"])):
+        assert [row[0] for row in words.sizes(found).rows][:2] == names
+        assert ("neurons read" in figures.kept(found)) is (found is sized)
+
+
 @pytest.mark.parametrize(("metric", "shown"), [(Metric.SPEARMAN, "Spearman r"), (Metric.PEARSON, "Pearson r")])
 def test_correlations_are_no_percentages(metric: Metric, shown: str) -> None:
     found = report(kind=TaskKind.REGRESSION, metric=metric, classes=0)

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from prunekit.budget import Unit
+from prunekit.report import words
+from prunekit.report.embedder import Shortened
 from prunekit.report.html import to_html
-from prunekit.report.model import DeployedFile, Paired, Report, Row
+from prunekit.report.model import BudgetResult, DeployedFile, Paired, Report, Row
 from prunekit.report.tables import to_markdown
 from prunekit.runtime.timing import ratio_between
 from tests.report.samples import comparison, report
@@ -36,6 +39,9 @@ FAST, SLOW = (comparison(1, 7.3, slim=3.42),), (comparison(1, 7.3, slim=1.0),)
         ({"paired": paired(GOOD), "latency": (*SLOW, comparison(32, 118.0, slim=2.0))}, []),
         ({"paired": paired((0.01, -0.002, 0.02)), "latency": FAST}, ["as much chosen at random is as good"]),
         ({"paired": paired((0.01, 0.0, 0.02)), "latency": FAST}, ["as much chosen at random is as good"]),
+        # A difference that these rows cannot show is no sign that there is none.
+        ({"paired": paired((0.016, -0.01, 0.038)), "latency": FAST}, []),
+        ({"paired": paired((0.002, 0.001, 0.003)), "latency": FAST}, []),
         ({"paired": paired(GOOD, (0.008, 0.001, 0.02)), "latency": FAST}, ["a bag of words comes within a point"]),
         ({"paired": paired(GOOD, (-0.02, -0.04, 0.0)), "latency": FAST}, ["a bag of words is better"]),
         (
@@ -48,6 +54,12 @@ def test_it_refuses_for_each_reason_and_for_no_other(changes: dict[str, Any], re
     text = report(**changes).verdict
     expected = f"Do not ship: {'; '.join(reasons)}. Slim: " if reasons else "Slim: "
     assert text.startswith(expected + "99.0% (98.1% – 99.9%) of the accuracy of dense, ")  # noqa: RUF001
+
+
+def test_a_difference_that_is_not_shown_is_said_to_be_none() -> None:
+    shown = ", which is not shown to be worse"
+    assert shown in report(paired=paired((0.016, -0.01, 0.038)), latency=FAST).verdict
+    assert shown not in report(paired=paired(GOOD), latency=FAST).verdict
 
 
 def test_it_names_what_was_gained_and_what_it_is_against() -> None:
@@ -87,6 +99,10 @@ def test_a_dense_model_in_int8_that_is_as_fast_is_a_reason(speeds: tuple[float, 
     assert f"; in int8 against dense in int8: {said}, 70.0% of the file's bytes." in found.verdict
 
 
+def test_without_times_no_file_is_said_to_be_as_fast() -> None:
+    assert in_int8(7.0, 9.0, 2.0).model_copy(update={"latency": ()}).verdict.startswith("Slim: ")
+
+
 def test_it_comes_first_in_every_format_and_is_not_read_back() -> None:
     found = report(latency=SLOW)
     fields = json.loads(found.to_json())
@@ -104,3 +120,17 @@ def test_the_headline_names_what_was_asked_and_columns_that_say_nothing_are_left
     bag = Row(name="bag", value=0.8, low=0.78, high=0.82, n=872, neurons=None)
     assert "| classifier | accuracy, % |" in to_markdown(report(rows=(*same, bag)))
     assert "| bag of words | – | 80.0 |" in to_markdown(report(rows=(*report().rows, bag)))  # noqa: RUF001
+
+
+def test_a_speed_is_asked_for_at_least() -> None:
+    asked = BudgetResult(asked="3x as fast", unit=Unit.LATENCY, limit=1 / 3, reached=0.3)
+    assert "asked for at least 3x as fast" in words.headline(report(budgets=(asked,)))
+
+
+def test_shorter_vectors_are_beside_whole_ones_and_need_not_be_faster() -> None:
+    short = [("all", 384, 0.82, 1.0), ("fitted", 64, 0.80, 0.6), ("components", 64, 0.78, 0.64)]
+    dimensions = tuple(Shortened(name=name, dims=dims, value=value, overlap=overlap) for name, dims, value, overlap in short)  # type: ignore[arg-type]
+    found = report(dimensions=dimensions, latency=(comparison(1, 100.0, slim=1.0),))
+    assert "dense with 64 of 384 dimensions has 97.6% of the" in found.verdict
+    assert "60.0% of the 10 nearest neighbours of whole vectors" in found.verdict
+    assert "no faster" not in found.verdict

@@ -129,11 +129,11 @@ def test_neurons_too_small_to_read_are_dead() -> None:
     x[:, 3] = 4.0
     x[:, 5] *= 1e-4
     labels = np.full((200, 1), 1e6)
-    assert Moments.of(np.hstack([x, labels])).alive(8).tolist() == [True, True, False, False, True, True, True, True]
-    assert not Moments.of(np.ones((5, 3))).alive(3).any()
+    assert Moments.of(np.hstack([x, labels])).non_constant(8).tolist() == [True, True, False, False, True, True, True, True]
+    assert not Moments.of(np.ones((5, 3))).non_constant(3).any()
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_neurons_that_hardly_move_about_their_mean_are_dead_on_either_side_of_zero(sign: float) -> None:
     x = np.random.default_rng(0).normal(size=(200, 4)) + sign * np.array([0.0, 500.0, 2000.0, 1e6])
-    assert Moments.of(x).alive(4).tolist() == [True, True, False, False]
+    assert Moments.of(x).non_constant(4).tolist() == [True, True, False, False]

@@ -135,5 +135,8 @@ def test_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", other)
         with pytest.raises(StatisticsError, match="row after row"):
             RowStore.open(tmp_path / f"{name}.npy")
+    np.savez(tmp_path / "archive.npz", rows=matrix)
+    with pytest.raises(StatisticsError, match=r"row after row\. Got NpzFile"):
+        RowStore.open(tmp_path / "archive.npz")
     with pytest.raises(StatisticsError, match="cannot be read"):
         RowStore.open(tmp_path / "missing.npy")

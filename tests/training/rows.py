@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from prunekit.budget import parse_budgets
 from prunekit.data.batches import Encoded, encode
@@ -15,6 +16,7 @@ from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
 from prunekit.pruning.iterative import Shrunk
 from prunekit.pruning.shrink import shrink
+from prunekit.training.loop import divergence
 from prunekit.training.tokens import Occurring
 from prunekit.transforms.apply import apply
 from tests import lines
@@ -45,7 +47,7 @@ def dense() -> Any:
 
 @functools.cache
 def slim() -> Shrunk:
-    """A quarter of the dense model, cut and not solved anew, so that there is much to win back; nobody changes it."""
+    """A quarter of the dense model, cut and not refitted, so that there is much to win back; nobody changes it."""
     batches = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in encoded("train").batches()]
     found = shrink(dense(), batches, parse_budgets("25% params"))
     return Shrunk(apply(dense(), found.plan).eval(), found.plan, found.steps)
@@ -57,3 +59,13 @@ def training() -> Any:
     ids = np.unique(np.concatenate([encoded("train").ids, encoded("validation").ids, [encoded("train").padding.token]]))
     model.bert.set_input_embeddings(Occurring(model.bert.get_input_embeddings(), torch.from_numpy(ids)))
     return model
+
+
+def gap(model: nn.Module, other: nn.Module, rows: Encoded) -> float:
+    """Mean divergence of the first model's answers from the second's."""
+    total = 0.0
+    with torch.no_grad():
+        for batch in rows.batches():
+            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            total += float(divergence(model(**inputs).logits, other(**inputs).logits)) * len(batch.rows)
+    return total / len(rows)

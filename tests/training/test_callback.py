@@ -377,3 +377,27 @@ def test_an_optimizer_of_the_users_own_holds_the_parameters_of_a_resumed_run(tmp
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
     assert all(optimizer.state[parameter]["step"] == 8 for parameter in model.parameters() if parameter in optimizer.state)
+
+
+def test_a_model_that_training_makes_anew_is_refused(tmp_path: Path) -> None:
+    made = TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = Trainer(model_init=lambda: build("bert", HEAD), args=made, train_dataset=rows(), callbacks=[pruner()])  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="The 'model_init' parameter of Trainer must be left out with a PruneCallback"):
+        trainer.train()
+
+
+def test_training_goes_on_after_it_has_ended(tmp_path: Path) -> None:
+    callback = pruner()
+    trainer = train(callback, tmp_path)
+    plan = callback.plan
+    trainer.train()
+    assert callback.plan == plan
+    loaded = prunekit.load(callback.save(tmp_path / "slim").parent)
+    torch.testing.assert_close(answers(loaded), answers(trainer.model))  # type: ignore[arg-type]
+
+
+def test_heads_that_are_gone_from_all_blocks_narrow_the_shared_table(tmp_path: Path) -> None:
+    model = build("mpnet", HEAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    callback = pruner(keep="6% params", steps=1, end=0.5)
+    train(callback, tmp_path, model=model)
+    assert len(set().union(*callback.plan.heads.values())) < callback.plan.source.heads

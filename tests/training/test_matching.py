@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prunekit.training.matching import distance, match_layers
+from prunekit.training.loop import listwise
+from prunekit.training.matching import distance, match_layers, vector_distance
 
 
 @pytest.mark.parametrize(("slim", "dense"), [(1, 1), (1, 5), (3, 3), (3, 6), (4, 7)])
@@ -29,3 +30,15 @@ def test_distance_is_that_of_real_tokens_in_units_of_the_teachers_variance() -> 
     mean = rows.mean(0).expand(2, 5, 7)
     assert float(distance(mean, theirs, mask)) == pytest.approx(1.0)
     assert float(distance(10 * mean, 10 * theirs, mask)) == pytest.approx(1.0)
+
+
+def test_a_single_row_has_the_units_of_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = torch.randn(64, 16, generator=generator)
+    ours = theirs + 0.1 * torch.randn(64, 16, generator=generator)
+    together = float(vector_distance(ours, theirs, own_space=False))
+    for size in (1, 2):
+        few = [float(vector_distance(ours[at : at + size], theirs[at : at + size], own_space=False)) for at in range(64 - size)]
+        assert max(few) < 20 * together
+    query = torch.zeros(1, dtype=torch.int64)
+    assert float(listwise(ours[:1, :1], theirs[:1, :1], query)) == pytest.approx(float((ours[0, 0] - theirs[0, 0]) ** 2))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import TrainerControl, TrainerState
 
 from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
+from prunekit.errors import ParameterError
+from prunekit.pipeline.recovery import clear_checkpoints
+from prunekit.scratch import locked
 from prunekit.training import pool
-from prunekit.training.checkpoints import claim
+from prunekit.training.checkpoints import claim, write_outcome
 from prunekit.training.distill import recover
-from prunekit.training.pool import affordable
+from prunekit.training.loop import Distiller, Pace, Patience, make_arguments
+from prunekit.training.pool import affordable, fewer
 from tests.training.rows import dense, encoded, slim
 
 
@@ -69,3 +77,88 @@ def test_training_sees_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> Non
     found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="5epochs", validation=encoded("validation"))
     # Sixteen rows are a batch.
     assert (found.steps, found.epochs) == (5, 5.0)
+
+
+def test_of_lists_whole_ones_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = encoded("train")
+    lists = replace(rows, queries=np.repeat(np.arange(len(rows)), 5)[: len(rows)])
+    monkeypatch.setattr(pool, "POOL", len(rows) // 2)
+    for found in (fewer(lists, 23, 0), pool.pool(lists, 0)):
+        assert found.queries is not None
+        _, counts = np.unique(found.queries, return_counts=True)
+        assert set(counts[:-1]) == {5}
+        assert (np.diff(found.queries) >= 0).all()
+    assert 19 <= len(fewer(lists, 23, 0)) <= 23
+    assert len(fewer(lists, 1, 0)) in (5, len(rows) % 5)
+
+
+def test_what_is_not_a_checkpoint_of_ours_stays(tmp_path: Path) -> None:
+    recover(slim().model, dense(), encoded("train"), effort="1epochs", validation=encoded("validation"), checkpoints=tmp_path)
+    (tmp_path / "checkpoint-notes").mkdir()
+    (tmp_path / "checkpoint-7").mkdir()
+    write_outcome(tmp_path, slim().model, {})
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-notes"}
+
+
+def test_a_large_validation_split_leaves_time_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    judge = Distiller.judge
+
+    def seen(self: Distiller) -> tuple[float, float]:
+        held.append(len(self._held))
+        return judge(self)
+
+    monkeypatch.setattr(Distiller, "judge", seen)
+    monkeypatch.setattr("prunekit.training.distill._MOST_JUDGED", 8)
+    recover(slim().model, dense(), encoded("train"), effort="1epochs", validation=encoded("validation"))
+    assert set(held) == {8}
+
+
+def test_a_slow_evaluation_is_not_followed_by_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("prunekit.training.loop.time.perf_counter", lambda: now[0])
+    pace, state = Pace(Effort("seconds", 100.0), None), TrainerState()
+
+    def stops_at(seconds: float) -> bool:
+        now[0], control = seconds, TrainerControl()
+        pace.on_step_end(None, state, control)
+        return bool(control.should_evaluate)
+
+    pace.on_train_begin(None, state, TrainerControl())
+    assert not stops_at(9.0)
+    assert stops_at(11.0)
+    now[0] = 41.0
+    pace.on_evaluate(None, state, TrainerControl())
+    assert not stops_at(42.0)
+    assert stops_at(51.0)
+
+
+def test_patience_goes_on_where_it_was() -> None:
+    arguments = make_arguments(Path("unused"), Effort("epochs", 1.0), 1e-3, 0)
+    told = {"Patience": {"args": {}, "attributes": {"early_stopping_patience_counter": 3}}}
+    for step, count in ((40, 3), (0, 0)):
+        patience = Patience(4)
+        patience.on_train_begin(arguments, TrainerState(global_step=step, stateful_callbacks=told), TrainerControl())  # type: ignore[arg-type]
+        assert patience.early_stopping_patience_counter == count
+    assert "early_stopping_patience_counter" in patience.state()["attributes"]
+
+
+def test_a_run_without_a_checkpoint_gives_way(tmp_path: Path) -> None:
+    assert claim(tmp_path, "ours", lambda: 17) == 17
+    assert claim(tmp_path, "theirs", lambda: 5) == 5
+    (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(ParameterError, match="must be those of this very run"):
+        claim(tmp_path, "ours", lambda: 17)
+
+
+def test_checkpoints_of_earlier_runs_go_with_the_artefact(tmp_path: Path) -> None:
+    names = {"ours": ".slim.recover-0123456789ab", "held": ".slim.recover-0123456789ac", "theirs": ".slim.recover-0123456789ad"}
+    for name in names.values():
+        (tmp_path / name).mkdir()
+    for name in ("ours", "held"):
+        (tmp_path / names[name] / "recover.json").write_text("{}")
+    lock = locked(tmp_path / names["held"])
+    assert lock is not None
+    clear_checkpoints(tmp_path / "slim")
+    os.close(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {names["held"], names["theirs"]}

@@ -176,3 +176,11 @@ def test_padding_is_renumbered_or_must_stay() -> None:
         apply(bert, Plan(source=ModelView.of(bert).source, vocabulary=(2, 3, 6)))
     with pytest.raises(PlanError, match="must keep tokens 0-1"):
         apply(roberta, Plan(source=ModelView.of(roberta).source, vocabulary=(1, 3, 6)))
+
+
+def test_no_padding_and_several_ends() -> None:
+    model = build("bert")
+    model.config.pad_token_id, model.config.eos_token_id = -1, [3, 40]
+    slim = apply(model, Plan(source=ModelView.of(model).source, vocabulary=(2, 3, 6)))
+    assert slim.config.pad_token_id == -1
+    assert slim.config.eos_token_id == [1]

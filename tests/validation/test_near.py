@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from prunekit.option import Option
 from prunekit.signatures import all_options
 from prunekit.validation.near import ELSEWHERE, near
+from prunekit.validation.reading import ReadError, first_duplicate, parse_json
 
 NAMES = [*(option.name.replace("_", "-") for option in all_options()), "out", "overwrite", "quiet", "recipe", "verbose"]
 
@@ -45,3 +48,14 @@ def test_what_other_tools_say_is_none_of_our_own_names() -> None:
 
 def test_a_long_word_takes_no_time() -> None:
     assert near("k" * 10**6, NAMES) is None
+
+
+def test_duplicates_are_found_in_one_pass() -> None:
+    many = ",".join(f'"{at}":0' for at in range(200_000))
+    begin = time.process_time()
+    with pytest.raises(ReadError, match="the key '199999' comes twice"):
+        parse_json(f'{{{many},"199999":0}}', unique=True)
+    # One look at all others for each would take minutes.
+    assert time.process_time() - begin < 20
+    assert first_duplicate([1, 2, 1, 2]) == 1
+    assert first_duplicate("abc") is None

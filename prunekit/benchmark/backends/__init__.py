@@ -1,4 +1,4 @@
-"""The ways to run a model; a new one is a module, or a variant of one, and a line here."""
+"""Registry of backends; a new one is a module, or a variant of one, and a line here."""
 
 from prunekit.benchmark.backends.base import Backend
 

@@ -1,4 +1,4 @@
-"""What a backend is: a way to run a model, with one line in the registry of this package."""
+"""Interface of backends, each with one line in the registry of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Batch = Mapping[str, NDArray[np.int64]]
-#: What a batch holds.
+#: Names of the arrays of a batch.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -24,7 +24,7 @@ class Source:
     Attributes
     ----------
     path : Path
-        As the user named it.
+        Path as the user named it.
     onnx : Path or None
         The ONNX file.
     folder : Path or None
@@ -44,30 +44,30 @@ class Runner(ABC):
 
     @abstractmethod
     def feeds(self, batch: Batch) -> Any:
-        """What `run` takes, where it takes it: not part of what is timed.
+        """Return the input of `run`, on the device that reads it; this is not timed.
 
         Parameters
         ----------
         batch : mapping
-            {name: int64 of shape (rows, length)} of input_ids, attention_mask and token_type_ids; the model takes those it knows.
+            {name: int64 of shape (rows, length)} of input_ids, attention_mask and token_type_ids; the model takes those among its inputs.
         """
 
     @abstractmethod
     def run(self, feeds: Any) -> None:
-        """Run it; when this returns, the work is done, on every device."""
+        """Run the model; on return the work is done, on every device."""
 
     @abstractmethod
     def outputs(self, feeds: Any) -> dict[str, NDArray[Any]]:
-        """Run it and return {output: array}."""
+        """Run the model and return {output: array}."""
 
     @abstractmethod
     def placement(self, feeds: Any) -> dict[str, int]:
-        """Where the nodes ran, and in which precision where the runtime says so: {"CPUExecutionProvider": 257}.
+        """Count the nodes by provider or device, and by precision where the runtime reports it: {"CPUExecutionProvider": 257}.
 
         Raises
         ------
         DependencyError
-            If something ran elsewhere, or otherwise, than the backend's name says.
+            If something ran on another device, or in another precision, than the backend's name indicates.
         """
 
 
@@ -78,17 +78,17 @@ class Backend:
     Attributes
     ----------
     name : str
-        As the command line calls it.
+        Name on the command line.
     module : str
         Module of this package with ``load(source, threads=, variant=, calibration=) -> Runner`` and ``check(variant)``; it is
         imported when it is used.
     variant : str
-        Which of the module's ways.
+        Variant within the module.
     reads : {"onnx", "checkpoint"}
-        Which files of a candidate it takes.
+        Kind of files that it takes.
     device : {"cpu", "cuda"}
     once : bool
-        Whether loading takes so long that a model is loaded once, and not anew for each sitting.
+        Whether loading takes so long that a model is loaded once, and not again for each invocation.
     """
 
     name: str
@@ -100,8 +100,8 @@ class Backend:
 
     def check(self) -> None:
         """Raise DependencyError where the runtime or the device is not there; nothing is loaded."""
-        found = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
-        cast("Callable[[str], None]", found.check)(self.variant)
+        module = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
+        cast("Callable[[str], None]", module.check)(self.variant)
 
     def load(self, source: Source, *, threads: int, calibration: Sequence[Batch] = ()) -> Runner:
         """Load a model.
@@ -121,6 +121,6 @@ class Backend:
         ModelError
             The files are missing or broken.
         """
-        found = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
-        loader = cast("Callable[..., Runner]", found.load)
+        module = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
+        loader = cast("Callable[..., Runner]", module.load)
         return loader(source, threads=threads, variant=self.variant, calibration=calibration)

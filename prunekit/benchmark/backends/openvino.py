@@ -19,7 +19,7 @@ from prunekit.errors import DependencyError, ModelError
 from prunekit.validation.install import install
 
 _INSTALL = f"Install it with: {install('openvino')}"
-#: How the executed graph of OpenVINO calls the precision that each variant asks for.
+#: Precision of each variant, as named in the executed graph of OpenVINO.
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "i8"}
 
 
@@ -40,9 +40,9 @@ class OpenVinoRunner(Runner):
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            # What is not asked for is not done: the default is bfloat16 wherever the processor has it.
+            # Set explicitly: the default is bfloat16 wherever the processor has it.
             "INFERENCE_PRECISION_HINT": "bf16" if variant == "bf16" else "f32",
-            # Pinned threads would take the core from whoever has his turn next.
+            # Pinned threads would take the core from the candidate whose turn is next.
             "ENABLE_CPU_PINNING": False,
         }
         try:
@@ -60,8 +60,8 @@ class OpenVinoRunner(Runner):
         self._request.infer(feeds, share_inputs=True, share_outputs=True)
 
     def outputs(self, feeds: Any) -> dict[str, NDArray[Any]]:
-        found = self._request.infer(feeds)
-        return {name: np.array(found[name]) for name in self._outputs}
+        results = self._request.infer(feeds)
+        return {name: np.array(results[name]) for name in self._outputs}
 
     def placement(self, feeds: Any) -> dict[str, int]:
         self._request.infer(feeds)
@@ -89,14 +89,14 @@ def runtime() -> Any:
 
 
 def check(variant: str) -> None:
-    """As `Backend.check`."""
+    """See `Backend.check`."""
     runtime()
     if variant == "int8" and find_spec("nncf") is None:
         raise DependencyError(f"nncf, which makes OpenVINO's int8, is not installed. {_INSTALL}")
 
 
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
-    """As `Backend.load`."""
+    """See `Backend.load`."""
     assert source.onnx is not None
     check(variant)
     openvino = runtime()
@@ -108,7 +108,7 @@ def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Ba
 
 
 def _quantised(model: Any, path: Path, calibration: Sequence[Batch]) -> Any:
-    """Post-training quantisation with the settings that NNCF has for transformers."""
+    """Quantise a model after training, with NNCF's settings for transformers."""
     with _quiet():
         import nncf
 
@@ -122,7 +122,7 @@ def _quantised(model: Any, path: Path, calibration: Sequence[Batch]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNCF's log and its progress bars, which it prints on stdout."""
+    """Suppress NNCF's log and its progress bars, which it prints on stdout."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -55,12 +55,12 @@ class OrtCudaRunner(Runner):
 
 
 def check(variant: str) -> None:
-    """As `Backend.check`."""
+    """See `Backend.check`."""
     provider_of(variant)
 
 
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
-    """As `Backend.load`."""
+    """See `Backend.load`."""
     assert source.onnx is not None
     return OrtCudaRunner(source.onnx, threads) if variant == "cuda" else OrtRunner(source.onnx, threads)
 
@@ -76,10 +76,10 @@ def placed(runs: Sequence[NodeRun], provider: str) -> dict[str, int]:
     DependencyError
         A fallback.
     """
-    fallen = [run for run in runs if run.provider != provider and any("float" in kind for kind, _ in run.outputs)]
-    if fallen:
+    fallbacks = [run for run in runs if run.provider != provider and any("float" in kind for kind, _ in run.outputs)]
+    if fallbacks:
         raise DependencyError(
-            f"onnxruntime ran {len(fallen)} of {len(runs)} nodes on {fallen[0].provider}, not on {provider} as asked, "
-            f"first {fallen[0].name!r} ({fallen[0].op}). No time was taken."
+            f"onnxruntime ran {len(fallbacks)} of {len(runs)} nodes on {fallbacks[0].provider}, not on {provider} as asked, "
+            f"first {fallbacks[0].name!r} ({fallbacks[0].op}). No time was taken."
         )
     return dict(Counter(run.provider for run in runs))

@@ -26,7 +26,7 @@ class TorchRunner(Runner):
     model : nn.Module
         In evaluation mode.
     inputs, outputs : tuple of str
-        What it takes and gives, by name.
+        Names of its inputs and outputs.
     device : {"cpu", "cuda"}
     half : bool
         Autocast to bfloat16.
@@ -49,12 +49,12 @@ class TorchRunner(Runner):
             torch.cuda.synchronize()
 
     def outputs(self, feeds: Any) -> dict[str, NDArray[Any]]:
-        found = self._forward(feeds)
-        return {name: getattr(found, name).float().cpu().numpy() for name in self._outputs}
+        result = self._forward(feeds)
+        return {name: getattr(result, name).float().cpu().numpy() for name in self._outputs}
 
     def placement(self, feeds: Any) -> dict[str, int]:
         seen: Counter[str] = Counter()
-        hooks = [module.register_forward_hook(_noting(seen)) for module in self._model.modules() if not any(module.children())]
+        hooks = [module.register_forward_hook(_placement_hook(seen)) for module in self._model.modules() if not any(module.children())]
         try:
             with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._half):
                 self._model(**feeds)
@@ -73,21 +73,21 @@ class TorchRunner(Runner):
             return self._call(**feeds)
 
 
-def _noting(seen: Counter[str]) -> Callable[[nn.Module, Any, Any], None]:
-    def note(module: nn.Module, given: Any, made: Any) -> None:
-        if isinstance(made, Tensor):
-            seen[f"{made.device.type} {str(made.dtype).removeprefix('torch.')}"] += 1
+def _placement_hook(seen: Counter[str]) -> Callable[[nn.Module, Any, Any], None]:
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            seen[f"{output.device.type} {str(output.dtype).removeprefix('torch.')}"] += 1
 
-    return note
+    return count
 
 
 def compiler() -> str:
-    """The C++ compiler that torch.compile calls."""
+    """Return the C++ compiler that torch.compile calls."""
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
 def check(variant: str) -> None:
-    """As `Backend.check`."""
+    """See `Backend.check`."""
     if variant == "sdpa-fp16" and not torch.cuda.is_available():
         raise DependencyError("PyTorch finds no CUDA device here. Run this backend on a machine with a GPU and a CUDA build of torch.")
     if variant == "compile" and shutil.which(compiler()) is None:
@@ -95,13 +95,13 @@ def check(variant: str) -> None:
 
 
 def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
-    """As `Backend.load`."""
+    """See `Backend.load`."""
     assert source.folder is not None
     check(variant)
     device = "cuda" if variant == "sdpa-fp16" else "cpu"
     torch.set_num_threads(threads)
-    found = load_source(source.folder)
-    model = found.model
+    loaded = load_source(source.folder)
+    model = loaded.model
     if variant == "sdpa-fp16":
         body: Any = model
         try:
@@ -109,4 +109,4 @@ def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Ba
         except (AttributeError, ValueError) as error:
             raise ModelError(f"The model {str(source.path)!r} has no fused attention in PyTorch: {' '.join(str(error).split())}") from None
         model = model.half()
-    return TorchRunner(model, found.inputs, found.outputs, device=device, half=variant == "bf16", compiled=variant == "compile")
+    return TorchRunner(model, loaded.inputs, loaded.outputs, device=device, half=variant == "bf16", compiled=variant == "compile")

@@ -1,4 +1,4 @@
-"""Graph passes on an exported file: none changes what it computes."""
+"""Graph passes on an exported file, which preserve what it computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every graph pass has in common: requires -> call -> ensures, on a graph whose shapes were seen and not inferred."""
+"""Base class of the graph passes: requires -> call -> ensures, on a graph whose shapes are observed and not inferred."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from prunekit.validation.contract import Contract
 
 
 class Traced:
-    """A graph, and what its values were when it ran on the probes.
+    """A graph, and its values when it ran on the probes.
 
     Parameters
     ----------
     model : ir.Model
     probes : sequence of Probe
-        What was seen in runs of different batch sizes and lengths; values that a pass has added are not in them.
+        Observations of runs with different batch sizes and lengths; values that a pass has added are not in them.
     max_length : int
         Longest row that the graph must take.
     run : int
-        Of the pass, in the names of new values.
+        Number of the pass, for the names of new values.
 
     Attributes
     ----------
@@ -38,31 +38,31 @@ class Traced:
     def __init__(self, model: ir.Model, probes: Sequence[Probe], max_length: int, run: int = 0) -> None:
         self.model, self.graph, self.probes, self.max_length = model, model.graph, tuple(probes), max_length
         self.signature = _signature(model)
-        self._made, self._run = 0, run
+        self._new_names, self._run = 0, run
 
     def dims(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
-        """Each axis of a value: a size, "batch", "length", or None for another; None for a value that was not seen."""
+        """Return each axis of a value: a size, "batch", "length", or None for another; None for a value that was not observed."""
         if value is None:
             return None
         if value.const_value is not None:
             return tuple(int(size) for size in value.const_value.shape)  # type: ignore[arg-type]  # sizes of a constant are numbers
-        seen = [probe.shapes.get(value.name or "") for probe in self.probes]
-        shapes = [shape for shape in seen if shape is not None]
-        if len(shapes) < len(seen) or len({len(shape) for shape in shapes}) != 1:
+        observed = [probe.shapes.get(value.name or "") for probe in self.probes]
+        shapes = [shape for shape in observed if shape is not None]
+        if len(shapes) < len(observed) or len({len(shape) for shape in shapes}) != 1:
             return None
         return tuple(form_of(sizes, self.probes) for sizes in zip(*shapes, strict=True))
 
     def constant(self, value: ir.Value | None) -> NDArray[Any] | None:
-        """The array of an initializer, None for any other value."""
+        """Return the array of an initializer, None for any other value."""
         return None if value is None or value.const_value is None else value.const_value.numpy()
 
     def new_name(self, like: str) -> str:
-        """A name that no value has."""
-        self._made += 1
-        return f"/prunekit/{like.removeprefix('/prunekit/')}_{self._run}_{self._made}"
+        """Return a name that no value has."""
+        self._new_names += 1
+        return f"/prunekit/{like.removeprefix('/prunekit/')}_{self._run}_{self._new_names}"
 
     def add_constant(self, array: NDArray[Any], like: str) -> ir.Value:
-        """A new initializer whose name begins as another's."""
+        """Add an initializer whose name begins like another's."""
         name = self.new_name(like)
         tensor = ir.tensor(np.array(array, order="C"), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -70,7 +70,7 @@ class Traced:
         return value
 
     def add_node(self, before: ir.Node, op: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
-        """A new node with one output, placed before another."""
+        """Add a node with one output before another, and return the output."""
         node = ir.node(op, inputs, attributes)
         node.name = self.new_name(op)
         node.outputs[0].name = f"{node.name}_output_0"
@@ -78,25 +78,25 @@ class Traced:
         return node.outputs[0]
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let every reader of a value, the graph's outputs among them, read another that is the same; it takes over the name."""
+        """Replace all uses of a value, graph outputs included, by an equal value, which takes over the name."""
         name, new.shape, new.type = old.name, old.shape, old.type
         old.replace_all_uses_with(new, replace_graph_outputs=old.is_graph_output())
         old.name, new.name = f"{name}_before", name
 
     def reshape_to(self, node: ir.Node, sizes: Sequence[int]) -> None:
-        """Give a Reshape a constant shape in which 0 says that an axis stays."""
+        """Give a Reshape a constant shape in which 0 keeps an axis."""
         node.replace_input_with(1, self.add_constant(np.array(sizes, dtype=np.int64), "/prunekit/shape"))
         node.attributes.pop("allowzero", None)
 
     def nodes(self, *ops: str) -> Iterator[ir.Node]:
-        """The graph's nodes of these kinds, in order; the graph may be changed meanwhile."""
+        """Yield the graph's nodes of these kinds, in order; the graph may be changed during iteration."""
         for node in [*self.graph]:
             if node.op_type in ops and node.graph is not None:
                 yield node
 
 
 def form_of(sizes: Sequence[int], probes: Sequence[Probe]) -> Dim:
-    """What one number, seen in every probe, is."""
+    """Return the form of a number observed in every probe: the number itself, "batch", "length", or None for another."""
     if len(set(sizes)) == 1:
         return int(sizes[0])
     if all(size == probe.rows for size, probe in zip(sizes, probes, strict=True)):
@@ -107,16 +107,16 @@ def form_of(sizes: Sequence[int], probes: Sequence[Probe]) -> Dim:
 
 
 class GraphPass(Contract[[Traced], int]):
-    """One change of a graph that leaves what it computes as it was; called, it gives the number of places changed.
+    """A change of a graph that preserves what it computes; a call returns the number of changes.
 
     Attributes
     ----------
     name : str
-        How the report calls it.
+        Name in the report.
     looks : bool
-        Whether the pass reads what was seen in the probes.
+        Whether the pass reads the probes.
     reshapes : bool
-        Whether values that stay have another shape or content afterwards, so that one must look again.
+        Whether values that stay have another shape or content afterwards, so that the graph must be probed again.
     """
 
     name: str
@@ -124,14 +124,14 @@ class GraphPass(Contract[[Traced], int]):
     reshapes: bool = False
 
     def requires(self, traced: Traced) -> None:
-        """Nothing: a pass leaves alone what it does not know."""
+        """Require nothing: a pass leaves unknown operators unchanged."""
 
     @abstractmethod
     def call(self, traced: Traced) -> int:
-        """Change the graph in place; the number of places changed."""
+        """Change the graph in place and return the number of changes."""
 
     def ensures(self, result: int, traced: Traced) -> None:
-        """Every value that is read must be there before it is read; what the file takes and gives must be what it was."""
+        """Check that every value is produced before it is read, and that the names of inputs and outputs are unchanged."""
         known = {id(value) for value in (*traced.graph.inputs, *traced.graph.initializers.values())}
         for node in traced.graph:
             for value in node.inputs:

@@ -1,8 +1,8 @@
-"""Which operators a choice along one axis of their output may be moved in front of, and what must then be chosen of each input.
+"""Rules that move a selection along one axis of a node's output to the node's inputs.
 
-A rule gets a node, the axis of its output (counted from 0), and the graph; it gives {input: axis along which the same choice is
-made there}, inputs that stay as they are left out, or None if the choice must stay behind the node. Rules hold for any choice of
-indices, so they say nothing of which.
+A rule gets a node, the axis of its output (counted from 0), and the graph; it returns {input: axis along which the same selection
+is made there}, inputs that stay as they are left out, or None if the selection must stay behind the node. Rules hold for any
+selection of indices, so they do not depend on the indices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ELEMENTWISE = frozenset((
 
 
 def moves(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
-    """What must be chosen of a node's inputs for a choice along an axis of its output; None if there is no rule."""
+    """Return the selections on a node's inputs for a selection along an axis of its output; None if there is no rule."""
     if node.domain not in ("", "ai.onnx"):
         return None
     rule = _elementwise if node.op_type in ELEMENTWISE else _RULES.get(node.op_type)
@@ -42,28 +42,28 @@ def _rank(traced: Traced, value: ir.Value | None) -> int | None:
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute."""
-    found = node.attributes.get(name)
-    return default if found is None else found.as_int()
+    """Return an integer attribute."""
+    stored = node.attributes.get(name)
+    return default if stored is None else stored.as_int()
 
 
 def _broadcast(node: ir.Node, axis: int, traced: Traced, inputs: list[int], drop: int = 0) -> Moves | None:
-    """Inputs whose axes, but for the last `drop`, are aligned with those of the output from the right."""
-    outer = traced.dims(node.outputs[0])
-    assert outer is not None
-    found: Moves = {}
+    """Return the moves to inputs whose axes, but for the last `drop`, are aligned with those of the output from the right."""
+    output_dims = traced.dims(node.outputs[0])
+    assert output_dims is not None
+    moved: Moves = {}
     for at in inputs:
         dims = traced.dims(node.inputs[at])
         if dims is None:
             return None
-        place = axis - (len(outer) - len(dims))
-        # Too few axes, or one that is repeated: the same whatever is chosen.
-        if place < 0 or dims[place] == 1:
+        aligned = axis - (len(output_dims) - len(dims))
+        # The axis is missing or broadcast: the input is the same for any selection.
+        if aligned < 0 or dims[aligned] == 1:
             continue
-        if dims[place] != outer[axis] or place >= len(dims) - drop:
+        if dims[aligned] != output_dims[axis] or aligned >= len(dims) - drop:
             return None
-        found[at] = place
-    return found
+        moved[at] = aligned
+    return moved
 
 
 def _elementwise(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
@@ -82,13 +82,13 @@ def _matmul(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
 
 
 def _gemm(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
-    found = {0: int(attribute(node, "transA", 0) != 0)} if axis == 0 else {1: int(attribute(node, "transB", 0) == 0)}
+    moved = {0: int(attribute(node, "transA", 0) != 0)} if axis == 0 else {1: int(attribute(node, "transB", 0) == 0)}
     if len(node.inputs) == 3 and node.inputs[2] is not None:
         bias = _broadcast(node, axis, traced, [2])
         if bias is None:
             return None
-        found.update(bias)
-    return found
+        moved.update(bias)
+    return moved
 
 
 def _normalization(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
@@ -99,7 +99,7 @@ def _normalization(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
 
 
 def _along(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
-    """Works along one axis, each other index for itself."""
+    """Move a selection past an operator that works along one axis, independently for each index of the others."""
     rank = _rank(traced, node.inputs[0])
     return None if rank is None or attribute(node, "axis", -1) % rank == axis else {0: axis}
 
@@ -107,14 +107,14 @@ def _along(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
 def _reduce(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     rank, axes = _rank(traced, node.inputs[0]), traced.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if axes is None and "axes" in node.attributes:
-        given = [*node.attributes["axes"].as_ints()]
+        numbers = [*node.attributes["axes"].as_ints()]
     else:
-        given = [] if axes is None else [int(number) for number in axes]
-    if rank is None or not given:
+        numbers = [] if axes is None else [int(number) for number in axes]
+    if rank is None or not numbers:
         return None
-    reduced = {number % rank for number in given}
-    left = [*range(rank)] if attribute(node, "keepdims", 1) else [number for number in range(rank) if number not in reduced]
-    return None if left[axis] in reduced else {0: left[axis]}
+    reduced = {number % rank for number in numbers}
+    kept = [*range(rank)] if attribute(node, "keepdims", 1) else [number for number in range(rank) if number not in reduced]
+    return None if kept[axis] in reduced else {0: kept[axis]}
 
 
 def _transpose(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
@@ -137,42 +137,52 @@ def _squeeze(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     rank, axes = _rank(traced, node.inputs[0]), traced.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if rank is None or axes is None:
         return None
-    gone = {int(number) % rank for number in axes.ravel()}
-    return {0: [number for number in range(rank) if number not in gone][axis]}
+    removed = {int(number) % rank for number in axes.ravel()}
+    return {0: [number for number in range(rank) if number not in removed][axis]}
+
+
+def _flatten(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+    """Move a selection past a Flatten that joins an axis with others of size 1 alone."""
+    source, cut = traced.dims(node.inputs[0]), attribute(node, "axis", 1)
+    if source is None:
+        return None
+    joined = range(len(source))[:cut] if axis == 0 else range(len(source))[cut:]
+    kept = [at for at in joined if source[at] != 1]
+    return {0: kept[0]} if len(kept) == 1 else None
 
 
 def _reshape(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
-    """The axis must be one of the input, too, with as many elements before it."""
-    given, wanted = traced.dims(node.inputs[0]), traced.dims(node.outputs[0])
-    if given is None or wanted is None or wanted[axis] is None:
+    """Move a selection past a Reshape that keeps the axis, with as many elements before it."""
+    source, target = traced.dims(node.inputs[0]), traced.dims(node.outputs[0])
+    if source is None or target is None or target[axis] is None:
         return None
-    for at, size in enumerate(given):
-        if size == wanted[axis] and _sizes_before(traced, node.inputs[0], at) == _sizes_before(traced, node.outputs[0], axis):
-            sizes = [1 if place == axis else form for place, form in enumerate(wanted)]
-            return {0: at} if new_shape(given, sizes, at, axis) is not None else None
+    for at, size in enumerate(source):
+        if size == target[axis] and _sizes_before(traced, node.inputs[0], at) == _sizes_before(traced, node.outputs[0], axis):
+            sizes = [1 if place == axis else form for place, form in enumerate(target)]
+            return {0: at} if new_shape(source, sizes, at, axis) is not None else None
     return None
 
 
 def new_shape(given: tuple[Dim, ...], wanted: list[Dim], before: int, axis: int) -> list[int] | None:
-    """The constant shape of a Reshape after a choice along an axis (`before` in the input), `wanted[axis]` being the number chosen."""
-    found = []
+    """Return the shape of a Reshape after a selection along an axis (`before` in the input); `wanted[axis]` is the number selected."""
+    shape = []
     for at, form in enumerate(wanted):
         if isinstance(form, int):
-            found.append(form)
+            shape.append(form)
         else:
-            found.append(0 if at < len(given) and given[at] == form and at != before else -1)
-    return found if found.count(-1) <= 1 else None
+            shape.append(0 if at < len(given) and given[at] == form and at != before else -1)
+    return shape if shape.count(-1) <= 1 else None
 
 
 def _sizes_before(traced: Traced, value: ir.Value | None, axis: int) -> list[int]:
-    """In each probe, the product of the sizes in front of an axis."""
-    found = []
+    """Return the product of the sizes in front of an axis, for each probe."""
+    products = []
     for probe in traced.probes:
         product = 1
         for size in probe.shapes[value.name or ""][:axis] if value is not None else ():
             product *= size
-        found.append(product)
-    return found
+        products.append(product)
+    return products
 
 
 def _concat(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
@@ -236,6 +246,7 @@ _RULES: dict[str, Rule] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
+    "Flatten": _flatten,
     "Reshape": _reshape,
     "Concat": _concat,
     "Split": _split,

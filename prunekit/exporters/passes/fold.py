@@ -1,4 +1,4 @@
-"""Constants are computed once, and what is made of shapes alone is written down directly."""
+"""Passes that compute constants once, drop needless casts and simplify shape arithmetic."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LONGEST = 8  # elements of a shape
 
 
 class FoldConstants(GraphPass):
-    """Nodes that read only constants become constants: their values are those of the probes."""
+    """Pass that replaces nodes that read only constants by their values in the probes."""
 
     name = "constants folded"
 
     def call(self, traced: Traced) -> int:
-        """Small results only: a mask of all lengths is cheaper made than stored."""
+        """Fold small results only: a mask of all lengths is cheaper to compute than to store."""
         folded = 0
-        seen = traced.probes[0].values
+        observed = traced.probes[0].values
         for node in [*traced.graph]:
             if (
                 node.op_type in _RANDOM
@@ -32,7 +32,7 @@ class FoldConstants(GraphPass):
             if any(value is not None and value.const_value is None for value in node.inputs):
                 continue
             output = node.outputs[0]
-            array = seen.get(output.name or "")
+            array = observed.get(output.name or "")
             if array is None or output.is_graph_output():
                 continue
             output.replace_all_uses_with(traced.add_constant(array, "/prunekit/folded"))
@@ -42,12 +42,12 @@ class FoldConstants(GraphPass):
 
 
 class DropCasts(GraphPass):
-    """A Cast to the type that its input has already is nothing."""
+    """Pass that drops Casts to the type that their input has already."""
 
     name = "needless casts dropped"
 
     def call(self, traced: Traced) -> int:
-        """The number of casts."""
+        """Return the number of casts dropped."""
         dropped = 0
         for node in traced.nodes("Cast"):
             value, output = node.inputs[0], node.outputs[0]
@@ -61,18 +61,18 @@ class DropCasts(GraphPass):
 
 
 class DirectShapes(GraphPass):
-    """Shape arithmetic becomes constants, and reads of the input's own shape.
+    """Pass that replaces shape arithmetic by constants, and by reads of the input's own shape.
 
-    The exporter asks each value for its shape where it needs one. That keeps values alive whose numbers nobody reads, such as
-    the queries of all positions where one is enough. Only what depends on shapes alone is touched, and only if every element
-    was a constant, the batch size or the length in all probes.
+    The exporter reads the shape of each value where it needs one. That keeps values whose numbers are otherwise unused, such as
+    the queries of all positions where one is enough. Only values that depend on shapes alone are replaced, and only if every
+    element was a constant, the batch size or the length in all probes.
     """
 
     name = "shapes read directly"
 
     def call(self, traced: Traced) -> int:
-        """Reshapes get a constant shape where 0 and -1 can say it; any other such value is put together anew."""
-        formed = {value: found for value in _of_shapes_alone(traced) if (found := _forms(traced, value)) is not None}
+        """Give a Reshape a constant shape where 0 and -1 can express it; build any other such value from the input's shape."""
+        formed = {value: described for value in _shape_values(traced) if (described := _forms(traced, value)) is not None}
         sizes: dict[tuple[Dim, int], ir.Value] = {}
         changed, first = 0, traced.graph[0]
         for value, (forms, rank) in formed.items():
@@ -84,23 +84,23 @@ class DirectShapes(GraphPass):
                 if constant is not None:
                     traced.reshape_to(node, constant)
                 else:
-                    built = built or _built(traced, forms, rank, sizes, first)
+                    built = built or _build(traced, forms, rank, sizes, first)
                     node.replace_input_with(at, built)
                 changed += 1
         return changed
 
 
-def _of_shapes_alone(traced: Traced) -> list[ir.Value]:
-    found: dict[ir.Value, None] = {}
+def _shape_values(traced: Traced) -> list[ir.Value]:
+    values: dict[ir.Value, None] = {}
     for node in traced.graph:
-        given = [value for value in node.inputs if value is not None and value.const_value is None]
-        if node.op_type in ("Shape", "Size") or (given and node.op_type not in _RANDOM and all(value in found for value in given)):
-            found.update(dict.fromkeys(node.outputs))
-    return list(found)
+        variables = [value for value in node.inputs if value is not None and value.const_value is None]
+        if node.op_type in ("Shape", "Size") or (variables and node.op_type not in _RANDOM and all(value in values for value in variables)):
+            values.update(dict.fromkeys(node.outputs))
+    return list(values)
 
 
 def _forms(traced: Traced, value: ir.Value) -> tuple[tuple[Dim, ...], int] | None:
-    """What the elements of a short vector of int64 are, and its rank."""
+    """Return the forms of the elements of a short vector of int64, and its rank; None for any other value."""
     arrays = [array for probe in traced.probes if (array := probe.values.get(value.name or "")) is not None]
     if len(arrays) < len(traced.probes) or len({array.shape for array in arrays}) > 1:
         return None
@@ -112,8 +112,8 @@ def _forms(traced: Traced, value: ir.Value) -> tuple[tuple[Dim, ...], int] | Non
     return None if None in forms else (forms, arrays[0].ndim)
 
 
-def _built(traced: Traced, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[Dim, int], ir.Value], first: ir.Node) -> ir.Value:
-    """The same numbers, from the shape of the first input, made before all other nodes."""
+def _build(traced: Traced, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[Dim, int], ir.Value], first: ir.Node) -> ir.Value:
+    """Build the same numbers from the shape of the first input, before all other nodes."""
     numbers = [form for form in forms if isinstance(form, int)]
     if len(numbers) == len(forms):
         return traced.add_constant(np.array(numbers, dtype=np.int64).reshape((-1,) if rank else ()), "/prunekit/shape")
@@ -133,7 +133,7 @@ def _built(traced: Traced, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[
 
 
 def reshape_sizes(given: tuple[Dim, ...] | None, wanted: tuple[Dim, ...]) -> list[int] | None:
-    """The constant second input of a Reshape: 0 where an axis stays, -1 for one other that is not constant; None if that cannot say it."""
+    """Return the constant shape for a Reshape: 0 where an axis stays, -1 for one other that is not constant; None if there are more."""
     sizes = [
         form if isinstance(form, int) else 0 if given is not None and at < len(given) and given[at] == form else -1
         for at, form in enumerate(wanted)

@@ -1,4 +1,4 @@
-"""Position embeddings that no row reaches are cut off."""
+"""Pass that cuts off position embeddings that no row reaches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from prunekit.exporters.passes.base import GraphPass, Traced
 
 
 class CutPositions(GraphPass):
-    """A table whose highest row read is the length and a constant needs no rows beyond the longest length.
+    """Pass that cuts tables whose highest row read is the length plus a constant, at the longest length.
 
-    RoBERTa's positions begin behind the padding's id, so the constant is seen and not assumed; the first row of every probe has
-    no padding.
+    RoBERTa's positions begin behind the padding id, so the constant is observed and not assumed; the first row of every probe
+    has no padding.
     """
 
     name = "position embeddings cut"
 
     def call(self, traced: Traced) -> int:
-        """Rows that went."""
+        """Return the number of rows removed."""
         cut = 0
         for node in traced.nodes("Gather"):
             table, index = traced.constant(node.inputs[0]), node.inputs[1]

@@ -1,4 +1,4 @@
-"""What the values of a graph are when it runs: shapes are observed at several batch sizes and lengths instead of being inferred."""
+"""Observation of the values of a graph when it runs: shapes are observed at several batch sizes and lengths instead of being inferred."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from prunekit.errors import ExportError
 from prunekit.runtime.session import one_line, ort_errors, runtime
 from prunekit.scratch import temporary
 
-#: Of the probes; no two numbers coincide, nor do their ratios.
+#: Rows and lengths of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)
-_SMALL = 65_536  # elements of a value that is remembered, and of a constant that may be folded
+_SMALL = 65_536  # largest number of elements of a value that is stored, and of a constant that may be folded
 
 Dim = int | Literal["batch", "length"] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One run.
+    """Observations of one run.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Probe:
 
 
 def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], save: Any) -> tuple[Probe, ...]:
-    """Run a graph, without any of onnxruntime's own optimisations, and look at every value.
+    """Run a graph, without any of onnxruntime's own optimisations, and record every value.
 
     Parameters
     ----------
@@ -81,11 +81,11 @@ def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], sav
 
 
 def _run(session: Any, feed: Mapping[str, NDArray[np.int64]]) -> Probe:
-    known = [value.name for value in session.get_outputs()]
-    taken = {value.name for value in session.get_inputs()}
+    names = [value.name for value in session.get_outputs()]
+    inputs = {value.name for value in session.get_inputs()}
     rows, length = next(iter(feed.values())).shape
-    outputs = session.run(known, {name: feed[name] for name in feed if name in taken})
-    arrays: dict[str, NDArray[Any]] = {**dict(zip(known, outputs, strict=True)), **feed}
+    outputs = session.run(names, {name: feed[name] for name in feed if name in inputs})
+    arrays: dict[str, NDArray[Any]] = {**dict(zip(names, outputs, strict=True)), **feed}
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     dtypes = {name: array.dtype for name, array in arrays.items()}
     return Probe(rows, length, shapes, dtypes, {name: array for name, array in arrays.items() if array.size <= _SMALL})

@@ -1,4 +1,4 @@
-"""The passes, in their order."""
+"""The graph passes, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prunekit.exporters.passes.base import GraphPass, Traced
 from prunekit.exporters.passes.broadcast import DropRepeats
 from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
+from prunekit.exporters.passes.heads import DropTransposes
 from prunekit.exporters.passes.hoist import HoistFeatures, HoistPosition
 from prunekit.exporters.passes.positions import CutPositions
 from prunekit.exporters.passes.probe import LENGTHS, ROWS, Probe, probe
@@ -30,15 +31,16 @@ EXACT: tuple[type[GraphPass], ...] = (
     HoistPosition,
     HoistFeatures,
     CutPositions,
+    DropTransposes,
     Share,
 )
 
 
 class Draw(Protocol):
-    """Draws a padded batch of rows and length; the first row is full."""
+    """Function that draws a padded batch of rows and length; the first row is full."""
 
     def __call__(self, rows: int, length: int) -> Mapping[str, NDArray[np.int64]]:
-        """{input: int64 of shape (rows, length)}."""
+        """Return {input: int64 of shape (rows, length)}."""
 
 
 def optimize(
@@ -60,7 +62,7 @@ def optimize(
     Returns
     -------
     (onnx.ModelProto, dict)
-        The optimised graph, and how often each pass changed something.
+        The optimised graph, and the number of changes of each pass.
     """
     lengths = _lengths(max_length)
     if lengths is None or level == "none":
@@ -68,22 +70,22 @@ def optimize(
     model = ir.from_proto(proto)
     feeds = [draw(rows, length) for rows, length in zip(ROWS, lengths, strict=True)]
     counts: dict[str, int] = {}
-    seen: tuple[Probe, ...] = ()
+    probes: tuple[Probe, ...] = ()
     for run, kind in enumerate(EXACT):
         graph_pass = kind()
-        if graph_pass.looks and not seen:
-            seen = probe(model, feeds, save)
-        traced = Traced(model, seen, max_length, run)
+        if graph_pass.looks and not probes:
+            probes = probe(model, feeds, save)
+        traced = Traced(model, probes, max_length, run)
         changed = graph_pass(traced)
         Prune()(traced)
         if changed:
             counts[graph_pass.name] = counts.get(graph_pass.name, 0) + changed
-            seen = () if graph_pass.reshapes else seen
+            probes = () if graph_pass.reshapes else probes
     return ir.to_proto(model), counts
 
 
 def _lengths(longest: int) -> tuple[int, ...] | None:
-    """Of the probes; None where there are not three."""
+    """Return the lengths of the probes; None where there are not three."""
     if longest >= LENGTHS[-1]:
         return LENGTHS
     return (longest - 1, longest - 2, longest) if longest > len(ROWS) else None

@@ -1,4 +1,4 @@
-"""What is computed twice, stored twice or not read is there once, or not at all."""
+"""Passes that lift constants, share duplicates and drop values that are not read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from prunekit.exporters.passes.base import GraphPass, Traced
 
 
 class LiftConstants(GraphPass):
-    """Constants are initializers, so that one rule reads them."""
+    """Pass that turns constants into initializers, so that one rule reads them."""
 
     name = "constants lifted"
     looks = False
 
     def call(self, traced: Traced) -> int:
-        """Constant nodes, of any size."""
+        """Lift Constant nodes of any size and return their number."""
         before = len(traced.graph.initializers)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(traced.model)
         common.IdentityEliminationPass()(traced.model)
@@ -22,13 +22,13 @@ class LiftConstants(GraphPass):
 
 
 class Share(GraphPass):
-    """Equal weights are stored once, and equal values computed once."""
+    """Pass that stores equal weights once, and computes equal values once."""
 
     name = "duplicates shared"
     looks = False
 
     def call(self, traced: Traced) -> int:
-        """Initializers and nodes that went."""
+        """Return the number of initializers and nodes removed."""
         before = _size(traced)
         common.DeduplicateHashedInitializersPass()(traced.model)
         common.CommonSubexpressionEliminationPass()(traced.model)
@@ -36,13 +36,13 @@ class Share(GraphPass):
 
 
 class Prune(GraphPass):
-    """What nobody reads is dropped; the inputs stay, so that dense and slim files are fed alike."""
+    """Pass that drops values that are not read; the inputs stay, so that dense and slim files take the same feeds."""
 
     name = "dead values dropped"
     looks = False
 
     def call(self, traced: Traced) -> int:
-        """Initializers and nodes that went."""
+        """Return the number of initializers and nodes removed."""
         before = _size(traced)
         common.RemoveUnusedNodesPass()(traced.model)
         return before - _size(traced)

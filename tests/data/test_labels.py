@@ -1,0 +1,85 @@
+"""How labels are read: as values, as names, as those of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from prunekit.data import load_data
+from prunekit.errors import DataError
+from prunekit.tasks import TaskKind
+from tests.data.tables import LABELS, TEXTS
+
+
+def test_a_model_of_one_value_reads_whole_numbers_as_values() -> None:
+    rows = {"text": TEXTS, "rating": [1 + at % 5 for at in range(40)]}
+    assert load_data(rows).task.kind is TaskKind.CLASSIFICATION
+    assert load_data(rows, answers=TaskKind.REGRESSION).task.kind is TaskKind.REGRESSION
+    named = {"text": TEXTS, "rating": ["ab"[at % 2] for at in range(40)]}
+    assert load_data(named, answers=TaskKind.REGRESSION).task.kind is TaskKind.CLASSIFICATION
+
+
+def test_a_label_of_the_model_need_not_be_in_train() -> None:
+    rows = {"train": {"text": TEXTS[:20], "label": list("ab" * 10)}, "test": {"text": TEXTS[20:26], "label": list("abcabc")}}
+    assert load_data(rows, labels=("a", "b", "c"), fine_tuned=True).task.labels == ("a", "b", "c")
+    with pytest.raises(DataError, match=r"label 'c' of test .* is in no row of train"):
+        load_data(rows)
+
+
+def test_columns_of_the_models_own_labels_are_read() -> None:
+    rows = {"comment": TEXTS, "toxic": [at % 2 for at in range(40)], "threat": [int(at % 3 == 0) for at in range(40)]}
+    found = load_data(rows, text="comment", labels=("toxic", "threat"), task="multi-label-classification", answers=TaskKind.LABELS)
+    assert found.labelled
+    assert found.task.labels == ("toxic", "threat")
+
+
+def test_a_model_without_names_is_told_where_they_go() -> None:
+    rows = {"text": TEXTS, "label": [1 + at % 5 for at in range(40)]}
+    with pytest.raises(DataError, match=r"write the data's names into id2label of its config\.json"):
+        load_data(rows, labels=[f"LABEL_{at}" for at in range(5)])
+
+
+def test_a_class_that_another_split_spells_otherwise_is_read_or_refused() -> None:
+    names = datasets.ClassLabel(names=["neg", "pos"])
+    train = datasets.Dataset.from_dict({"text": TEXTS[:20], "label": [at % 2 for at in range(20)]}).cast_column("label", names)
+
+    def held(*labels: str) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({"text": TEXTS[20:26], "label": [*labels] * 3})
+
+    given = {"labels": ("neg", "pos"), "fine_tuned": True}
+    found = load_data({"train": train, "validation": held("Neg", "Pos"), "test": held("neg", "pos")}, **given)
+    assert found.validation.labels.tolist() == found.test.labels.tolist() == [0, 1] * 3
+    with pytest.raises(DataError, match="does not fit the model"):
+        load_data({"train": train, "test": held("neg", "neutral")}, **given)
+
+
+def test_texts_that_are_stored_as_json_are_decoded() -> None:
+    rows = {"text": [f'he said "{text}" é' for text in TEXTS], "label": [*map(str, LABELS)]}
+    # The library has the type from version 5 on; before, the texts are plain ones.
+    kind = datasets.Json() if hasattr(datasets, "Json") else datasets.Value("string")
+    features = datasets.Features({"text": kind, "label": datasets.Value("string")})
+    found = load_data(datasets.Dataset.from_dict(rows, features=features))
+    assert set(found.train.texts) <= set(rows["text"])
+
+
+@pytest.mark.parametrize("kind", ["regression", None])
+def test_values_may_have_zeros_before_them(kind: str | None, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text number {at},0{at % 5}.5\n" for at in range(60)))
+    found = load_data(tmp_path / "rows.csv", task=kind, answers=None if kind else TaskKind.REGRESSION)
+    assert found.task.kind is TaskKind.REGRESSION
+    assert sorted(set(found.train.labels)) == [0.5, 1.5, 2.5, 3.5, 4.5]
+
+
+def test_a_code_is_not_the_number_that_it_reads_as() -> None:
+    held = {"text": TEXTS[20:26], "label": ["01", "2"] * 3}
+    rows = {"train": {"text": TEXTS[:20], "label": ["1", "2"] * 10}, "test": held}
+    with pytest.raises(DataError, match=r"'01' of test .* is in no row of train"):
+        load_data(rows)
+
+
+def test_placeholders_have_a_column_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,(no labels)\n" + "a b,c\n" * 30)
+    with pytest.raises(DataError, match=r"has a column '\(no labels\)': give it another name"):
+        load_data(tmp_path / "rows.csv", labels=("a", "b"), answers=TaskKind.CLASSIFICATION)
