@@ -62,14 +62,14 @@ def test_a_readout_takes_the_place_of_a_head_that_is_worse(tmp_path: Path) -> No
 
 def test_train_is_read_once_where_the_slim_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunekit.pipeline.models.CHOICE_ROWS", 50)
-    read, collected = [], neurons.collected
+    read, collect = [], neurons._collect
 
-    def counted(inputs: Any, view: Any, split: str, *rest: Any) -> Any:
+    def counted(run: Any, view: Any, split: str, rows: Any = None) -> Any:
         if split == "train":
-            read.append(len(inputs.encoded["train"]))
-        return collected(inputs, view, split, *rest)
+            read.append(len(run.inputs.encoded["train"] if rows is None else rows))
+        return collect(run, view, split, rows)
 
-    monkeypatch.setattr(neurons, "collected", counted)
+    monkeypatch.setattr(neurons, "_collect", counted)
     made(checkpoint("sequence"), "text", tmp_path, keep=["40% neurons", "60% params"], pooling="mean", recover="1epochs")
     # All of it by the dense model, and a sample by the slim one and by the baselines.
     assert read == [lines.ROWS["train"], 50, 50, 50]

@@ -23,6 +23,15 @@ ENTRIES = {
     "load_data",  # data
     "select_readout",  # readout
 }
+#: Functions that list the steps of each command, one after the other.
+STEPS = {
+    "compress": ("pipeline/compress.py", ("run", "_run", "_make")),
+    "plan": ("pipeline/compress.py", ("run_plan", "_check_plan")),
+    "apply": ("pipeline/apply.py", ("apply", "solve")),
+    "apply without data": ("pipeline/compress.py", ("run", "_run", "_slice")),
+    "export": ("exporters/export.py", ("export", "_fp32")),
+    "analyze": ("pipeline/analyze.py", ("analyze",)),
+}
 
 
 def limit(pattern: str) -> int:
@@ -67,6 +76,15 @@ def test_functions_have_few_parameters(path: Path) -> None:
         and not is_command(path, node)
     }
     assert many <= entries
+
+
+@pytest.mark.parametrize("command", STEPS)
+def test_the_steps_of_a_command_are_read_on_one_page(command: str) -> None:
+    module, names = STEPS[command]
+    steps = {name: node for name, node in functions(ROOT / "prunekit" / module) if name in names}
+    assert set(steps) == set(names)
+    lines = sum((node.end_lineno or 0) - node.body[1 if ast.get_docstring(node) else 0].lineno + 1 for node in steps.values())
+    assert lines <= limit(r"steps of a command take at most (\d+) lines")
 
 
 def test_no_entry_is_named_for_nothing() -> None:

@@ -15,7 +15,6 @@ from prunekit.errors import StatisticsError
 from prunekit.stats.collected import UnitScores
 
 Floats = NDArray[np.float64]
-Role = Literal["heads", "ffn"]
 
 #: Share of the output's variance that cheap units may cost together.
 CHEAP = 0.01

@@ -26,8 +26,6 @@ class Counts:
         All parameters.
     params_layers : int
         Parameters of the blocks: without embeddings, pooler and head.
-    params_embeddings : int
-        Parameters of the embeddings.
     macs : float
         Mean multiply-accumulates per row at the given lengths. Per block and token one for each weight, and
         2 T^2 (heads x head_dim) for attention; per token one for each neuron of a layer that a readout or an embedder averages; lookups,
@@ -37,7 +35,6 @@ class Counts:
     neurons: int
     params: int
     params_layers: int
-    params_embeddings: int
     macs: float
 
 
@@ -121,7 +118,6 @@ def count(model: nn.Module | ModelView, lengths: npt.NDArray[np.integer]) -> Cou
         neurons=neurons,
         params=_size([top]) - unused,
         params_layers=_size([blocks]) - unused,
-        params_embeddings=_size([part for path in spec.embeddings if (part := find(body, path)) is not None]),
         macs=float(macs.mean()),
     )
 

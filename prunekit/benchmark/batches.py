@@ -125,9 +125,9 @@ def data_cases(
 
 
 def encode_for(
-    candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[Column, str | None], split: str = "test"
+    candidates: Sequence[Candidate], data: str | Path, *, max_length: int | None, columns: Mapping[Column, str | None]
 ) -> dict[str, Encoded]:
-    """Encode the rows of a split with each candidate's tokenizer."""
+    """Encode the rows of the test split with each candidate's tokenizer."""
     from prunekit.data.batches import encode
     from prunekit.data.load import load_data
 
@@ -140,7 +140,7 @@ def encode_for(
     options: Any = dict(columns)
     # Only the texts are read: labels need not be there.
     dataset = load_data(str(data), answers=TaskKind.CLASSIFICATION, **options)
-    rows = dataset.splits[split]
+    rows = dataset.test
     longest = row_length(positions, max_length, of="bench", usual=WINDOW if rows.asks else LENGTH)
     encoded = {
         folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))

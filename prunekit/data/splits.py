@@ -14,18 +14,6 @@ from prunekit.errors import DataError
 Ids = NDArray[np.int64]
 
 
-def cut(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = None) -> tuple[Rows, Rows]:
-    """Move `count` rows of `rows` to a new split, both in their original order; see `divide`.
-
-    Returns
-    -------
-    (Rows, Rows)
-        The remaining rows, and the new split.
-    """
-    moved = divide(rows, count, seed, name=name, groups=groups)
-    return rows.take(np.flatnonzero(~moved)), rows.take(np.flatnonzero(moved))
-
-
 def divide(rows: Rows, count: int, seed: int, *, name: str, groups: Ids | None = None) -> NDArray[np.bool_]:
     """Choose `count` rows for a new split, or fewer where groups are too large to fit in.
 

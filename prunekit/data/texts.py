@@ -10,7 +10,7 @@ from prunekit.data.rows import Rows
 from prunekit.errors import DataError
 
 
-def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: bool = False) -> Rows:
+def load_texts(source: object, most: int, *, seed: int = 0) -> Rows:
     """Draw texts from a source; columns of labels are not read.
 
     Parameters
@@ -21,8 +21,6 @@ def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: b
         Most rows to draw, in random order.
     seed : int
         Seed of the draw.
-    trust_remote_code : bool
-        As in `load_data`.
 
     Returns
     -------
@@ -34,7 +32,7 @@ def load_texts(source: object, most: int, *, seed: int = 0, trust_remote_code: b
     DataError
         No source, no column of text, or no text in it.
     """
-    loaded = read_source(source, config=None, trust_remote_code=trust_remote_code)
+    loaded = read_source(source, config=None, trust_remote_code=False)
     data = loaded.splits["train"]
     drawn = data.select(np.random.default_rng(seed).permutation(len(data))[:most].tolist())
     values = drawn.with_format(None)[text_column(data)]

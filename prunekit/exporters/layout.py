@@ -133,11 +133,6 @@ def card_text(card: Card, files: set[str]) -> str:
     )
 
 
-def onnxruntime_example(card: Card, *, fast: bool = True) -> str:
-    """Return Python code that runs the ONNX file with onnxruntime and tokenizers; `fast` indicates that there is a tokenizer.json."""
-    return render("exporters/onnxruntime.md.jinja", card=card, fast=fast, ONNX=Markup(ONNX), traits=card.kind.traits)
-
-
 def _front_matter(card: Card) -> str:
     fields: dict[str, object] = {"tags": ["prunekit", "onnx", "pruned"], "pipeline_tag": card.kind.traits.pipeline}
     # A local path is no name of a model.

@@ -20,9 +20,9 @@ from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.pipeline.collect import provenance, sample_size
 from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.observe import Base, load_base, observe, unmet
-from prunekit.pipeline.records import Inputs
+from prunekit.pipeline.records import Inputs, Run
 from prunekit.report.analysis import Page, Section, analysis_html
-from prunekit.report.progress import Stages, stages
+from prunekit.report.progress import stages
 from prunekit.report.words import machine
 from prunekit.runtime.records import environment
 from prunekit.signatures import with_options
@@ -126,50 +126,42 @@ def analyze(
         tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
     ):
         inputs = load_inputs(recipe, None, stage, sources, most=rows)
+        run = Run(recipe, inputs, Path(scratch), stage)
         writer.data = inputs.data.provenance["sha256"]
-        base = None if compare is None else load_base(recipe, inputs, str(compare), stage)
-        unmet_needs = unmet(inputs, base)
-        missing = {analyzer.name: unmet_needs[need] for analyzer in chosen for need in Need if need in analyzer.needs & unmet_needs.keys()}
-        if analyzers is not None and missing:
-            name, why = next(iter(missing.items()))
-            raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
-        running = tuple(analyzer for analyzer in chosen if analyzer.name not in missing)
+        base = None if compare is None else load_base(run, str(compare))
+        running, skipped = _runnable(chosen, unmet(inputs, base), named=analyzers is not None)
         needs = frozenset().union(*(analyzer.needs for analyzer in running))
-        notes = _check_labels(inputs, needs)
+        missing_classes = _check_labels(inputs, needs)
         outside = None if out_of_domain is None else load_texts(out_of_domain, rows, seed=recipe.seed)
         memory = _memory(inputs, base, needs, clusters=any(analyzer.name == "clusters" for analyzer in running))
         stage.say(memory)
-        observed = observe(recipe, inputs, base, outside, needs, Path(scratch), stage)
+        observed = observe(run, base, outside, needs)
         results: dict[str, Result] = {}
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)
         origin = provenance(inputs, recipe.seed)
-        statistics = _statistics(inputs, observed.model, recipe.seed, origin) if observed.model.fits else None
-        page = _page(inputs, (*inputs.notes, *notes, memory), compare, running, results, missing, recipe.seed, stage)
-        summary = {
-            "version": VERSION,
-            **origin,
-            "task": plain(inputs.data.task),
-            "source": inputs.view.source.model_dump(),
-            "pooling": inputs.pooling,
-            "compare": None if compare is None else str(compare),
-            "out_of_domain": str(out_of_domain)
-            if isinstance(out_of_domain, (str, Path))
-            else out_of_domain and type(out_of_domain).__name__,
-            "skipped": missing,
-            "notes": list(page.notes),
-            "seconds": stage.seconds,
-        }
-        _write(folder, page, results, summary, statistics)
-    return Analysis(Path(out).expanduser(), results, missing, statistics, page)
+        statistics = _statistics(run, observed.model, origin) if observed.model.fits else None
+        sections = tuple(Section(analyzer.name, analyzer.title, results[analyzer.name]) for analyzer in running)
+        page = _page(run, compare, sections, skipped, (*inputs.notes, *missing_classes, memory))
+        _write(folder, page, origin | _summary(run, compare, out_of_domain, page), statistics)
+    return Analysis(Path(out).expanduser(), results, skipped, statistics, page)
 
 
-def _statistics(inputs: Inputs, model: Subject, seed: int, origin: Mapping[str, Any]) -> Statistics:
-    size = sample_size(model.train.rows.width)
+def _runnable(chosen: Sequence[Analyzer], reasons: Mapping[Need, str], *, named: bool) -> tuple[tuple[Analyzer, ...], dict[str, str]]:
+    """Return the analyzers whose needs are met, and why the others are skipped; raise ParameterError for others that were named."""
+    skipped = {analyzer.name: reasons[need] for analyzer in chosen for need in Need if need in analyzer.needs & reasons.keys()}
+    if named and skipped:
+        name, why = next(iter(skipped.items()))
+        raise ParameterError("analyzers", "analyze", "those that can run on what is given", name, f"{why[0].upper()}{why[1:]}.")
+    return tuple(analyzer for analyzer in chosen if analyzer.name not in skipped), skipped
+
+
+def _statistics(run: Run, model: Subject, origin: Mapping[str, Any]) -> Statistics:
+    size, seed = sample_size(model.train.rows.width), run.recipe.seed
     train, held = (None if split is None else Labelled.of(split, size, seed) for split in (model.train, model.validation))
     assert train is not None
-    return Statistics(model.train.moments, train, model.source, inputs.data.task.outputs, model.train.pooling, origin, held)
+    return Statistics(model.train.moments, train, model.source, run.inputs.data.task.outputs, model.train.pooling, origin, held)
 
 
 def _check_labels(inputs: Inputs, needs: Set[Need]) -> tuple[str, ...]:
@@ -208,32 +200,38 @@ def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bo
     )
 
 
-def _page(
-    inputs: Inputs,
-    notes: tuple[str, ...],
-    compare: str | Path | None,
-    running: Sequence[Analyzer],
-    results: Mapping[str, Result],
-    missing: Mapping[str, str],
-    seed: int,
-    stage: Stages,
-) -> Page:
-    task, source = inputs.data.task, inputs.view.source
+def _page(run: Run, compare: str | Path | None, sections: tuple[Section, ...], skipped: Mapping[str, str], notes: tuple[str, ...]) -> Page:
+    inputs, task, source = run.inputs, run.inputs.data.task, run.inputs.view.source
     against = "" if compare is None else f", against {Path(compare).name}"
     title = f"{Path(inputs.loaded.name).name} on {Path(str(inputs.data.provenance['source'])).name}{against}"
     about = (
         f"{task.kind.value.replace('-', ' ')}{f', {len(task.labels)} classes' if task.labels else ''} · "
         f"{len(inputs.data.train):,} rows of train, {len(inputs.data.validation):,} of validation · "
         f"{source.layers} layers of {source.hidden} neurons and the embeddings, {(source.layers + 1) * source.hidden:,} in all · "
-        f"read at: {inputs.pooling} · seed {seed}"
+        f"read at: {inputs.pooling} · seed {run.recipe.seed}"
     )
-    sections = tuple(Section(analyzer.name, analyzer.title, results[analyzer.name]) for analyzer in running)
-    seconds = ", ".join(f"{name} {spent:.1f} s" for name, spent in stage.seconds.items())
-    return Page(title, about, sections, dict(missing), notes, f"{machine(environment())}. Time: {seconds}.")
+    seconds = ", ".join(f"{name} {spent:.1f} s" for name, spent in run.stage.seconds.items())
+    return Page(title, about, sections, skipped, notes, f"{machine(environment())}. Time: {seconds}.")
 
 
-def _write(folder: Path, page: Page, results: Mapping[str, Result], analysis: Mapping[str, Any], statistics: Statistics | None) -> None:
-    document = {**analysis, "analyzers": {name: result.to_json() for name, result in results.items()}}
+def _summary(run: Run, compare: str | Path | None, out_of_domain: object, page: Page) -> dict[str, Any]:
+    """Return what analysis.json says besides the results and the origin of the numbers."""
+    outside = out_of_domain if out_of_domain is None or isinstance(out_of_domain, (str, Path)) else type(out_of_domain).__name__
+    return {
+        "task": plain(run.inputs.data.task),
+        "source": run.inputs.view.source.model_dump(),
+        "pooling": run.inputs.pooling,
+        "compare": None if compare is None else str(compare),
+        "out_of_domain": None if outside is None else str(outside),
+        "skipped": page.skipped,
+        "notes": page.notes,
+        "seconds": run.stage.seconds,
+    }
+
+
+def _write(folder: Path, page: Page, summary: Mapping[str, Any], statistics: Statistics | None) -> None:
+    results = {section.name: section.result.to_json() for section in page.sections}
+    document = {"version": VERSION, **summary, "analyzers": results}
     try:
         (folder / "analysis.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "analysis.html").write_text(analysis_html(page), encoding="utf-8")

@@ -17,8 +17,8 @@ from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.early import check_places
 from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
-from prunekit.pipeline.records import Inputs
-from prunekit.report.progress import Stages, stages
+from prunekit.pipeline.records import Inputs, Run
+from prunekit.report.progress import stages
 from prunekit.signatures import with_options
 from prunekit.stats.collect import collect as read
 from prunekit.stats.collect import part_ids
@@ -88,9 +88,9 @@ def collect(
     if sources.rows is None:
         sources = sources._replace(early=check_places(recipe, in_memory=False))
     with of_the_disk(out, kind), stages(progress) as stage, beside(path) as scratch:
-        inputs = load_inputs(recipe, None, stage, sources)
-        _check(inputs, shard, index, of)
-        _collected(inputs, recipe.seed, (index, of), scratch, stage).save(scratch / path.name)
+        run = Run(recipe, load_inputs(recipe, None, stage, sources), scratch, stage)
+        _check(run.inputs, shard, of)
+        _collected(run, index, of).save(scratch / path.name)
         put(scratch, path, overwrite, kind)
     return Path(out).expanduser()
 
@@ -161,7 +161,7 @@ def _part(shard: str) -> tuple[int, int]:
     return index, of
 
 
-def _check(inputs: Inputs, shard: str, index: int, of: int) -> None:
+def _check(inputs: Inputs, shard: str, of: int) -> None:
     kind, source = inputs.data.task.kind, inputs.view.source
     if not kind.traits.readout:
         raise ParameterError("data", "collect", "of a task whose labels neurons are chosen for", kind.value)
@@ -175,7 +175,8 @@ def _check(inputs: Inputs, shard: str, index: int, of: int) -> None:
         raise ParameterError("shard", "collect", must, shard)
 
 
-def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, stage: Stages) -> Statistics:
+def _collected(run: Run, index: int, of: int) -> Statistics:
+    inputs, seed = run.inputs, run.recipe.seed
     source, outputs = inputs.view.source, inputs.data.task.outputs
     size = sample_size((source.layers + 1) * source.hidden)
     parts: dict[Split, Labelled | None] = {}
@@ -185,7 +186,7 @@ def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, 
     tokens = hashlib.sha256()
     for name in SPLITS:
         encoded = inputs.encoded[name].by_row
-        batches = None if part[1] == 1 else encoded.part(*part)
+        batches = None if of == 1 else encoded.part(index, of)
         ids = None if batches is None else part_ids(encoded, batches)
         tokens.update(encoded.digest().encode())
         total[name] = len(encoded.labels)
@@ -193,16 +194,16 @@ def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, 
         parts[name] = None
         if batches is not None and not batches:
             continue
-        with stage(f"read {name}", unit="rows"):
+        with run.stage(f"read {name}", unit="rows"):
             collected = read(
                 inputs.view,
                 encoded,
                 pooling=inputs.pooling,
                 outputs=outputs,
                 part=batches,
-                directory=scratch,
+                directory=run.scratch,
                 moments=name == "train",
-                progress=stage.step,
+                progress=run.stage.step,
             )
         parts[name] = Labelled.of(collected, size, seed, ids)
         if name == "train":
@@ -211,6 +212,5 @@ def _collected(inputs: Inputs, seed: int, part: tuple[int, int], scratch: Path, 
     train, validation = parts["train"], parts["validation"]
     assert moments is not None
     assert train is not None
-    index, of = part
     shard = None if of == 1 else Shard(index=index, of=of, rows=rows, total=total, tokens=tokens.hexdigest())
     return Statistics(moments, train, source, outputs, inputs.pooling, provenance(inputs, seed), validation, shard)

@@ -210,7 +210,7 @@ def _make(run: Run, stored: Recipe, plan: Plan | None, out: Path, folder: Path) 
     files = deploy(run, models, folder)
     measured = measure(run, decided.neurons, models, files)
     points, frontier_notes = draw_frontier(run, decided, folder) if run.recipe.frontier else ((), ())
-    report = build_report(run, decided.neurons, models, files, measured, run.stage.seconds)
+    report = build_report(run, decided.neurons, models, files, measured)
     report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *frontier_notes)})
     try:
         check_constraints(report, run.recipe, measured)

@@ -136,7 +136,7 @@ def measure(run: Run, neurons: Neurons | None, models: Models, files: Files) -> 
     searches: tuple[Retrieved, ...] = ()
     if run.inputs.retrieval is not None:
         with run.stage("search the corpus"):
-            searches = retrieved(run.inputs, text, files, threads=threads, own_space=run.recipe.space == "own", seed=run.recipe.seed)
+            searches = retrieved(run, text, files)
     # A budget is checked against the lower end of the interval, which a busy machine makes wide.
     longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in run.recipe.budgets) else {}
     with run.stage("latency"):

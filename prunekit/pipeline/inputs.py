@@ -41,8 +41,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.embedder import Shortened
 from prunekit.report.progress import Stages
-from prunekit.stats.collect import collect
-from prunekit.stats.collected import Collected, Pooling
+from prunekit.stats.collected import Pooling
 from prunekit.stats.sensitivity import READ
 from prunekit.tasks import Task, TaskKind
 
@@ -351,14 +350,6 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
         return planned
     assert recipe.pooling != "max", "refused by the recipe"
     return "token" if per_token else recipe.pooling or ("cls" if fine_tuned else "mean")
-
-
-def collected(inputs: Inputs, view: ModelView, split: str, scratch: Path, stage: Stages) -> Collected:
-    """Collect the neurons of every row of a split."""
-    with stage(f"read {split}", unit="rows"):
-        return collect(
-            view, inputs.encoded[split], pooling=inputs.pooling, outputs=inputs.data.task.outputs, directory=scratch, progress=stage.step
-        )
 
 
 def calibration_size(encoded: Encoded, *, trained: bool) -> tuple[int, float]:

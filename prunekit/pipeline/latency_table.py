@@ -42,6 +42,8 @@ _FIELDS = (
 )
 _VERSION = 5
 _LENGTHS = 8
+#: Most seconds for which a file alternates with the dense one.
+_SECONDS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +103,18 @@ class Timed:
         """Export a model to a file."""
         return export_onnx(model, path, inputs=self.inputs, space=self.space).path
 
-    def share(self, dense: Path, slim: Path, batch: int, *, seed: int = 0, max_seconds: float = 2.0) -> float:
+    def share(self, dense: Path, slim: Path, batch: int) -> float:
         """Return the time of a file as a share of the dense one's; the two alternate."""
         shapes = self.shapes(batch)
         sessions = {name: OnnxSession(path, threads=self.threads) for name, path in (("dense", dense), ("slim", slim))}
-        feeds = [self.space.batch(rows, length, seed=seed, names=self.inputs) for rows, length in shapes]
+        feeds = [self.space.batch(rows, length, seed=0, names=self.inputs) for rows, length in shapes]
         comparison = compare(
             {name: partial(_run, session, feeds) for name, session in sessions.items()},
             range(len(shapes)),
             baseline="dense",
             shapes=shapes,
             min_rounds=3 * len(shapes) if batch == 1 else len(shapes),
-            max_seconds=max_seconds,
+            max_seconds=_SECONDS,
             warmup=1,
             threads=self.threads,
             lap=stopwatch(self.threads),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.arch.view import ModelView, Reader
 from prunekit.budget import Budget, Unit
+from prunekit.data.batches import Encoded
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.drop import relative_drop
-from prunekit.pipeline.inputs import collected
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Cut, Inputs, Neurons, Outputs, Probe, Run
 from prunekit.plan import Plan, ReadoutPlan, slim_layer
@@ -20,6 +19,7 @@ from prunekit.readout.baselines import baseline_neurons
 from prunekit.readout.select import ReadoutChoice, fit_readout, select_readout
 from prunekit.recipe import Recipe
 from prunekit.runtime.scores import judged
+from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected
 from prunekit.stats.record import Statistics
 
@@ -55,31 +55,40 @@ def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
     if not run.inputs.data.labelled:
         # No readout is closer to the head's answers than the head itself.
         return False, ("the model keeps its head, whose own answers stand for labels",)
-    sampled = replace(run.inputs, encoded={**run.inputs.encoded, "train": run.inputs.encoded["train"].sample(CHOICE_ROWS, run.recipe.seed)})
-    train, validation = (collected(sampled, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
-    with run.stage("head or readout"):
+    train, validation = _read(run, run.inputs.view, run.inputs.encoded["train"].sample(CHOICE_ROWS, run.recipe.seed))
+    with train.rows, validation.rows, run.stage("head or readout"):
         choice = _select(run, run.inputs.view, budget, train, validation)
         held, task = run.inputs.encoded["validation"], run.inputs.data.task
         head = outputs_of_model(run.inputs.view, held, task.outputs)
         readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
         starts = held.kept_starts
         drop = relative_drop(task, task.tuned(head, held.labels), task.tuned(readout, held.labels), held.labels, starts)
-    train.rows.close()
-    validation.rows.close()
     better = drop.upper < 0
     outcome = "the readout takes the head's place" if better else "the model keeps its head"
     return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {outcome}",)
+
+
+def _read(run: Run, view: ModelView, rows: Encoded | None = None) -> tuple[Collected, Collected]:
+    """Collect the neurons of every row of train, or of `rows` in their place, and of validation."""
+    return _collect(run, view, "train", rows), _collect(run, view, "validation")
+
+
+def _collect(run: Run, view: ModelView, split: str, rows: Encoded | None = None) -> Collected:
+    encoded = run.inputs.encoded[split] if rows is None else rows
+    outputs = run.inputs.data.task.outputs
+    with run.stage(f"read {split}", unit="rows"):
+        return collect(view, encoded, pooling=run.inputs.pooling, outputs=outputs, directory=run.scratch, progress=run.stage.step)
 
 
 def read_neurons(run: Run, cut: Cut) -> Neurons:
     """Run the model once over the data and choose the neurons to read."""
     budget = neuron_budget(run.recipe)
     view, task = ModelView.of(cut.model), run.inputs.data.task.by_word
-    train, validation = (collected(run.inputs, view, name, run.scratch, run.stage) for name in ("train", "validation"))
+    train, validation = _read(run, view)
     width = (view.num_layers + 1) * view.hidden_size
     everything = np.arange(width)
     probes: dict[str, tuple[Ids, Probe]] = {}
-    with run.stage("select neurons"):
+    with train.rows, validation.rows, run.stage("select neurons"):
         choice = None
         if budget is None:
             coef, intercept, value = fit_readout(train, validation, everything, task=task)
@@ -96,8 +105,6 @@ def read_neurons(run: Run, cut: Cut) -> Neurons:
             value = _on_every_word(run.inputs, validation, oracle, value)
             probes = {"oracle": (everything, oracle), **probes}
         probes = {name: (ids, _tuned(run.inputs, validation, ids, probe)) for name, (ids, probe) in probes.items()}
-    train.rows.close()
-    validation.rows.close()
     test = _on_test(run, view, probes) if probes else {}
     if cut.plan is not None:
         oracle, value, answers = read_oracle(run)
@@ -112,10 +119,8 @@ def stored_neurons(run: Run, statistics: Statistics) -> Neurons:
         raise ParameterError("statistics", "plan", "left out where no budget counts neurons (add --keep 10%)", "given")
     _check_stored(run, statistics)
     train, validation = statistics.split("train", run.scratch), statistics.split("validation", run.scratch)
-    with run.stage("select neurons"):
+    with train.rows, validation.rows, run.stage("select neurons"):
         choice = _select(run, run.inputs.view, budget, train, validation)
-    train.rows.close()
-    validation.rows.close()
     oracle = (choice.oracle_coef, choice.oracle_intercept)
     neurons = _by_layer(choice.ids, run.inputs.view.hidden_size)
     return Neurons(neurons, (choice.coef, choice.intercept), oracle, choice, {}, choice.scores.oracle)
@@ -170,26 +175,22 @@ def _select(run: Run, view: ModelView, budget: Budget, train: Collected, validat
 
 def given_neurons(run: Run, readout: ReadoutPlan) -> Neurons:
     """Return the neurons that a plan names, with a classifier on them and the oracle."""
-    train, validation = (collected(run.inputs, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
+    train, validation = _read(run, run.inputs.view)
     ids = flat_ids(readout.neurons, run.inputs.view.hidden_size)
-    with run.stage("fit"):
+    with train.rows, validation.rows, run.stage("fit"):
         coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
-    train.rows.close()
-    validation.rows.close()
     oracle, value, answers = read_oracle(run)
     return Neurons(dict(readout.neurons), (coef, intercept), oracle, None, {"oracle": answers}, value)
 
 
 def read_oracle(run: Run) -> tuple[Probe, float, Outputs]:
     """Fit the probe on all neurons of the dense model; return it with its validation score and its outputs on test."""
-    train, validation = (collected(run.inputs, run.inputs.view, name, run.scratch, run.stage) for name in ("train", "validation"))
+    train, validation = _read(run, run.inputs.view)
     everything = np.arange(train.rows.width)
-    with run.stage("oracle"):
+    with train.rows, validation.rows, run.stage("oracle"):
         coef, intercept, value = fit_readout(train, validation, everything, task=run.inputs.data.task.by_word)
         value = _on_every_word(run.inputs, validation, (coef, intercept), value)
         tuned = _tuned(run.inputs, validation, everything, (coef, intercept))
-    train.rows.close()
-    validation.rows.close()
     answers = _on_test(run, run.inputs.view, {"oracle": (everything, tuned)})
     return (coef, intercept), value, answers["oracle"]
 
@@ -212,13 +213,9 @@ def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: 
 
 def fit_slim(run: Run, model: ModelView, plan: Plan, *, most: int | None = None) -> Probe:
     """Refit the classifier to the slim model's neurons, on `most` rows of train where that is given."""
-    rows = run.inputs.encoded["train"] if most is None else run.inputs.encoded["train"].sample(most, 0)
-    sampled = replace(run.inputs, encoded={**run.inputs.encoded, "train": rows})
-    train, validation = (collected(sampled, model, name, run.scratch, run.stage) for name in ("train", "validation"))
-    with run.stage("fit"):
+    train, validation = _read(run, model, None if most is None else run.inputs.encoded["train"].sample(most, 0))
+    with train.rows, validation.rows, run.stage("fit"):
         coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=run.inputs.data.task.by_word)
-    train.rows.close()
-    validation.rows.close()
     return coef, intercept
 
 
@@ -253,10 +250,9 @@ def _allowed(budget: Budget, width: int) -> int:
 
 
 def _on_test(run: Run, view: ModelView, probes: Mapping[str, tuple[Ids, Probe]]) -> dict[str, Outputs]:
-    test = collected(run.inputs, view, "test", run.scratch, run.stage)
-    answers = {name: _answers(test, ids, probe) for name, (ids, probe) in probes.items()}
-    test.rows.close()
-    return answers
+    test = _collect(run, view, "test")
+    with test.rows:
+        return {name: _answers(test, ids, probe) for name, (ids, probe) in probes.items()}
 
 
 def _answers(split: Collected, ids: Ids, probe: Probe) -> Outputs:

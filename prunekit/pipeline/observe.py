@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from prunekit.data.rows import Rows
 from prunekit.errors import UnsupportedError
 from prunekit.pipeline.ablate import ablate
 from prunekit.pipeline.inputs import encode_splits, load_dense
-from prunekit.pipeline.records import Inputs
+from prunekit.pipeline.records import Inputs, Run
 from prunekit.probes.trees import Sentence, sentences
-from prunekit.recipe import Recipe
-from prunekit.report.progress import Stages
 from prunekit.stats.blocks import record_calls
 from prunekit.stats.collect import collect
 from prunekit.stats.collected import Collected
@@ -46,9 +43,10 @@ class Base:
     encoded: Mapping[str, Encoded]
 
 
-def load_base(recipe: Recipe, inputs: Inputs, compare: str, stage: Stages) -> Base:
+def load_base(run: Run, compare: str) -> Base:
     """Load a second model, and encode the same rows for it."""
-    with stage("load base"):
+    recipe, inputs = run.recipe, run.inputs
+    with run.stage("load base"):
         loaded = load_dense(recipe.model_copy(update={"model": compare, "revision": None}))
         longest = min(inputs.max_length, loaded.row_length(recipe.max_length, of="analyze", usual=inputs.max_length))
         encoded = encode_splits(inputs.data.splits, loaded.tokenizer, inputs.data.task, longest, inputs.stride)
@@ -93,27 +91,21 @@ def _same_tokens(inputs: Inputs, base: Base) -> bool:
     return np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids)
 
 
-def observe(
-    recipe: Recipe, inputs: Inputs, base: Base | None, outside: Rows | None, needs: Set[Need], scratch: Path, stage: Stages
-) -> Observed:
+def observe(run: Run, base: Base | None, outside: Rows | None, needs: Set[Need]) -> Observed:
     """Collect the union of what some analyzers need.
 
     Parameters
     ----------
-    recipe : Recipe
-        How the data is read, and the seed.
-    inputs : Inputs
-        The model and the rows.
+    run : Run
+        The model and the rows; rows go to its scratch directory where they do not fit into memory.
     base : Base or None
         The model to compare with.
     outside : Rows or None
         Text from elsewhere.
     needs : set of Need
         The union of what the analyzers need.
-    scratch : Path
-        Where rows go that do not fit into memory.
     """
-    reader = _Reader(recipe, inputs, needs, scratch, stage)
+    inputs, reader = run.inputs, _Reader(run, needs)
     model = reader.read(inputs.loaded.name, inputs.view, inputs.encoded)
     # Single tokens are compared where both models read the same ones.
     alike = base is not None and _same_tokens(inputs, base)
@@ -125,19 +117,20 @@ def observe(
         other_tokens = (reader.tokens(inputs.view, text), reader.tokens(base.view, text))
     units, ablations = None, None
     if Need.UNITS in needs:
-        with stage("score units"):
+        with run.stage("score units"):
             rows = _first(inputs.encoded["train"], UNIT_ROWS)
-            units = unit_scores(
-                inputs.view, rows, labelled=inputs.own_head and inputs.data.task.kind.traits.labelled, seed=recipe.seed, progress=stage.step
-            )
+            labelled = inputs.own_head and inputs.data.task.kind.traits.labelled
+            units = unit_scores(inputs.view, rows, labelled=labelled, seed=run.recipe.seed, progress=run.stage.step)
     if Need.ABLATIONS in needs:
-        with stage("ablate"):
+        with run.stage("ablate"):
             rows = _first(inputs.encoded["validation"], ABLATION_ROWS)
-            ablations = ablate(inputs.view, rows, inputs.data.task.outputs, progress=stage.step)
+            ablations = ablate(inputs.view, rows, inputs.data.task.outputs, progress=run.stage.step)
     types = None
     if inputs.data.task.per_token:
         types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
-    return Observed(inputs.data.task.by_word, model, other, other_tokens, units=units, ablations=ablations, seed=recipe.seed, types=types)
+    return Observed(
+        inputs.data.task.by_word, model, other, other_tokens, units=units, ablations=ablations, seed=run.recipe.seed, types=types
+    )
 
 
 def _first(encoded: Encoded, rows: int) -> Encoded:
@@ -148,8 +141,8 @@ def _first(encoded: Encoded, rows: int) -> Encoded:
 class _Reader:
     """Reader of models on the task's rows, with the same settings for all."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, needs: Set[Need], scratch: Path, stage: Stages) -> None:
-        self._inputs, self._needs, self._scratch, self._stage, self._seed = inputs, needs, scratch, stage, recipe.seed
+    def __init__(self, run: Run, needs: Set[Need]) -> None:
+        self._run, self._inputs, self._needs = run, run.inputs, needs
 
     def read(self, name: str, view: ModelView, encoded: Mapping[str, Encoded], *, tokens: bool = True) -> Subject:
         """Read one model; its single tokens only where `tokens`."""
@@ -166,34 +159,34 @@ class _Reader:
 
     def tokens(self, view: ModelView, encoded: Encoded) -> Sample:
         """Read single tokens of text that has no labels."""
-        with self._stage("read other text"):
+        with self._run.stage("read other text"):
             collected = collect(
                 view,
                 encoded,
                 pooling="mean",
                 outputs=2,
-                directory=self._scratch,
+                directory=self._run.scratch,
                 moments=False,
                 tokens=TOKENS,
-                seed=self._seed,
-                progress=self._stage.step,
+                seed=self._run.recipe.seed,
+                progress=self._run.stage.step,
             )
         collected.rows.close()
         assert collected.tokens is not None
         return collected.tokens
 
     def _split(self, view: ModelView, encoded: Encoded, tokens: int) -> Collected:
-        with self._stage("read"):
+        with self._run.stage("read"):
             return collect(
                 view,
                 encoded,
                 pooling=self._inputs.pooling,
                 outputs=self._inputs.data.task.outputs,
-                directory=self._scratch,
+                directory=self._run.scratch,
                 moments=comoment_bytes((view.num_layers + 1) * view.hidden_size) <= MEMORY,
                 tokens=tokens,
-                seed=self._seed,
-                progress=self._stage.step,
+                seed=self._run.recipe.seed,
+                progress=self._run.stage.step,
             )
 
 

@@ -40,11 +40,10 @@ EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 _ORDER: tuple[RowName, ...] = get_args(RowName)
 
 
-def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files, measured: Measured, seconds: dict[str, float]) -> Report:
-    """Build the report of a run."""
-    task = run.inputs.data.task
-    slim_neurons = models.counts["slim"].neurons
-    rows = []
+def _rows(run: Run, models: Models, measured: Measured) -> tuple[Row, ...]:
+    """Return what each model scores on the test split, in the report's order."""
+    task, rows = run.inputs.data.task, []
+    dense_neurons, slim_neurons = models.counts["dense"].neurons, models.counts["slim"].neurons
     for name in (name for name in _ORDER if name in measured.test):
         outputs, labels, starts = measured.test[name]
         value, low, high = task.interval(outputs, labels, starts, seed=run.recipe.seed)
@@ -53,9 +52,7 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
         count = len(labels) if starts is None or task.per_token else len(starts) - 1
         count = task.judged(outputs, labels, starts).rows if task.kind.traits.lists else count
         words = None if task == task.by_word or not task.per_token else task.by_word.score(outputs, labels)
-        size = (
-            None if name == "bag" else models.counts["dense"].neurons if name in ("dense", "oracle", "dense-low", "tuned") else slim_neurons
-        )
+        size = None if name == "bag" else dense_neurons if name in ("dense", "oracle", "dense-low", "tuned") else slim_neurons
         rows.append(
             Row(
                 name=name,
@@ -72,6 +69,12 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
                 draws=measured.draws.get(name, ()),
             )
         )
+    return tuple(rows)
+
+
+def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files, measured: Measured) -> Report:
+    """Build the report of a run."""
+    task, rows = run.inputs.data.task, _rows(run, models, measured)
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
@@ -82,7 +85,7 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
         metric=task.metric,
         classes=len(task.labels),
         labelled=run.inputs.data.labelled,
-        rows=tuple(rows),
+        rows=rows,
         paired=paired(task, measured.test, seed=run.recipe.seed, alike=models.alike),
         dense=dense,
         slim=slim,
@@ -103,7 +106,7 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
         dimensions=run.inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
         notes=(*run.inputs.notes, *_notes(run.recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
-        stages=dict(seconds),
+        stages=dict(run.stage.seconds),
         seed=run.recipe.seed,
         environment=environment(),
     )

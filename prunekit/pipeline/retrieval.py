@@ -14,7 +14,7 @@ from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import Rows
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.metrics import Judged, Metric, compare, interval
-from prunekit.pipeline.records import Files, Inputs, Text
+from prunekit.pipeline.records import Files, Run, Text
 from prunekit.pipeline.vectors import NEAREST, nearest, overlap, unit
 from prunekit.ranked import judged_lists
 from prunekit.report.base import RowName
@@ -29,25 +29,20 @@ Lists = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 DEPTH = 100
 
 
-def retrieved(inputs: Inputs, text: Text, files: Files, *, threads: int, own_space: bool, seed: int) -> tuple[Retrieved, ...]:
+def retrieved(run: Run, text: Text, files: Files) -> tuple[Retrieved, ...]:
     """Search the corpus with each file.
 
     Documents and queries get the prompts that the model has for them, "document" and "query".
 
     Parameters
     ----------
-    inputs : Inputs
-        With `retrieval`; the dense model's tokenizer and prompts.
+    run : Run
+        With `inputs.retrieval`; the dense model's tokenizer and prompts.
     text : Text
         The slim files' tokenizer.
     files : Files
-    threads : int
-    own_space : bool
-        Whether vectors of the slim model are compared with its own alone.
-    seed : int
-        Of the intervals.
     """
-    retrieval = inputs.retrieval
+    inputs, retrieval = run.inputs, run.inputs.retrieval
     assert retrieval is not None
     queries = tuple(inputs.prompts.get("query", "") + each for each in retrieval.queries)
     documents = tuple(inputs.prompts.get("document", "") + each for each in retrieval.documents)
@@ -58,7 +53,7 @@ def retrieved(inputs: Inputs, text: Text, files: Files, *, threads: int, own_spa
         return ours, theirs
 
     def embed(file: OnnxFile, encoded: tuple[Encoded, Encoded]) -> tuple[Vectors, Vectors]:
-        ours, theirs = (unit(outputs_of_file(file.path, each, threads=threads)) for each in encoded)
+        ours, theirs = (unit(outputs_of_file(file.path, each, threads=run.recipe.threads)) for each in encoded)
         return ours, theirs
 
     slim = read(text.tokenizer)
@@ -66,7 +61,7 @@ def retrieved(inputs: Inputs, text: Text, files: Files, *, threads: int, own_spa
     vectors_of["slim"] = embed(files.slim, slim)
     if files.low is not None:
         vectors_of["slim-low"] = embed(files.low.file, slim)
-    return searched(retrieval, vectors_of, own_space=own_space, seed=seed)
+    return searched(retrieval, vectors_of, own_space=run.recipe.space == "own", seed=run.recipe.seed)
 
 
 def searched(

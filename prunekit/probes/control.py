@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
-
-
-def type_ids(*splits: Sequence[Hashable]) -> tuple[NDArray[np.int64], ...]:
-    """Number the types (the words of a token task, else the rows themselves) over all splits, by first appearance."""
-    numbers: dict[Hashable, int] = {}
-    return tuple(np.array([numbers.setdefault(kind, len(numbers)) for kind in split], dtype=np.int64) for split in splits)
 
 
 def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 0) -> tuple[NDArray[Any], ...]:
@@ -28,7 +21,7 @@ def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 
     labels : (n,) int64 class ids, or float64 targets
         True labels of train.
     *types : (n,), (m,), ... int64
-        Type of each row, train first; see `type_ids`.
+        Type of each row (the word of a token task, else the row itself), train first.
     seed : int
 
     Returns

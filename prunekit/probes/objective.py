@@ -24,20 +24,6 @@ class RowSource(Protocol):
         ...
 
 
-class ArrayRows:
-    """An in-memory matrix as a RowSource; float64 stays float64."""
-
-    def __init__(self, matrix: Array) -> None:
-        self.matrix = matrix
-        self.shape = (matrix.shape[0], matrix.shape[1])
-
-    def chunks(self, size: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Yield chunks of rows; views of the matrix."""
-        step = size or max(1, 2**25 // max(1, self.matrix.itemsize * self.shape[1]))
-        for start in range(0, len(self.matrix), step):
-            yield start, self.matrix[start : start + step]
-
-
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """Standardisation of columns: x -> (x - mean) * inverse, with inverse = 0 for a column without variance.

@@ -124,27 +124,10 @@ def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
     return codes
 
 
-def gradient_activation(rows: RowSource, gradients: RowSource) -> Floats:
+def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Floats, intercept: Floats) -> Floats:
     """Return the mean over the rows of |gradient x activation| of each neuron, (D,).
 
-    Parameters
-    ----------
-    rows : RowSource
-        (n, D) activations.
-    gradients : RowSource
-        (n, D) gradients of the loss at the labels with respect to them: of the fine-tuned model, or of a probe.
-    """
-    if rows.shape != gradients.shape:
-        raise StatisticsError(f"Activations of shape {rows.shape} and gradients of shape {gradients.shape} do not fit.")
-    total = np.zeros(rows.shape[1])
-    size = max(1, 2**22 // max(1, rows.shape[1]))
-    for (_, x), (_, g) in zip(rows.chunks(size), gradients.chunks(size), strict=True):
-        total += np.abs(x * g).sum(axis=0, dtype=np.float64)
-    return total / rows.shape[0]
-
-
-def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Floats, intercept: Floats) -> Floats:
-    """Return `gradient_activation` for the loss of a linear probe: its cross-entropy, or half its squared error.
+    The gradient is that of a linear probe's loss at the labels: its cross-entropy, or half its squared error.
 
     Parameters
     ----------

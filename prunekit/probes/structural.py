@@ -15,6 +15,8 @@ from prunekit.probes.trees import Sentence, distance_spearman, distances, uuas
 Floats = NDArray[np.float64]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+#: Sentences of a batch, which are of about the same length.
+_SENTENCES = 20
 SHORTEST, LONGEST = 5, 50
 """Sentence lengths over which the Spearman correlation is averaged, as in the paper."""
 
@@ -61,7 +63,6 @@ def fit_structural(
     *,
     rank: int = 64,
     epochs: int = 30,
-    batch: int = 20,
     lr: float = 1e-3,
     seed: int = 0,
 ) -> StructuralProbe:
@@ -77,8 +78,7 @@ def fit_structural(
     train : sequence of Sentence
     rank : int
         Rows of B; at most H are used.
-    epochs, batch, lr : int, int, float
-        Each batch has sentences of about the same length.
+    epochs, lr : int, float
     seed : int
         Seed of the initial map, uniform in +-0.05 as in the authors' code, and of the order.
 
@@ -103,7 +103,7 @@ def fit_structural(
     width = values.shape[1]
     projection = generator.uniform(-0.05, 0.05, (width, min(rank, width))).astype(np.float32)
     first, second = np.zeros_like(projection), np.zeros_like(projection)
-    batches = [_Batch.of(values, used[at : at + batch], spread) for at in range(0, len(used), batch)]
+    batches = [_Batch.of(values, used[at : at + _SENTENCES], spread) for at in range(0, len(used), _SENTENCES)]
     steps = epochs * len(batches)
     for step in range(steps):
         if step % len(batches) == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float32, Float64
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from prunekit.errors import ParameterError, StatisticsError
+from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric, of_counts
 from prunekit.probes.selection import Split, path
 from prunekit.stats.moments import Moments
@@ -38,16 +37,14 @@ def principal_axes(moments: Moments, outputs: int) -> tuple[Floats, Floats]:
     return np.asarray(vectors[:, order]), np.asarray(values[order])
 
 
-def pca_curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] | None = None) -> tuple[Curve, Floats]:
-    """Score the probe on the first principal components, for several numbers of them.
+def pca_curve(train: Split, validation: Split, task: Task) -> tuple[Curve, Floats]:
+    """Score the probe on the first 1, 2, 3, 5, ... principal components.
 
     Parameters
     ----------
     train, validation : Split
         (n, D) neurons, of one layer as a rule. The axes are those of train; labels have no part in them.
     task : Task
-    sizes : sequence of int, optional
-        Numbers of components, ascending; 1, 2, 3, 5, ... by default. Numbers above the rank are left out.
 
     Returns
     -------
@@ -57,13 +54,13 @@ def pca_curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] 
     """
     axes, values = principal_axes(train.moments, task.outputs)
     parts = tuple(_project(split, axes, train.moments.mean[: split.rows.width]) for split in (train, validation))
-    curve = _curve(parts[0], parts[1], task, sizes)
+    curve = tuple(path(parts[0], parts[1], task, default_sizes(parts[0].rows.width))[1])
     return curve, np.cumsum(values) / values.sum()
 
 
-def subset_curve(train: Split, validation: Split, task: Task, order: Ids, sizes: Sequence[int] | None = None) -> Curve:
-    """Score the probe on the first neurons of a ranking, for several numbers of them."""
-    return _curve(train.columns(order), validation.columns(order), task, sizes)
+def subset_curve(train: Split, validation: Split, task: Task, order: Ids) -> Curve:
+    """Score the probe on the first 1, 2, 3, 5, ... neurons of a ranking."""
+    return tuple(path(train.columns(order), validation.columns(order), task, default_sizes(len(order)))[1])
 
 
 def default_sizes(most: int) -> list[int]:
@@ -111,7 +108,7 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
     non_constant = train.non_constant(width)
     if task.outputs == 1:
         return _correlations(train, rows, labels, task, non_constant)
-    mean, slope, offset = _discriminant(train, width, task.outputs, non_constant)
+    mean, slope, offset = _discriminant(train, width, non_constant)
     # The diagonal and a margin of each confusion matrix: whole ones would grow with the square of the classes.
     hits, guesses = (np.zeros((width, task.outputs), dtype=np.int64) for _ in range(2))
     step = max(1, _CELLS // (width * task.outputs))
@@ -126,7 +123,7 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
     return of_counts(task.metric, hits.astype(np.float64), actual, guesses.astype(np.float64))
 
 
-def _discriminant(train: Moments, width: int, outputs: int, non_constant: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
+def _discriminant(train: Moments, width: int, non_constant: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
     """Return mean (D,), slope and offset (D, K) of the one-dimensional discriminants of centred neurons."""
     counts = train.count * train.mean[width:]
     occurs = counts > 0.5
@@ -155,17 +152,6 @@ def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Ta
         correlations = Moments.of(np.hstack([x, values[:, None]])).correlation()[:-1, -1]
         scores[ids] = correlations * sign[ids]
     return np.where(non_constant, scores, 0.0)
-
-
-def _curve(train: Split, validation: Split, task: Task, sizes: Sequence[int] | None) -> Curve:
-    most = train.rows.width
-    wanted = default_sizes(most) if sizes is None else sorted({size for size in sizes if size <= most})
-    if not wanted or wanted[0] < 1:
-        raise ParameterError("sizes", "a curve", f"in 1..{most}", sizes)
-    last = np.arange(wanted[-1])
-    if wanted[-1] < most:
-        train, validation = train.columns(last), validation.columns(last)
-    return tuple(path(train, validation, task, wanted)[1])
 
 
 def _project(split: Split, axes: Floats, mean: Floats) -> Split:

@@ -50,9 +50,9 @@ def path(points: Iterable[tuple[float, float]], css: str) -> Markup:
     return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=css)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers from `low` to `high`, about `count` of them, a step of 1, 2 or 5 times a power of ten apart."""
-    raw = (high - low) / count
+def ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`, about five of them, a step of 1, 2 or 5 times a power of ten apart."""
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / raw)))
     first = math.ceil(low / step - 1e-9)

@@ -66,20 +66,18 @@ def resampled_medians(
     return np.concatenate(medians)
 
 
-def bootstrap_sittings(
-    sittings: Sequence[NDArray[np.float64]], *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+def bootstrap_invocations(
+    invocations: Sequence[NDArray[np.float64]], *, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float, float]:
     """Return the median of the invocations' medians, and its percentile interval; both are robust to one disturbed invocation.
 
     Parameters
     ----------
-    sittings : sequence of ndarray of shape (n_s,), float64
+    invocations : sequence of ndarray of shape (n_s,), float64
         The rounds of each invocation in their order.
     seed : int
         Of the resamples: the same values and seed give the same interval.
     resamples : int
-    level : float
-        Coverage, in (0, 1).
 
     Returns
     -------
@@ -92,14 +90,11 @@ def bootstrap_sittings(
         An invocation without values, or values that are not finite.
     """
     generator = np.random.default_rng(seed)
-    medians = np.stack([resampled_medians(rounds, generator, resamples=resamples, block=block_length(len(rounds))) for rounds in sittings])
-    size = (len(sittings), resamples)
-    drawn = medians[generator.integers(len(sittings), size=size), generator.integers(resamples, size=size)]
-    value = float(np.median([np.median(rounds) for rounds in sittings]))
-    low, high = _interval(np.median(drawn, axis=0), level)
-    return value, min(low, value), max(high, value)
-
-
-def _interval(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    medians = np.stack(
+        [resampled_medians(rounds, generator, resamples=resamples, block=block_length(len(rounds))) for rounds in invocations]
+    )
+    size = (len(invocations), resamples)
+    drawn = medians[generator.integers(len(invocations), size=size), generator.integers(resamples, size=size)]
+    value = float(np.median([np.median(rounds) for rounds in invocations]))
+    low, high = np.quantile(np.median(drawn, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return value, min(float(low), value), max(float(high), value)

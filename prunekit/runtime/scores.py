@@ -17,19 +17,15 @@ if TYPE_CHECKING:
     from prunekit.data.batches import Encoded
 
 
-def outputs_of_file(
-    path: str | Path | OnnxSession, encoded: Encoded, *, output: str | None = None, threads: int = 1, device: str = "cpu"
-) -> NDArray[Any]:
-    """Run an ONNX file over a split with onnxruntime alone.
+def outputs_of_file(path: str | Path | OnnxSession, encoded: Encoded, *, threads: int = 1) -> NDArray[Any]:
+    """Run an ONNX file over a split with onnxruntime alone: its logits, those of start and end, or the vectors of an embedder.
 
     Parameters
     ----------
     path : path or OnnxSession
     encoded : Encoded
         n rows; of a token task, n words over all rows; of questions, n places.
-    output : str
-        Name of the output; default: the logits, those of start and end where answers are spans, or the vector of an embedder.
-    threads, device
+    threads : int
         As in `OnnxSession`.
 
     Returns
@@ -44,10 +40,10 @@ def outputs_of_file(
     ModelError, DependencyError
         As in `OnnxSession`.
     """
-    session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads, device=device)
+    session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads)
     outputs: NDArray[Any] | None = None
     for batch in encoded.batches():
-        values = session.answers(batch.inputs, output)
+        values = session.answers(batch.inputs)
         if batch.first is not None:
             values = values[batch.first[:, 0], batch.first[:, 1]]
         if not np.isfinite(values).all():

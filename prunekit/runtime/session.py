@@ -141,15 +141,15 @@ class OnnxSession:
         self.outputs = tuple(node.name for node in self._session.get_outputs())
         self.per_token = frozenset(node.name for node in self._session.get_outputs() if "sequence_length" in node.shape[1:2])
 
-    def answers(self, batch: Mapping[str, NDArray[np.int64]], output: str | None = None) -> NDArray[Any]:
-        """Return the outputs of a batch that are scored: an output by its name, or the logits, or the vector of an embedder.
+    def answers(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[Any]:
+        """Return the outputs of a batch that are scored: the logits, or the vector of an embedder.
 
         For a file with one output for the start of an answer and one for its end, both of them, (batch, length, 2).
         """
         outputs = self(batch)
-        if output is None and set(ENDS) <= outputs.keys():
+        if set(ENDS) <= outputs.keys():
             return np.stack([outputs[name] for name in ENDS], axis=-1)
-        return outputs[output or next((name for name in ("logits", "sentence_embedding") if name in outputs), self.outputs[0])]
+        return outputs[next((name for name in ("logits", "sentence_embedding") if name in outputs), self.outputs[0])]
 
     def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
         """Run the file on a batch.

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.runtime.bootstrap import bootstrap_sittings
+from prunekit.runtime.bootstrap import bootstrap_invocations
 from prunekit.runtime.records import Clock, Comparison, Ratio, Timing, environment
 from prunekit.runtime.session import OnnxSession
 
@@ -243,7 +243,7 @@ def _ratios(seconds: Mapping[str, Sequence[float]], invocations: Sequence[int], 
             raise StatisticsError(f"The clock did not move while {baseline!r} or {name!r} ran: the batches are too small to be timed.")
         paired = np.split(np.log(base / own), invocations[1:])
         value, low, high = (
-            math.exp(log_ratio) for log_ratio in bootstrap_sittings([rounds for rounds in paired if len(rounds)], seed=seed)
+            math.exp(log_ratio) for log_ratio in bootstrap_invocations([rounds for rounds in paired if len(rounds)], seed=seed)
         )
         ratios.append(Ratio(name, value, low, high))
     return tuple(ratios)

@@ -41,7 +41,6 @@ def collect(
     tokens: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
-    device: str | torch.device = "cpu",
 ) -> Collected:
     """Run the body once over a split and keep what the classifier could read.
 
@@ -105,11 +104,11 @@ def collect(
         done = 0
         with torch.inference_mode():
             for batch in batches:
-                tensors = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+                tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
                 states = view.hidden_states(tensors)
-                first = None if batch.first is None else torch.from_numpy(batch.first).to(device)
+                first = None if batch.first is None else torch.from_numpy(batch.first)
                 indices = batch.targets if chosen is None else np.searchsorted(chosen, batch.targets)
-                rows.put(indices, pool(view, states, tensors["attention_mask"], pooling, first).cpu().numpy())
+                rows.put(indices, pool(view, states, tensors["attention_mask"], pooling, first).numpy())
                 if token_sample is not None:
                     token_sample.add(batch, states)
                 done += len(batch.targets)

@@ -27,6 +27,8 @@ from prunekit.stats.comoment import Comoment, ComomentSum, widened
 TOKENS = 1024
 #: Optional key of a batch: the positions at which an answer may start or end, (batch, length), 1 or 0.
 READ = "read_mask"
+#: Softens the class probabilities, so that rows of which the model is certain still count.
+TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +99,7 @@ class _SiteSums:
         return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish())
 
 
-def sensitivity(
-    view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, temperature: float = 2.0, seed: int = 0, units: bool = False
-) -> dict[Site, Sensitivity]:
+def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, seed: int = 0, units: bool = False) -> dict[Site, Sensitivity]:
     """Differentiate the model's output with respect to the residual sum behind every site.
 
     Parameters
@@ -107,8 +107,6 @@ def sensitivity(
     view : ModelView
     batches : sequence of dict
         Tokenised rows: (batch, length) tensors, `attention_mask` among them, and `READ` where answers are spans.
-    temperature : float
-        Softens the class probabilities, so that rows of which the model is certain still count.
     seed : int
         Of the random directions (more than one output or two classes).
     units : bool
@@ -127,7 +125,7 @@ def sensitivity(
     for batch in batches:
         for index, part in enumerate(_parts(batch)):
             mask = part["attention_mask"].bool()
-            for site, (grads, entering) in _differentiate(view, part, list(sums), entries, temperature, generator).items():
+            for site, (grads, entering) in _differentiate(view, part, list(sums), entries, generator).items():
                 sums[site].add(grads, mask, entering, same_batch=index > 0)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     return {site: total.finish(site, rows) for site, total in sums.items()}
@@ -146,7 +144,6 @@ def _differentiate(
     batch: Mapping[str, Tensor],
     wanted: Sequence[Site],
     entries: Mapping[Site, Tap],
-    temperature: float,
     generator: torch.Generator,
 ) -> dict[Site, tuple[list[Tensor], list[Tensor]]]:
     """Return, of each site and pass, the gradient at the residual sum, in single precision at least, and the outputs of the units."""
@@ -161,7 +158,7 @@ def _differentiate(
         passes = {site: recorded[site.block][site.sum_tap(view)] for site in wanted}
         tokens = isinstance(view.model, Embedder) and view.model.averages
         read = batch.get(READ, batch["attention_mask"]).bool()
-        scalar = felt_by(output, read, temperature, generator, labels=view.many_labels, tokens=tokens)
+        scalar = fisher_scalar(output, read, generator, labels=view.many_labels, tokens=tokens)
         grads = iter(torch.autograd.grad(scalar, [tensor for site_sums in passes.values() for tensor in site_sums], allow_unused=True))
     by_site = {}
     for site, site_sums in passes.items():
@@ -172,9 +169,7 @@ def _differentiate(
     return by_site
 
 
-def felt_by(
-    output: Any, mask: Tensor, temperature: float, generator: torch.Generator, *, labels: bool = False, tokens: bool = False
-) -> Tensor:
+def fisher_scalar(output: Any, mask: Tensor, generator: torch.Generator, *, labels: bool = False, tokens: bool = False) -> Tensor:
     """Return a random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
 
     `labels` says that the logits are those of independent labels, each present or absent. `tokens` says that an embedder is evaluated on
@@ -183,7 +178,7 @@ def felt_by(
     if getattr(output, "logits", None) is None:
         ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
         if ends:
-            return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), temperature, generator) for end in ends]).sum()
+            return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), generator) for end in ends]).sum()
         embedding: Tensor | None = getattr(output, "sentence_embedding", None)
         # A mean is evaluated on its tokens: each has a random direction of its own, so that far more are drawn than one a row.
         states = widened(output.last_hidden_state[mask] if embedding is None or tokens else embedding)
@@ -194,17 +189,17 @@ def felt_by(
     if labels:
         # The softmax of (0, x) is (1 - sigmoid(x), sigmoid(x)).
         logits = torch.stack([torch.zeros_like(logits), logits], dim=-1)
-    return _fisher(logits, temperature, generator)
+    return _fisher(logits, generator)
 
 
-def _fisher(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _fisher(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Return a scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p of each distribution.
 
     Distributions have independent signs, so that those of one row's tokens do not interact.
     """
     if logits.shape[-1] == 1:
         return (logits * _signs(logits, generator)).sum()
-    p = (logits.detach() / temperature).softmax(-1)
+    p = (logits.detach() / TEMPERATURE).softmax(-1)
     if logits.shape[-1] == 2:
         # Exact for each draw: the matrix has rank one.
         direction = torch.tensor([-1.0, 1.0]).to(p) * (p[..., :1] * p[..., 1:]).sqrt() * _signs(p[..., :1], generator)

@@ -18,7 +18,7 @@ from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.collected import UnitScores
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.stats.sensitivity import TOKENS, felt_by
+from prunekit.stats.sensitivity import TOKENS, fisher_scalar
 
 #: Added to a covariance, in units of its mean diagonal, where it is inverted.
 DAMPING = 1e-9
@@ -29,7 +29,6 @@ def unit_scores(
     encoded: Encoded,
     *,
     labelled: bool,
-    temperature: float = 2.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[UnitScores, ...]:
@@ -42,7 +41,7 @@ def unit_scores(
         The rows.
     labelled : bool
         Whether the model's head is one for the rows' labels, so that their loss can be differentiated too.
-    temperature, seed
+    seed : int
         As in `prunekit.stats.sensitivity.sensitivity`.
     progress : callable, optional
         Called with (rows done, rows in all).
@@ -61,7 +60,7 @@ def unit_scores(
     view.model.eval()
     try:
         for batch in encoded.batches(TOKENS):
-            _add(view, batch, accumulators, labelled, temperature, generator)
+            _add(view, batch, accumulators, labelled, generator)
             done += len(batch.rows)
             if progress is not None:
                 progress(done, len(encoded))
@@ -72,9 +71,7 @@ def unit_scores(
     return tuple(sums.finish(done) for sums in accumulators.values())
 
 
-def _add(
-    view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], labelled: bool, temperature: float, generator: torch.Generator
-) -> None:
+def _add(view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], labelled: bool, generator: torch.Generator) -> None:
     """Add one batch to the sums of every site."""
     tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     mask = tensors["attention_mask"].bool()
@@ -89,7 +86,7 @@ def _add(
         sums = [tensor for site_sums in passes.values() for tensor in site_sums]
         # An answer starts and ends only at the positions that are read.
         read = torch.from_numpy(batch.read).bool() if answers_by_span(view.model) else mask
-        scalars = [felt_by(output, read, temperature, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
+        scalars = [fisher_scalar(output, read, generator, labels=view.many_labels)] + ([_loss(output, batch)] if labelled else [])
         # One backward pass through the graph for each scalar.
         grads = [
             torch.autograd.grad(scalar, sums, allow_unused=True, retain_graph=index + 1 < len(scalars))

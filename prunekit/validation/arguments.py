@@ -19,23 +19,13 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prunekit.errors import ParameterError
 from prunekit.validation.reading import place_fault
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Rule(Protocol):
-    """A further condition on a value of the right type, as metadata of `Annotated`."""
-
-    def fault(self, value: Any) -> str | None:
-        """Return why a value violates the rule ("" where `must` is enough), None where it does not."""
-
-    def must(self, kind: str) -> str:
-        """Return what a value must be; `kind` describes its type."""
 
 
 @dataclass(frozen=True)

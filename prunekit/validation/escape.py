@@ -25,11 +25,11 @@ def _escaped(char: str) -> str:
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def one_line(text: str, most: int = LINE) -> str:
+def one_line(text: str) -> str:
     """Return text as one line for a terminal, cut in the middle where it is too long: the remedy is at the end."""
     line = terminal(" ".join(text.split()))
-    half = (most - 5) // 2
-    return line if len(line) <= most else f"{line[:half]} ... {line[-half:]}"
+    half = (LINE - 5) // 2
+    return line if len(line) <= LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 def markdown(text: str) -> str:

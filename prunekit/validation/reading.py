@@ -126,9 +126,9 @@ def shown(key: object, most: int = 60) -> str:
     return text if text.isprintable() else ascii(text)[1:-1][:most]
 
 
-def read_json(path: str | os.PathLike[str], most: int, *, unique: bool = False) -> Any:
+def read_json(path: str | os.PathLike[str], most: int) -> Any:
     """Read a file and parse it; see `parse_json`."""
-    return parse_json(read_text(path, most), unique=unique)
+    return parse_json(read_text(path, most))
 
 
 def _check_depth(text: str) -> None:

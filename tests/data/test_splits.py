@@ -10,7 +10,7 @@ import pytest
 
 from prunekit.data import Rows, load_data
 from prunekit.data.complete import set_aside
-from prunekit.data.splits import cut
+from prunekit.data.splits import divide
 from prunekit.errors import DataError, ParameterError
 from tests.data.tables import TEXTS, labels_of, splits, table
 
@@ -54,19 +54,21 @@ def test_a_test_split_without_labels_is_not_used(label: int | None) -> None:
 def test_cuts_keep_the_shares_of_classes_and_their_last_rows() -> None:
     labels = np.array([0] * 60 + [1] * 30 + [2] * 10 + [3], dtype=np.int64)
     rows = Rows(labels=labels, texts=tuple(str(i) for i in range(101)))
-    kept, moved = cut(rows, 10, 0, name="test")
+    moves = divide(rows, 10, 0, name="test")
+    kept, moved = rows.take(np.flatnonzero(~moves)), rows.take(np.flatnonzero(moves))
     assert Counter(labels_of(moved)) == {0: 6, 1: 3, 2: 1}
     assert len(kept) + len(moved) == 101
     assert set(labels_of(kept)) == {0, 1, 2, 3}
     with pytest.raises(DataError, match="2 rows are too few to cut a test split"):
-        cut(Rows(labels=np.array([0, 1]), texts=("a", "b")), 1, 0, name="test")
+        divide(Rows(labels=np.array([0, 1]), texts=("a", "b")), 1, 0, name="test")
 
 
 def test_cuts_of_token_tasks_keep_every_tag_in_train() -> None:
     labels = tuple(np.array([0, 1, 0]) if i else np.array([0, 2, 1]) for i in range(30))
     rows = Rows(labels=labels, tokens=tuple(("a", "b", "c") for _ in range(30)))
     for seed in range(20):
-        kept, moved = cut(rows, 10, seed, name="test")
+        moves = divide(rows, 10, seed, name="test")
+        kept, moved = rows.take(np.flatnonzero(~moves)), rows.take(np.flatnonzero(moves))
         assert len(moved) == 10
         assert {0, 1, 2} == {tag for row in labels_of(kept) for tag in row}
 

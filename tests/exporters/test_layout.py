@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from prunekit.arch.view import ModelView
-from prunekit.exporters.layout import Card, card_text, onnxruntime_example, write_card
+from prunekit.exporters.layout import Card, card_text, write_card
 from prunekit.exporters.onnx import export_onnx, sample_space
 from prunekit.tasks import TaskKind
 from tests.models import build
@@ -107,7 +107,8 @@ def test_the_example_classifies_as_the_model_does(pair: bool, tmp_path: Path) ->
 
 
 def test_the_padding_of_the_example_is_the_tokenizers() -> None:
-    code = onnxruntime_example(replace(CARD, padding_side="left", pad_id=5, pad_token="<pad>", pad_type_id=3))
+    card = card_text(replace(CARD, padding_side="left", pad_id=5, pad_token="<pad>", pad_type_id=3), {"onnx/model.onnx", "tokenizer.json"})
+    code = code_of(card, "onnxruntime and tokenizers")
     found = tokenizer()
     (line,) = (line for line in code.splitlines() if "enable_padding" in line)
     exec(line, {"tokenizer": found})  # a line of our own
@@ -146,8 +147,8 @@ def test_the_example_without_a_fast_tokenizer(tmp_path: Path) -> None:
 
     artefact(tmp_path / CARD.name, TaskKind.CLASSIFICATION)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer(), pad_token="[PAD]").save_pretrained(tmp_path / CARD.name)
-    assert len(run(onnxruntime_example(CARD, fast=False), tmp_path)) == 2
-    assert "with the tokenizer of transformers" in card_text(CARD, {"onnx/model.onnx"})
+    card = card_text(CARD, {"onnx/model.onnx"})
+    assert len(run(code_of(card, "onnxruntime, with the tokenizer of transformers"), tmp_path)) == 2
 
 
 @pytest.mark.parametrize("kind", TaskKind)

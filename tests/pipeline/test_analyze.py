@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import prunekit
@@ -36,7 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def found(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     out = tmp_path_factory.mktemp("out") / "analysis"
-    rows = {"text": ["bana dupo", "morik", "reba tef bana"]}
+    rows = pd.DataFrame({"text": ["bana dupo", "morik", "reba tef bana"]})
     return analyze(pair[0], data("text"), compare=pair[1], out_of_domain=rows, rows=80, out=out, pooling="mean")
 
 

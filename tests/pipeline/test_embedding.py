@@ -22,7 +22,7 @@ from prunekit.errors import ModelError, UnsupportedError
 from prunekit.metrics import cosines
 from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.observe import load_base
-from prunekit.pipeline.records import Answers
+from prunekit.pipeline.records import Answers, Run
 from prunekit.pipeline.vectors import nearest, nearness, overlap
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
@@ -258,7 +258,7 @@ def test_a_model_to_compare_with_reads_the_texts_of_pairs_one_by_one_too(tmp_pat
     model = str(dense(tmp_path / "dense"))
     recipe = Recipe(model=model, data=str(write_rows(tmp_path / "data", {"train": pairs(60, 0)})), task="embedding")
     inputs = load_inputs(recipe, None, Stages())
-    base = load_base(recipe, inputs, model, Stages())
+    base = load_base(Run(recipe, inputs, tmp_path, Stages()), model)
     assert len(base.encoded["train"]) == 2 * len(inputs.data.train)
     assert np.array_equal(base.encoded["train"].ids, inputs.encoded["train"].ids)
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prunekit.probes.elastic_net import Fit, Problem, fit_probes
-from prunekit.probes.objective import ArrayRows, RowSource, decision
+from prunekit.probes.objective import RowSource, decision
 from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
 
 Floats = NDArray[np.float64]
+
+
+class ArrayRows:
+    """An in-memory matrix as a RowSource; float64 stays float64."""
+
+    def __init__(self, matrix: NDArray[Any]) -> None:
+        self.matrix = matrix
+        self.shape = (matrix.shape[0], matrix.shape[1])
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield chunks of rows; views of the matrix."""
+        step = size or max(1, 2**25 // max(1, self.matrix.itemsize * self.shape[1]))
+        for start in range(0, len(self.matrix), step):
+            yield start, self.matrix[start : start + step]
 
 
 def joint_moments(rows: RowSource, labels: NDArray[Any], outputs: int) -> Moments:

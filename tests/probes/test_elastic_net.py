@@ -9,9 +9,9 @@ from sklearn.preprocessing import StandardScaler
 
 from prunekit.errors import StatisticsError
 from prunekit.probes.elastic_net import Problem, fit_probes
-from prunekit.probes.objective import ArrayRows, Point, Scaling, evaluate
+from prunekit.probes.objective import Point, Scaling, evaluate
 from prunekit.stats.rows import RowStore
-from tests.probes.estimators import Classifier, Regressor, joint_moments
+from tests.probes.estimators import ArrayRows, Classifier, Regressor, joint_moments
 
 
 def data(classes: int, n: int = 300, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

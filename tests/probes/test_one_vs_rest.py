@@ -8,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from prunekit.probes import elastic_net
 from prunekit.probes.elastic_net import Fit, Problem, fit_probes
-from prunekit.probes.objective import ArrayRows
-from tests.probes.estimators import joint_moments
+from tests.probes.estimators import ArrayRows, joint_moments
 
 
 def data(labels: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -11,17 +11,15 @@ from sklearn.linear_model import MultiTaskLasso, lars_path
 
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.probes.lasso import lasso_path
-from prunekit.probes.objective import ArrayRows
 from prunekit.probes.rankings import (
     compare_rankings,
     descending,
-    gradient_activation,
     mutual_information,
     probe_gradient_activation,
     probeless,
 )
 from prunekit.stats.moments import Moments
-from tests.probes.estimators import joint_moments
+from tests.probes.estimators import ArrayRows, joint_moments
 
 
 def data(classes: int = 4, n: int = 500, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +84,6 @@ def test_gradient_times_activation_is_that_of_autograd(outputs: int) -> None:
     gradient = inputs.grad.numpy()
     found = probe_gradient_activation(ArrayRows(x), target, coef, intercept)
     np.testing.assert_allclose(found, np.abs(gradient * x).mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(gradient_activation(ArrayRows(x), ArrayRows(gradient)), found, rtol=1e-6)
-    with pytest.raises(StatisticsError, match="do not fit"):
-        gradient_activation(ArrayRows(x), ArrayRows(gradient[:, 1:]))
 
 
 def test_the_lasso_path_is_that_of_least_angle_regression() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunekit.errors import StatisticsError
-from prunekit.runtime.bootstrap import block_length, bootstrap_sittings, resampled_medians
+from prunekit.runtime.bootstrap import block_length, bootstrap_invocations, resampled_medians
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def test_independent_rounds_give_the_interval_of_scipy(rng: np.random.Generator)
 
 def test_it_does_not_depend_on_how_much_it_holds_at_once(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     values = rng.normal(size=50)
-    before = bootstrap_sittings([values], seed=3)
+    before = bootstrap_invocations([values], seed=3)
     monkeypatch.setattr("prunekit.runtime.bootstrap._CELLS", 1000)
-    assert bootstrap_sittings([values], seed=3) == before
+    assert bootstrap_invocations([values], seed=3) == before
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_values_must_be_finite(values: list[float]) -> None:
     with pytest.raises(StatisticsError, match="finite"):
-        bootstrap_sittings([np.array(values)], seed=0)
+        bootstrap_invocations([np.array(values)], seed=0)
 
 
 @pytest.mark.parametrize(("count", "length"), [(1, 1), (8, 2), (9, 3), (27, 3), (1000, 10), (1001, 11)])
@@ -44,7 +44,7 @@ def covered(draw: object, sittings: int, rounds: int, seed: int) -> float:
     generator = np.random.default_rng(seed)
     inside = 0
     for each in range(200):
-        _, low, high = bootstrap_sittings([draw(generator, rounds) for _ in range(sittings)], seed=each, resamples=400)  # type: ignore[operator]
+        _, low, high = bootstrap_invocations([draw(generator, rounds) for _ in range(sittings)], seed=each, resamples=400)  # type: ignore[operator]
         inside += low <= 0 <= high
     return inside / 200
 
@@ -90,16 +90,16 @@ def test_the_luck_of_a_sitting_does_not_make_it_too_sure() -> None:
 
 def test_the_value_is_the_median_of_the_sittings_medians_and_lies_within(rng: np.random.Generator) -> None:
     sittings = [rng.normal(at, 0.1, size=size) for at, size in enumerate((5, 40, 12))]
-    value, low, high = bootstrap_sittings(sittings, seed=1)
+    value, low, high = bootstrap_invocations(sittings, seed=1)
     assert value == np.median([np.median(each) for each in sittings])
     assert low <= value <= high
-    assert bootstrap_sittings(sittings, seed=1) == (value, low, high)
-    assert bootstrap_sittings([np.array([1.0])], seed=0) == (1.0, 1.0, 1.0)
+    assert bootstrap_invocations(sittings, seed=1) == (value, low, high)
+    assert bootstrap_invocations([np.array([1.0])], seed=0) == (1.0, 1.0, 1.0)
 
 
 def test_one_sitting_that_was_disturbed_moves_the_value_little(rng: np.random.Generator) -> None:
     calm = [rng.normal(0, 0.02, size=40) for _ in range(5)]
-    before, _, _ = bootstrap_sittings(calm, seed=1)
-    after, low, _ = bootstrap_sittings([*calm[:4], calm[4] + 0.6], seed=1)
+    before, _, _ = bootstrap_invocations(calm, seed=1)
+    after, low, _ = bootstrap_invocations([*calm[:4], calm[4] + 0.6], seed=1)
     assert abs(after - before) < 0.02
     assert low < 0.02

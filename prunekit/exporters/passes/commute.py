@@ -159,12 +159,12 @@ def _reshape(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     for at, size in enumerate(source):
         if size == target[axis] and _sizes_before(traced, node.inputs[0], at) == _sizes_before(traced, node.outputs[0], axis):
             sizes = [1 if place == axis else form for place, form in enumerate(target)]
-            return {0: at} if new_shape(source, sizes, at, axis) is not None else None
+            return {0: at} if new_shape(source, sizes, at) is not None else None
     return None
 
 
-def new_shape(given: tuple[Dim, ...], wanted: list[Dim], before: int, axis: int) -> list[int] | None:
-    """Return the shape of a Reshape after a selection along an axis (`before` in the input); `wanted[axis]` is the number selected."""
+def new_shape(given: tuple[Dim, ...], wanted: list[Dim], before: int) -> list[int] | None:
+    """Return the shape of a Reshape after a selection along an axis (`before` in the input), for which `wanted` has the number selected."""
     shape = []
     for at, form in enumerate(wanted):
         if isinstance(form, int):

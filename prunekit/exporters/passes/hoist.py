@@ -98,7 +98,7 @@ class _Hoist(GraphPass):
         assert source is not None
         assert target is not None
         sizes = [len(selection.indices) if at == selection.axis else form for at, form in enumerate(target)]
-        shape = new_shape(source, sizes, before, selection.axis)
+        shape = new_shape(source, sizes, before)
         assert shape is not None
         return shape
 
