@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
 from prunekit.arch.live import MEMORY
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import RECIPE
 from prunekit.exporters.layout import CARD, HUB_ID, short_name
-from prunekit.exporters.manifest import MANIFEST, File, Manifest
+from prunekit.exporters.manifest import MANIFEST, PLAN, File, Manifest
 from prunekit.metrics import Metric
+from prunekit.pipeline.records import FRONTIER
 from prunekit.pipeline.reporting import EMBEDDED_BASE
+from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.validation.reading import ReadError
@@ -33,6 +35,8 @@ _METRICS = {
 }
 #: Metadata of the card of the embedded model.
 _EMBEDDED = {"license": "apache-2.0", "language": "en"}
+#: Fields of a recipe, and of a plan's provenance, that may be paths of this machine.
+_PLACES = {"model", "data", "source", "plan", "retrieval"}
 
 
 def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, private: bool | None, token: str | None, message: str) -> str:
@@ -60,12 +64,13 @@ def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, pr
     card = ModelCardData(**{name: value for name, value in {**metadata, **fields}.items() if value})
     try:
         manifest = _rewrite(folder, card)
+        public = _public(folder, manifest)
         # What somebody has put beside it stays here.
-        written = [glob.escape(name) for name in (*manifest.files, MANIFEST)]
+        written = [name for name in (*manifest.files, MANIFEST) if (folder / name).is_file()]
+        files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=public.get(name, folder / name)) for name in written]
         api = HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=written)
-        return str(done.commit_url)
+        return str(api.create_commit(repo, files, commit_message=message).commit_url)
     except (HfHubHTTPError, ReadError, OSError, ValueError) as error:
         raise OutputError(f"The repository {repo!r} cannot be written: {' '.join(str(error).split())[:300]}") from None
 
@@ -129,3 +134,34 @@ def _rewrite(folder: Path, card: ModelCardData) -> Manifest:
         manifest = manifest.model_copy(update={"files": {**manifest.files, CARD: File.of(path)}})
         (folder / MANIFEST).write_bytes(manifest.to_bytes())
     return manifest
+
+
+def _public(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Return the files that differ on the hub: recipe and plans, which name paths of this machine, and the manifest that enters them.
+
+    A file that somebody has changed stays in the manifest as it was written.
+    """
+    contents: dict[str, bytes] = {}
+    for name, path in ((name, folder / name) for name in manifest.files if (folder / name).is_file()):
+        if name == RECIPE:
+            recipe = Recipe.load(path)
+            contents[name] = recipe.model_copy(update=_without_paths(dict(recipe))).to_yaml().encode()
+        elif name == PLAN or name.startswith(f"{FRONTIER}/"):
+            plan = Plan.load(path)
+            contents[name] = plan.model_copy(update={"provenance": _without_paths(plan.provenance)}).to_json().encode()
+    entered = {name: _entry(content) for name, content in contents.items() if File.of(folder / name) == manifest.files[name]}
+    return {**contents, MANIFEST: manifest.model_copy(update={"files": {**manifest.files, **entered}}).to_bytes()}
+
+
+def _entry(content: bytes) -> File:
+    return File(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _without_paths(value: Any) -> Any:
+    """Return fields in which absolute paths are cut to their last part: "./NAME", which is no name of the hub."""
+    if isinstance(value, list):
+        return [_without_paths(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    paths = {name for name, each in value.items() if name in _PLACES and isinstance(each, str) and each.startswith(("/", "~"))}
+    return {name: f"./{Path(each).name}" if name in paths else _without_paths(each) for name, each in value.items()}

@@ -11,13 +11,14 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import filter_repo_objects
 
 from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.manifest import write_manifest
 from prunekit.exporters.verify import verify
 from prunekit.pipeline import hub
 from prunekit.pipeline.result import Result
+from prunekit.plan import Plan
+from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.report.tradeoff import tradeoff
 from tests.lines import line
@@ -79,9 +80,11 @@ class Hub:
     def create_repo(self, repo_id: str, **options: Any) -> None:
         CALLS.append((repo_id, {**options, "token": self.token}))
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str, allow_patterns: list[str]) -> Any:
-        names = [path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*") if path.is_file()]
-        files = {name: (folder_path / name).read_bytes() for name in filter_repo_objects(names, allow_patterns=allow_patterns)}
+    def create_commit(self, repo_id: str, operations: list[huggingface_hub.CommitOperationAdd], *, commit_message: str) -> Any:
+        files = {}
+        for each in operations:
+            with each.as_file() as file:
+                files[each.path_in_repo] = file.read()
         CALLS.append((repo_id, {"files": files, "message": commit_message}))
         return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
@@ -133,6 +136,37 @@ def test_the_hub_gets_the_directory_with_a_complete_card(pushed: Result) -> None
     # And it may be put there again.
     pushed.push_to_hub("me/slim", license="mit", language="en")
     assert huggingface_hub.ModelCard(CALLS[-1][1]["files"]["README.md"].decode()).data.license == "mit"
+
+
+def test_the_hub_is_not_told_paths_of_this_machine(pushed: Result, tmp_path: Path) -> None:
+    recipe = Recipe.load(pushed.path / "recipe.yaml")
+    assert recipe.model is not None
+    assert recipe.data is not None
+    secret = "/home/somebody/clients/acme"
+    known = {**pushed.plan.provenance, "model": f"{secret}/dense", "data": {**pushed.plan.provenance["data"], "source": f"{secret}/rows"}}
+    plan = pushed.plan.model_copy(update={"provenance": {"composed": [known, known]}})
+    recipe.model_copy(update={"model": f"{secret}/dense", "data": f"{secret}/rows"}).save(pushed.path / "recipe.yaml")
+    plan.save(pushed.path / "plan.json")
+    (pushed.path / "frontier").mkdir()
+    plan.save(pushed.path / "frontier" / "p50.json")
+    write_manifest(pushed.path)
+    before = {name: (pushed.path / name).read_bytes() for name in ("recipe.yaml", "plan.json", "frontier/p50.json")}
+    pushed.push_to_hub("me/slim", license="mit", language="en")
+    files = CALLS[-1][1]["files"]
+    assert not [name for name, content in files.items() if b"acme" in content]
+    down = tmp_path / "down"
+    for name, content in files.items():
+        (down / name).parent.mkdir(parents=True, exist_ok=True)
+        (down / name).write_bytes(content)
+    # The copy is complete and verified, its plan is the same, and its recipe names no model or data of the hub.
+    assert verify(down) is None
+    assert Plan.load(down).digest == plan.digest
+    assert Plan.load(down).provenance["composed"][0]["data"]["sha256"] == known["data"]["sha256"]
+    told = Recipe.load(down / "recipe.yaml")
+    assert (told.model, told.data) == ("./dense", "./rows")
+    assert told.replace(model=recipe.model, data=recipe.data) == recipe
+    assert {name: (pushed.path / name).read_bytes() for name in before} == before
+    assert verify(pushed.path) is None
 
 
 def test_license_and_language_come_from_the_base_models_card(pushed: Result) -> None:
