@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunekit.arch import SPECS
+from prunekit.arch.folder import TOKENIZER
 from prunekit.arch.view import Embedder, ModelView, pool_states
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.validation.limits import CONFIG_BYTES, WIDTH
@@ -32,9 +33,9 @@ _FLAGS: dict[str, Pooling] = {
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 #: Files that hold the length of the encoder's longest row; sentence-transformers has used several names.
 LENGTHS = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
-WEIGHTS, _TOKENIZER = "model.safetensors", "tokenizer_config.json"
+WEIGHTS = "model.safetensors"
 #: What describes an embedder, beside its encoder's files; patterns of names.
-FILES = (MODULES, PROMPTS, *LENGTHS, _TOKENIZER, "?_*/config.json", f"?_*/{WEIGHTS}")
+FILES = (MODULES, PROMPTS, *LENGTHS, TOKENIZER, "?_*/config.json", f"?_*/{WEIGHTS}")
 _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 _LONGEST_PROMPT = 4096
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -130,12 +131,13 @@ def _read_embedding(folder: Path, *, ours: bool) -> Embedding:
     kinds = dict(_modules(folder))
     embedding = Embedding() if "Pooling" not in kinds else _pooling(folder, _object(folder / kinds["Pooling"] / "config.json"))
     encoder = next((_object(folder / name) for name in LENGTHS if (folder / name).is_file()), {})
+    tokenizer = _object(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
     length = encoder.get("max_seq_length")
-    if encoder.get("do_lower_case") and not _lower_cases(folder):
+    if encoder.get("do_lower_case") and tokenizer.get("do_lower_case") is not True:
         raise UnsupportedError(f"The encoder of {str(folder)!r} lower-cases texts outside of its tokenizer, which is not supported.")
-    if length is None and (folder / _TOKENIZER).is_file():
+    if length is None:
         # sentence-transformers 6 states it there alone; a huge number is none.
-        stated = _object(folder / _TOKENIZER).get("model_max_length")
+        stated = tokenizer.get("model_max_length")
         length = stated if type(stated) is int and 1 <= stated < 2**31 else None
     if length is not None and (type(length) is not int or not 1 <= length < 2**31):
         raise ModelError(f"The max_seq_length of {str(folder)!r} must be a whole number above 0. Got {str(length)[:40]!r} instead.")
@@ -149,11 +151,6 @@ def _read_embedding(folder: Path, *, ours: bool) -> Embedding:
         dense=kinds.get("Dense", ""),
         similarity=similarity,
     )
-
-
-def _lower_cases(folder: Path) -> bool:
-    """Return whether the tokenizer lower-cases by itself, so that it changes nothing to do so before."""
-    return (folder / _TOKENIZER).is_file() and _object(folder / _TOKENIZER).get("do_lower_case") is True
 
 
 def _modules(folder: Path) -> Iterator[tuple[str, str]]:

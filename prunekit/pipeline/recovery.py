@@ -39,8 +39,10 @@ def clear_checkpoints(out: Path) -> None:
     """Remove the checkpoints beside an artefact, of whichever recipe, but for those of a run that goes on."""
     out = out.resolve()
     for folder in out.parent.glob(f".{glob.escape(out.name)}.recover-{'[0-9a-f]' * 12}"):
+        from prunekit.training.checkpoints import KEY  # the Trainer takes a second to import
+
         try:
-            lock = locked(folder) if (folder / "recover.json").is_file() else None
+            lock = locked(folder) if (folder / KEY).is_file() else None
         except OSError:
             continue
         if lock is not None:

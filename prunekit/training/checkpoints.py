@@ -33,7 +33,7 @@ from prunekit.data.batches import Encoded
 from prunekit.errors import OutputError, ParameterError
 from prunekit.scratch import locked, temporary
 
-_KEY, _DONE = "recover.json", "recovered.safetensors"
+KEY, _DONE = "recover.json", "recovered.safetensors"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"
 _NAME = re.compile(r"checkpoint-([0-9]{1,12})", re.ASCII)
 _RATES = "rates"
@@ -227,7 +227,7 @@ def place(checkpoints: str | Path | None) -> Iterator[Path]:
 
 def _is_ours(path: Path) -> bool:
     """Return whether a path is one that a run leaves before its first checkpoint."""
-    return path.name == _KEY or path.suffix == ".half" or _NAME.fullmatch(path.name) is not None
+    return path.name == KEY or path.suffix == ".half" or _NAME.fullmatch(path.name) is not None
 
 
 def _write_error(folder: Path, error: OSError) -> OutputError:
@@ -246,7 +246,7 @@ def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
     OutputError
         The directory cannot be made or read.
     """
-    file = folder / _KEY
+    file = folder / KEY
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint has left nothing to go on from.
