@@ -134,7 +134,7 @@ def main() -> None:
                         "low": round(verdict.low, 4),
                         "high": round(verdict.high, 4),
                         "rounds": times.rounds,
-                        "sittings": len(times.sittings),
+                        "sittings": len(times.invocations),
                         "seconds": round(times.seconds, 2),
                         "batch": arguments.batch,
                         "macs": found.cost("candidate").macs,

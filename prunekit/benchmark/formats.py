@@ -157,7 +157,7 @@ def _statistics(seconds: np.ndarray) -> dict[str, Any]:
 def to_csv(found: Benchmark) -> str:
     """Return CSV with one line for each candidate in each comparison; the unit is in the column's name."""
     header = (
-        "name", "backend", "device", "threads", "batch_size", "mean_length", "comparison", "rounds", "sittings", "average_latency_ms",
+        "name", "backend", "device", "threads", "batch_size", "mean_length", "comparison", "rounds", "invocations", "average_latency_ms",
         "latency_50_percentile", "latency_90_percentile", "latency_99_percentile", "QPS", "speedup", "speedup_low", "speedup_high",
         "baseline", "load_s", "peak_bytes", "params", "macs", "macs_length", "nodes", "bytes", "agreement", "datetime", "clock",
     )  # fmt: skip
@@ -169,8 +169,8 @@ def to_csv(found: Benchmark) -> str:
         speed = ("", "", "") if ratio is None else (ratio.value, ratio.low, ratio.high)
         values: Sequence[object] = (
             timing.name, cost.backend, cost.device, comparison.threads, comparison.batch_size, comparison.mean_length, label,
-            comparison.rounds, len(comparison.sittings), float(np.mean(timing.milliseconds)), timing.p50_ms, timing.p90_ms, timing.p99_ms,
-            timing.rows_per_second, *speed, comparison.baseline, cost.load_seconds, cost.peak_bytes, cost.params, cost.macs,
+            comparison.rounds, len(comparison.invocations), float(np.mean(timing.milliseconds)), timing.p50_ms, timing.p90_ms,
+            timing.p99_ms, timing.rows_per_second, *speed, comparison.baseline, cost.load_seconds, cost.peak_bytes, cost.params, cost.macs,
             cost.macs_length, cost.nodes, cost.bytes, cost.agreement, found.time, comparison.clock,
         )  # fmt: skip
         writer.writerow("" if value is None else value for value in values)
@@ -243,7 +243,7 @@ def conditions(found: Benchmark) -> str:
     """Return how and where the benchmark was measured, in a sentence or two."""
     first = found.comparisons[0]
     stops = [
-        f"{label}: {comparison.rounds} rounds in {len(comparison.sittings)} sittings"
+        f"{label}: {comparison.rounds} rounds in {len(comparison.invocations)} invocations"
         f"{'' if comparison.stopped == 'narrow' else ', out of time'}"
         for label, comparison in zip(found.labels, found.comparisons, strict=True)
     ]

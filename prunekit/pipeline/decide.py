@@ -24,7 +24,7 @@ from prunekit.pipeline.unmet import UnmetError
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
 from prunekit.pruning.costs import Goal, Params
-from prunekit.pruning.iterative import Criterion, Origin, Shape, Shrinker, Shrunk
+from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape, Shrunk
 from prunekit.pruning.shrink import prune_to_targets
 from prunekit.recipe import Recipe
 from prunekit.stats.record import Statistics
@@ -52,11 +52,11 @@ def decide(run: Run, statistics: Statistics | None = None) -> Decided:
     before = plan = (cut.plan or initial).model_copy(update={"readout": readout or initial.readout})
     reader = cut.model if neurons is None else _reader(run.inputs, cut, before, neurons)
     solutions = cut.solutions
-    start: Shrinker | None = None
+    start: IterativePruner | None = None
     goals = goals_of(run, before, neurons)
     if goals:
         with run.stage("shrink", unit="steps"):
-            start = shrinker(run.recipe, run.inputs, reader)
+            start = iterative_pruner(run.recipe, run.inputs, reader)
             start.check_reach(goals)
             work = start.fork()
             check = verify(run, deployed_dense(run.inputs, neurons), goals)
@@ -66,7 +66,7 @@ def decide(run: Run, statistics: Statistics | None = None) -> Decided:
             shrunk = merge_plans(run.inputs, before, work)
         model, plan, solutions = shrunk.model, shrunk.plan, (*solutions, *shrunk.solutions)
     elif run.recipe.searches:
-        start = shrinker(run.recipe, run.inputs, reader)
+        start = iterative_pruner(run.recipe, run.inputs, reader)
         work, goals, search_notes = _search(run, start, before, neurons)
         notes = (*notes, *search_notes)
         shrunk = merge_plans(run.inputs, before, work)
@@ -112,10 +112,10 @@ def _calibration(recipe: Recipe, inputs: Inputs) -> list[dict[str, Tensor]]:
     return calibration(inputs.encoded["train"], recipe.seed, trained=recipe.effort is not None)
 
 
-def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Shrinker:
-    """Return a shrinker, which removes heads and FFN neurons from a model; shares are those of the dense one."""
+def iterative_pruner(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> IterativePruner:
+    """Return a pruner of heads and FFN neurons; shares are those of the dense model."""
     lengths = inputs.encoded["train"].lengths
-    return Shrinker(
+    return IterativePruner(
         reader,
         _calibration(recipe, inputs),
         origin=Origin(lengths, count(inputs.view, lengths)),
@@ -124,13 +124,15 @@ def shrinker(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Shrinker:
     )
 
 
-def _search(run: Run, start: Shrinker, before: Plan, neurons: Neurons | None) -> tuple[Shrinker, tuple[Goal, ...], tuple[str, ...]]:
+def _search(
+    run: Run, start: IterativePruner, before: Plan, neurons: Neurons | None
+) -> tuple[IterativePruner, tuple[Goal, ...], tuple[str, ...]]:
     """Return the smallest model within the largest drop, its size as a goal for the baselines, and notes on the search."""
     assert run.recipe.max_drop is not None
     full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
     judge = Judge(run, neurons, run.inputs.held)
 
-    def lose(candidate: Shrinker) -> Drop:
+    def lose(candidate: IterativePruner) -> Drop:
         shrunk = merge_plans(run.inputs, before, candidate)
         return judge.drop(judge.export(judge.read(shrunk.model, shrunk.plan), "candidate"))
 
@@ -165,8 +167,8 @@ def other_readout(inputs: Inputs, decided: Decided, name: str) -> Shrunk:
     return Shrunk(_reader(inputs, decided.cut, plan, replace(decided.neurons, probe=probe)), plan)
 
 
-def merge_plans(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
-    """Return what a shrinker has reached, with its whole plan: that of `before`, with the heads and FFN neurons left."""
+def merge_plans(inputs: Inputs, before: Plan, work: IterativePruner) -> Shrunk:
+    """Return what a pruner has reached, with its whole plan: that of `before`, with the heads and FFN neurons left."""
     shrunk, blocks = work.result(), kept_blocks(before)
     heads, ffn = ({blocks[block]: units for block, units in kept.items()} for kept in (shrunk.plan.heads, shrunk.plan.ffn))
     named = {"heads": {**before.heads, **heads}, "ffn": {**before.ffn, **ffn}}
@@ -176,7 +178,7 @@ def merge_plans(inputs: Inputs, before: Plan, work: Shrinker) -> Shrunk:
     if isinstance(inputs.loaded.model, Reader):
         note_sizes(ModelView.of(shrunk.model), plan)
         return replace(shrunk, plan=plan)
-    # The shrinker treated its model as a dense one: the config must become that of the whole plan.
+    # The pruner treated its model as a dense one: the config must become that of the whole plan.
     model = apply(inputs.loaded.model, plan)
     take_solved(model, shrunk.model)
     return replace(shrunk, model=model, plan=plan)

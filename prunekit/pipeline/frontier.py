@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunekit.errors import StatisticsError
-from prunekit.pipeline.decide import forget_dense, merge_plans, shrinker
+from prunekit.pipeline.decide import forget_dense, iterative_pruner, merge_plans
 from prunekit.pipeline.max_drop import Judge
 from prunekit.pipeline.records import FRONTIER, Decided, Run
 from prunekit.pipeline.targets import latency_goal
@@ -27,7 +27,7 @@ def draw_frontier(run: Run, decided: Decided, folder: Path) -> tuple[tuple[Front
     if decided.start is None and decided.neurons is None and decided.cut is not None and decided.cut.plan is not None:
         # Blocks were named: heads and FFN neurons of the others can still go.
         forget_dense(decided.reader)
-    work = shrinker(run.recipe, run.inputs, decided.reader) if decided.start is None else decided.start.fork()
+    work = iterative_pruner(run.recipe, run.inputs, decided.reader) if decided.start is None else decided.start.fork()
     judge = Judge(run, decided.neurons)
     least, start = work.least(full.cost), work.start.params_layers
     files, scores = {"dense": judge.dense}, {"dense": (judge.drop(judge.dense).dense, 1.0)}

@@ -20,7 +20,7 @@ from prunekit.pipeline.records import Neurons, Outputs, Run, space_of
 from prunekit.pipeline.targets import deployed_dense
 from prunekit.plan import Plan, slim_source
 from prunekit.pruning.costs import Goal
-from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.runtime.scores import outputs_of_file
 from prunekit.tasks import Task
 from prunekit.transforms.readout_head import set_readout
@@ -32,7 +32,7 @@ _STEP = 0.8
 class NoneHoldsError(BudgetError):
     """A largest drop that not even the mildest candidate keeps to; `nearest` is that candidate, None where there is none."""
 
-    def __init__(self, message: str, nearest: Shrinker | None) -> None:
+    def __init__(self, message: str, nearest: IterativePruner | None) -> None:
         super().__init__(message)
         self.nearest = nearest
 
@@ -118,8 +118,13 @@ def sizes(least: float) -> tuple[float, ...]:
 
 
 def smallest(
-    start: Shrinker, full: Goal, lose: Callable[[Shrinker], Drop], max_drop: float, *, progress: Callable[[int, int], None] | None = None
-) -> tuple[Shrinker, tuple[Tried, ...]]:
+    start: IterativePruner,
+    full: Goal,
+    lose: Callable[[IterativePruner], Drop],
+    max_drop: float,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[IterativePruner, tuple[Tried, ...]]:
     """Return the smallest candidate whose drop, at its one-sided 95% upper bound, is within a largest one, and all that were tried.
 
     Sizes are tested in a fixed order, from mild to severe, each pruned from the one before, and the first that fails is the last:
@@ -128,7 +133,7 @@ def smallest(
 
     Parameters
     ----------
-    start : Shrinker
+    start : IterativePruner
         At the dense model; it is left as it is.
     full : Goal
         Of which shares are taken.
@@ -149,7 +154,7 @@ def smallest(
     tried: list[Tried] = []
     grid = sizes(start.least(full.cost) / full.full)
 
-    def step(source: Shrinker, share: float) -> tuple[Shrinker, bool]:
+    def step(source: IterativePruner, share: float) -> tuple[IterativePruner, bool]:
         candidate = source.fork()
         try:
             candidate.step([full.at(share)])

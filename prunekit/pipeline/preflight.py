@@ -9,7 +9,7 @@ from prunekit.arch.count import count
 from prunekit.budget import Unit
 from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.fields import parse_freeze
-from prunekit.pipeline.decide import check_plan, forget_dense, named_plan, shrinker
+from prunekit.pipeline.decide import check_plan, forget_dense, iterative_pruner, named_plan
 from prunekit.pipeline.early import Given, check_frozen
 from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
 from prunekit.pipeline.records import Inputs
@@ -132,5 +132,5 @@ def _check_shares(recipe: Recipe, inputs: Inputs, named: Plan | None) -> None:
     model = inputs.loaded.model if named is None else apply(inputs.loaded.model, named)
     if named is not None:
         forget_dense(model)
-    work = shrinker(recipe, inputs, model)
+    work = iterative_pruner(recipe, inputs, model)
     work.check_reach([goal_of(budget, start, lengths) for budget in budgets])

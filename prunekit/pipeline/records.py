@@ -23,7 +23,7 @@ from prunekit.exporters.precision import LowFile
 from prunekit.pipeline.drop import Drop
 from prunekit.plan import Plan
 from prunekit.pruning.costs import Goal
-from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.readout.select import ReadoutChoice
 from prunekit.recipe import Recipe
 from prunekit.refit.solution import Solution
@@ -183,7 +183,7 @@ class Decided:
         Goals for which heads and FFN neurons were chosen; none where they were not.
     notes : tuple of str
         Notes on the search.
-    start : Shrinker or None
+    start : IterativePruner or None
         At `reader`, for others that start there; None where no heads and FFN neurons were chosen.
     cut : Cut or None
         Model that `reader` was made from; None where a plan was given.
@@ -198,7 +198,7 @@ class Decided:
     solutions: tuple[Solution, ...]
     goals: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
-    start: Shrinker | None = None
+    start: IterativePruner | None = None
     cut: Cut | None = None
 
 

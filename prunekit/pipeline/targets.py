@@ -17,7 +17,7 @@ from prunekit.pipeline.records import Inputs, Neurons, Run, space_of
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.pruning.costs import Bytes, Cost, Goal, Latency, Macs, Params, head_width
-from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.recipe import Recipe
 from prunekit.runtime.timing import latency_of_files
 from prunekit.transforms.apply import apply
@@ -132,7 +132,7 @@ class Verify:
         self.rounds += 1
         return None if self.rounds > _ROUNDS else self._corrected(view, _MARGIN * 2 / 3, restore=self.rounds == 1)
 
-    def settle(self, work: Shrinker) -> None:
+    def settle(self, work: IterativePruner) -> None:
         """Measure a refitted model once more, and prune it further where it does not keep to the budgets themselves."""
         for _ in range(_SETTLE_ROUNDS):
             goals = self._corrected(work.view, _MARGIN, restore=False)

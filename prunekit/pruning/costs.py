@@ -36,7 +36,7 @@ class Cost(ABC):
         return 0.0
 
     @abstractmethod
-    def tell(self, value: float, full: float) -> str:
+    def format(self, value: float, full: float) -> str:
         """Format a value for people, relative to that of the dense model."""
 
 
@@ -85,7 +85,7 @@ class Params(Cost):
         """Return the number of parameters of one unit."""
         return unit_price(view, site, units, Unit.PARAMS, np.ones(1, dtype=np.int64))
 
-    def tell(self, value: float, full: float) -> str:
+    def format(self, value: float, full: float) -> str:
         """Format a number of parameters as a share of the dense model's."""
         return f"{value / max(full, 1.0):.1%} of the params"
 
@@ -104,7 +104,7 @@ class Macs(Cost):
         """Return the multiply-accumulates of one unit."""
         return unit_price(view, site, units, Unit.MACS, self.lengths)
 
-    def tell(self, value: float, full: float) -> str:
+    def format(self, value: float, full: float) -> str:
         """Format multiply-accumulates as a share of the dense model's."""
         return f"{value / max(full, 1.0):.1%} of the macs"
 
@@ -132,7 +132,7 @@ class Bytes(Params):
         """Return the bytes of one unit."""
         return self.each_parameter * super().each(view, site, units)
 
-    def tell(self, value: float, full: float) -> str:
+    def format(self, value: float, full: float) -> str:
         """Format bytes as megabytes."""
         return f"{value / 1e6:.2f} MB"
 
@@ -166,7 +166,7 @@ class Latency(Cost):
         """
         return sum(prices.attention if site.role == "heads" else prices.ffn for prices in self._prices(view, site))
 
-    def tell(self, value: float, full: float) -> str:
+    def format(self, value: float, full: float) -> str:
         """Format a share of the time, and the speed-up that it makes."""
         return f"{value:.1%} of the time ({1 / value:.2f}x as fast) at batch {self.table.batch}"
 

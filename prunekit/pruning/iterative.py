@@ -120,7 +120,7 @@ class _Sensitivities:
     paths: dict[tuple[Criterion, int], dict[Site, Path]] = field(default_factory=dict)
 
 
-class Shrinker:
+class IterativePruner:
     """Iterative pruning of a model, step by step: the result of each step can be kept, and pruned further.
 
     Parameters
@@ -192,7 +192,7 @@ class Shrinker:
         """Whether the widths satisfy the constraints."""
         return all(not self.shape.stops(site, len(kept))[0] for site, kept in self._state.kept.items())
 
-    def fork(self, criterion: Criterion | None = None, *, draw: int = 0) -> Shrinker:
+    def fork(self, criterion: Criterion | None = None, *, draw: int = 0) -> IterativePruner:
         """Return an independent copy that continues from here, possibly with another criterion.
 
         `draw` is the number of a random selection, where there are several.
@@ -211,7 +211,7 @@ class Shrinker:
             if not goal.met(least):
                 heads = not self.removable or any(site.role == "heads" for site in self._state.kept)
                 units = "heads and FFN neurons" if heads else f"FFN neurons ({_why_heads_stay(self.view, self.shape)})"
-                left = goal.cost.tell(goal.cost.of(least), goal.full)
+                left = goal.cost.format(goal.cost.of(least), goal.full)
                 raise BudgetError(f"{goal.asked} cannot be met by removing {units}: with as few as may be, {left} is left.")
 
     def least(self, cost: Cost) -> float:

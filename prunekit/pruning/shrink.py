@@ -19,7 +19,7 @@ from prunekit.arch.count import Counts
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
 from prunekit.pruning.costs import Goal, Macs, Params
-from prunekit.pruning.iterative import Criterion, Origin, Shape, Shrinker, Shrunk, Tighten
+from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape, Shrunk, Tighten
 from prunekit.refit.refit import Damping
 from prunekit.validation.arguments import NotEmpty, Seed, Within, checked
 from prunekit.validation.limits import WIDTH
@@ -74,7 +74,7 @@ def shrink(
         Damping of the least-squares solutions.
     seed : int
     tighten : callable, optional
-        As in `Shrinker.step`, for the last step.
+        As in `IterativePruner.step`, for the last step.
     progress : callable, optional
         Called with (steps done, steps in all).
 
@@ -88,19 +88,19 @@ def shrink(
         If the calibration rows are degenerate, or there are none.
     """
     origin, shape = Origin(lengths, start), Shape(uniform, multiple_of)
-    shrinker = Shrinker(model, batches, origin=origin, shape=shape, criterion=criterion, damping=damping, seed=seed)
-    goals = [goal if isinstance(goal, Goal) else goal_of(goal, shrinker.start, shrinker.lengths) for goal in budgets]
-    shrinker.check_reach(goals)
-    prune_to_targets(shrinker, goals, tighten=tighten, progress=progress)
-    return shrinker.result()
+    pruner = IterativePruner(model, batches, origin=origin, shape=shape, criterion=criterion, damping=damping, seed=seed)
+    goals = [goal if isinstance(goal, Goal) else goal_of(goal, pruner.start, pruner.lengths) for goal in budgets]
+    pruner.check_reach(goals)
+    prune_to_targets(pruner, goals, tighten=tighten, progress=progress)
+    return pruner.result()
 
 
 def prune_to_targets(
-    work: Shrinker, goals: Sequence[Goal], *, tighten: Tighten | None = None, trained: bool = False, progress: Progress | None = None
+    work: IterativePruner, goals: Sequence[Goal], *, tighten: Tighten | None = None, trained: bool = False, progress: Progress | None = None
 ) -> None:
     """Prune iteratively to the goals, in the fewest steps that do no harm; in none if there is nothing to remove, or no need to.
 
-    If the model is `trained` afterwards, all steps but the last are cheap ones (`Shrinker.trim`).
+    If the model is `trained` afterwards, all steps but the last are cheap ones (`IterativePruner.trim`).
     """
     if not work.removable or (work.fits and all(goal.met(work.view) for goal in goals)):
         return

@@ -1,8 +1,8 @@
 """Confidence intervals of medians of paired times.
 
-Successive rounds share the other load of the machine, and all rounds of an invocation (one load of the candidates; "sittings" in
-parameters and records) share the placement of the models in memory. So rounds are drawn in blocks, and invocations are drawn before
-the rounds within them: T. Kalibera and R. Jones, "Rigorous benchmarking in reasonable time" (2013), section 6.
+Successive rounds share the other load of the machine, and all rounds of an invocation (one load of the candidates) share the
+placement of the models in memory. So rounds are drawn in blocks, and invocations are drawn before the rounds within them: T. Kalibera
+and R. Jones, "Rigorous benchmarking in reasonable time" (2013), section 6.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field
 
 Clock = Literal["wall", "thread", "process"]
 PACKAGES = (
@@ -278,7 +280,7 @@ class Comparison:
     ratios : tuple of Ratio
         One for each candidate but the baseline.
     environment : Environment
-    sittings : tuple of int
+    invocations : tuple of int
         The first round of each invocation; the candidates are loaded again for each.
     clock : {"wall", "thread", "process"}
         Clock of the times: "thread" is the processor time of the one thread, "process" that of all threads.
@@ -297,7 +299,8 @@ class Comparison:
     timings: tuple[Timing, ...]
     ratios: tuple[Ratio, ...]
     environment: Environment
-    sittings: tuple[int, ...] = (0,)
+    # Its name in reports and benchmarks of earlier versions is read too.
+    invocations: Annotated[tuple[int, ...], Field(validation_alias=AliasChoices("invocations", "sittings"))] = (0,)
     clock: Clock = "wall"
 
     @property

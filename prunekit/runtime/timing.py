@@ -65,7 +65,7 @@ def compare(
     candidates rotates from batch to batch, and from one pass over the batches to the next, so that none always comes first, on
     any batch. It stops after the first pass at which the ratios suffice, or after the first round at which the time runs out.
 
-    With `reopen` there are several invocations (`Comparison.sittings`), of a twentieth of the time each and four at least: each
+    With `reopen` there are several invocations (`Comparison.invocations`), of a twentieth of the time each and four at least: each
     loads the candidates again, because the placement of a model in memory is random for each load.
 
     Parameters
@@ -121,7 +121,7 @@ def compare(
         batch_size=max(rows for rows, _ in shapes),
         shapes=tuple((int(rows), int(length)) for rows, length in shapes),
         order=tuple(measured.order),
-        sittings=tuple(measured.invocations),
+        invocations=tuple(measured.invocations),
         warmup=warmup * len(batches),
         stopped=measured.stopped,
         seconds=measured.seconds,
@@ -252,7 +252,7 @@ def _ratios(seconds: Mapping[str, Sequence[float]], invocations: Sequence[int], 
 def ratio_between(found: Comparison, candidate: str, other: str) -> Ratio:
     """Return the speed-up of one candidate over another, from the same rounds; KeyError if there is none of that name."""
     taken = {name: found.timing(name).milliseconds for name in (other, candidate)}
-    (ratio,) = _ratios(taken, found.sittings, other, found.seed)
+    (ratio,) = _ratios(taken, found.invocations, other, found.seed)
     return ratio
 
 

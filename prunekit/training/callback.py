@@ -24,7 +24,7 @@ from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.fields import parse_freeze
 from prunekit.plan import Plan
-from prunekit.pruning.iterative import Origin, Shrinker, plan_of
+from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
 from prunekit.pruning.shrink import goal_of
 from prunekit.training.calibration import draw, rows_of
 from prunekit.training.freeze import freeze_blocks
@@ -47,8 +47,8 @@ class PruneCallback(TrainerCallback):
     """Removes heads and FFN neurons physically while a Trainer trains the model, until the budget is kept.
 
     At each cut the units of least removal cost in the present model are removed, and those that are kept are refitted
-    (`Shrinker.trim`); by default a cut costs about ten steps of training on a CPU. Optimizer state and an averaged copy are cut by the
-    same indices; the scheduler continues.
+    (`IterativePruner.trim`); by default a cut costs about ten steps of training on a CPU. Optimizer state and an averaged copy are cut
+    by the same indices; the scheduler continues.
     Give it to the Trainer as ``callbacks=[callback]``, so that a checkpoint can be resumed.
 
     Parameters
@@ -286,7 +286,7 @@ class PruneCallback(TrainerCallback):
         copied = _clean(live.model)
         narrow(copied, live.plan, target)
         blocks = target.kept_layers
-        work = Shrinker(
+        work = IterativePruner(
             copied,
             self._batches,
             origin=Origin(self._lengths, self._dense_count, lambda site: kept_units(target, blocks[site.block], site.role)),

@@ -67,6 +67,8 @@ def test_a_benchmark_is_read_back(files: dict[str, Path], tmp_path: Path) -> Non
     path = tmp_path / "b.json"
     path.write_text(found.to_json(), encoding="utf-8")
     assert Benchmark.load(path) == found
+    # Earlier versions had another name for the invocations.
+    assert Benchmark.from_json(found.to_json().replace('"invocations"', '"sittings"')) == found
     later = json.dumps({**json.loads(found.to_json()), "version": 2})
     with pytest.raises(DataError, match="has version 2; this prunekit reads up to 1"):
         Benchmark.from_json(later)

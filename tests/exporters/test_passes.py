@@ -15,7 +15,7 @@ from prunekit.errors import ExportError
 from prunekit.exporters.onnx import InputSpace, export_onnx, sample_space
 from prunekit.exporters.parity import check_parity
 from prunekit.exporters.passes import optimize
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.runtime.session import OnnxSession
 from prunekit.transforms.apply import apply
@@ -278,23 +278,23 @@ def test_a_pass_may_not_change_what_the_file_takes_or_gives(tmp_path: Path) -> N
     class Rename(GraphPass):
         name = "rename"
 
-        def call(self, traced: Traced) -> int:
+        def call(self, traced: TracedGraph) -> int:
             traced.graph.outputs[0].name = "other"
             return 1
 
     class Break(GraphPass):
         name = "break"
 
-        def call(self, traced: Traced) -> int:
+        def call(self, traced: TracedGraph) -> int:
             loose = ir.Value(name="loose")
             traced.graph[-1].replace_input_with(0, loose)
             return 1
 
     model = ir.from_proto(graph([N("Relu", ["x"], ["out"])], {}))
     with pytest.raises(ExportError, match="'rename' has changed the inputs or outputs"):
-        Rename()(Traced(model, (), 40))
+        Rename()(TracedGraph(model, (), 40))
     with pytest.raises(ExportError, match="'break' has left 'loose' without a producer"):
-        Break()(Traced(model, (), 40))
+        Break()(TracedGraph(model, (), 40))
 
 
 def test_the_exact_level_writes_standard_operators_only(tmp_path: Path) -> None:

@@ -10,23 +10,23 @@ from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.max_drop import NoneHoldsError, sizes, smallest
 from prunekit.pruning import iterative
 from prunekit.pruning.costs import Goal, Params
-from prunekit.pruning.iterative import Criterion, Shrinker
+from prunekit.pruning.iterative import Criterion, IterativePruner
 from tests.models import batch_of, build
 
 
 @pytest.fixture
-def start() -> Shrinker:
-    return Shrinker(build("bert", "ForSequenceClassification"), [batch_of(12, seed=seed) for seed in range(2)])
+def start() -> IterativePruner:
+    return IterativePruner(build("bert", "ForSequenceClassification"), [batch_of(12, seed=seed) for seed in range(2)])
 
 
-def full(start: Shrinker) -> Goal:
+def full(start: IterativePruner) -> Goal:
     return Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
 
 
-def loses(start: Shrinker, at: float, tried: list[float]) -> object:
+def loses(start: IterativePruner, at: float, tried: list[float]) -> object:
     """A model that loses nothing down to a share, and much below it."""
 
-    def lose(candidate: Shrinker) -> Drop:
+    def lose(candidate: IterativePruner) -> Drop:
         tried.append(Params().of(candidate.view) / start.start.params_layers)
         value = 0.0 if tried[-1] >= at else 0.5
         return Drop(0.9, 0.9 * (1 - value), value, value)
@@ -35,7 +35,7 @@ def loses(start: Shrinker, at: float, tried: list[float]) -> object:
 
 
 @pytest.mark.parametrize("at", [0.7, 0.5, 0.3])
-def test_it_goes_down_to_the_last_size_of_the_grid_that_holds(start: Shrinker, at: float) -> None:
+def test_it_goes_down_to_the_last_size_of_the_grid_that_holds(start: IterativePruner, at: float) -> None:
     shares: list[float] = []
     found, tried = smallest(start, full(start), loses(start, at, shares), 0.01)  # type: ignore[arg-type]
     reached = Params().of(found.view) / start.start.params_layers
@@ -49,7 +49,7 @@ def test_it_goes_down_to_the_last_size_of_the_grid_that_holds(start: Shrinker, a
     assert Params().of(start.view) == start.start.params_layers
 
 
-def test_sizes_go_on_to_the_smallest_that_can_be_reached(start: Shrinker) -> None:
+def test_sizes_go_on_to_the_smallest_that_can_be_reached(start: IterativePruner) -> None:
     least = start.least(Params()) / start.start.params_layers
     found, tried = smallest(start, full(start), loses(start, 0.0, []), 0.01)  # type: ignore[arg-type]
     assert len(tried) == len(sizes(least))
@@ -58,8 +58,8 @@ def test_sizes_go_on_to_the_smallest_that_can_be_reached(start: Shrinker) -> Non
     assert sizes(0.9) == ()
 
 
-def test_where_nothing_holds_the_nearest_is_named(start: Shrinker) -> None:
-    def lose(candidate: Shrinker) -> Drop:
+def test_where_nothing_holds_the_nearest_is_named(start: IterativePruner) -> None:
+    def lose(candidate: IterativePruner) -> Drop:
         share = Params().of(candidate.view) / start.start.params_layers
         return Drop(0.9, 0.8, 0.3 - 0.2 * share, 0.31 - 0.2 * share)
 
@@ -74,8 +74,8 @@ def test_an_error_that_names_the_nearest_crosses_processes() -> None:
     assert (type(copied), str(copied), copied.nearest) == (NoneHoldsError, "not met", None)
 
 
-def test_what_cannot_be_solved_or_judged_counts_as_failing(start: Shrinker) -> None:
-    def lose(candidate: Shrinker) -> Drop:
+def test_what_cannot_be_solved_or_judged_counts_as_failing(start: IterativePruner) -> None:
+    def lose(candidate: IterativePruner) -> Drop:
         if Params().of(candidate.view) < 0.5 * start.start.params_layers:
             raise StatisticsError("3 of 10 rows of the outputs hold NaN.")
         return Drop(0.9, 0.9, 0.0, 0.0)
@@ -87,15 +87,15 @@ def test_what_cannot_be_solved_or_judged_counts_as_failing(start: Shrinker) -> N
     assert "41.0% of the params counts as failing: 3 of 10 rows of the outputs hold NaN." in broken
 
 
-def test_where_nothing_can_be_judged_that_is_the_error(start: Shrinker) -> None:
-    def lose(candidate: Shrinker) -> Drop:
+def test_where_nothing_can_be_judged_that_is_the_error(start: IterativePruner) -> None:
+    def lose(candidate: IterativePruner) -> Drop:
         raise StatisticsError("10 of 10 rows of the outputs hold NaN.")
 
     with pytest.raises(StatisticsError, match=r"No candidate of the search for --max-drop 1.00% can be used; the last: .* 10 of 10 rows"):
         smallest(start, full(start), lose, 0.01)
 
 
-def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None:
+def test_forks_share_what_was_recorded_and_nothing_else(start: IterativePruner) -> None:
     goal = full(start).at(0.6)
     one, other = start.fork(), start.fork()
     one.step([goal])
@@ -108,9 +108,9 @@ def test_forks_share_what_was_recorded_and_nothing_else(start: Shrinker) -> None
 
 @pytest.mark.parametrize("criterion", ["cost", "random", "magnitude"])
 def test_what_the_task_feels_is_found_once_for_all_that_start_there(
-    start: Shrinker, criterion: Criterion, monkeypatch: pytest.MonkeyPatch
+    start: IterativePruner, criterion: Criterion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = Shrinker(start.dense.model, start.batches, criterion=criterion)
+    alone = IterativePruner(start.dense.model, start.batches, criterion=criterion)
     alone.step([full(start).at(0.5)])
     found, calls = iterative.sensitivity, []
     monkeypatch.setattr(iterative, "sensitivity", lambda *given, **named: calls.append(named["seed"]) or found(*given, **named))

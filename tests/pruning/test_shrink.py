@@ -14,7 +14,7 @@ from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan, ReadoutPlan
-from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.pruning.shrink import goal_of, prune_to_targets, shrink
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 from tests.models import FFN, HEADS, LAYERS, batch_of, build
@@ -183,7 +183,7 @@ def test_a_model_that_is_trained_afterwards_is_solved_anew_in_the_last_step_alon
     steps: dict[bool, list[str]] = {}
     found = {}
     for trained in (False, True):
-        work = Shrinker(model, batches)
+        work = IterativePruner(model, batches)
         done = steps.setdefault(trained, [])
         for name in ("step", "trim"):
             taken = getattr(work, name)

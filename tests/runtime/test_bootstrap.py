@@ -39,12 +39,12 @@ def test_blocks_grow_with_the_cube_root(count: int, length: int) -> None:
     assert block_length(count) == length
 
 
-def covered(draw: object, sittings: int, rounds: int, seed: int) -> float:
+def covered(draw: object, invocations: int, rounds: int, seed: int) -> float:
     """How often, of 200 benchmarks of a true value 0, the interval holds it."""
     generator = np.random.default_rng(seed)
     inside = 0
     for each in range(200):
-        _, low, high = bootstrap_invocations([draw(generator, rounds) for _ in range(sittings)], seed=each, resamples=400)  # type: ignore[operator]
+        _, low, high = bootstrap_invocations([draw(generator, rounds) for _ in range(invocations)], seed=each, resamples=400)  # type: ignore[operator]
         inside += low <= 0 <= high
     return inside / 200
 
@@ -68,32 +68,32 @@ def lucky(generator: np.random.Generator, rounds: int) -> np.ndarray:
 
 def test_the_interval_covers_the_truth() -> None:
     # 95% is asked; a share of 200 is off by 3 points where nothing is wrong.
-    assert 0.89 <= covered(independent, sittings=1, rounds=60, seed=1) < 1
+    assert 0.89 <= covered(independent, invocations=1, rounds=60, seed=1) < 1
 
 
 def test_rounds_that_disturb_one_another_do_not_make_it_too_sure() -> None:
     def shuffled(generator: np.random.Generator, rounds: int) -> np.ndarray:
         return generator.permutation(bursts(generator, rounds))
 
-    in_order = covered(bursts, sittings=1, rounds=200, seed=2)
+    in_order = covered(bursts, invocations=1, rounds=200, seed=2)
     assert in_order >= 0.85
-    assert in_order > covered(shuffled, sittings=1, rounds=200, seed=2) + 0.05
+    assert in_order > covered(shuffled, invocations=1, rounds=200, seed=2) + 0.05
 
 
 def test_the_luck_of_a_sitting_does_not_make_it_too_sure() -> None:
     def at_once(generator: np.random.Generator, rounds: int) -> np.ndarray:
         return np.concatenate([lucky(generator, rounds) for _ in range(8)])
 
-    assert covered(lucky, sittings=8, rounds=60, seed=3) >= 0.87
-    assert covered(at_once, sittings=1, rounds=60, seed=3) < 0.85
+    assert covered(lucky, invocations=8, rounds=60, seed=3) >= 0.87
+    assert covered(at_once, invocations=1, rounds=60, seed=3) < 0.85
 
 
 def test_the_value_is_the_median_of_the_sittings_medians_and_lies_within(rng: np.random.Generator) -> None:
-    sittings = [rng.normal(at, 0.1, size=size) for at, size in enumerate((5, 40, 12))]
-    value, low, high = bootstrap_invocations(sittings, seed=1)
-    assert value == np.median([np.median(each) for each in sittings])
+    invocations = [rng.normal(at, 0.1, size=size) for at, size in enumerate((5, 40, 12))]
+    value, low, high = bootstrap_invocations(invocations, seed=1)
+    assert value == np.median([np.median(each) for each in invocations])
     assert low <= value <= high
-    assert bootstrap_invocations(sittings, seed=1) == (value, low, high)
+    assert bootstrap_invocations(invocations, seed=1) == (value, low, high)
     assert bootstrap_invocations([np.array([1.0])], seed=0) == (1.0, 1.0, 1.0)
 
 

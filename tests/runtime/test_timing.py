@@ -384,7 +384,7 @@ def test_files_are_compared_on_the_datas_lengths(rng: np.random.Generator, tmp_p
         latency_of_files(paths, data, own={"slim": encoded(rng, rows=3)})
     assert latency_of_files(paths, data, own={"slim": encoded(rng)}, batch_sizes=(2,), max_seconds=0.0, min_rounds=1)[0].batch_size == 2
     # Where a file comes to lie in memory is drawn at each load: one load says nothing of that.
-    assert len(latency_of_files(paths, data, batch_sizes=(2,), max_seconds=8.0)[0].sittings) >= 4
+    assert len(latency_of_files(paths, data, batch_sizes=(2,), max_seconds=8.0)[0].invocations) >= 4
 
 
 def test_the_environment_reads_the_processor(tmp_path: Path) -> None:

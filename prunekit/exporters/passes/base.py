@@ -15,7 +15,7 @@ from prunekit.exporters.passes.probe import Dim, Probe
 from prunekit.validation.contract import Contract
 
 
-class Traced:
+class TracedGraph:
     """A graph, and its values when it ran on the probes.
 
     Parameters
@@ -106,7 +106,7 @@ def form_of(sizes: Sequence[int], probes: Sequence[Probe]) -> Dim:
     return None
 
 
-class GraphPass(Contract[[Traced], int]):
+class GraphPass(Contract[[TracedGraph], int]):
     """A change of a graph that preserves what it computes; a call returns the number of changes.
 
     Attributes
@@ -123,14 +123,14 @@ class GraphPass(Contract[[Traced], int]):
     looks: bool = True
     reshapes: bool = False
 
-    def requires(self, traced: Traced) -> None:
+    def requires(self, traced: TracedGraph) -> None:
         """Require nothing: a pass leaves unknown operators unchanged."""
 
     @abstractmethod
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Change the graph in place and return the number of changes."""
 
-    def ensures(self, result: int, traced: Traced) -> None:
+    def ensures(self, result: int, traced: TracedGraph) -> None:
         """Check that every value is produced before it is read, and that the names of inputs and outputs are unchanged."""
         known = {id(value) for value in (*traced.graph.inputs, *traced.graph.initializers.values())}
         for node in traced.graph:

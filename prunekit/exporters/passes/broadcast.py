@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 from prunekit.exporters.passes.probe import Dim
 
 #: Operators that compute element by element and broadcast axes of size 1.
@@ -19,7 +19,7 @@ class DropRepeats(GraphPass):
     name = "needless repeats dropped"
     reshapes = True
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of Expand nodes, and of conjunctions with a constant true, that were dropped."""
         dropped = 0
         for node in traced.nodes("Expand", "And"):
@@ -32,7 +32,7 @@ class DropRepeats(GraphPass):
         return dropped
 
 
-def _beside_true(traced: Traced, node: ir.Node) -> ir.Value | None:
+def _beside_true(traced: TracedGraph, node: ir.Node) -> ir.Value | None:
     for value in node.inputs:
         array = traced.constant(value)
         if array is not None and array.all():
@@ -40,7 +40,7 @@ def _beside_true(traced: Traced, node: ir.Node) -> ir.Value | None:
     return None
 
 
-def _can_have(traced: Traced, value: ir.Value, dims: tuple[Dim, ...]) -> bool:
+def _can_have(traced: TracedGraph, value: ir.Value, dims: tuple[Dim, ...]) -> bool:
     """Return whether the graph's outputs stay the same if a value has these axes, of size 1 where it is repeated now."""
     if dims == traced.dims(value):
         return not value.is_graph_output()
@@ -55,7 +55,7 @@ def _can_have(traced: Traced, value: ir.Value, dims: tuple[Dim, ...]) -> bool:
     return True
 
 
-def _elementwise_dims(traced: Traced, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+def _elementwise_dims(traced: TracedGraph, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
     """Return the axes of an elementwise node's output if its input `value` had the axes `dims`; None where that is not certain."""
     if node.op_type not in _ELEMENTWISE or node.domain:
         return None
@@ -64,7 +64,7 @@ def _elementwise_dims(traced: Traced, node: ir.Node, value: ir.Value, dims: tupl
     return _broadcast(known) if len(known) == len(shapes) else None
 
 
-def _gathered_dims(traced: Traced, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+def _gathered_dims(traced: TracedGraph, node: ir.Node, value: ir.Value, dims: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
     """Return the same for a Gather of constant entries of an axis that is not repeated (the heads of a position bias)."""
     current, index, axis = traced.dims(value), traced.constant(node.inputs[1]), node.attributes.get_int("axis", 0)
     if node.domain or current is None or index is None or index.ndim != 1 or len(current) != len(dims) or current[axis] != dims[axis]:

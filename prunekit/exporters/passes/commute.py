@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from prunekit.exporters.passes.base import Traced
+from prunekit.exporters.passes.base import TracedGraph
 from prunekit.exporters.passes.probe import Dim
 
 Moves = dict[int, int]
-Rule = Callable[[ir.Node, int, Traced], Moves | None]
+Rule = Callable[[ir.Node, int, TracedGraph], Moves | None]
 
 # fmt: off
 ELEMENTWISE = frozenset((
@@ -26,7 +26,7 @@ ELEMENTWISE = frozenset((
 # fmt: on
 
 
-def moves(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def moves(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     """Return the selections on a node's inputs for a selection along an axis of its output; None if there is no rule."""
     if node.domain not in ("", "ai.onnx"):
         return None
@@ -36,7 +36,7 @@ def moves(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return rule(node, axis, traced)
 
 
-def _rank(traced: Traced, value: ir.Value | None) -> int | None:
+def _rank(traced: TracedGraph, value: ir.Value | None) -> int | None:
     dims = traced.dims(value)
     return None if dims is None else len(dims)
 
@@ -47,7 +47,7 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     return default if stored is None else stored.as_int()
 
 
-def _broadcast(node: ir.Node, axis: int, traced: Traced, inputs: list[int], drop: int = 0) -> Moves | None:
+def _broadcast(node: ir.Node, axis: int, traced: TracedGraph, inputs: list[int], drop: int = 0) -> Moves | None:
     """Return the moves to inputs whose axes, but for the last `drop`, are aligned with those of the output from the right."""
     output_dims = traced.dims(node.outputs[0])
     assert output_dims is not None
@@ -66,11 +66,11 @@ def _broadcast(node: ir.Node, axis: int, traced: Traced, inputs: list[int], drop
     return moved
 
 
-def _elementwise(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _elementwise(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     return _broadcast(node, axis, traced, [at for at, value in enumerate(node.inputs) if value is not None])
 
 
-def _matmul(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _matmul(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     left, right, rank = (_rank(traced, value) for value in (*node.inputs[:2], node.outputs[0]))
     if left is None or right is None or rank is None or min(left, right) < 2:
         return None
@@ -81,7 +81,7 @@ def _matmul(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return _broadcast(node, axis, traced, [0, 1], drop=2)
 
 
-def _gemm(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _gemm(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     moved = {0: int(attribute(node, "transA", 0) != 0)} if axis == 0 else {1: int(attribute(node, "transB", 0) == 0)}
     if len(node.inputs) == 3 and node.inputs[2] is not None:
         bias = _broadcast(node, axis, traced, [2])
@@ -91,20 +91,20 @@ def _gemm(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return moved
 
 
-def _normalization(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _normalization(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank = _rank(traced, node.inputs[0])
     if rank is None or axis >= attribute(node, "axis", -1) % rank or any(value.uses() for value in node.outputs[1:]):
         return None
     return {0: axis}
 
 
-def _along(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _along(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     """Move a selection past an operator that works along one axis, independently for each index of the others."""
     rank = _rank(traced, node.inputs[0])
     return None if rank is None or attribute(node, "axis", -1) % rank == axis else {0: axis}
 
 
-def _reduce(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _reduce(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank, axes = _rank(traced, node.inputs[0]), traced.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if axes is None and "axes" in node.attributes:
         numbers = [*node.attributes["axes"].as_ints()]
@@ -117,7 +117,7 @@ def _reduce(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return None if kept[axis] in reduced else {0: kept[axis]}
 
 
-def _transpose(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _transpose(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank = _rank(traced, node.inputs[0])
     perm = node.attributes.get("perm")
     if rank is None:
@@ -125,7 +125,7 @@ def _transpose(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {0: int(perm.as_ints()[axis]) if perm is not None else rank - 1 - axis}
 
 
-def _unsqueeze(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _unsqueeze(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank, axes = _rank(traced, node.outputs[0]), traced.constant(node.inputs[1])
     if rank is None or axes is None:
         return None
@@ -133,7 +133,7 @@ def _unsqueeze(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {} if axis in new else {0: axis - sum(number < axis for number in new)}
 
 
-def _squeeze(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _squeeze(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank, axes = _rank(traced, node.inputs[0]), traced.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if rank is None or axes is None:
         return None
@@ -141,7 +141,7 @@ def _squeeze(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {0: [number for number in range(rank) if number not in removed][axis]}
 
 
-def _flatten(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _flatten(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     """Move a selection past a Flatten that joins an axis with others of size 1 alone."""
     source, cut = traced.dims(node.inputs[0]), attribute(node, "axis", 1)
     if source is None:
@@ -151,7 +151,7 @@ def _flatten(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {0: kept[0]} if len(kept) == 1 else None
 
 
-def _reshape(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _reshape(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     """Move a selection past a Reshape that keeps the axis, with as many elements before it."""
     source, target = traced.dims(node.inputs[0]), traced.dims(node.outputs[0])
     if source is None or target is None or target[axis] is None:
@@ -174,7 +174,7 @@ def new_shape(given: tuple[Dim, ...], wanted: list[Dim], before: int) -> list[in
     return shape if shape.count(-1) <= 1 else None
 
 
-def _sizes_before(traced: Traced, value: ir.Value | None, axis: int) -> list[int]:
+def _sizes_before(traced: TracedGraph, value: ir.Value | None, axis: int) -> list[int]:
     """Return the product of the sizes in front of an axis, for each probe."""
     products = []
     for probe in traced.probes:
@@ -185,19 +185,19 @@ def _sizes_before(traced: Traced, value: ir.Value | None, axis: int) -> list[int
     return products
 
 
-def _concat(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _concat(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank = _rank(traced, node.outputs[0])
     if rank is None or attribute(node, "axis", 0) % rank == axis:
         return None
     return dict.fromkeys(range(len(node.inputs)), axis)
 
 
-def _split(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _split(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank = _rank(traced, node.inputs[0])
     return None if rank is None or attribute(node, "axis", 0) % rank == axis else {0: axis}
 
 
-def _gather(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _gather(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     data, index = _rank(traced, node.inputs[0]), _rank(traced, node.inputs[1])
     if data is None or index is None:
         return None
@@ -207,7 +207,7 @@ def _gather(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {1: axis - along} if axis < along + index else {0: axis - index + 1}
 
 
-def _gather_elements(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _gather_elements(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     data, index = traced.dims(node.inputs[0]), traced.dims(node.inputs[1])
     if data is None or index is None:
         return None
@@ -216,14 +216,14 @@ def _gather_elements(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
     return {0: axis, 1: axis} if data[axis] == index[axis] else None
 
 
-def _slice(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _slice(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     rank, axes = _rank(traced, node.inputs[0]), traced.constant(node.inputs[3]) if len(node.inputs) > 3 else None
     if rank is None or axes is None or axis in {int(number) % rank for number in axes}:
         return None
     return {0: axis}
 
 
-def _einsum(node: ir.Node, axis: int, traced: Traced) -> Moves | None:
+def _einsum(node: ir.Node, axis: int, traced: TracedGraph) -> Moves | None:
     equation = node.attributes["equation"].as_string().replace(" ", "")
     terms, arrow, result = equation.partition("->")
     if not arrow or "." in equation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from prunekit.exporters.passes.base import GraphPass, Traced, form_of
+from prunekit.exporters.passes.base import GraphPass, TracedGraph, form_of
 from prunekit.exporters.passes.probe import Dim
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -17,7 +17,7 @@ class FoldConstants(GraphPass):
 
     name = "constants folded"
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Fold small results only: a mask of all lengths is cheaper to compute than to store."""
         folded = 0
         observed = traced.probes[0].values
@@ -46,7 +46,7 @@ class DropCasts(GraphPass):
 
     name = "needless casts dropped"
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of casts dropped."""
         dropped = 0
         for node in traced.nodes("Cast"):
@@ -70,7 +70,7 @@ class DirectShapes(GraphPass):
 
     name = "shapes read directly"
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Give a Reshape a constant shape where 0 and -1 can express it; build any other such value from the input's shape."""
         formed = {value: described for value in _shape_values(traced) if (described := _forms(traced, value)) is not None}
         sizes: dict[tuple[Dim, int], ir.Value] = {}
@@ -90,7 +90,7 @@ class DirectShapes(GraphPass):
         return changed
 
 
-def _shape_values(traced: Traced) -> list[ir.Value]:
+def _shape_values(traced: TracedGraph) -> list[ir.Value]:
     values: dict[ir.Value, None] = {}
     for node in traced.graph:
         variables = [value for value in node.inputs if value is not None and value.const_value is None]
@@ -99,7 +99,7 @@ def _shape_values(traced: Traced) -> list[ir.Value]:
     return list(values)
 
 
-def _forms(traced: Traced, value: ir.Value) -> tuple[tuple[Dim, ...], int] | None:
+def _forms(traced: TracedGraph, value: ir.Value) -> tuple[tuple[Dim, ...], int] | None:
     """Return the forms of the elements of a short vector of int64, and its rank; None for any other value."""
     arrays = [array for probe in traced.probes if (array := probe.values.get(value.name or "")) is not None]
     if len(arrays) < len(traced.probes) or len({array.shape for array in arrays}) > 1:
@@ -112,7 +112,7 @@ def _forms(traced: Traced, value: ir.Value) -> tuple[tuple[Dim, ...], int] | Non
     return None if None in forms else (forms, arrays[0].ndim)
 
 
-def _build(traced: Traced, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[Dim, int], ir.Value], first: ir.Node) -> ir.Value:
+def _build(traced: TracedGraph, forms: tuple[Dim, ...], rank: int, sizes: dict[tuple[Dim, int], ir.Value], first: ir.Node) -> ir.Value:
     """Build the same numbers from the shape of the first input, before all other nodes."""
     numbers = [form for form in forms if isinstance(form, int)]
     if len(numbers) == len(forms):

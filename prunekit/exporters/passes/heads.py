@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 from prunekit.exporters.passes.fold import reshape_sizes
 from prunekit.exporters.passes.probe import Dim
 
@@ -18,7 +18,7 @@ class DropTransposes(GraphPass):
 
     name = "needless transposes dropped"
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Replace the transposes, and join each Reshape with the one that it reads."""
         dropped = 0
         for node in traced.nodes("Transpose"):
@@ -46,7 +46,7 @@ class DropTransposes(GraphPass):
         return dropped
 
 
-def _reshaped(traced: Traced, node: ir.Node, source: ir.Value, wanted: tuple[Dim, ...]) -> ir.Value | None:
+def _reshaped(traced: TracedGraph, node: ir.Node, source: ir.Value, wanted: tuple[Dim, ...]) -> ir.Value | None:
     """Insert a Reshape of `source` before a node and return its output; None where a constant shape cannot express it."""
     for value in (_before_reshape(source), source):
         sizes = None if value is None else reshape_sizes(traced.dims(value), wanted)
@@ -59,7 +59,7 @@ def _reshaped(traced: Traced, node: ir.Node, source: ir.Value, wanted: tuple[Dim
     return None
 
 
-def _join(traced: Traced, node: ir.Node) -> None:
+def _join(traced: TracedGraph, node: ir.Node) -> None:
     """Let a Reshape of a Reshape read the input of the first."""
     value, wanted = _before_reshape(node.inputs[0]), traced.dims(node.outputs[0])
     sizes = None if value is None or wanted is None else reshape_sizes(traced.dims(value), wanted)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 from prunekit.exporters.passes.commute import attribute, moves, new_shape
 
 #: Operators whose work is saved; moving a Gather over others alone would gain nothing.
@@ -33,15 +33,15 @@ class _Hoist(GraphPass):
 
     reshapes = True
 
-    def seeds(self, node: ir.Node, traced: Traced) -> Selection | None:
+    def seeds(self, node: ir.Node, traced: TracedGraph) -> Selection | None:
         """Return the selection that a Gather reads of its first input, if it is of the kind that is moved."""
         raise NotImplementedError
 
-    def stops(self, node: ir.Node, steps: Mapping[ir.Node, Mapping[int, int]], traced: Traced) -> bool:
+    def stops(self, node: ir.Node, steps: Mapping[ir.Node, Mapping[int, int]], traced: TracedGraph) -> bool:
         """Return whether a node is not worth narrowing, given the steps of the nodes before it."""
         return False
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of matrix products that became smaller."""
         reads: dict[tuple[ir.Node, int], Selection] = {}
         narrow: dict[ir.Value, Selection] = {}
@@ -71,7 +71,7 @@ class _Hoist(GraphPass):
 
     def _rewrite(
         self,
-        traced: Traced,
+        traced: TracedGraph,
         reads: dict[tuple[ir.Node, int], Selection],
         narrow: dict[ir.Value, Selection],
         steps: dict[ir.Node, dict[int, int]],
@@ -93,7 +93,7 @@ class _Hoist(GraphPass):
             traced.reshape_to(node, shape)
 
     @staticmethod
-    def _shape(node: ir.Node, selection: Selection, before: int, traced: Traced) -> list[int]:
+    def _shape(node: ir.Node, selection: Selection, before: int, traced: TracedGraph) -> list[int]:
         source, target = traced.dims(node.inputs[0]), traced.dims(node.outputs[0])
         assert source is not None
         assert target is not None
@@ -103,7 +103,7 @@ class _Hoist(GraphPass):
         return shape
 
     @staticmethod
-    def _read_narrow(node: ir.Node, selection: Selection, traced: Traced) -> None:
+    def _read_narrow(node: ir.Node, selection: Selection, traced: TracedGraph) -> None:
         """Renumber a Gather of a value that holds nothing but what the Gather reads."""
         index = traced.constant(node.inputs[1])
         assert index is not None
@@ -111,7 +111,7 @@ class _Hoist(GraphPass):
         node.replace_input_with(1, traced.add_constant(places, "/prunekit/indices"))
 
     @staticmethod
-    def _gather(value: ir.Value, selection: Selection, traced: Traced) -> ir.Value:
+    def _gather(value: ir.Value, selection: Selection, traced: TracedGraph) -> ir.Value:
         array = traced.constant(value)
         if array is not None:
             return traced.add_constant(np.take(array, selection.indices, axis=selection.axis), value.name or "")
@@ -126,7 +126,7 @@ class _Hoist(GraphPass):
         return node.outputs[0]
 
 
-def _common_selection(node: ir.Node, reads: dict[tuple[ir.Node, int], Selection], traced: Traced) -> Selection | None:
+def _common_selection(node: ir.Node, reads: dict[tuple[ir.Node, int], Selection], traced: TracedGraph) -> Selection | None:
     """Return the selection that all readers of all of a node's outputs share; None if there is no such selection."""
     selections: set[Selection | None] = set()
     for value in node.outputs:
@@ -136,7 +136,7 @@ def _common_selection(node: ir.Node, reads: dict[tuple[ir.Node, int], Selection]
     return selections.pop() if len(selections) == 1 else None
 
 
-def _constant_gather(node: ir.Node, traced: Traced) -> tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]] | None:
+def _constant_gather(node: ir.Node, traced: TracedGraph) -> tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]] | None:
     if node.op_type != "Gather" or node.domain not in ("", "ai.onnx") or traced.constant(node.inputs[0]) is not None:
         return None
     dims, index = traced.dims(node.inputs[0]), traced.constant(node.inputs[1])
@@ -150,7 +150,7 @@ class HoistPosition(_Hoist):
 
     name = "matrix products for the positions read"
 
-    def seeds(self, node: ir.Node, traced: Traced) -> Selection | None:
+    def seeds(self, node: ir.Node, traced: TracedGraph) -> Selection | None:
         """Return the selection of a Gather along the length."""
         gather, dims = _constant_gather(node, traced), traced.dims(node.inputs[0]) if node.inputs else None
         if gather is None or dims is None or dims[gather[0]] != "length" or len(dims) < 3:
@@ -163,7 +163,7 @@ class HoistFeatures(_Hoist):
 
     name = "matrix products for the neurons read"
 
-    def seeds(self, node: ir.Node, traced: Traced) -> Selection | None:
+    def seeds(self, node: ir.Node, traced: TracedGraph) -> Selection | None:
         """Return the selection of a Gather along the last axis."""
         gather, dims = _constant_gather(node, traced), traced.dims(node.inputs[0]) if node.inputs else None
         if gather is None or dims is None or gather[0] != len(dims) - 1 or not isinstance(dims[-1], int):
@@ -171,7 +171,7 @@ class HoistFeatures(_Hoist):
         size = dims[-1]
         return Selection(gather[0], tuple(int(number) % size for number in gather[1].ravel()))
 
-    def stops(self, node: ir.Node, steps: Mapping[ir.Node, Mapping[int, int]], traced: Traced) -> bool:
+    def stops(self, node: ir.Node, steps: Mapping[ir.Node, Mapping[int, int]], traced: TracedGraph) -> bool:
         """Return whether no weight becomes smaller: to pick columns of all tokens costs more than a product with all of them."""
         moved = [node.inputs[at] for at in steps[node]]
         if node.op_type in _WORK and any(traced.constant(value) is not None for value in moved):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 
 
 class CutPositions(GraphPass):
@@ -16,7 +16,7 @@ class CutPositions(GraphPass):
 
     name = "position embeddings cut"
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of rows removed."""
         cut = 0
         for node in traced.nodes("Gather"):

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 from prunekit.exporters.passes.broadcast import DropRepeats
 from prunekit.exporters.passes.fold import DirectShapes, DropCasts, FoldConstants
 from prunekit.exporters.passes.heads import DropTransposes
@@ -75,7 +75,7 @@ def optimize(
         graph_pass = kind()
         if graph_pass.looks and not probes:
             probes = probe(model, feeds, save)
-        traced = Traced(model, probes, max_length, run)
+        traced = TracedGraph(model, probes, max_length, run)
         changed = graph_pass(traced)
         Prune()(traced)
         if changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_ir.passes import common
 
-from prunekit.exporters.passes.base import GraphPass, Traced
+from prunekit.exporters.passes.base import GraphPass, TracedGraph
 
 
 class LiftConstants(GraphPass):
@@ -13,7 +13,7 @@ class LiftConstants(GraphPass):
     name = "constants lifted"
     looks = False
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Lift Constant nodes of any size and return their number."""
         before = len(traced.graph.initializers)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(traced.model)
@@ -27,7 +27,7 @@ class Share(GraphPass):
     name = "duplicates shared"
     looks = False
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of initializers and nodes removed."""
         before = _size(traced)
         common.DeduplicateHashedInitializersPass()(traced.model)
@@ -41,12 +41,12 @@ class Prune(GraphPass):
     name = "dead values dropped"
     looks = False
 
-    def call(self, traced: Traced) -> int:
+    def call(self, traced: TracedGraph) -> int:
         """Return the number of initializers and nodes removed."""
         before = _size(traced)
         common.RemoveUnusedNodesPass()(traced.model)
         return before - _size(traced)
 
 
-def _size(traced: Traced) -> int:
+def _size(traced: TracedGraph) -> int:
     return len([*traced.graph]) + len(traced.graph.initializers)
