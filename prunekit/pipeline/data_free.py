@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.runtime.records import Comparison
-from prunekit.runtime.session import OnnxSession
-from prunekit.runtime.timing import compare, stopwatch
+from prunekit.runtime.timing import compare, load_files, stopwatch
 from prunekit.tasks import TaskKind
 from prunekit.transforms.apply import apply, check_fit, completed
 from prunekit.transforms.tokenizer import shrink_tokenizer
@@ -147,13 +145,12 @@ def _timed(
     lengths: NDArray[np.int64],
     recipe: Recipe,
 ) -> Comparison:
-    sessions = {name: OnnxSession(file.path, threads=recipe.threads) for name, file in files.items()}
-    feeds = {
-        name: [session.feeds(spaces[name.partition(" ")[0]].batch(rows, int(length), seed=recipe.seed, names=names)) for length in lengths]
-        for name, session in sessions.items()
+    batches = {
+        name: [spaces[name.partition(" ")[0]].batch(rows, int(length), seed=recipe.seed, names=names) for length in lengths]
+        for name in files
     }
     return compare(
-        {name: partial(_run, session, feeds[name]) for name, session in sessions.items()},
+        load_files({name: file.path for name, file in files.items()}, batches, recipe.threads),
         range(len(lengths)),
         baseline="dense",
         shapes=[(rows, int(length)) for length in lengths],
@@ -162,7 +159,3 @@ def _timed(
         threads=recipe.threads,
         lap=stopwatch(recipe.threads),
     )
-
-
-def _run(session: OnnxSession, feeds: list[dict[str, NDArray[np.int64]]], at: int) -> None:
-    session.run(feeds[at])

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from prunekit.exporters.onnx import OPSET, InputSpace, export_onnx
 from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.pruning.latency_model import LatencyTable, Prices, Widths, fit_table, probes
 from prunekit.runtime.records import environment
-from prunekit.runtime.session import OnnxSession
-from prunekit.runtime.timing import compare, stopwatch
+from prunekit.runtime.timing import compare, load_files, stopwatch
 from prunekit.scratch import temporary
 from prunekit.stats.blocks import sites
 from prunekit.transforms.apply import apply
@@ -106,10 +104,9 @@ class Timed:
     def share(self, dense: Path, slim: Path, batch: int) -> float:
         """Return the time of a file as a share of the dense one's; the two alternate."""
         shapes = self.shapes(batch)
-        sessions = {name: OnnxSession(path, threads=self.threads) for name, path in (("dense", dense), ("slim", slim))}
-        feeds = [self.space.batch(rows, length, seed=0, names=self.inputs) for rows, length in shapes]
+        batches = [self.space.batch(rows, length, seed=0, names=self.inputs) for rows, length in shapes]
         comparison = compare(
-            {name: partial(_run, session, feeds) for name, session in sessions.items()},
+            load_files({"dense": dense, "slim": slim}, {"dense": batches, "slim": batches}, self.threads),
             range(len(shapes)),
             baseline="dense",
             shapes=shapes,
@@ -120,10 +117,6 @@ class Timed:
             lap=stopwatch(self.threads),
         )
         return 1 / comparison.ratio("slim").value
-
-
-def _run(session: OnnxSession, feeds: Sequence[dict[str, NDArray[np.int64]]], at: int) -> None:
-    session.run(feeds[at])
 
 
 def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], None] | None = None) -> LatencyTable:

@@ -408,7 +408,7 @@ def latency_of_files(
         inputs = {name: [encodings[name].batch(selected).inputs for selected in rows] for name in files}
         comparisons.append(
             compare(
-                _load(files, inputs, threads, device),
+                load_files(files, inputs, threads, device),
                 range(len(rows)),
                 baseline=baseline,
                 shapes=[(len(selected), int(encoded.lengths[selected].max())) for selected in rows],
@@ -419,16 +419,16 @@ def latency_of_files(
                 threads=threads,
                 device=device,
                 lap=stopwatch(threads, device),
-                reopen=lambda _, inputs=inputs: _load(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
+                reopen=lambda _, inputs=inputs: load_files(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
             )
         )
     return tuple(comparisons)
 
 
-def _load(
-    files: Mapping[str, str | Path], inputs: Mapping[str, Sequence[Mapping[str, NDArray[np.int64]]]], threads: int, device: str
+def load_files(
+    files: Mapping[str, str | Path], inputs: Mapping[str, Sequence[Mapping[str, NDArray[np.int64]]]], threads: int, device: str = "cpu"
 ) -> dict[str, Callable[[int], None]]:
-    """Load every file as a function of the number of a batch."""
+    """Load every file as a function of the number of one of its batches."""
     sessions = {name: OnnxSession(path, threads=threads, device=device) for name, path in files.items()}
     return {name: partial(_run, session, [session.feeds(batch) for batch in inputs[name]]) for name, session in sessions.items()}
 
