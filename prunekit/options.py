@@ -75,7 +75,7 @@ class Options(BaseModel):
         TaskKind | None,
         Option(
             "'text-classification', 'multi-label-classification', 'regression', 'text-ranking', 'token-classification', 'embedding' "
-            "or 'question-answering' [default: told by the data].",
+            "or 'question-answering' [default: inferred from the data].",
             "Data",
             "NAME",
             READING,

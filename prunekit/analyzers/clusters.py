@@ -101,18 +101,18 @@ class Clusters(Result):
         layers = tuple(float(layer) for layer in range(self.within.shape[1]))
         pairs = (
             (f"within the layer, at {USUAL:g}", self.within[_USUAL_AT]),
-            (f"said below already, at {USUAL:g}", self.from_below[_USUAL_AT]),
+            (f"in a cluster with a lower layer, at {USUAL:g}", self.from_below[_USUAL_AT]),
         )
         more = (
             (f"within the layer, at {self.thresholds[6]:g}", self.within[6]),
-            (f"said below already, at {self.thresholds[6]:g}", self.from_below[6]),
+            (f"in a cluster with a lower layer, at {self.thresholds[6]:g}", self.from_below[6]),
         )
         series = tuple(Series(name, layers, tuple(map(float, values))) for name, values in (*pairs, *more))
         below = self.from_below[_USUAL_AT]
         top = int(np.nanargmax(below))
         note = (
             "How much of a layer its own neurons repeat, and how much of it is in a cluster with a lower layer; "
-            f"of layer {top} {below[top]:.0%} is said below already at {USUAL:g}, more than of any other."
+            f"of layer {top} {below[top]:.0%} is, at {USUAL:g}, more than of any other."
         )
         return Curves(
             "Redundancy of each layer", series, "layer (0: embeddings)", "share of the layer's neurons", note, whole_x=True, percent=True

@@ -123,7 +123,7 @@ class Syntax(Result):
                 cells += [f"{scores.uuas[at]:.1%}", f"{scores.spearman[at]:.2f}", f"{scores.edges[at]:.1%}"] if known else ["-"] * 3
             rows.append((layer, *cells))
         best = int(np.nanargmax(self.model.uuas))
-        note = f"Share of tree edges found, correlation with tree distances, and relations told; layer {best} finds most edges."
+        note = f"Share of tree edges found, correlation with tree distances, and relations recognised; layer {best} finds most edges."
         return Table("Trees, by layer", tuple(header), tuple(rows), best, note)
 
 

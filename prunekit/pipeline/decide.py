@@ -15,7 +15,7 @@ from prunekit.pipeline.apply import solve
 from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.early import blocks_asked
 from prunekit.pipeline.inputs import calibration
-from prunekit.pipeline.max_drop import Judge, NoneHoldsError, smallest
+from prunekit.pipeline.max_drop import Evaluator, NoneHoldsError, smallest
 from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
 from prunekit.pipeline.pruned import standing
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons, Run
@@ -130,11 +130,11 @@ def _search(
     """Return the smallest model within the largest drop, its size as a goal for the baselines, and notes on the search."""
     assert run.recipe.max_drop is not None
     full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
-    judge = Judge(run, neurons, run.inputs.held)
+    evaluator = Evaluator(run, neurons, run.inputs.held)
 
     def lose(candidate: IterativePruner) -> Drop:
         shrunk = merge_plans(run.inputs, before, candidate)
-        return judge.drop(judge.export(judge.read(shrunk.model, shrunk.plan), "candidate"))
+        return evaluator.drop(evaluator.export(evaluator.read(shrunk.model, shrunk.plan), "candidate"))
 
     with run.stage("search", unit="candidates"):
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunekit.errors import StatisticsError
 from prunekit.pipeline.decide import forget_dense, iterative_pruner, merge_plans
-from prunekit.pipeline.max_drop import Judge
+from prunekit.pipeline.max_drop import Evaluator
 from prunekit.pipeline.records import FRONTIER, Decided, Run
 from prunekit.pipeline.targets import latency_goal
 from prunekit.plan import Plan
@@ -28,9 +28,9 @@ def draw_frontier(run: Run, decided: Decided, folder: Path) -> tuple[tuple[Front
         # Blocks were named: heads and FFN neurons of the others can still go.
         forget_dense(decided.reader)
     work = iterative_pruner(run.recipe, run.inputs, decided.reader) if decided.start is None else decided.start.fork()
-    judge = Judge(run, decided.neurons)
+    evaluator = Evaluator(run, decided.neurons)
     least, start = work.least(full.cost), work.start.params_layers
-    files, scores = {"dense": judge.dense}, {"dense": (judge.drop(judge.dense).dense, 1.0)}
+    files, scores = {"dense": evaluator.dense}, {"dense": (evaluator.drop(evaluator.dense).dense, 1.0)}
     notes: tuple[str, ...] = (
         () if run.recipe.effort is None else ("frontier: its points are not trained; --recover trains the model that ships alone",)
     )
@@ -42,8 +42,8 @@ def draw_frontier(run: Run, decided: Decided, folder: Path) -> tuple[tuple[Front
             try:
                 work.step([full.at(share)])
                 shrunk = merge_plans(run.inputs, decided.before, work)
-                file = judge.export(judge.read(shrunk.model, shrunk.plan), name)
-                scores[name] = judge.drop(file).slim, Params().of(work.view) / start
+                file = evaluator.export(evaluator.read(shrunk.model, shrunk.plan), name)
+                scores[name] = evaluator.drop(file).slim, Params().of(work.view) / start
             except StatisticsError as error:
                 notes += (f"frontier: {name} and what is faster was left out: {error}",)
                 break

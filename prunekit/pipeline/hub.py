@@ -39,14 +39,16 @@ _EMBEDDED = {"license": "apache-2.0", "language": "en"}
 _PLACES = {"model", "data", "source", "plan", "retrieval"}
 
 
-def push(folder: Path, report: Report, repo: str, told: Mapping[str, Any], *, private: bool | None, token: str | None, message: str) -> str:
+def push(
+    folder: Path, report: Report, repo: str, stated: Mapping[str, Any], *, private: bool | None, token: str | None, message: str
+) -> str:
     """Upload a directory: see `prunekit.Result.push_to_hub`."""
     if not HUB_ID.fullmatch(repo):
         raise ParameterError("repo_id", "push_to_hub", "'user/name', as the hub has it", repo)
     recipe = Recipe.load(folder / RECIPE)
     base = recipe.model or EMBEDDED_BASE
     defaults = _EMBEDDED if recipe.model is None else _card_metadata(base)
-    metadata: dict[str, Any] = {name: value or defaults.get(name) for name, value in told.items()}
+    metadata: dict[str, Any] = {name: value or defaults.get(name) for name, value in stated.items()}
     for name, value in metadata.items():
         if not value:
             must = "given, since the base model's card does not say it"

@@ -40,7 +40,7 @@ class NoneHoldsError(BudgetError):
         return type(self), (str(self), self.nearest)
 
 
-class Judge:
+class Evaluator:
     """Evaluation of candidates on held-out rows, as the files that would ship, against the dense file.
 
     Parameters
@@ -55,7 +55,7 @@ class Judge:
     def __init__(self, run: Run, neurons: Neurons | None, held: str = "validation") -> None:
         self.run, self.neurons, self.held = run, neurons, held
         self.space = space_of(run.inputs.loaded.config, run.inputs.loaded.tokenizer)
-        self.dense = self.export(deployed_dense(run.inputs, neurons), "judge-dense")
+        self.dense = self.export(deployed_dense(run.inputs, neurons), "evaluated-dense")
         self._reference = self._answers(self.dense)
 
     def export(self, model: nn.Module, name: str) -> Path:

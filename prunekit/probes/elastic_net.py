@@ -17,7 +17,7 @@ from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
 from prunekit.probes.objective import Point, RowSource, Scaling, evaluate
-from prunekit.probes.solver import Metric, Solver, corners_of, elastic_net, lbfgs, minimise, proximal
+from prunekit.probes.solver import Preconditioner, Solver, corners_of, elastic_net, lbfgs, minimise, proximal
 from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
@@ -186,7 +186,7 @@ def _solvers(
             factor = _factor(gram[:widest, :widest], typical, ridge)
             factors[ridge] = factor, corners_of(factor)
         factor, corners = factors[ridge]
-        solvers.append(lbfgs(x, ridge, Metric(factor, problem.width, typical, corners), tol=tol, passes=passes))
+        solvers.append(lbfgs(x, ridge, Preconditioner(factor, problem.width, typical, corners), tol=tol, passes=passes))
     return solvers
 
 

@@ -37,15 +37,15 @@ def minimise(solvers: Sequence[Solver], evaluate: Callable[[dict[int, Floats]], 
     return [done[i] for i in range(len(solvers))]
 
 
-def lbfgs(start: Floats, ridge: float, metric: Metric, *, tol: float, passes: int) -> Solver:
+def lbfgs(start: Floats, ridge: float, preconditioner: Preconditioner, *, tol: float, passes: int) -> Solver:
     """Minimise data term + ridge/2 * |weights|^2 (the last row, the intercept, is free) by L-BFGS in the coordinates of a metric.
 
     In those coordinates the objective is well conditioned, so that few steps are needed however correlated the neurons are.
     The stopping rule is scale-invariant: half the squared gradient there is the gain of another Newton step in that metric,
     in units of the loss.
     """
-    v = metric.enter(start)
-    value, slope = _pull(metric, start, ridge, (yield start))
+    v = preconditioner.enter(start)
+    value, slope = _pull(preconditioner, start, ridge, (yield start))
     pairs: list[tuple[Floats, Floats, float]] = []
     x, used = start, 1
     while used < passes:
@@ -56,8 +56,8 @@ def lbfgs(start: Floats, ridge: float, metric: Metric, *, tol: float, passes: in
         length = 1.0
         while True:
             trial = v + length * direction
-            point = metric.leave(trial)
-            new_value, new_slope = _pull(metric, point, ridge, (yield point))
+            point = preconditioner.leave(trial)
+            new_value, new_slope = _pull(preconditioner, point, ridge, (yield point))
             used += 1
             if new_value <= value + _ARMIJO * length * descent + _ROUNDING * abs(value) or used >= passes:
                 break
@@ -73,7 +73,7 @@ def lbfgs(start: Floats, ridge: float, metric: Metric, *, tol: float, passes: in
     return x
 
 
-class Metric:
+class Preconditioner:
     """Coordinates in which curvature * Gram + ridge * I, a model of the Hessian, is the identity.
 
     One Cholesky factor serves the probes on all prefixes of the columns: a leading block of the factor is the factor of the
@@ -122,17 +122,17 @@ class Metric:
 
 
 def corners_of(factor: Floats) -> list[Floats]:
-    """Return the inverses of the diagonal blocks of a lower triangular factor, for `Metric`."""
+    """Return the inverses of the diagonal blocks of a lower triangular factor, for `Preconditioner`."""
     blocks = [factor[i : i + _BLOCK, i : i + _BLOCK] for i in range(0, len(factor), _BLOCK)]
     return [np.asarray(solve_triangular(block, np.eye(len(block)), lower=True, check_finite=False)) for block in blocks]
 
 
-def _pull(metric: Metric, x: Floats, ridge: float, answer: tuple[float, Floats]) -> tuple[float, Floats]:
+def _pull(preconditioner: Preconditioner, x: Floats, ridge: float, answer: tuple[float, Floats]) -> tuple[float, Floats]:
     value, gradient = answer
     weights = x[:-1]
     total = gradient.copy()
     total[:-1] += ridge * weights
-    return value + 0.5 * ridge * float(np.vdot(weights, weights)), metric.pull(total)
+    return value + 0.5 * ridge * float(np.vdot(weights, weights)), preconditioner.pull(total)
 
 
 def _two_loop(slope: Floats, pairs: list[tuple[Floats, Floats, float]]) -> Floats:

@@ -19,7 +19,7 @@ from prunekit.validation.escape import terminal
 _TOTAL = 1000
 
 
-class _Said(ProgressColumn):
+class _BarText(ProgressColumn):
     """Column with the current text of a bar."""
 
     def render(self, task: Bar) -> Text:
@@ -156,5 +156,5 @@ def stages(show: bool, *, verbose: bool = False) -> Iterator[Stages]:
     if not console.is_terminal:
         yield Stages(None, console, verbose=verbose)
         return
-    with Progress(TextColumn("{task.description:<18}"), BarColumn(), _Said(), console=console) as bars:
+    with Progress(TextColumn("{task.description:<18}"), BarColumn(), _BarText(), console=console) as bars:
         yield Stages(bars, verbose=verbose)

@@ -317,10 +317,10 @@ def read_outcome(folder: Path, model: nn.Module, schema: type[BaseModel]) -> dic
     return outcome.model_dump()
 
 
-def write_outcome(folder: Path, model: nn.Module, said: Mapping[str, Any]) -> None:
+def write_outcome(folder: Path, model: nn.Module, outcome: Mapping[str, Any]) -> None:
     """Write the outcome of a run, and remove its checkpoints."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(dict(said))}))
+    _replace(folder / _DONE, lambda path: save_file(state, path, metadata={"format": "pt", "recovered": json.dumps(dict(outcome))}))
     for stale in folder.glob("checkpoint-*"):
         # Others of this kind of name are not ours.
         if _NAME.fullmatch(stale.name):

@@ -15,7 +15,7 @@ from prunekit.pipeline import targets
 from prunekit.pipeline.compress import compress
 from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.latency_table import CACHE
-from prunekit.pipeline.max_drop import Judge
+from prunekit.pipeline.max_drop import Evaluator
 from prunekit.plan import Plan
 from prunekit.pruning.latency_model import LatencyTable, Prices
 from tests import lines
@@ -135,15 +135,15 @@ def test_a_frontier_starts_from_all_tokens(tmp_path: Path, pooling: str, removab
 
 
 def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drop, seen = Judge.drop, list[Path]()
+    drop, seen = Evaluator.drop, list[Path]()
 
-    def some(judge: Judge, path: Path) -> Drop:
+    def some(evaluator: Evaluator, path: Path) -> Drop:
         seen.append(path)
         if len(seen) > 2:
             raise StatisticsError("60 of 60 rows of the outputs hold NaN.")
-        return drop(judge, path)
+        return drop(evaluator, path)
 
-    monkeypatch.setattr(Judge, "drop", some)
+    monkeypatch.setattr(Evaluator, "drop", some)
     with lines.quick():
         found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
     assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
