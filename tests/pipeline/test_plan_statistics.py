@@ -32,7 +32,7 @@ def statistics(model: str, rows: str, *, most: int = 2000, analyzers: str = "pro
 
 
 def collected_splits() -> Any:
-    return patch("prunekit.pipeline.inputs.collect", side_effect=collect)
+    return patch("prunekit.pipeline.neurons.collect", side_effect=collect)
 
 
 @pytest.mark.parametrize("case", ["base", "tokens"])

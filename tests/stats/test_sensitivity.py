@@ -63,7 +63,7 @@ def test_the_second_moment_of_the_scalars_gradient_is_the_fisher_matrix(classes:
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(classes, generator=generator)
     logits = base.repeat(40_000, 1).requires_grad_()
-    (gradient,) = torch.autograd.grad(_fisher(logits, 2.0, generator), logits)
+    (gradient,) = torch.autograd.grad(_fisher(logits, generator), logits)
     p = (base / 2).softmax(0)
     torch.testing.assert_close(gradient.T @ gradient / 40_000, torch.diag(p) - torch.outer(p, p), atol=5e-3, rtol=0)
     # Distributions are independent of each other.
