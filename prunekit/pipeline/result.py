@@ -104,7 +104,8 @@ class Result:
         """Upload the directory to the hub, with a complete model card.
 
         The card's metadata names the base model, the data set, license, language, and what was measured (``model-index``); it is
-        written into the directory's README.md, and the manifest is updated.
+        written into the directory's README.md, and the manifest is updated. Of absolute paths in the recipe and the plans only the last
+        part is uploaded; the local files stay as they are.
 
         Parameters
         ----------
