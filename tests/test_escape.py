@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prunekit.cli import base
 from prunekit.exporters.layout import Card, card_text
 from prunekit.tasks import TaskKind
-from prunekit.validation.escape import LINE, code, markdown, one_line, python_text, terminal
+from prunekit.validation.escape import LINE, code, markdown, one_line, python_text, reason, terminal
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -121,3 +121,10 @@ def test_the_program_shows_control_characters(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().err
     assert not set("\x1b\u202e") & set(said)
     assert len(said) <= LINE + len("error: \n")
+
+
+def test_the_reason_of_an_error_is_one_short_line_without_a_period() -> None:
+    assert reason(ValueError("no\nsuch  file.")) == "no such file"
+    assert reason(KeyError()) == "KeyError"
+    assert reason(ValueError("\x1b[2J")) == "\\x1b[2J"
+    assert len(reason(ValueError("x y " * 300), 50)) <= 50

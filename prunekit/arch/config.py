@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from prunekit.arch import SPECS
 from prunekit.arch.tried import check_charsmap
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
+from prunekit.validation.escape import reason
 from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH, memory
 from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
@@ -189,9 +190,7 @@ def stored_elements(folder: Path) -> tuple[int, int]:
             with safe_open(str(file), framework="np") as tensors:
                 elements += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         except (ReadError, OSError, SafetensorError) as error:
-            raise ModelError(
-                f"The weights {str(file)!r} cannot be loaded from safetensors: {' '.join(str(error).split())[:200]}."
-            ) from None
+            raise ModelError(f"The weights {str(file)!r} cannot be loaded from safetensors: {reason(error)}.") from None
         size += file.stat().st_size
     return elements, size
 

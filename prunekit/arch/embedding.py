@@ -17,6 +17,7 @@ from prunekit.arch import SPECS
 from prunekit.arch.folder import TOKENIZER
 from prunekit.arch.view import Embedder, ModelView, pool_states
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
+from prunekit.validation.escape import reason
 from prunekit.validation.limits import CONFIG_BYTES, WIDTH
 from prunekit.validation.reading import ReadError, check_regular, read_json, shown
 
@@ -249,7 +250,7 @@ def _projection(folder: Path, width: int) -> nn.Linear:
         projection = nn.Linear(width, sizes[1], bias=biased)
         projection.load_state_dict(state)
     except (ReadError, SafetensorError, OSError, RuntimeError) as error:
-        raise ModelError(f"The weights {str(folder / WEIGHTS)!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None
+        raise ModelError(f"The weights {str(folder / WEIGHTS)!r} cannot be read: {reason(error)}.") from None
     return projection
 
 

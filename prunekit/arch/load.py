@@ -44,7 +44,7 @@ from prunekit.arch.tried import try_out
 from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
 from prunekit.tasks import Task, TaskKind
-from prunekit.validation.escape import terminal
+from prunekit.validation.escape import reason
 from prunekit.validation.limits import VOCABULARY
 from prunekit.validation.reading import shown
 
@@ -208,7 +208,7 @@ def _fields_of(name: str, at: str, place: dict[str, Any], file: str) -> dict[str
         quietly = {f"_raise_exceptions_for_{condition}": False for condition in ("missing_entries", "connection_errors", "gated_repo")}
         path = cached_file(at, file, **{key: value for key, value in place.items() if key != "trust_remote_code"}, **quietly)
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The {file} of the model {name!r} cannot be read: {_one_line(error)}.") from None
+        raise ModelError(f"The {file} of the model {name!r} cannot be read: {reason(error)}.") from None
     return None if path is None else read_config(Path(path), f"The {file} of the model {name!r}")
 
 
@@ -236,7 +236,7 @@ def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
     except ModelError:
         raise
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The model {name!r} has no configuration that can be read: {_one_line(error)}.") from None
+        raise ModelError(f"The model {name!r} has no configuration that can be read: {reason(error)}.") from None
     check_type(name, config.model_type)
     config = settled(config)
     return config
@@ -249,7 +249,7 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
             at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place
         )
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {_one_line(error)}.") from None
+        raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {reason(error)}.") from None
     missing = sorted(loading_info["missing_keys"])
     if head is None and any(key.startswith("pooler.") for key in missing):
         missing = [key for key in missing if not key.startswith("pooler.")]
@@ -297,7 +297,7 @@ def modules_folder(name: str, revision: str | None = None, *, known: bool = Fals
     except EntryNotFoundError:
         return found
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The sentence-transformers files of the model {name!r} cannot be read: {_one_line(error)}.") from None
+        raise ModelError(f"The sentence-transformers files of the model {name!r} cannot be read: {reason(error)}.") from None
 
 
 def load_tokenizer(folder: str | Path, *, name: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -331,7 +331,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
         # The tokenizers library raises Exception itself for a file that it cannot read; its subclasses keep their meaning.
         if type(error) is not Exception and not isinstance(error, _LOAD_ERRORS):
             raise
-        raise ModelError(f"The model {name!r} has no tokenizer that can be loaded: {_one_line(error)}.") from None
+        raise ModelError(f"The model {name!r} has no tokenizer that can be loaded: {reason(error)}.") from None
     longest: object = tokenizer.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
         raise ModelError(f"The model {name!r} has a tokenizer whose model_max_length is no number above 0, but {str(longest)[:60]!r}.")
@@ -361,11 +361,6 @@ def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
         raise ModelError(f"The model {name!r} has {config.num_labels} outputs, {len(labels)} labels were given.")
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-
-
-def _one_line(error: BaseException) -> str:
-    text = terminal(" ".join(str(error).split())) or type(error).__name__
-    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
 
 
 @contextmanager

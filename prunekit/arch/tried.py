@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.errors import ModelError
+from prunekit.validation.escape import reason
 
 _TEXT = f"{string.printable} \u2603\u00e9\u4e2d\U0001f600 prunekit"
 #: Most characters, or tokens, that one character may become.
@@ -44,8 +45,7 @@ def try_out(name: str, tokenizer: Any, config: Any = None) -> None:
         raise
     except Exception as error:
         # The tokenizers library raises Exception itself.
-        message = " ".join(str(error).split())[:200]
-        raise ModelError(f"The tokenizer of {name!r} cannot read a text: {message}.") from None
+        raise ModelError(f"The tokenizer of {name!r} cannot read a text: {reason(error)}.") from None
     if len(ids) > _GROWTH * len(_TEXT):
         raise ModelError(f"The tokenizer of {name!r} makes more than {_GROWTH} tokens of one character, and is not used.")
     highest = max(tokenizer.get_vocab().values(), default=-1)

@@ -10,6 +10,7 @@ from prunekit.data.files import CELL
 from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import TaskKind
+from prunekit.validation.escape import reason
 from prunekit.validation.near import hint
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def read_columns(data: Dataset, names: Sequence[str], split: str) -> dict[str, l
                 # Stored as text; decoding that opens nothing.
                 values[name] = data.select_columns([name]).with_format(None)[:][name]
     except (ValueError, OSError, NotImplementedError, ArithmeticError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason}.") from None
+        raise DataError(f"The columns {listed(names)} of {split} cannot be read: {reason(error)}.") from None
     return values
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunekit.data.parquet import read_parquet
 from prunekit.errors import DataError, ParameterError
-from prunekit.validation.escape import terminal
+from prunekit.validation.escape import reason
 from prunekit.validation.limits import memory
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _is_path(source: str | Path) -> bool:
     try:
         return Path(source).expanduser().exists() or _looks_like_path(str(source))
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"The data {_short(str(source))!r} cannot be read: {_one_line(error)}.") from None
+        raise DataError(f"The data {_short(str(source))!r} cannot be read: {_cause(error)}.") from None
 
 
 def _short(text: str) -> str:
@@ -211,7 +211,7 @@ def _table(columns: Mapping[str, list[Any]]) -> Dataset:
                 datasets.Dataset.from_dict({name: values})
             except (NotImplementedError, TypeError, ValueError, OverflowError) as error:
                 fault = "cannot be stored" if isinstance(error, OverflowError | UnicodeError) else "mixes types"
-                raise ValueError(f"the column {_short(name)!r} {fault} ({_one_line(error)}): change or leave it out") from None
+                raise ValueError(f"the column {_short(name)!r} {fault} ({_cause(error)}): change or leave it out") from None
         raise
 
 
@@ -224,7 +224,7 @@ def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
     try:
         return _table({str(name): _plain([*values]) for name, values in columns.items()})
     except (NotImplementedError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(f"The lists of {where} do not make a table: {_one_line(error)}.") from None
+        raise DataError(f"The lists of {where} do not make a table: {_cause(error)}.") from None
 
 
 def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
@@ -283,7 +283,7 @@ def _read_shards(files: list[Path]) -> Dataset:
     try:
         return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
     except (ValueError, TypeError) as error:
-        raise DataError(f"The shards of {_SHARD.sub('', str(files[0]))!r} do not fit together: {_one_line(error)}.") from None
+        raise DataError(f"The shards of {_SHARD.sub('', str(files[0]))!r} do not fit together: {_cause(error)}.") from None
 
 
 def read_table(path: Path) -> Dataset:
@@ -309,7 +309,7 @@ def _read_file(path: Path) -> Dataset:
     except DataError:
         raise
     except _read_errors() as error:
-        raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_one_line(error)}.") from None
+        raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_cause(error)}.") from None
 
 
 def _read_errors() -> tuple[type[Exception], ...]:
@@ -410,18 +410,15 @@ def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> dict[st
         try:
             splits = datasets.load_dataset(name, config, **extra)
         except _read_errors() as error:
-            raise DataError(
-                f"The data {name!r} is neither a local path nor a data set that the hub could give: {_one_line(error)}."
-            ) from None
+            raise DataError(f"The data {name!r} is neither a local path nor a data set that the hub could give: {_cause(error)}.") from None
     return _by_split(splits, f"The data set {name!r}")
 
 
-def _one_line(error: BaseException) -> str:
-    """Put the innermost cause on one line."""
+def _cause(error: BaseException) -> str:
+    """Return the reason of the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = terminal(" ".join(str(error).split())) or type(error).__name__
-    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
+    return reason(error)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from prunekit.transforms.head_bias import restore_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
 from prunekit.validation.arguments import Place, checked
+from prunekit.validation.escape import reason
 from prunekit.validation.reading import ReadError, check_regular
 
 PLAN, CONFIG, STOCK = "plan.json", "config.json", "model.safetensors"
@@ -245,11 +246,11 @@ def load(path: Place) -> nn.Module:
     except PrunekitError:
         raise
     except _REFUSED as error:
-        raise ModelError(f"{shown} describes no model: {' '.join(str(error).split())[:200] or type(error).__name__}.") from None
+        raise ModelError(f"{shown} describes no model: {reason(error)}.") from None
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ModelError(f"{str(weights)!r} does not fit its plan and config: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{str(weights)!r} does not fit its plan and config: {reason(error, 500)}") from None
     unfilled = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not unfilled, f"without values: {unfilled}"
     # sentence-transformers writes the file beside cross-encoders, too.
@@ -293,8 +294,8 @@ def _read(weights: Path, plan: Plan) -> dict[str, torch.Tensor]:
         # Copy: a mapped file is not aligned like allocated memory, and some kernels then round differently.
         state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
     except (SafetensorError, OSError, ReadError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ModelError(f"{str(weights)!r} cannot be read: {reason}") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ModelError(f"{str(weights)!r} cannot be read: {why}") from None
     if digest != plan.digest:
         raise PlanError(f"{str(weights)!r} was written for the plan {str(digest)[:12]}; {PLAN} beside it is {plan.digest[:12]}.")
     return state

@@ -6,6 +6,7 @@ import onnx
 
 from prunekit.errors import ExportError
 from prunekit.runtime.session import runtime
+from prunekit.validation.escape import reason
 
 
 def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,7 +43,7 @@ def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         converted = convert_float_to_float16(copied, keep_io_types=True, disable_shape_infer=True, node_block_list=angles)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ExportError(f"The model cannot be converted to float16: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"The model cannot be converted to float16: {reason(error, 300)}") from error
     del converted.graph.value_info[:]
     return converted
 

@@ -29,6 +29,7 @@ from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitEr
 from prunekit.exporters.passes import Level, optimize
 from prunekit.exporters.tracing import evaluating, traceable
 from prunekit.spans import ENDS
+from prunekit.validation.escape import reason
 
 EMBEDDED: tuple[str, ...] = ("last_hidden_state", "sentence_embedding")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -227,7 +228,7 @@ def export_onnx(
         except OSError as error:
             raise OutputError(f"The ONNX file {str(path)!r} cannot be written: {error.strerror or error}") from error
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, ImportError, onnx.checker.ValidationError) as error:
-            raise ExportError(f"{type(model).__name__} cannot be exported to ONNX: {' '.join(str(error).split())[:300]}") from error
+            raise ExportError(f"{type(model).__name__} cannot be exported to ONNX: {reason(error, 300)}") from error
     return OnnxFile(path, onnx_bytes(path), opset, route, inputs, outputs, passes)
 
 

@@ -23,6 +23,7 @@ from prunekit.pipeline.reporting import EMBEDDED_BASE
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
+from prunekit.validation.escape import reason
 from prunekit.validation.reading import ReadError
 from prunekit.validation.yaml_text import front_matter
 
@@ -74,7 +75,7 @@ def push(
         api.create_repo(repo, private=private, exist_ok=True)
         return str(api.create_commit(repo, files, commit_message=message).commit_url)
     except (HfHubHTTPError, ReadError, OSError, ValueError) as error:
-        raise OutputError(f"The repository {repo!r} cannot be written: {' '.join(str(error).split())[:300]}") from None
+        raise OutputError(f"The repository {repo!r} cannot be written: {reason(error, 300)}") from None
 
 
 def _on_hub(name: str | None) -> str | None:

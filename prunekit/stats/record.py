@@ -23,6 +23,7 @@ from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
 from prunekit.validation.arguments import Place, checked
+from prunekit.validation.escape import reason
 from prunekit.validation.reading import ReadError, check_regular
 
 
@@ -190,4 +191,4 @@ def _opened(place: str) -> Iterator[tuple[Header, Any]]:
         with safe_open(place, framework="numpy") as file:
             yield Header.of(file.metadata(), {name: file.get_slice(name) for name in file.keys()}), file  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ReadError) as error:
-        raise StatisticsError(f"The statistics {place!r} cannot be read: {' '.join(str(error).split())[:200]}.") from None
+        raise StatisticsError(f"The statistics {place!r} cannot be read: {reason(error)}.") from None

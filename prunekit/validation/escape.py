@@ -32,6 +32,11 @@ def one_line(text: str) -> str:
     return line if len(line) <= LINE else f"{line[:half]} ... {line[-half:]}"
 
 
+def reason(error: BaseException, most: int = 200) -> str:
+    """Return an error's message, or its class where it has none, for a message: one line of at most `most` characters, no period."""
+    return (terminal(" ".join(str(error).split())) or type(error).__name__)[:most].rstrip(".")
+
+
 def markdown(text: str) -> str:
     """Return text that Markdown shows as it is, on one line: no markup, no HTML, no link."""
     plain = terminal(" ".join(text.split()))

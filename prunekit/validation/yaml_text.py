@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from prunekit.validation.escape import reason
 from prunekit.validation.limits import DEPTH
 from prunekit.validation.reading import ReadError, finite, first_duplicate
 
@@ -61,12 +62,12 @@ def parse_yaml(text: str) -> Any:
                 raise ReadError(f"its values nest more than {DEPTH} deep")
         return yaml.load(text, Loader=_Plain)
     except yaml.YAMLError as error:
-        raise ReadError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ReadError(f"it is not YAML: {reason(error)}") from None
     except ReadError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # What PyYAML's constructors raise on the value of an explicit tag, `!!int abc`.
-        raise ReadError(f"a value does not fit its tag: {' '.join(str(error).split())[:100]}") from None
+        raise ReadError(f"a value does not fit its tag: {reason(error, 100)}") from None
 
 
 def front_matter(fields: dict[str, object]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from prunekit.benchmark.backends.base import Batch, Runner, Source
 from prunekit.errors import DependencyError, ModelError
+from prunekit.validation.escape import reason
 from prunekit.validation.install import install
 
 _INSTALL = f"Install it with: {install('openvino')}"
@@ -48,7 +49,7 @@ class OpenVinoRunner(Runner):
         try:
             self._compiled = openvino.Core().compile_model(model, "CPU", options)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot compile the model: {' '.join(str(error).split())[:200]}") from None
+            raise ModelError(f"OpenVINO cannot compile the model: {reason(error)}") from None
         self._request = self._compiled.create_infer_request()
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._outputs = [port.get_any_name() for port in self._compiled.outputs]
@@ -103,7 +104,7 @@ def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Ba
     try:
         model = openvino.Core().read_model(str(source.onnx))
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot read {str(source.onnx)!r}: {' '.join(str(error).split())[:200]}") from None
+        raise ModelError(f"OpenVINO cannot read {str(source.onnx)!r}: {reason(error)}") from None
     return OpenVinoRunner(_quantised(model, source.onnx, calibration) if variant == "int8" else model, variant, threads)
 
 
@@ -117,7 +118,7 @@ def _quantised(model: Any, path: Path, calibration: Sequence[Batch]) -> Any:
         try:
             return nncf.quantize(model, rows, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
         except (RuntimeError, nncf.ValidationError) as error:
-            raise ModelError(f"NNCF cannot quantise {str(path)!r}: {' '.join(str(error).split())[:200]}") from None
+            raise ModelError(f"NNCF cannot quantise {str(path)!r}: {reason(error)}") from None
 
 
 @contextmanager
