@@ -10,7 +10,7 @@ import pytest
 from prunekit.errors import DataError
 from prunekit.metrics import Metric
 from prunekit.pipeline.compress import Result, compress, run
-from prunekit.pipeline.early import Given
+from prunekit.pipeline.early import Sources
 from prunekit.recipe import Recipe
 from tests import lines
 
@@ -62,4 +62,4 @@ def test_data_in_memory_is_named_by_its_fingerprint_and_needed_again(tagged: Res
         run(recipe, out=tmp_path / "again")
     other = {"text": [f"ba du {i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
     with pytest.raises(DataError, match="was made on other rows in memory"):
-        run(recipe, out=tmp_path / "again", given=Given(other))
+        run(recipe, out=tmp_path / "again", sources=Sources(other))

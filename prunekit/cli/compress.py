@@ -64,18 +64,18 @@ def plan(
     """Decide what to keep of MODEL for the task of --data, and write that down as a plan; no model is written."""
     request = _recipe(recipe, options)
     _check_loud(verbose, quiet, "plan")
-    from prunekit.pipeline.early import Given, check_places
+    from prunekit.pipeline.early import Sources, check_places
 
     early = check_places(request)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_plan
 
-        _print_preview(dry_plan(request, out=out, statistics=statistics, overwrite=overwrite, given=Given(early=early)))
+        _print_preview(dry_plan(request, out=out, statistics=statistics, overwrite=overwrite, sources=Sources(early=early)))
         return
     from prunekit.pipeline.compress import run_plan
 
     new_plan = run_plan(
-        request, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early)
+        request, out=out, statistics=statistics, overwrite=overwrite, progress=not quiet, verbose=verbose, sources=Sources(early=early)
     )
     if quiet:
         print(out)
@@ -116,18 +116,18 @@ def _run(
     of = "compress" if request.plan is None else "apply"
     _check_loud(verbose, quiet, of)
     _check_json(json, out, of, dry_run, overwrite, (recipe, request.model, request.data, request.plan, request.retrieval))
-    from prunekit.pipeline.early import Given, check_early
+    from prunekit.pipeline.early import Sources, check_early
 
     early = check_early(request, out, overwrite)  # torch is imported afterwards
     if dry_run:
         from prunekit.pipeline.compress import dry_run as preview
 
-        _print_preview(preview(request, out=out, overwrite=overwrite, given=Given(early=early)))
+        _print_preview(preview(request, out=out, overwrite=overwrite, sources=Sources(early=early)))
         return
     from prunekit.pipeline.compress import run
 
     with standard_output((json,)) as stdout:
-        result = run(request, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose, given=Given(early=early))
+        result = run(request, out=out, overwrite=overwrite, progress=not quiet, verbose=verbose, sources=Sources(early=early))
         if json is not None:
             write_file(json, result.report.to_json(), stdout)
         if quiet:

@@ -20,7 +20,7 @@ from prunekit.exporters.manifest import PLAN
 from prunekit.label_sets import probabilities
 from prunekit.pipeline.data_free import data_free_model, deploy_data_free
 from prunekit.pipeline.decide import decide, refit_plan
-from prunekit.pipeline.early import NOTHING, Given, check_early, check_places
+from prunekit.pipeline.early import NO_SOURCES, Sources, check_early, check_places
 from prunekit.pipeline.evaluate import deploy, measure
 from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
@@ -89,7 +89,7 @@ def compress(
         report of what was reached.
     """
     recipe, sources = recipe_of(model, data, tokenizer, parameters)
-    return run(recipe, out=out, overwrite=overwrite, progress=progress, given=sources)
+    return run(recipe, out=out, overwrite=overwrite, progress=progress, sources=sources)
 
 
 @with_options("plan")
@@ -127,7 +127,7 @@ def make_plan(
         With one line that says what to change.
     """
     recipe, sources = recipe_of(model, data, tokenizer, parameters, of="plan")
-    return run_plan(recipe, statistics=statistics, progress=progress, given=sources)
+    return run_plan(recipe, statistics=statistics, progress=progress, sources=sources)
 
 
 @checked("compress")
@@ -138,7 +138,7 @@ def run(
     overwrite: bool = False,
     progress: bool = False,
     verbose: bool = False,
-    given: Given = NOTHING,
+    sources: Sources = NO_SOURCES,
 ) -> Result:
     """Carry out a recipe.
 
@@ -151,11 +151,11 @@ def run(
         As in `compress`.
     verbose : bool
         Show more of the progress: what is expected, and each note as it is made.
-    given : Given, optional
+    sources : Sources, optional
         Inputs in memory already: `rows` in the place of `recipe.data`, `live`, the model that `recipe.model` is the fingerprint of, and
         `early`, what `check_early` gave where it was called before.
     """
-    plan, sources = _checked(recipe, out, overwrite, given)
+    plan, sources = _checked(recipe, out, overwrite, sources)
     place = Path(out).expanduser()
     try:
         with stages(progress, verbose=verbose) as stage:
@@ -167,13 +167,13 @@ def run(
     return Result(place, final_plan, report, model)
 
 
-def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, given: Given = NOTHING) -> Preview:
+def dry_run(recipe: Recipe, *, out: Place, overwrite: bool = False, sources: Sources = NO_SOURCES) -> Preview:
     """Preview what `run` would do, after everything that it would check first."""
-    plan, sources = _checked(recipe, out, overwrite, given)
-    return preview(recipe, place=_existing(out), plan=plan, given=sources)
+    plan, sources = _checked(recipe, out, overwrite, sources)
+    return preview(recipe, place=_existing(out), plan=plan, sources=sources)
 
 
-def _checked(recipe: Recipe, out: Place, overwrite: bool, sources: Given) -> tuple[Plan | None, Given]:
+def _checked(recipe: Recipe, out: Place, overwrite: bool, sources: Sources) -> tuple[Plan | None, Sources]:
     """Check all that can be checked before anything is loaded; return the given plan, and the sources with rows of files."""
     early = sources.early or check_early(recipe, out, overwrite, in_memory=sources.rows is not None)
     return None if recipe.plan is None else Plan.load(recipe.plan), sources._replace(early=early)
@@ -190,7 +190,7 @@ def _run(
     overwrite: bool,
     stage: Stages,
     plan: Plan | None,
-    sources: Given,
+    sources: Sources,
 ) -> tuple[Plan, Report, nn.Module]:
     writer = ArtefactWriter(out, overwrite, of="compress" if recipe.plan is None else "apply")
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
@@ -253,7 +253,7 @@ def run_plan(
     overwrite: bool = False,
     progress: bool = False,
     verbose: bool = False,
-    given: Given = NOTHING,
+    sources: Sources = NO_SOURCES,
 ) -> Plan:
     """Decide what a recipe keeps.
 
@@ -267,10 +267,10 @@ def run_plan(
         As in `make_plan`.
     overwrite : bool
         Replace a plan at `out`.
-    progress, verbose, given
+    progress, verbose, sources
         As in `run`.
     """
-    path, stored, sources = _check_plan(recipe, out, statistics, overwrite, given)
+    path, stored, sources = _check_plan(recipe, out, statistics, overwrite, sources)
     with of_the_disk(out, PLAN_FILE), stages(progress, verbose=verbose) as stage, beside(path) as scratch:
         inputs = admitted(recipe, None, scratch, stage, sources)
         expect(recipe, inputs, None, stage, chooses=True)
@@ -287,16 +287,16 @@ def dry_plan(
     out: Place,
     statistics: Place | None = None,
     overwrite: bool = False,
-    given: Given = NOTHING,
+    sources: Sources = NO_SOURCES,
 ) -> Preview:
     """Preview what `run_plan` would do, after everything that it would check first."""
-    path, _, sources = _check_plan(recipe, out, statistics, overwrite, given)
-    return preview(recipe, place=_existing(path or out), plan=None, given=sources, chooses=True)
+    path, _, sources = _check_plan(recipe, out, statistics, overwrite, sources)
+    return preview(recipe, place=_existing(path or out), plan=None, sources=sources, chooses=True)
 
 
 def _check_plan(
-    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, sources: Given
-) -> tuple[Path | None, Statistics | None, Given]:
+    recipe: Recipe, out: Place | None, statistics: Place | None, overwrite: bool, sources: Sources
+) -> tuple[Path | None, Statistics | None, Sources]:
     """Check all that can be checked before anything is loaded; return the plan's path, the statistics, and the sources in memory."""
     _check_decidable(recipe)
     sources = sources._replace(early=sources.early or check_places(recipe, in_memory=sources.rows is not None))

@@ -45,7 +45,7 @@ class Early:
     data: TaskData
 
 
-class Given(NamedTuple):
+class Sources(NamedTuple):
     """Inputs that are in memory already: the task's rows, the model, and rows of files that were read early."""
 
     rows: object = None
@@ -53,7 +53,7 @@ class Given(NamedTuple):
     early: Early | None = None
 
 
-NOTHING: Given = Given()
+NO_SOURCES: Sources = Sources()
 
 
 def data_arguments(recipe: Recipe, head: Stated) -> dict[str, Any]:

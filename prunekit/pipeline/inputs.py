@@ -33,7 +33,7 @@ from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.label_sets import read_thresholds
 from prunekit.pipeline.dimensions import shorten
-from prunekit.pipeline.early import NOTHING, Given, data_arguments
+from prunekit.pipeline.early import NO_SOURCES, Sources, data_arguments
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.pruned import check_levers, load_pruned
 from prunekit.pipeline.records import Inputs
@@ -53,11 +53,13 @@ TOKENS_TRAINED = 16_384
 VALIDATION = 16_384
 
 
-def recipe_of(model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress") -> tuple[Recipe, Given]:
+def recipe_of(
+    model: object, data: object, tokenizer: object, parameters: dict[str, Any], *, of: str = "compress"
+) -> tuple[Recipe, Sources]:
     """Return the recipe of a call and what is in memory; a model in memory is named by its fingerprint, rows are once they are read."""
     source = data if data is None or isinstance(data, (str, os.PathLike)) else None
     place, live = given_model(model, tokenizer, of=of)
-    return Recipe(model=place, data=source, **parameters), Given(data if source is None else None, live)
+    return Recipe(model=place, data=source, **parameters), Sources(data if source is None else None, live)
 
 
 def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
@@ -88,20 +90,20 @@ def _load(recipe: Recipe) -> LoadedModel:
     return load_model(name, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
 
 
-def load_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
+def load_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sources = NO_SOURCES, *, most: int | None = None) -> Inputs:
     """Read the inputs and run the dense model on them: `read_inputs`, then `ask_dense`."""
-    return ask_dense(recipe, read_inputs(recipe, plan, stage, given, most=most), stage)
+    return ask_dense(recipe, read_inputs(recipe, plan, stage, sources, most=most), stage)
 
 
-def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, given: Given = NOTHING, *, most: int | None = None) -> Inputs:
+def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sources = NO_SOURCES, *, most: int | None = None) -> Inputs:
     """Load model and data, check that they fit, and tokenise; no model is run.
 
     `plan` is a given one, not one to be made; `most` is the number of rows that are drawn of each split, in random order
     (by default all, as they come).
     """
-    rows, early = given.rows, given.early
+    rows, early = sources.rows, sources.early
     with stage("load"):
-        loaded = load_dense(recipe, given.live)
+        loaded = load_dense(recipe, sources.live)
         view = ModelView.of(loaded.model)
         longest = loaded.row_length(recipe.max_length)
         arguments = data_arguments(recipe, loaded.stated)

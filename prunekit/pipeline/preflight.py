@@ -10,7 +10,7 @@ from prunekit.budget import Unit
 from prunekit.errors import BudgetError, OutputError, ParameterError
 from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, iterative_pruner, named_plan
-from prunekit.pipeline.early import Given, check_frozen
+from prunekit.pipeline.early import Sources, check_frozen
 from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
@@ -24,12 +24,12 @@ from prunekit.transforms.apply import apply
 from prunekit.transforms.tokenizer import shrink_tokenizer
 
 
-def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, given: Given) -> Inputs:
+def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, sources: Sources) -> Inputs:
     """Read model and data, refuse what cannot be done, and only then run the dense model where it is needed first.
 
     The parameters are those of `read_inputs` and `check_request`, and so is what is raised.
     """
-    inputs = read_inputs(recipe, plan, stage, given)
+    inputs = read_inputs(recipe, plan, stage, sources)
     check_request(recipe, inputs, plan, folder)
     return ask_dense(recipe, inputs, stage)
 

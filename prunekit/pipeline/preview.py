@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunekit.arch.count import count
 from prunekit.pipeline.data_free import data_free_model
-from prunekit.pipeline.early import Given
+from prunekit.pipeline.early import Sources
 from prunekit.pipeline.forecast import Forecast, forecast, measure_speed
 from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.records import Inputs
@@ -33,7 +33,7 @@ class Preview:
     forecast: Forecast | None
 
 
-def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, chooses: bool = False) -> Preview:
+def preview(recipe: Recipe, *, place: Path, plan: Plan | None, sources: Sources, chooses: bool = False) -> Preview:
     """Load model and data, check everything that can be checked, and describe what would be done.
 
     Parameters
@@ -43,7 +43,7 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, cho
         A directory on the disk that the output would go to.
     plan : Plan or None
         One that would be carried out.
-    given : Given
+    sources : Sources
         Inputs that are in memory already.
     chooses : bool
         Whether a plan is all that would be made.
@@ -54,10 +54,10 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, given: Given, cho
         As the command would raise before it runs a model.
     """
     quiet = Stages()
-    if plan is not None and recipe.data is None and given.rows is None:
+    if plan is not None and recipe.data is None and sources.rows is None:
         models = data_free_model(recipe, plan, quiet)
         return Preview((f"model  {models.loaded.name}: {_size(models.counts['dense'].params)}", *_plan_lines(plan), _CLOSING), None)
-    inputs = admitted(recipe, plan, place, quiet, given)
+    inputs = admitted(recipe, plan, place, quiet, sources)
     expected = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
     return Preview((*_input_lines(inputs), *(() if plan is None else _plan_lines(plan)), *_stage_lines(expected), _CLOSING), expected)
 

@@ -14,7 +14,7 @@ import pytest
 
 from prunekit import __version__, cli
 from prunekit.errors import BudgetError, DataError
-from prunekit.pipeline.early import Given
+from prunekit.pipeline.early import Sources
 from prunekit.plan import Plan, Source
 from prunekit.recipe import Recipe
 
@@ -111,7 +111,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 def test_defaults_are_the_recipes(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compress"]) == 0
     assert runs.asked == [
-        (Recipe(), {"out": Path("prunekit-out"), "overwrite": False, "progress": True, "verbose": False, "given": Given()})
+        (Recipe(), {"out": Path("prunekit-out"), "overwrite": False, "progress": True, "verbose": False, "sources": Sources()})
     ]
     printed = capsys.readouterr().out
     assert "{'kept': 0.1}" in printed
@@ -151,7 +151,7 @@ def test_every_option_arrives(runs: Runs, capsys: pytest.CaptureFixture[str]) ->
         revision="main",
         trust_remote_code=True,
     )
-    assert runs.asked == [(expected, {"out": Path("there"), "overwrite": True, "progress": False, "verbose": False, "given": Given()})]
+    assert runs.asked == [(expected, {"out": Path("there"), "overwrite": True, "progress": False, "verbose": False, "sources": Sources()})]
     assert capsys.readouterr().out == "there\n"
 
 
@@ -226,7 +226,7 @@ def test_apply_is_a_recipe_with_a_plan(runs: Runs) -> None:
     assert runs.asked == [
         (
             Recipe(model="some/model", plan="plan.json"),
-            {"out": Path("there"), "overwrite": False, "progress": True, "verbose": False, "given": Given()},
+            {"out": Path("there"), "overwrite": False, "progress": True, "verbose": False, "sources": Sources()},
         )
     ]
     assert cli.main(["apply", "--plan", "plan.json", "--data", "rows.csv", "--max-drop", "1%", "--label", "c"]) == 0

@@ -12,7 +12,7 @@ import pytest
 from prunekit.arch.folder import check_folder
 from prunekit.arch.load import load_model
 from prunekit.arch.stated import stated_head
-from prunekit.pipeline.early import Given, check_places
+from prunekit.pipeline.early import Sources, check_places
 from prunekit.pipeline.inputs import read_inputs
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
@@ -83,7 +83,7 @@ def test_rows_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     early = check_places(recipe)
     assert early is not None
     monkeypatch.setattr("prunekit.pipeline.inputs.load_data", None)
-    assert read_inputs(recipe, None, Stages(), Given(early=early)).data is not None
+    assert read_inputs(recipe, None, Stages(), Sources(early=early)).data is not None
 
 
 def test_what_a_model_says_otherwise_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,5 +93,5 @@ def test_what_a_model_says_otherwise_counts(monkeypatch: pytest.MonkeyPatch) -> 
     other = replace(early, arguments={**early.arguments, "labels": ("a", "b")})
     asked: list[object] = []
     monkeypatch.setattr("prunekit.pipeline.inputs.load_data", lambda source, **named: asked.append(source) or early.data)
-    read_inputs(recipe, None, Stages(), Given(early=other))
+    read_inputs(recipe, None, Stages(), Sources(early=other))
     assert asked == [recipe.data]

@@ -16,7 +16,7 @@ import prunekit
 from prunekit.arch.live import live_model
 from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.pipeline.compress import run
-from prunekit.pipeline.early import Given
+from prunekit.pipeline.early import Sources
 from prunekit.recipe import Recipe
 from prunekit.runtime.session import OnnxSession
 from tests import lines
@@ -49,11 +49,11 @@ def test_a_live_model_gives_what_its_directory_gives(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"was made from a model in memory \(sha256 .* Give that model"):
         run(recipe, out=tmp_path / "again")
     with pytest.raises(DataError, match="in memory"):
-        run(recipe, out=tmp_path / "again", given=Given(live=live_model(model, tokenizer)))
+        run(recipe, out=tmp_path / "again", sources=Sources(live=live_model(model, tokenizer)))
     other = copy.deepcopy(model)
     other.embeddings.word_embeddings.weight.data[5] += 1
     with pytest.raises(ModelError, match="another model in memory"):
-        run(recipe, out=tmp_path / "again", given=Given(data, live_model(other, tokenizer)))
+        run(recipe, out=tmp_path / "again", sources=Sources(data, live_model(other, tokenizer)))
     assert not (tmp_path / "again").exists()
 
 
