@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from prunekit.report.progress import Stages, _Said, stages
+from prunekit.report.progress import Stages, _BarText, stages
 from prunekit.report.schedule import Expected
 
 
@@ -51,7 +51,7 @@ def test_more_and_less_is_said_where_it_is_asked_for(capsys: pytest.CaptureFixtu
 
 def test_on_a_terminal_one_bar_for_all_and_the_stage_beneath_it() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    bars = Progress(TextColumn("{task.description}"), BarColumn(), _Said(), console=console, auto_refresh=False)
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), _BarText(), console=console, auto_refresh=False)
     stage = Stages(bars)
     stage.expect([Expected("read train", 20.0), Expected("recover", 300.0, bounded=True)])
 
