@@ -174,7 +174,8 @@ def test_of_a_disk_that_turns_read_only(tmp_path: Path, capsys: pytest.CaptureFi
         save(self, path)
 
     monkeypatch.setattr(Plan, "save", fails)
-    assert "Read-only file system" in complaint(capsys, ours(), tmp_path / "slim")
+    with lines.quick():
+        assert "Read-only file system" in complaint(capsys, ours(), tmp_path / "slim")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +263,7 @@ def test_of_a_plan_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Got 'no/such/plan.json' instead" in complaint(capsys, ["plan", *ours()[1:]], Path("no/such/plan.json"))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(
     number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

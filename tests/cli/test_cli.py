@@ -182,6 +182,7 @@ def test_what_nobody_expected_keeps_its_traceback(runs: Runs) -> None:
         cli.main(["compress"])
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
@@ -200,6 +201,7 @@ def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.Monk
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_says_how_to_go_on(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(recipe: Recipe, **options: Any) -> None:
         try:
