@@ -72,7 +72,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing(timed: Timed, tmp_path: P
 @pytest.mark.needs("onnxruntime")
 def test_a_share_is_measured(timed: Timed, tmp_path: Path) -> None:
     dense = timed.export(timed.model, tmp_path / "dense.onnx")
-    slim = timed.export(apply(timed.model, timed.plan_of(GONE)), tmp_path / "slim.onnx")
+    slim = timed.export(apply(timed.model, timed.plan_of(Widths((1,) * LAYERS, (1,) * LAYERS))), tmp_path / "slim.onnx")
     # Which is faster is the machine's to say, and not a test's.
     assert timed.share(dense, slim, 1, max_seconds=0.0) > 0
 
