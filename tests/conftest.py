@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from types import ModuleType
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRUNEKIT_SHARED", ROOT.parent / "shared"))
@@ -27,6 +29,7 @@ _MAKE = "run python tests/interop/run.py HOME"
 _HOME = tempfile.TemporaryDirectory(prefix="prunekit-tests-")
 os.environ.update(
     HF_HOME=_HOME.name,
+    PRUNEKIT_CACHE=f"{_HOME.name}/prunekit",
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -45,7 +48,7 @@ sys.modules[_CHECKER.__name__] = _CHECKER
 jaxtyping.install_import_hook(CHECKED, f"{_CHECKER.__name__}.checked")
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("prunekit", deadline=None)
+settings.register_profile("prunekit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("prunekit")
 
 
@@ -67,13 +70,19 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "sentence-transformers": (lambda: find_spec("sentence_transformers") is None, "sentence-transformers is not installed; pip install it"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
-    "linux": (lambda: not sys.platform.startswith("linux"), "ru_maxrss is in other units elsewhere"),
+    "linux": (lambda: not sys.platform.startswith("linux"), "/proc, /dev/full or an atomic exchange is not there elsewhere"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the test cannot run without, of tests/conftest.py's SKIPS")
+
+
+def pytest_collection_finish() -> None:
+    # Each measurement of a time collects garbage before: what the whole session keeps need not be gone through every time.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -102,6 +111,16 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Signals do what they do in a terminal: a job in the background or under nohup ignores some, and so does what it starts."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +20,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from prunekit.benchmark.counts import params_of, read_graph
 from prunekit.pipeline.compress import Result, compress
+from prunekit.pipeline.latency_table import Timed
 from prunekit.runtime.timing import compare, latency_of_files
 
 WORDS = tuple(a + b for b in ("nal", "pos", "rik", "tef") for a in ("ba", "du", "mo", "re"))
@@ -197,12 +200,29 @@ def line(case: str) -> Result:
         return compress(checkpoint(model), data(rows), out=_FOLDER / case / "slim", **{"recover": "none", "dtype": "fp32", **recipe})
 
 
+def weighed(dense: Path, slim: Path) -> float:
+    """The weights of a file as a share of another's, which is the same on every machine."""
+    ours, theirs = (params_of(read_graph(path)) for path in (slim, dense))
+    return ours / theirs
+
+
+def _share(_: Timed, dense: Path, slim: Path, batch: int) -> float:
+    return weighed(dense, slim)
+
+
+def _files_as_weighed(files: dict[str, Path], *_: Any, batch_sizes: Sequence[int], **__: Any) -> list[Any]:
+    ratio = SimpleNamespace(low=1 / weighed(files["dense"], files["slim"]))
+    return [SimpleNamespace(ratio=lambda _: ratio) for _ in batch_sizes]
+
+
 @contextmanager
 def quick() -> Iterator[None]:
-    """Latency is measured for as short as may be: no test looks at it."""
+    """Latency is measured for as short as may be: no test looks at it. Where it decides, the weights of the files are in its place."""
     of_files = functools.partial(latency_of_files, min_rounds=2, max_seconds=0.0)
     of_random = functools.partial(compare, min_rounds=2, max_seconds=0.0)
     with (
+        patch.object(Timed, "share", _share),
+        patch("prunekit.pipeline.targets.latency_of_files", _files_as_weighed),
         patch("prunekit.pipeline.evaluate.latency_of_files", of_files),
         patch("prunekit.pipeline.frontier.latency_of_files", of_files),
         patch("prunekit.pipeline.data_free.compare", of_random),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,8 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Result:
         for rows in [rows_of("tokens", split)]
     }
     with lines.quick():
-        return compress(lines.checkpoint("base"), data, out=tmp_path_factory.mktemp("tagged") / "out", keep="40%", max_length=6)
+        asked: dict[str, Any] = {"keep": "40%", "max_length": 6, "recover": "none", "dtype": "fp32"}
+        return compress(lines.checkpoint("base"), data, out=tmp_path_factory.mktemp("tagged") / "out", **asked)
 
 
 def test_entities_are_scored_on_every_word(tagged: Result) -> None:

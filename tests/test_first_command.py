@@ -26,7 +26,7 @@ def made(model: Path, rows: str, tmp_path: Path, **recipe: Any) -> Result:
 
 
 def test_a_model_without_a_head_keeps_a_share_of_its_layers_and_reads_a_share_of_its_neurons(tmp_path: Path) -> None:
-    found = made(checkpoint("base"), "topics", tmp_path, keep="30%", recover="2epochs")
+    found = made(checkpoint("base"), "topics", tmp_path, keep="30%", recover="2epochs", dtype="fp32")
     dense, slim = found.report.dense, found.report.slim
     assert found.plan.readout is not None
     assert found.plan.readout.size <= 0.3 * dense.neurons
@@ -52,7 +52,7 @@ def test_a_readout_takes_the_place_of_a_head_that_is_worse(tmp_path: Path) -> No
     with torch.no_grad():
         # It says the same of everything.
         model.classifier.weight.zero_()
-    found = made(save(model, tmp_path / "model"), "text", tmp_path, keep="40%", recover="none")
+    found = made(save(model, tmp_path / "model"), "text", tmp_path, keep="40%", recover="none", dtype="fp32")
     assert found.plan.readout is not None
     assert found.plan.readout.size <= 0.4 * found.report.dense.neurons
     assert any(note.endswith("the readout takes the head's place") for note in found.report.notes)
@@ -70,7 +70,8 @@ def test_train_is_read_once_where_the_slim_model_is_trained(tmp_path: Path, monk
         return collect(run, view, split, rows)
 
     monkeypatch.setattr(neurons, "_collect", counted)
-    made(checkpoint("sequence"), "text", tmp_path, keep=["40% neurons", "60% params"], pooling="mean", recover="1epochs")
+    asked: dict[str, Any] = {"keep": ["40% neurons", "60% params"], "pooling": "mean", "recover": "1epochs", "dtype": "fp32"}
+    made(checkpoint("sequence"), "text", tmp_path, **asked)
     # All of it by the dense model, and a sample by the slim one and by the baselines.
     assert read == [lines.ROWS["train"], 50, 50, 50]
 

@@ -23,17 +23,15 @@ def test_the_package_itself_loads_nothing_heavy(root: Path) -> None:
     assert not loaded("import prunekit; dir(prunekit); prunekit.__version__", root) & HEAVY
 
 
-@pytest.mark.parametrize(
-    "module", ["analyzers.registry", "arch", "budget", "errors", "metrics", "plan", "probes.selection", "recipe", "stats.moments", "tasks"]
-)
-def test_what_decides_needs_no_torch(module: str, root: Path) -> None:
-    assert not loaded(f"import prunekit.{module}", root) & {"torch", "transformers"}
+def test_what_decides_needs_no_torch(root: Path) -> None:
+    decide = ("analyzers.registry", "arch", "budget", "errors", "metrics", "plan", "probes.selection", "recipe", "stats.moments", "tasks")
+    assert not loaded("import " + ", ".join(f"prunekit.{module}" for module in decide), root) & {"torch", "transformers"}
 
 
-@pytest.mark.parametrize("command", [[], ["bench"], ["compress"], ["plan"], ["apply"], ["export"], ["show"]], ids=" ".join)
-def test_help_loads_nothing_heavy(command: list[str], root: Path) -> None:
-    names = loaded(f"from prunekit.cli import main\nassert main({[*command, '--help']!r}) == 0", root)
-    assert not names & HEAVY
+def test_help_loads_nothing_heavy(root: Path) -> None:
+    commands = [[], ["bench"], ["compress"], ["plan"], ["apply"], ["export"], ["show"]]
+    code = f"from prunekit.cli import main\nfor command in {commands!r}:\n    assert main([*command, '--help']) == 0"
+    assert not loaded(code, root) & HEAVY
 
 
 def test_public_names_are_loaded_on_first_use(root: Path) -> None:

@@ -35,6 +35,8 @@ def shown(source: str, names: dict[str, Any]) -> object:
 @pytest.mark.needs("onnxruntime")
 def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    # Its server is on this machine, wherever requests go otherwise.
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     names: dict[str, Any] = {"__name__": "__main__"}
     with lines.quick():
         values = [shown(source, names) for source in cells("code")]

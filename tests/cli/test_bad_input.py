@@ -174,7 +174,8 @@ def test_of_a_disk_that_turns_read_only(tmp_path: Path, capsys: pytest.CaptureFi
         save(self, path)
 
     monkeypatch.setattr(Plan, "save", fails)
-    assert "Read-only file system" in complaint(capsys, ours(), tmp_path / "slim")
+    with lines.quick():
+        assert "Read-only file system" in complaint(capsys, [*ours(), "--dtype", "fp32"], tmp_path / "slim")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,7 @@ def test_of_what_cannot_be_met(options: list[str], says: str, tmp_path: Path, ca
 
 def test_what_misses_the_largest_drop_keeps_its_plan_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["compress", str(checkpoint("base")), "--data", str(data("topics")), "--keep", "2%", "--max-drop", "0%"]
+    given += ["--recover", "none", "--dtype", "fp32"]
     with lines.quick():
         assert cli.main([*given, "-o", str(tmp_path / "slim"), "--quiet"]) == 1
     said = capsys.readouterr().err
@@ -262,6 +264,7 @@ def test_of_a_plan_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Got 'no/such/plan.json' instead" in complaint(capsys, ["plan", *ours()[1:]], Path("no/such/plan.json"))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(
     number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -289,7 +292,7 @@ cli.main(sys.argv[1:])
 
 def test_what_a_killed_run_leaves_is_cleared_by_the_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
-    arguments = [*ours(), "-o", str(tmp_path / "slim"), "--quiet"]
+    arguments = [*ours(), "--dtype", "fp32", "-o", str(tmp_path / "slim"), "--quiet"]
     done = subprocess.run([sys.executable, "-c", _KILLED, *arguments], env={**os.environ, "PYTHONPATH": search}, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()

@@ -91,12 +91,26 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", said.err)
+    assert says in said.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["compress", "--keep", "ten"], ["apply"], ["show", "absent.json"]], ids=" ".join)
+def test_the_program_ends_as_its_entry_point_does(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = prunekit(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
-    assert says in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert (done.returncode, done.stdout) == (cli.main(arguments), "")
+    assert done.stderr == capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -182,6 +196,7 @@ def test_what_nobody_expected_keeps_its_traceback(runs: Runs) -> None:
         cli.main(["compress"])
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
@@ -200,6 +215,7 @@ def test_interrupts(number: signal.Signals, runs: Runs, monkeypatch: pytest.Monk
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_says_how_to_go_on(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(recipe: Recipe, **options: Any) -> None:
         try:

@@ -252,6 +252,7 @@ def test_a_killed_run_is_cleared_away_by_the_next(when: str, old: bool, tmp_path
     assert names(tmp_path) == [".other.tmp-1", out.name]
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     done = run(tmp_path / "slim", number.name)

@@ -171,7 +171,7 @@ def test_a_plan_in_python_writes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def applied(case: str, out: Path, *arguments: str) -> Result:
     """`prunekit apply` of a case's plan, with its data unless it is told otherwise."""
     result = line(case)
-    given = arguments or ("--data", str(data(CASES[case][1])))
+    given = arguments or ("--data", str(data(CASES[case][1])), "--recover", "none", "--dtype", "fp32")
     with lines.quick():
         assert cli.main(["apply", str(checkpoint(CASES[case][0])), "--plan", str(result.path / "plan.json"), "-o", str(out), *given]) == 0
     report = Report.from_json((out / "report.json").read_text())

@@ -22,6 +22,8 @@ from tests import lines
 from tests.lines import checkpoint, data
 
 _PRICES = Prices(0.03, 0.04, 0.03, 0.003)
+#: Neither trained nor lowered.
+PLAIN: dict[str, Any] = {"recover": "none", "dtype": "fp32"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
 
 def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path: Path) -> None:
     with lines.quick():
-        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, recover="none", out=tmp_path / "slim")
+        found = compress(checkpoint("sequence"), data("text"), max_drop="25%", frontier=True, **PLAIN, out=tmp_path / "slim")
     assert found.plan.heads or found.plan.ffn
     assert any(note.startswith("search: ") for note in found.report.notes)
     assert any("60 of validation choose and hold --max-drop (they are too few" in note for note in found.report.notes)
@@ -80,9 +82,7 @@ def test_a_budget_and_a_largest_drop_that_contradict_name_what_binds(tmp_path: P
         lines.quick(),
         pytest.raises(BudgetError, match=r"--max-drop 0.00% was not met: .* binds is --keep '10% params', which contradicts it here"),
     ):
-        compress(
-            checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", recover="none", out=tmp_path / "slim"
-        )
+        compress(checkpoint("sequence"), data("text"), keep=["10% params", "80% macs"], max_drop="0%", **PLAIN, out=tmp_path / "slim")
     assert not (tmp_path / "slim").exists()
 
 
@@ -128,7 +128,7 @@ def test_a_frontier_starts_from_all_tokens(tmp_path: Path, pooling: str, removab
     rows = lines.write_rows(tmp_path / "rows", splits)
     wanted = {"keep": "50% neurons", "vocabulary": "data", "pooling": pooling}
     with lines.quick():
-        found = compress(checkpoint("base"), rows, frontier=True, recover="none", out=tmp_path / "slim", **wanted)
+        found = compress(checkpoint("base"), rows, frontier=True, **PLAIN, out=tmp_path / "slim", **wanted)
     assert found.plan.vocabulary is not None
     assert max(found.plan.vocabulary) > len(found.plan.vocabulary)
     assert (len(found.report.frontier) > 1) is removable
@@ -145,7 +145,7 @@ def test_a_frontier_ends_where_a_point_cannot_be_judged(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Evaluator, "drop", some)
     with lines.quick():
-        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
+        found = compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, **PLAIN, out=tmp_path / "slim")
     assert [point.name for point in found.report.frontier] == ["dense", "latency-70"]
     assert [path.name for path in (tmp_path / "slim" / "frontier").iterdir()] == ["latency-70.json"]
     assert any(note.startswith("frontier: latency-50 and what is faster was left out: 60 of 60") for note in found.report.notes)
@@ -157,7 +157,7 @@ def test_the_plans_of_a_frontier_are_kept_where_a_budget_is_missed(tmp_path: Pat
 
     monkeypatch.setattr("prunekit.pipeline.compress.check_constraints", miss)
     with lines.quick(), pytest.raises(BudgetError, match="was not met"):
-        compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, recover="none", out=tmp_path / "slim")
+        compress(checkpoint("sequence"), data("text"), keep="60% params", frontier=True, **PLAIN, out=tmp_path / "slim")
     place = tmp_path / "slim-unmet"
     names = [point["name"] for point in json.loads((place / "report.json").read_text())["frontier"]][1:]
     assert names

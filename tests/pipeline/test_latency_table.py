@@ -9,12 +9,16 @@ import pytest
 
 from prunekit.arch.view import ModelView
 from prunekit.exporters.onnx import InputSpace
+from prunekit.pipeline import latency_table as tables
 from prunekit.pipeline.latency_table import CACHE, Timed, cache_folder, latency_table
 from prunekit.plan import Plan
 from prunekit.pruning.latency_model import Widths
+from prunekit.transforms.apply import apply
+from tests import lines
 from tests.models import FFN, HEADS, VOCABULARY, build
 
 LAYERS = 2
+FULL, GONE = Widths((HEADS,) * LAYERS, (FFN,) * LAYERS), Widths((0,) * LAYERS, (0,) * LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +33,10 @@ def test_a_table_is_measured_once_and_says_how(timed: Timed, tmp_path: Path, mon
     monkeypatch.setenv(CACHE, str(tmp_path))
     assert cache_folder() == tmp_path
     told: list[tuple[int, int]] = []
-    table = latency_table(timed, 1, progress=lambda done, total: told.append((done, total)))
+    with lines.quick():
+        table = latency_table(timed, 1, progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] == len(told)
-    full, gone = Widths((HEADS,) * LAYERS, (FFN,) * LAYERS), Widths((0,) * LAYERS, (0,) * LAYERS)
-    assert 0 <= table.share(gone) < table.share(full)
+    assert 0 < table.share(GONE) < table.share(FULL)
     (path,) = (tmp_path / "latency").iterdir()
     kept = json.loads(path.read_text())
     assert {"processor", "threads", "packages", "shapes"} <= kept["key"].keys()
@@ -59,8 +63,31 @@ def test_a_table_that_cannot_be_written_leaves_nothing(timed: Timed, tmp_path: P
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr(Timed, "export", lambda _, model, path: path)
+    monkeypatch.setattr(Timed, "share", lambda *_: 0.5)
     latency_table(timed, 1)
     assert not list((tmp_path / "latency").iterdir())
+
+
+@pytest.mark.needs("onnxruntime")
+def test_a_share_is_measured(timed: Timed, tmp_path: Path) -> None:
+    dense = timed.export(timed.model, tmp_path / "dense.onnx")
+    slim = timed.export(apply(timed.model, timed.plan_of(Widths((1,) * LAYERS, (1,) * LAYERS))), tmp_path / "slim.onnx")
+    # Which is faster is the machine's to say, and not a test's.
+    assert timed.share(dense, slim, 1, max_seconds=0.0) > 0
+
+
+def test_a_share_is_the_time_of_the_slim_file_over_that_of_the_dense_one(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def run(path: Path, *_: object) -> None:
+        now[0] += {"dense.onnx": 4.0, "slim.onnx": 1.0}[path.name]
+
+    monkeypatch.setattr(tables, "OnnxSession", lambda path, **_: path)
+    monkeypatch.setattr(tables, "_run", run)
+    monkeypatch.setattr(tables, "stopwatch", lambda *_: lambda: now[0])
+    for batch in (1, 4):
+        assert timed.share(Path("dense.onnx"), Path("slim.onnx"), batch, max_seconds=0.0) == pytest.approx(0.25)
 
 
 def test_lengths_are_those_of_the_data(timed: Timed) -> None:

@@ -19,7 +19,7 @@ from tests.lines import checkpoint, data
 
 def made(tmp_path: Path, model: str, rows: str, **recipe: Any) -> Any:
     with lines.quick():
-        return compress(checkpoint(model), data(rows), out=tmp_path / "slim", recover="none", **recipe)
+        return compress(checkpoint(model), data(rows), out=tmp_path / "slim", recover="none", dtype="fp32", **recipe)
 
 
 def same_model(tmp_path: Path, found: Any) -> None:

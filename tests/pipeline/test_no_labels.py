@@ -56,7 +56,7 @@ def test_agreement_is_the_share_of_rows_with_the_same_answer(tmp_path: Path) -> 
     out, data = tmp_path / "slim", texts(tmp_path / "rows", "sequence")
     with quick():
         command = ["compress", str(checkpoint("sequence")), "--data", str(data), "--keep", "60% params", "--recover", "1epochs"]
-        assert cli.main([*command, "--out", str(out)]) == 0
+        assert cli.main([*command, "--dtype", "fp32", "--out", str(out)]) == 0
     import prunekit
 
     found = load_data(data, labels=("LABEL_0", "LABEL_1"), fine_tuned=True, answers=TaskKind.CLASSIFICATION)

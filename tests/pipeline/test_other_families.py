@@ -57,9 +57,8 @@ def test_from_the_command_line_to_the_file(case: str, tmp_path: Path, capfd: pyt
     model.save_pretrained(tmp_path / "dense")
     tokenizer.save_pretrained(tmp_path / "dense")
     with quick():
-        code = cli.main(
-            ["compress", str(tmp_path / "dense"), "--data", str(data("text")), "--keep", "60% params", "--out", str(out), "--quiet"]
-        )
+        words = ["compress", str(tmp_path / "dense"), "--data", str(data("text")), "--keep", "60% params", "--recover", "2epochs"]
+        code = cli.main([*words, "--out", str(out), "--quiet"])
     assert code == 0, capfd.readouterr().err
     plan, report = Plan.load(out / "plan.json"), json.loads((out / "report.json").read_text())
     assert plan.heads

@@ -109,7 +109,8 @@ def test_statistics_and_plans_are_refused_as_early(tmp_path: Path, monkeypatch: 
 
 
 def test_what_misses_a_bound_keeps_its_plan_and_its_report(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"keep": ["10% params", "80% macs"], "max_drop": "0%", "recover": "none", "out": tmp_path / "slim"}
+    asked: dict[str, Any] = {"keep": ["10% params", "80% macs"], "max_drop": "0%", "out": tmp_path / "slim"}
+    asked |= {"recover": "none", "dtype": "fp32"}
     with lines.quick(), pytest.raises(BudgetError, match=r"--max-drop 0.00% was not met: .* The plan and the report .*slim-unmet"):
         compress(checkpoint("sequence"), data("text"), **asked)
     assert [path.name for path in tmp_path.iterdir()] == ["slim-unmet"]
@@ -122,9 +123,8 @@ def test_what_misses_a_bound_keeps_its_plan_and_its_report(tmp_path: Path) -> No
         compress(checkpoint("sequence"), data("text"), **asked)
     assert [path.name for path in tmp_path.iterdir()] == ["slim-unmet"]
     with lines.quick():
-        carried = compress(
-            checkpoint("sequence"), data("text"), plan=tmp_path / "slim-unmet" / "plan.json", recover="none", out=tmp_path / "slim"
-        )
+        plan = tmp_path / "slim-unmet" / "plan.json"
+        carried = compress(checkpoint("sequence"), data("text"), plan=plan, recover="none", dtype="fp32", out=tmp_path / "slim")
     assert carried.plan.heads == kept.heads
 
 

@@ -16,7 +16,6 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import ModelError, ParameterError, PlanError
 from prunekit.exporters.checkpoint import is_stock, load, save_checkpoint
 from prunekit.pipeline.compress import make_plan
-from prunekit.pipeline.latency_table import Timed
 from prunekit.pipeline.pruned import load_pruned
 from prunekit.plan import Plan, compose
 from prunekit.transforms.apply import apply, completed
@@ -191,10 +190,8 @@ def test_widths_that_differ_are_not_made_equal(tmp_path: Path, named: dict[str, 
 
 def test_a_sub_block_that_is_gone_leaves_the_others_their_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNEKIT_CACHE", str(tmp_path / "cache"))
-    # A file's size stands for its time, so that the budget can be met whatever the machine.
-    monkeypatch.setattr(Timed, "share", lambda self, dense, slim, batch, **_: slim.stat().st_size / dense.stat().st_size)
     with quick():
-        plan = make_plan(pruned(tmp_path / "slim"), data("text"), keep="95% latency")
+        plan = make_plan(pruned(tmp_path / "slim"), data("text"), keep="60% latency")
     (table,) = (tmp_path / "cache" / "latency").iterdir()
     widths = {tuple(each["heads"]) for each in json.loads(table.read_text())["measured"]}
     assert len(widths) > 1

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from prunekit.arch.view import ModelView
+from prunekit.exporters.onnx import export_onnx
 from prunekit.pipeline import targets
+from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.targets import Verify
 from prunekit.pruning.costs import Goal, Latency, head_width
 from prunekit.pruning.latency_model import LatencyTable, Prices
 from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
+from prunekit.runtime.timing import latency_of_files
+from tests.lines import checkpoint, data
 from tests.models import build
 
 TABLE = LatencyTable(1, 0.2, Prices(0.02, 0.01, 0.02, 0.004), Prices(0.02, 0.01, 0.02, 0.004))
@@ -75,3 +80,18 @@ def test_what_a_second_measurement_finds_too_slow_is_cut_further(
     work: Any = Work(view)
     check.settle(work)
     assert [limit / full for limit in work.limits] == pytest.approx(limits)
+
+
+@pytest.mark.needs("onnxruntime")
+def test_shares_are_measured_at_each_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        targets, "latency_of_files", lambda *files, **named: latency_of_files(*files, **{**named, "min_rounds": 2, "max_seconds": 0.0})
+    )
+    recipe = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), speedup="2x", batch=4)
+    inputs = load_inputs(recipe, None, Stages())
+    check = Verify(recipe, inputs, inputs.view.model, (), tmp_path, 0.0)
+    space = targets.space_of(inputs.loaded.config, inputs.loaded.tokenizer)
+    found = check._shares(export_onnx(inputs.view.model, tmp_path / "slim.onnx", inputs=inputs.view.inputs, space=space).path)
+    assert found.keys() == {1, 4}
+    assert all(share > 0 for share in found.values())
+    assert (tmp_path / "timed-dense.onnx").is_file()

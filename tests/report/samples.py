@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Clock:
         self.now += seconds
 
 
+@functools.cache
 def comparison(rows: int, dense_ms: float, spread: float = 0.05, **speeds: float) -> Comparison:
     """Dense against candidates of known speed on an invented clock."""
     clock, rng = Clock(), np.random.default_rng(rows)

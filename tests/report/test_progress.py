@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -9,6 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from prunekit.report.progress import Stages, _BarText, stages
 from prunekit.report.schedule import Expected
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A millisecond passes between two looks at the clock."""
+    ticks = itertools.count()
+    monkeypatch.setattr("prunekit.report.progress.time", SimpleNamespace(perf_counter=lambda: next(ticks) / 1000))
 
 
 def run(stage: Stages) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import os
 import pickle
 import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -222,7 +224,9 @@ def test_the_precision_of_the_environment_is_none_of_ours(monkeypatch: pytest.Mo
 
 
 def test_time_is_an_effort_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    # On a busy machine so few steps may bring nothing four times in a row, which would end it before its time.
+    # Ten milliseconds pass between two looks at the clock, and steps that bring nothing do not end it before its time.
+    looks = itertools.count()
+    monkeypatch.setattr("prunekit.training.loop.time", SimpleNamespace(perf_counter=lambda: next(looks) / 100))
     monkeypatch.setattr("prunekit.training.loop.PATIENCE", 99)
     seen: list[int] = []
     found = again(effort="0.5s", progress=lambda done, total, note: seen.append(done))
