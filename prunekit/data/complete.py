@@ -11,10 +11,14 @@ from prunekit.data.duplicates import groups_of, keys_of
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.splits import Ids, divide
 from prunekit.errors import DataError
+from prunekit.metrics import Metric
+from prunekit.tasks import Task
 
 SHARE = 0.1  # of the rows, for a split that is cut from train
 #: Least product of the rows set aside from validation and the largest loss that they are to detect: fewer hardly ever detect it.
 ENOUGH = 10
+#: Share of one class from which accuracy says little.
+MAJORITY = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +172,18 @@ def _note_shared(splits: Mapping[str, Rows], notes: list[str]) -> None:
     if both:
         rows = f"{both:,} of {len(splits['test']):,} rows of test"
         notes.append(f"{rows} are rows of validation too, by which choices are made (case, space and punctuation apart)")
+
+
+def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
+    """Note that one class alone has most of the rows of test, which accuracy rewards."""
+    if task.metric is not Metric.ACCURACY:
+        return
+    counts = np.bincount(np.concatenate(test.labels) if isinstance(test.labels, tuple) else test.labels)
+    share = counts.max() / counts.sum()
+    if share >= MAJORITY:
+        name = task.labels[int(counts.argmax())]
+        unit = "words" if task.per_token else "rows"
+        notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
 def _check_groups(splits: Mapping[str, Grouped]) -> None:

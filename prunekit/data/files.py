@@ -28,7 +28,7 @@ SPLITS = {
     "test": ("test", "test_matched"),
 }
 _LINE = 1 << 20  # characters of a header
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _MUST = (
     "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict), a pandas DataFrame, "
@@ -117,7 +117,8 @@ def _check_size(data: Dataset, split: str) -> None:
 def _is_path(source: str | Path) -> bool:
     """Return whether a file or directory is meant, not the name of a data set; raises DataError where it cannot be accessed."""
     try:
-        return Path(source).expanduser().exists() or _looks_like_path(str(source))
+        looks_like_path = str(source).startswith((".", "~", os.sep)) or Path(source).suffix.lower() in SUFFIXES
+        return Path(source).expanduser().exists() or looks_like_path or _HUB.fullmatch(str(source)) is None
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"The data {_short(str(source))!r} cannot be read: {_cause(error)}.") from None
 
@@ -129,10 +130,6 @@ def _short(text: str) -> str:
 def _no_config(config: str | None) -> None:
     if config is not None:
         raise ParameterError("config", "load_data", "given for a hub data set only", config)
-
-
-def _looks_like_path(source: str) -> bool:
-    return source.startswith((".", "~", os.sep)) or Path(source).suffix.lower() in SUFFIXES or _HUB.fullmatch(source) is None
 
 
 def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
@@ -235,18 +232,27 @@ def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
             return _read_file(path)
         if not path.is_dir():
             raise DataError(f"The data {str(path)!r} is neither a file nor a directory.")
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+        shards = _shards(path)
+        if not any(map(_split_of, shards)) and (path / "data").is_dir():  # as repositories on the hub are laid out
+            shards = _shards(path / "data")
     except OSError as error:
         raise DataError(f"The data {str(path)!r} cannot be read: {error.strerror}.") from None
-    shards: dict[str, list[Path]] = {}
-    for file in files:
-        shards.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    where = f"The directory {str(path)!r}"
     if not shards:
-        kinds = ", ".join(SUFFIXES)
-        raise DataError(f"The directory {str(path)!r} holds no data: it needs a train file ({kinds}), and may have validation and test.")
-    return _by_split(
-        {name: _read_shards(files) for name, files in shards.items() if _split_of(name)}, f"The directory {str(path)!r}", shards
-    )
+        raise DataError(f"{where} holds no data: it needs a train file ({', '.join(SUFFIXES)}), and may have validation and test.")
+    if {"dataset_dict", "state"} & set(shards) and not any(map(_split_of, shards)):
+        cure = "Write each split to a file, as with dataset['train'].to_parquet('train.parquet'), or give the data set in Python."
+        raise DataError(f"{where} was written by save_to_disk, which is not read. {cure}")
+    return _by_split({name: _read_shards(files) for name, files in shards.items() if _split_of(name)}, where, shards)
+
+
+def _shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a directory by their names, without the numbers of shards."""
+    shards: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            shards.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    return shards
 
 
 def _split_of(name: str) -> str | None:
@@ -338,15 +344,19 @@ def _read_delimited(path: Path, kind: str) -> Dataset:
         for at, name in enumerate(header):
             if name in header[:at]:
                 raise DataError(f"The file {str(path)!r} has two columns named {_short(name)!r}.")
-        rows: list[list[str]] = []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise DataError(f"Line {reader.line_num} of {str(path)!r} has {len(row)} cells, its header has {len(header)}.")
-            if len(rows) == ROWS:
-                raise DataError(f"The file {str(path)!r} has more than {ROWS:,} rows: give fewer.")
-            rows.append(row)
+        rows, begin = list[list[str]](), reader.line_num + 1
+        try:
+            for row in reader:
+                begin = reader.line_num + 1
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise DataError(f"Line {reader.line_num} of {str(path)!r} has {len(row)} cells, its header has {len(header)}.")
+                if len(rows) == ROWS:
+                    raise DataError(f"The file {str(path)!r} has more than {ROWS:,} rows: give fewer.")
+                rows.append(row)
+        except csv.Error as error:
+            raise DataError(f"The row in line {begin} of {str(path)!r} cannot be read as {kind.upper()}: {error}.") from None
     return datasets.Dataset.from_dict({name: [row[at] for row in rows] for at, name in enumerate(header)})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,14 +22,14 @@ from prunekit.data.columns import (
     text_column,
     text_values,
 )
-from prunekit.data.complete import Grouped, complete
+from prunekit.data.complete import Grouped, complete, note_majority
 from prunekit.data.files import CELL, Source, read_source
 from prunekit.data.labels import VALUE, Label, Space, as_number, listed, plain, reads_as_numbers, space_of
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import load_sentences
-from prunekit.data.sets import as_table, faults, indicator_columns, joined
+from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.entities import scheme_of
 from prunekit.errors import DataError, ParameterError
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # the label of a word without a tag, by convention
+_UNLABELLED = {None, "", -1, "-1", "-1.0"}  # what a held-out split without labels holds, in a CSV as text
 
 
 def load_data(
@@ -180,10 +181,7 @@ def _with_labels(
     columns = resolve(tables["train"], **{**named_columns, "group": group}, kind=kind)
     notes: list[str] = []
     trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in tables.values())
-    used = {*columns.names, *(TREE if trees else ())}
-    unused = [column for column in tables["train"].column_names if column not in used]
-    if unused:
-        notes.append(f"columns not used: {listed(unused)}")
+    notes += _unused(tables["train"], {*columns.names, *(TREE if trees else ())})
     splits, space = _read(tables, columns, kind, model, notes, names or None, value=value)
     if trees:
         splits = {
@@ -198,6 +196,8 @@ def _with_labels(
     completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:
         check_lists(completed, notes)
+    if metric is None:
+        note_majority(task, completed["test"], notes)
     return TaskData.of(task, completed, notes, {"source": loaded.name})
 
 
@@ -219,11 +219,19 @@ def _without_labels(
         group=named_columns["group"],
     )
     notes = ["no labels were seen: the model's own answers stand for them, in what is chosen, trained and measured"]
+    # A column of labels may have a name that is not known as one.
+    notes += (f"{note} (--label and --tags name one of labels)" for note in _unused(tables["train"], {*columns.names}))
     splits, space = _read(tables, columns, kind, labels, notes, None, space_of_model(kind, labels))
     task = Task(space.kind, space.kind.traits.metrics[0], space.labels)
     task = task.alike if metric is None else replace(task, metric=metric)
     completed = complete(splits, seed, notes, fine_tuned=True, single=loaded.single or len(splits) == 1)
     return replace(TaskData.of(task, completed, notes, {"source": loaded.name}), labelled=False)
+
+
+def _unused(data: Dataset, used: Container[str]) -> list[str]:
+    """Return a note on the columns that are not used, if there are some."""
+    unused = [column for column in data.column_names if column not in used]
+    return [f"columns not used: {listed(unused)}"] if unused else []
 
 
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
@@ -291,16 +299,21 @@ def _read(
         unlabelled = (
             all(row is None for row in values[columns.label])
             if columns.sets
-            else split_labels <= {None, -1} and not split_labels & train_labels
+            else split_labels <= _UNLABELLED and not split_labels & train_labels
         )
         if unlabelled:
             notes.append(f"{name}: not used, its rows have no labels")
             continue
         raw[name] = values
+    declared = order or class_names(tables["train"], columns.label)
+    width = indicator_width(raw["train"][columns.label]) if columns.sets and declared is None else 0
+    if width:
+        notes.append(f"labels: {columns.label!r} holds {width} numbers in each row, 0 or 1, one for each label")
     for name, values in raw.items():
+        if width:
+            values[columns.label] = indicated(values[columns.label], width, columns.label, name)
         _check_rows(values, columns, name)
 
-    declared = order or class_names(tables["train"], columns.label)
     padded = value or (kind is not None and kind.traits.values)
     numbers = declared is None and reads_as_numbers(train_labels, padded=padded)
     flat = {name: plain(_flat(values, columns), columns.label, name, numbers=numbers, padded=padded) for name, values in raw.items()}

@@ -1,4 +1,4 @@
-"""Label sets: 0/1 columns as one column of lists, and what a column of lists must hold."""
+"""Label sets: 0/1 columns, or one column of 0/1 lists, as one column of lists of labels, and what such a column must hold."""
 
 from __future__ import annotations
 
@@ -83,6 +83,27 @@ def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:
             yield at, "has a label without a name"
         elif len(set(labels)) < len(labels):
             yield at, f"names the label {listed([first_duplicate(labels)])} twice"
+
+
+def indicator_width(sets: Sequence[Any]) -> int:
+    """Return how many labels rows of 0 and 1 have, one number for each label; 0 where rows are lists of labels.
+
+    They are lists of as many numbers in each row, two at least: as labels, one would be there twice, or each row would have both.
+    """
+    widths = {len(row) if isinstance(row, list) else 0 for row in sets}
+    width = widths.pop() if len(widths) == 1 else 0
+    return width if width > 1 and all(flag in (0, 1) for row in sets for flag in row) else 0
+
+
+def indicated(sets: Sequence[Any], width: int, column: str, split: str) -> list[list[int]]:
+    """Put the numbers of the labels that a row has in the place of its `width` numbers 0 and 1; raises DataError for other rows."""
+    for at, row in enumerate(sets):
+        if not isinstance(row, list) or len(row) != width or any(flag not in (0, 1) for flag in row):
+            raise DataError(
+                f"Row {at + 1} of {split} must hold {width} numbers, 0 or 1, in column {column!r}, as each row of train does (the first "
+                "row is 1)."
+            )
+    return [[at for at, flag in enumerate(row) if flag] for row in sets]
 
 
 def as_table(ids: NDArray[Any], sizes: Sequence[int], width: int) -> NDArray[np.bool_]:

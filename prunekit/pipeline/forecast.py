@@ -23,6 +23,7 @@ from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.recovery import bounded, effort_of
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.plan import Plan
+from prunekit.probes.selection import SEARCH_ROWS
 from prunekit.pruning.shrink import steps_to
 from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
@@ -47,6 +48,9 @@ _RUNTIME = 0.7  # a file in onnxruntime
 _CHARACTERS = 4.5
 # Floating-point operations of the choice of neurons, as a multiple of D^3.
 _CHOICE = 6.0
+# Passes over rows and classes in which the probes of a search are fitted, its oracle on all rows, and one classifier (33,000 and 205,000
+# words of UD-EWT).
+_SEARCH_PASSES, _ORACLE_PASSES, _FIT_PASSES = 220, 140, 220
 # Seconds of Python's own work on the reference machine.
 _EXPORT, _EXPORT_LAYER = 1.2, 0.25
 _LOWER = 4.0
@@ -161,21 +165,43 @@ class _Costs:
             stages.append(Expected(f"read {name}", self._passes(self.tokens[name] * part, _READ * share)))
         return stages
 
+    def _computed(self, operations: float) -> float:
+        """Return the time of floating-point operations: those of a forward pass for a token give the operations per second."""
+        return operations * self.speed.token / (2.0 * sum(each.numel() for each in self.inputs.view.blocks.parameters()))
+
     def _choice(self) -> float:
-        # The operations of a forward pass for a token give the operations per second.
-        operations = 2.0 * sum(each.numel() for each in self.inputs.view.blocks.parameters()) / self.speed.token
-        return _CHOICE * self.width**3 / operations
+        return self._computed(_CHOICE * self.width**3)
+
+    def _search(self, most: int | None = None) -> float:
+        """Return the time of the probes by which neurons are chosen."""
+        places = self._read_places(most)
+        return self._probes(_SEARCH_PASSES, min(SEARCH_ROWS, places)) + self._probes(_ORACLE_PASSES, places)
+
+    def _fitted(self, most: int | None = None) -> float:
+        """Return the time of one classifier on the neurons that a budget allows."""
+        budget = neuron_budget(self.recipe)
+        return self._choice() * self.share + self._probes(_FIT_PASSES, self._read_places(most), 1.0 if budget is None else budget.amount)
+
+    def _read_places(self, most: int | None) -> float:
+        """Return how many labels, words of a token task, `most` rows of train have, or all of them."""
+        labels = len(self.inputs.encoded["train"].labels)
+        return labels * (1.0 if most is None else min(1.0, most / self.rows["train"]))
+
+    def _probes(self, passes: int, rows: float, share: float = 1.0) -> float:
+        task = self.inputs.data.task
+        columns = 1 if task.outputs == 2 and not task.many else task.outputs
+        return self._computed(4.0 * passes * rows * self.width * share * columns)
 
     def chosen(self) -> list[Expected]:
         """Return the stages that choose neurons, heads and FFN neurons, and cut baselines."""
         recipe, stages = self.recipe, list[Expected]()
         readable = self.inputs.data.labelled and self.inputs.data.task.kind.traits.readout
         if not self.reads and readable and neuron_budget(recipe) is not None:
-            stages += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice())]
+            stages += [*self._read(most=CHOICE_ROWS), Expected("head or readout", self._choice() + self._search(CHOICE_ROWS))]
         if recipe.layers is not None or recipe.drop:
             stages.append(Expected("layers", self._passes(self.calibration, _REFIT)))
         if self.reads:
-            stages += [*self._read(), Expected("select neurons", 2 * self._choice()), *self._read(test=True)[2:]]
+            stages += [*self._read(), Expected("select neurons", 2 * self._choice() + self._search()), *self._read(test=True)[2:]]
         for budget in structure_budgets(recipe):
             if budget.unit is Unit.LATENCY:
                 stages += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
@@ -228,7 +254,7 @@ class _Costs:
         """Return the stages that draw a frontier: a step, a file and its score for each point, and their times."""
         timed = any(budget.unit is Unit.LATENCY for budget in structure_budgets(self.recipe))
         table = [] if timed else [Expected("latency table, batch 1", _TABLE * self.speed.python)]
-        fit = sum(stage.seconds for stage in (*self._read(max(self.share, 0.2)), Expected("fit", self._choice() * self.share)))
+        fit = sum(stage.seconds for stage in (*self._read(max(self.share, 0.2)), Expected("fit", self._fitted())))
         each = self._passes(self.calibration, _STEP) + self._exports(1) + self._passes(self.tokens["validation"], _RUNTIME)
         each += fit if self.reads else 0.0
         return [*table, Expected("frontier", len(SHARES) * each), Expected("latency", _LATENCY, bounded=True)]
@@ -236,7 +262,7 @@ class _Costs:
     def _fit(self) -> list[Expected]:
         """Return the stages that fit the classifier on a slim model's neurons."""
         most = None if self.effort is None else CHOICE_ROWS
-        return [*self._read(max(self.share, 0.2), most), Expected("fit", self._choice() * self.share)]
+        return [*self._read(max(self.share, 0.2), most), Expected("fit", self._fitted(most))]
 
     def _recover(self, title: str, share: float | None = None) -> Expected:
         """Return the training of a model that has a share of the parameters; by default the slim one's."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from prunekit.arch.config import positions_of
 from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
@@ -141,7 +142,7 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
         encoded = encode_splits(data.splits, loaded.tokenizer, task, longest, recipe.stride)
         if data.labelled:
-            notes += _cut_notes(encoded, longest)
+            notes += _cut_notes(encoded, loaded, longest, stage)
         retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
         prompts = _prompts(loaded.model) if vectors else {}
     return Inputs(
@@ -172,7 +173,7 @@ def ask_dense(recipe: Recipe, inputs: Inputs, stage: Stages) -> Inputs:
     if not labelled:
         with stage("answer"):
             data, encoded = _answered(inputs.view, data, encoded, loaded.tokenizer, inputs.max_length)
-        notes += _cut_notes(encoded, inputs.max_length)
+        notes += _cut_notes(encoded, loaded, inputs.max_length, stage)
     if isinstance(loaded.model, EmbeddingModel):
         with stage("embed"):
             loaded, shortened = _embedded(recipe, loaded, data, encoded, notes)
@@ -196,10 +197,16 @@ def encode_splits(
     }
 
 
-def _cut_notes(encoded: Mapping[str, Encoded], longest: int) -> list[str]:
-    """Return notes on the rows and words that the limit of tokens concerns."""
+def _cut_notes(encoded: Mapping[str, Encoded], loaded: LoadedModel, longest: int, stage: Stages) -> list[str]:
+    """Return notes on the rows and words that the limit of tokens concerns; say it where it is a tenth of the rows."""
     cut, lost = sum(split.truncated for split in encoded.values()), sum(split.dropped for split in encoded.values())
-    notes = [f"{cut} rows were cut at {longest} tokens"] if cut else []
+    total, positions = sum(map(len, encoded.values())), positions_of(loaded.config, int(loaded.tokenizer.pad_token_id or 0))
+    most = "" if positions is None else f", {positions:,} at most"
+    more = "" if positions is not None and positions <= longest else f" (--max-length reads more{most})"
+    notes = [f"{cut:,} of {total:,} rows were cut at {longest} tokens{more}"] if cut else []
+    if 10 * cut >= total:
+        # The dense model may be measured on less than it was trained on.
+        stage.say(notes[0])
     windows = [split.windows for split in encoded.values() if split.windows is not None]
     if windows:
         contexts, total = sum(len(each.references) for each in windows), sum(len(each.questions) for each in windows)
@@ -333,8 +340,8 @@ def _drawn(data: TaskData, most: int, seed: int) -> TaskData:
 def _name_classes(loaded: LoadedModel, task: Task) -> None:
     config: Any = loaded.config
     names = task.labels or ("LABEL_0",)
-    if task.many or loaded.many_labels:
-        config.problem_type = MANY_LABELS if task.many else None
+    # What the config says is about a head that is not used.
+    config.problem_type = MANY_LABELS if task.many else None
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
 

@@ -148,7 +148,7 @@ def test_the_default_length_is_capped_by_the_models_positions(tmp_path: Path) ->
     with lines.quick():
         asked: dict[str, Any] = {"keep": "40%", "recover": "none", "dtype": "fp32"}
         made = prunekit.compress(checkpoint("base"), lines.write_rows(tmp_path / "rows", rows), out=tmp_path / "out", **asked)
-    assert "1 rows were cut at 64 tokens" in made.report.notes
+    assert "1 of 120 rows were cut at 64 tokens" in made.report.notes
     # The recipe beside it says what was asked, and can be run again.
     assert Recipe.load(made.path / "recipe.yaml").max_length is None
 

@@ -9,7 +9,8 @@ import pytest
 
 from prunekit.data import load_data
 from prunekit.errors import DataError
-from prunekit.tasks import TaskKind
+from prunekit.metrics import Metric
+from prunekit.tasks import Task, TaskKind
 from tests.data.tables import LABELS, TEXTS
 
 
@@ -33,6 +34,28 @@ def test_columns_of_the_models_own_labels_are_read() -> None:
     found = load_data(rows, text="comment", labels=("toxic", "threat"), task="multi-label-classification", answers=TaskKind.LABELS)
     assert found.labelled
     assert found.task.labels == ("toxic", "threat")
+
+
+@pytest.mark.parametrize("flag", [int, float, bool])
+def test_lists_of_0_and_1_are_the_labels_of_their_places(flag: type) -> None:
+    hot = [[flag(at % 2), flag(at % 3 == 0), flag(at % 2 == 0)] for at in range(40)]
+    for given in ({}, {"labels": ("x", "y", "z"), "answers": TaskKind.LABELS, "task": "multi-label-classification"}):
+        found = load_data({"text": TEXTS, "labels": hot}, **given)
+        assert found.task == Task(TaskKind.LABELS, Metric.MICRO_F1, given.get("labels", ("0", "1", "2")))
+        for rows in found.splits.values():
+            assert rows.labels.tolist() == [[bool(value) for value in hot[TEXTS.index(text)]] for text in rows.texts]
+    either = load_data({"text": TEXTS, "labels": [[flag(label), flag(1 - label)] for label in LABELS]})
+    assert either.train.labels.sum(axis=1).tolist() == [1] * len(either.train)
+    with pytest.raises(DataError, match=r"Row 2 of test must hold 3 numbers, 0 or 1, in column 'labels'"):
+        load_data({"train": {"text": TEXTS, "labels": hot}, "test": {"text": TEXTS[:2], "labels": [hot[0], hot[1][:2]]}})
+    # Lists of ids differ in length, or hold others.
+    assert load_data({"text": TEXTS, "labels": [[0, 1][: 1 + label] for label in LABELS]}).train.labels[:, 0].all()
+
+
+def test_columns_beside_texts_without_labels_are_named() -> None:
+    rows = {"text": TEXTS, "airline_sentiment": ["ab"[label] for label in LABELS]}
+    found = load_data(rows, labels=("a", "b"), answers=TaskKind.CLASSIFICATION, fine_tuned=True)
+    assert "columns not used: airline_sentiment (--label and --tags name one of labels)" in found.notes
 
 
 def test_a_model_without_names_is_told_where_they_go() -> None:

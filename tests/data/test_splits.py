@@ -12,7 +12,7 @@ from prunekit.data import Rows, load_data
 from prunekit.data.complete import set_aside
 from prunekit.data.splits import divide
 from prunekit.errors import DataError, ParameterError
-from tests.data.tables import TEXTS, labels_of, splits, table
+from tests.data.tables import LABELS, TEXTS, labels_of, splits, table, write
 
 
 def test_missing_splits_are_cut_from_train() -> None:
@@ -49,6 +49,31 @@ def test_a_test_split_without_labels_is_not_used(label: int | None) -> None:
     assert found.test.texts == tuple(TEXTS[:6])
     del data["test"]["label"]
     assert load_data(data).notes[0] == "test: not used, it has no column 'label'"
+
+
+@pytest.mark.parametrize("cell", ["-1", "-1.0", ""])
+def test_what_stands_for_no_label_in_a_file_of_text_is_none(cell: str, tmp_path: Path) -> None:
+    for folder, labels in (("classes", LABELS), ("values", [at / 8 for at in range(40)])):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "train.csv", {"text": TEXTS, "label": labels})
+        write(tmp_path / folder / "validation.csv", {"text": TEXTS[:6], "label": labels[:6]})
+        write(tmp_path / folder / "test.csv", {"text": TEXTS[6:12], "label": [cell] * 6})
+        for fine_tuned in (False, True):
+            found = load_data(tmp_path / folder, fine_tuned=fine_tuned)
+            assert found.notes[0] == "test: not used, its rows have no labels"
+            assert set(found.test.texts) <= set(TEXTS[:6])
+    # Where train has such a class, it is one.
+    signs = {"text": TEXTS, "label": [1 - 2 * label for label in LABELS]}
+    assert labels_of(load_data({"train": signs, "test": {"text": ["a", "b"], "label": [-1, -1]}}).test) == [0, 0]
+
+
+def test_a_class_with_nearly_all_rows_is_noted() -> None:
+    labels = ["rare" if at in (0, 20) else "usual" for at in range(40)]
+    rows = {"train": {"text": TEXTS, "label": labels}, "test": {"text": TEXTS[20:40], "label": labels[20:]}}
+    note = "metric: accuracy, of which 'usual' for all rows of test gets 95.0% (--metric f1 counts each class alike)"
+    assert note in load_data(rows).notes
+    assert not any(note.startswith("metric") for note in load_data(rows, metric="f1").notes)
+    assert not any(note.startswith("metric") for note in load_data(table()).notes)
 
 
 def test_cuts_keep_the_shares_of_classes_and_their_last_rows() -> None:

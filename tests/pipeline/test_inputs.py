@@ -44,3 +44,19 @@ def test_of_a_large_validation_split_some_rows_choose(monkeypatch: pytest.Monkey
     assert found.data.test.texts == whole.data.test.texts
     assert "validation: 25 of 60 rows, drawn at random, choose" in found.notes
     assert not any("drawn at random, choose" in note for note in whole.notes)
+
+
+def test_many_rows_that_are_cut_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    monkeypatch.setattr(Stages, "say", lambda _, line: said.append(line))
+    for length, shown in ((8, True), (64, False)):
+        found = load_inputs(Recipe(model=str(checkpoint("sequence")), data=str(data("text")), max_length=length), None, Stages())
+        assert bool(said) == any("rows were cut at 8 tokens (--max-length reads more, 64 at most)" in note for note in found.notes) == shown
+        said.clear()
+
+
+def test_a_head_that_is_not_used_leaves_no_kind_of_problem() -> None:
+    found = load_inputs(Recipe(model=str(checkpoint("pairs")), data=str(data("topics")), text="text"), None, Stages())
+    assert not found.own_head
+    assert found.loaded.config.problem_type is None
+    assert found.loaded.config.num_labels == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prunekit import cli
@@ -93,6 +95,17 @@ def test_what_is_expected_is_what_is_entered_in_this_order(
     assert all(name in expected for name in entered), (entered, names)
     # What a readout leaves to be shrunk is not known before.
     assert model == "base" or entered == names
+
+
+def test_more_words_take_longer_to_choose_neurons_for() -> None:
+    asked = Recipe(model=str(checkpoint("base")), data=str(data("tokens")), keep=("20% neurons",), recover="none")
+    inputs = load_inputs(asked, None, Stages())
+    few = replace(inputs, encoded={**inputs.encoded, "train": inputs.encoded["train"].take(np.arange(30))})
+    some, all_words = (
+        {each.name: each.seconds for each in forecast(asked, given, None, Speed(1e-6, 1.0)).stages}["select neurons"]
+        for given in (few, inputs)
+    )
+    assert all_words > 2 * some
 
 
 def test_a_machine_twice_as_slow_takes_twice_as_long_but_for_what_is_bounded() -> None:
