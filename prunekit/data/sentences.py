@@ -111,7 +111,7 @@ def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, note
             raise ParameterError("label", "load_data", "left out without pairs of texts, of which it is the score", label)
         if all(as_number(value) in _WITHHELD for value in values[label]):
             withheld.append(split)
-        elif label != named.get("label") and _are_classes(values[label], class_names(data, label)):
+        elif label != named.get("label") and "score" not in label.casefold() and _are_classes(values[label], class_names(data, label)):
             notes.append(f"{split}: the column {label!r} is not used, it holds classes and no scores")
         else:
             scores = np.array(_scores(values[label], label, split))
