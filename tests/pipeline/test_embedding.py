@@ -171,6 +171,7 @@ def test_mistakes_are_one_line(
         ("sentence_bert_config.json", '{"max_seq_length": -3}', "max_seq_length"),
         ("sentence_bert_config.json", '{"do_lower_case": true}', "lower-cases texts"),
         ("modules.json", '[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": ""}]', "names no folder of the module Dense"),
+        ("modules.json", '[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": "1_Dense"}]', "a vector for each token"),
         ("config_sentence_transformers.json", '{"prompts": {"query": 3}}', "must be texts"),
         ("config_sentence_transformers.json", '{"default_prompt_name": "query"}', "is not among its prompts"),
     ],
