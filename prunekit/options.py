@@ -67,7 +67,7 @@ class Options(BaseModel):
             "Column of what rows have in common: such rows stay in one split [default: no groups; a ranking's query by its name].",
             "Data",
             "COLUMN",
-            READING,
+            ROWS,
             more="A document, say, or a query: rows of one group stay on one side of every cut.",
         ),
     ] = None

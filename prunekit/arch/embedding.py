@@ -130,6 +130,8 @@ def _read_embedding(folder: Path, *, ours: bool) -> Embedding:
     if not (folder / MODULES).is_file():
         return Embedding()
     kinds = dict(_modules(folder))
+    if "Pooling" not in kinds and len(kinds) > 1:
+        raise UnsupportedError(f"The modules of {str(folder)!r} have no Pooling: models with a vector for each token are not supported.")
     embedding = Embedding() if "Pooling" not in kinds else _pooling(folder, _object(folder / kinds["Pooling"] / "config.json"))
     encoder = next((_object(folder / name) for name in LENGTHS if (folder / name).is_file()), {})
     tokenizer = _object(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import CRITICAL
@@ -36,7 +36,7 @@ from prunekit.arch.config import (
     read_config,
     row_length,
 )
-from prunekit.arch.embedding import FILES, MODULES, EmbeddingModel
+from prunekit.arch.embedding import FILES, MODULES, PROMPTS, EmbeddingModel
 from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
 from prunekit.arch.known import check_fields, check_tokenizer_class, settled
 from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
@@ -197,6 +197,8 @@ def load_model(
             _check_weights(name, at, place)
         head = head_named(config.architectures or ())
         model = _load_weights(name, at, place, config, head)
+        if head == TEXTS:
+            _state_activation(model.config, _fields_of(name, at, place, PROMPTS) or {})
         tokenizer = _load_tokenizer(name, at, place)
     agree(name, tokenizer, model.config, task_labels, head is not None)
     return LoadedModel(model, tokenizer, model.config, head is not None, head == "ForTokenClassification", name)
@@ -262,6 +264,17 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
         raise ModelError(f"The weights of the model {name!r} hold NaN or infinity in {shown(non_finite)}.")
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _state_activation(config: PretrainedConfig, beside: Mapping[str, Any]) -> None:
+    """State what sentence-transformers applies to the logits of a cross-encoder in the config, which every version of it reads.
+
+    Newer versions write that into a file beside the config, and take the sigmoid where they find none.
+    """
+    activation = beside.get("activation_fn")
+    if isinstance(activation, str):
+        stated = getattr(config, "sentence_transformers", None)
+        config.sentence_transformers = {**(stated if isinstance(stated, dict) else {}), "activation_fn": activation}
 
 
 def _finite(weight: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunekit.arch.config import LENGTH, WINDOW, check_config, check_tokenizer_files, positions_of, read_config, row_length
+from prunekit.arch.stated import stated_head
 from prunekit.arch.tried import try_out
 from prunekit.benchmark.backends.base import Batch
 from prunekit.benchmark.candidates import Candidate
@@ -139,14 +140,26 @@ def encode_for(
     row_length(positions, max_length, of="bench")  # refused before anything is read
     options: Any = dict(columns)
     # Only the texts are read: labels need not be there.
-    dataset = load_data(str(data), answers=TaskKind.CLASSIFICATION, **options)
-    rows = dataset.test
+    dataset = load_data(str(data), answers=TaskKind.EMBEDDING if _embed(candidates) else TaskKind.CLASSIFICATION, **options)
+    rows = dataset.test.singles if dataset.task.kind.traits.vectors else dataset.test
     longest = row_length(positions, max_length, of="bench", usual=WINDOW if rows.asks else LENGTH)
     encoded = {
         folder: encode(rows, _tokenizer(folder), max_length=longest, per_token=bool(rows.tokens))
         for folder in {own or default_folder for own in folders.values()}
     }
     return {name: encoded[folder or default_folder] for name, folder in folders.items()}
+
+
+def _embed(candidates: Sequence[Candidate]) -> bool:
+    """Return whether the candidates are embedders, which read the texts of a pair one by one, as far as their directories state it."""
+    from prunekit.arch.embedding import MODULES
+
+    folders = [candidate.source.folder for candidate in candidates if candidate.source.folder is not None]
+    # sentence-transformers writes the file beside cross-encoders, too.
+    return bool(folders) and all(
+        (folder / MODULES).is_file() and not stated_head(read_config(folder / "config.json", f"The model {str(folder)!r}")).fine_tuned
+        for folder in folders
+    )
 
 
 def _tokenizer_folder(candidate: Candidate) -> Path | None:

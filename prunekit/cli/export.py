@@ -12,7 +12,7 @@ from prunekit.cli.base import app, say
 from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole_number, with_options
 
 #: {option about the data: parameter of `load_data`}.
-_COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "metric")} | {"data_config": "config"}
+_COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "group", "metric")} | {"data_config": "config"}
 
 
 @app.command(cls=Grouped)

@@ -33,6 +33,8 @@ PAIRS = (
 )
 TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "review_body", "document", "comment", "tweet", "body")
 LABELS = ("label", "labels", "score", "target", "category", "class", "sentiment", "intent", "stars", "rating", "similarity_score")
+#: Names of labels where no column has one of `LABELS`.
+OTHER_LABELS = ("relevance",)
 QUERIES = ("query", "query_id", "qid")
 TOKENS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
@@ -148,7 +150,7 @@ def resolve(
         raise ParameterError("task", "load_data", f"{TaskKind.TOKENS.value!r} where tokens or tags are named", str(kind))
     if for_texts and kind is TaskKind.TOKENS:
         raise ParameterError("task", "load_data", "one on texts where text, text_pair or label are named", str(kind))
-    if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and _holds_words(data)):
+    if kind is TaskKind.TOKENS or for_tokens or (kind is None and not for_texts and holds_words(data)):
         return replace(_of_tokens(data, tokens, tags), group=group)
     columns = _of_texts(data, text, text_pair, label)
     sets = is_list(data, columns.label)
@@ -166,7 +168,7 @@ def query_column(data: Dataset) -> str | None:
 
 def text_column(data: Dataset) -> str:
     """Return the column of the text, or of its words; raises DataError where no column has such a name."""
-    if _holds_words(data) and not _named(data, TEXTS):
+    if holds_words(data) and not _named(data, TEXTS):
         return _only(data, TOKENS, "tokens", "--tokens", without=(), lists=True)
     return (_named(data, TEXTS) or [_only(data, TEXTS, "text", "--text", without=())])[0]
 
@@ -178,7 +180,8 @@ def pair_columns(data: Dataset) -> tuple[str, str] | None:
 
 
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
-    label = label or _only(data, LABELS, "label", "--label", without=(text, pair))
+    labels = LABELS if _named(data, LABELS) else (*LABELS, *OTHER_LABELS)
+    label = label or _only(data, labels, "label", "--label", without=(text, pair))
     if text is None and pair is None:
         pairs = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,)) if label not in (a, b)]
         if len(pairs) == 1:
@@ -198,7 +201,8 @@ def _of_tokens(data: Dataset, tokens: str | None, tags: str | None) -> Columns:
     return Columns(tags, tokens=tokens)
 
 
-def _holds_words(data: Dataset) -> bool:
+def holds_words(data: Dataset) -> bool:
+    """Return whether rows are lists of words, by the names and types of the columns."""
     words = _named(data, TOKENS, lists=True)
     return bool(words) and not any(not is_list(data, name) for name in _named(data, LABELS))
 

@@ -14,6 +14,7 @@ from prunekit.data.columns import (
     Columns,
     class_names,
     group_names,
+    holds_words,
     is_list,
     query_column,
     read_columns,
@@ -92,7 +93,8 @@ def load_data(
     fine_tuned : bool
         Whether the model that is evaluated may have been trained on the train split: a missing split is then never cut from it.
     answers : TaskKind, optional
-        Task of a fine-tuned model's head: data without a column of labels then has placeholders, until the model has answered.
+        Task of the model's head: data without a column of labels then has placeholders, until the model has answered; for an embedder
+        labels are not read.
     config : str, optional
         Configuration of a hub data set.
     seed : int
@@ -121,7 +123,7 @@ def load_data(
 
     loaded = read_source(source, config=config, trust_remote_code=trust_remote_code)
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
-    if kind is TaskKind.EMBEDDING:
+    if _are_sentences(loaded, named_columns, kind, answers):
         return load_sentences(loaded, named_columns, metric=wanted_metric, seed=seed)
     if kind is TaskKind.QUESTIONS or (kind is None and _are_questions(loaded, named_columns, answers)):
         answering = answers is TaskKind.QUESTIONS
@@ -136,7 +138,8 @@ def load_data(
     if wanted_metric is Metric.AGREEMENT:
         must = "another where the data has labels: agreement is with the dense model, on data without"
         raise ParameterError("metric", "load_data", must, wanted_metric.value)
-    if kind is None and answers is TaskKind.REGRESSION and query_column(loaded.splits["train"]) is not None:
+    ranked = wanted_metric in TaskKind.RANKING.traits.metrics
+    if kind is None and answers is TaskKind.REGRESSION and (ranked or query_column(loaded.splits["train"]) is not None):
         kind = TaskKind.RANKING
     value = answers is TaskKind.REGRESSION
     return _with_labels(loaded, named_columns, kind, model, wanted_metric, fine_tuned, seed, value=value)
@@ -146,6 +149,14 @@ def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
     """Return whether a table without a column of labels has one for each label, whose names can be joined by commas."""
     plain_names = not any("," in name or name != name.strip() for name in labels)
     return plain_names and lacks_labels(train) and set(labels) <= set(train.column_names)
+
+
+def _are_sentences(loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
+    """Return whether rows are read as texts for an embedder: where the task is named, or by the model, unless they are words with tags."""
+    if kind is not None or answers is not TaskKind.EMBEDDING:
+        return kind is TaskKind.EMBEDDING
+    named, train = named_columns["tokens"] or named_columns["tags"], loaded.splits["train"]
+    return named is None and not (holds_words(train) and not lacks_labels(train))
 
 
 def _are_questions(loaded: Source, named_columns: Mapping[str, str | None], answers: TaskKind | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunekit.data.columns import LABELS, absent, group_names, pair_columns, read_columns, text_column, text_values
+from prunekit.data.columns import LABELS, absent, class_names, group_names, pair_columns, read_columns, text_column, text_values
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import Source
 from prunekit.data.labels import VALUE, as_number, listed
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Least number of texts of a split that is evaluated: fewer have no meaningful neighbours.
 LEAST = 3
 _SCORED = (Metric.SPEARMAN, Metric.PEARSON)
+#: What stands in every row of a split whose scores are withheld, as in GLUE's test splits.
+_WITHHELD = (None, "", -1)
 
 
 def load_sentences(source: Source, named: Mapping[str, str | None], *, metric: Metric | None, seed: int) -> TaskData:
@@ -58,8 +60,14 @@ def load_sentences(source: Source, named: Mapping[str, str | None], *, metric: M
         name = named.get(parameter)
         if name is not None and not any(name in data.column_names for data in source.splits.values()):
             raise absent(parameter, name, source.splits["train"].column_names)
-    parts = {split: _read_split(data, named, split) for split, data in source.splits.items()}
     notes: list[str] = []
+    withheld: list[str] = []
+    parts = {split: _read_split(data, named, split, notes, withheld) for split, data in source.splits.items()}
+    if not all(np.isnan(np.asarray(part.rows.labels)).all() for part in parts.values()):
+        for split in withheld:
+            if split != "train":
+                notes.append(f"{split}: not used, its rows have no scores")
+                del parts[split]
     splits = complete(parts, seed, notes, fine_tuned=False, single=source.single)
     scored = not np.isnan(np.asarray(splits["test"].labels)).any()
     wanted_metric = metric or (Metric.SPEARMAN if scored else Metric.COSINE)
@@ -82,8 +90,8 @@ def _check_held(rows: Rows, name: str) -> None:
         raise DataError(f"The scores of {name} are all {scores[0]:g}: nothing can be compared with them.")
 
 
-def _read_split(data: Dataset, named: Mapping[str, str | None], split: str) -> Grouped:
-    """Read the texts of one split, which need not have the columns of another."""
+def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, notes: list[str], withheld: list[str]) -> Grouped:
+    """Read the texts of one split, which need not have the columns of another; one whose scores are withheld is added to `withheld`."""
     group = named.get("group")
     if group is not None and group not in data.column_names:
         raise DataError(f"The {split} split has no column {group!r}, which names the groups. It has {listed(data.column_names)}.")
@@ -101,9 +109,23 @@ def _read_split(data: Dataset, named: Mapping[str, str | None], split: str) -> G
     if label is not None:
         if pairs is None:
             raise ParameterError("label", "load_data", "left out without pairs of texts, of which it is the score", label)
-        scores = np.array(_scores(values[label], label, split))
+        if all(as_number(value) in _WITHHELD for value in values[label]):
+            withheld.append(split)
+        elif label != named.get("label") and "score" not in label.casefold() and _are_classes(values[label], class_names(data, label)):
+            notes.append(f"{split}: the column {label!r} is not used, it holds classes and no scores")
+        else:
+            scores = np.array(_scores(values[label], label, split))
     rows = Rows(labels=scores, texts=texts, pairs=pairs)
     return Grouped(rows, None if group is None else group_names(values[group], group, split))
+
+
+def _are_classes(values: Sequence[object], declared: tuple[str, ...] | None) -> bool:
+    """Return whether labels of pairs are classes without an order: names, or the ids of more than two declared ones."""
+    if declared is not None:
+        return len(declared) > 2
+    # Without a letter it is a number that is written in another way, such as "4,5", and a mistake.
+    words = (isinstance(value, str) and isinstance(as_number(value), str) and any(map(str.isalpha, value)) for value in values)
+    return all(words)
 
 
 def _scores(values: Sequence[object], column: str, split: str) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.batches import Encoded
-from prunekit.data.columns import LABELS, TAGS, is_list, read_columns
+from prunekit.data.columns import LABELS, OTHER_LABELS, TAGS, is_list, read_columns
 from prunekit.data.labels import Space
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError
@@ -26,7 +26,7 @@ COLUMN = "(no labels)"
 
 def lacks_labels(data: Dataset) -> bool:
     """Return whether a table has no column with a name of labels, and none of lists with a name of tags."""
-    texts, words = {*LABELS}, {*TAGS}
+    texts, words = {*LABELS, *OTHER_LABELS}, {*TAGS}
     return not any(name.casefold() in texts or (name.casefold() in words and is_list(data, name)) for name in data.column_names)
 
 

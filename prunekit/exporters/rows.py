@@ -149,6 +149,8 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
         options["task"] = TaskKind.LABELS
     elif spans:
         options["answers"] = TaskKind.QUESTIONS
+    elif source.head == "feature-extraction":
+        options["answers"] = TaskKind.EMBEDDING
     elif source.head == "text-classification" and source.config.num_labels == 1:
         # A column of queries then groups the rows into lists.
         options["answers"] = TaskKind.REGRESSION
@@ -164,7 +166,9 @@ def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | No
             raise ParameterError("data", "export", must, f"{data}: {task.kind.value} with {task.outputs}")
     longest = min(source.space.max_length, WINDOW) if task.kind.traits.spans else source.space.max_length
     encoding: dict[str, Any] = {"max_length": longest, "per_token": task.per_token}
-    encoded = {name: encode(loaded.splits[name], source.tokenizer, **encoding) for name in ("validation", "test")}
-    drawn = samples(loaded.train, encoded["validation"], source.tokenizer, **encoding, seed=seed)
+    # An embedder reads the texts of a pair one by one.
+    rows = {name: split.singles if task.kind.traits.vectors else split for name, split in loaded.splits.items()}
+    encoded = {name: encode(rows[name], source.tokenizer, **encoding) for name in ("validation", "test")}
+    drawn = samples(rows["train"], encoded["validation"], source.tokenizer, **encoding, seed=seed)
     thresholds = read_thresholds(getattr(source.config, "thresholds", None), task.outputs, f"The model {source.name!r}") if many else 0.0
     return Judge(short_name(str(data)), task if source.head in _TASKS else None, drawn, encoded["test"], seed, thresholds)

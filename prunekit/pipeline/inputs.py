@@ -144,7 +144,7 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
         if data.labelled:
             notes += _cut_notes(encoded, loaded, longest, stage)
         retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
-        prompts = _prompts(loaded.model) if vectors else {}
+        prompts = {} if retrieval is None else _prompts(loaded.model)
     return Inputs(
         loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts
     )

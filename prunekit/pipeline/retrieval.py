@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import Rows
@@ -32,7 +33,8 @@ DEPTH = 100
 def retrieved(run: Run, text: Text, files: Files) -> tuple[Retrieved, ...]:
     """Search the corpus with each file.
 
-    Documents and queries get the prompts that the model has for them, "document" and "query".
+    Documents and queries get the prompts that the model has for them, "document" and "query". Vectors are compared by their cosines, or
+    by their products where the model says that it does so.
 
     Parameters
     ----------
@@ -42,8 +44,9 @@ def retrieved(run: Run, text: Text, files: Files) -> tuple[Retrieved, ...]:
         The slim files' tokenizer.
     files : Files
     """
-    inputs, retrieval = run.inputs, run.inputs.retrieval
+    inputs, retrieval, model = run.inputs, run.inputs.retrieval, run.inputs.loaded.model
     assert retrieval is not None
+    assert isinstance(model, EmbeddingModel)
     queries = tuple(inputs.prompts.get("query", "") + each for each in retrieval.queries)
     documents = tuple(inputs.prompts.get("document", "") + each for each in retrieval.documents)
 
@@ -53,8 +56,8 @@ def retrieved(run: Run, text: Text, files: Files) -> tuple[Retrieved, ...]:
         return ours, theirs
 
     def embed(file: OnnxFile, encoded: tuple[Encoded, Encoded]) -> tuple[Vectors, Vectors]:
-        ours, theirs = (unit(outputs_of_file(file.path, each, threads=run.recipe.threads)) for each in encoded)
-        return ours, theirs
+        ours, theirs = (outputs_of_file(file.path, each, threads=run.recipe.threads) for each in encoded)
+        return (ours, theirs) if model.embedding.similarity == "dot" else (unit(ours), unit(theirs))
 
     slim = read(text.tokenizer)
     vectors_of: dict[RowName, tuple[Vectors, Vectors]] = {"dense": embed(files.dense, read(inputs.loaded.tokenizer))}

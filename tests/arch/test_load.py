@@ -205,3 +205,13 @@ def test_code_of_a_checkpoint_does_not_run(folder: Path) -> None:
     edit_config(folder, auto_map={"AutoConfig": "mine.Config", "AutoModel": "mine.Model"})
     (folder / "mine.py").write_text("raise SystemExit('it ran')")
     assert type(load_model(folder).model).__name__ == "BertModel"
+
+
+def test_what_a_cross_encoder_applies_to_its_logits_is_in_the_config(tmp_path: Path) -> None:
+    save(tmp_path, head="ForSequenceClassification", num_labels=1)
+    assert not hasattr(load_model(tmp_path).config, "sentence_transformers")
+    edit_config(tmp_path, sentence_transformers={"version": "4.1.0", "activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    beside = {"activation_fn": "torch.nn.modules.linear.Identity", "model_type": "CrossEncoder", "prompts": {}}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(beside))
+    stated = load_model(tmp_path).config.to_dict()["sentence_transformers"]
+    assert stated == {"version": "4.1.0", "activation_fn": "torch.nn.modules.linear.Identity"}

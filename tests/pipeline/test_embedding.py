@@ -17,8 +17,12 @@ import prunekit
 from prunekit import cli
 from prunekit.arch.embedding import Embedding, EmbeddingModel, embedder, embedding_of, save_modules
 from prunekit.arch.view import ModelView
+from prunekit.benchmark.batches import encode_for
+from prunekit.benchmark.candidates import parse
 from prunekit.data.rows import Rows
 from prunekit.errors import ModelError, UnsupportedError
+from prunekit.exporters.rows import judge_of
+from prunekit.exporters.source import load_source
 from prunekit.metrics import cosines
 from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.observe import load_base
@@ -31,6 +35,7 @@ from prunekit.report.progress import Stages
 from prunekit.runtime.session import OnnxSession
 from prunekit.stats.blocks import Site
 from prunekit.stats.sensitivity import sensitivity
+from tests.lines import data as data_of
 from tests.lines import model_of, quick, save, sentences, tokenizer_of, write_rows
 from tests.models import batch_of, build
 
@@ -166,6 +171,7 @@ def test_mistakes_are_one_line(
         ("sentence_bert_config.json", '{"max_seq_length": -3}', "max_seq_length"),
         ("sentence_bert_config.json", '{"do_lower_case": true}', "lower-cases texts"),
         ("modules.json", '[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": ""}]', "names no folder of the module Dense"),
+        ("modules.json", '[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": "1_Dense"}]', "a vector for each token"),
         ("config_sentence_transformers.json", '{"prompts": {"query": 3}}', "must be texts"),
         ("config_sentence_transformers.json", '{"default_prompt_name": "query"}', "is not among its prompts"),
     ],
@@ -301,3 +307,32 @@ def test_prompts_keep_their_tokens_and_the_example_has_them(tmp_path: Path) -> N
     assert 'texts = ["motef " + text for text in texts]' in card or "texts = ['motef ' + text for text in texts]" in card
     assert "sentence_embedding /= np.linalg.norm" in card
     assert "Vectors have length 1" not in card
+
+
+def test_prompts_without_pooling_are_refused_where_one_is_used_alone(tmp_path: Path) -> None:
+    model = dense(tmp_path / "dense", Embedding(prompts={"query": "ba "}, include_prompt=False, max_length=20))
+    asked: dict[str, Any] = {"model": str(model), "data": str(write_rows(tmp_path / "data", {"train": texts(60, 0)})), "task": "embedding"}
+    assert load_inputs(Recipe(**asked), None, Stages()).prompts == {}
+    with pytest.raises(UnsupportedError, match="leaves the tokens of its prompt out of the pooling"):
+        load_inputs(Recipe(**asked, prompt="query"), None, Stages())
+
+
+@needs_onnx
+def test_export_reads_texts_without_labels_one_by_one(tmp_path: Path) -> None:
+    model = dense(tmp_path / "dense")
+    data = write_rows(tmp_path / "data", {"train": texts(100, 0), "test": pairs(40, 1)})
+    done = prunekit.export(model, tmp_path / "out", dtype="int8", data=data)
+    assert (done.report.metric, done.report.scores) == (None, {})
+    assert done.report.fidelity is not None
+    source = load_source(model)
+    judge = judge_of(source, str(data), {}, seed=0)
+    assert len(judge.test) == 80
+    # Words with tags are read as before.
+    assert judge_of(source, str(data_of("tokens")), {}, seed=0).test.words is not None
+
+
+def test_bench_reads_the_texts_of_pairs_one_by_one(tmp_path: Path) -> None:
+    model = dense(tmp_path / "dense")
+    data = write_rows(tmp_path / "data", {"train": texts(60, 0), "test": pairs(40, 1)})
+    found = encode_for(parse([str(model)], ["ort"]), data, max_length=None, columns={})
+    assert len(found["dense"]) == 80

@@ -152,3 +152,29 @@ def test_a_ranking_needs_queries(tmp_path: Path, capsys: Any) -> None:
     command = ["compress", str(checkpoint("pairs")), "--data", str(folder / "rows.jsonl"), "--task", "text-ranking"]
     assert cli.main([*command, "--out", str(tmp_path / "slim")]) == 2
     assert "query, query_id or qid by its name" in capsys.readouterr().err
+
+
+def test_relevance_is_a_label_and_not_left_to_the_model(tmp_path: Path) -> None:
+    part = [{"query": row["query"], "passage": row["text"], "relevance": row["label"]} for row in rows(40, 0)]
+    folder = write_rows(tmp_path / "rows", {"rows": part})
+    found = load_data(folder / "rows.jsonl", answers=TaskKind.REGRESSION, fine_tuned=True)
+    assert (found.task.kind, found.labelled) == (TaskKind.RANKING, True)
+    assert set(np.asarray(found.train.labels)) == {0.0, 1.0}
+    # It is one only where no column is named as labels usually are.
+    write_rows(tmp_path / "rows", {"rows": [{**row, "relevance": 0.5, "score": at % 2} for at, row in enumerate(part)]})
+    assert set(np.asarray(load_data(folder / "rows.jsonl", answers=TaskKind.REGRESSION, fine_tuned=True).train.labels)) == {0.0, 1.0}
+
+
+@pytest.mark.needs("onnxruntime")
+def test_export_judges_lists_by_a_column_of_any_name(tmp_path: Path, lists: Path) -> None:
+    renamed = {}
+    for split in ("train", "validation", "test"):
+        part = [json.loads(line) for line in (lists / f"{split}.jsonl").read_text().splitlines()]
+        renamed[split] = [{"topic": row["query"], "text": row["query"], "text_pair": row["text"], "label": row["label"]} for row in part]
+    data, model = write_rows(tmp_path / "rows", renamed), str(checkpoint("pairs"))
+    named = ["export", model, "--data", str(data), "--group", "topic", "--metric", "mrr", "--out", str(tmp_path / "named"), "--quiet"]
+    assert cli.main(named) == 0
+    assert cli.main(["export", model, "--data", str(lists), "--metric", "mrr", "--out", str(tmp_path / "usual"), "--quiet"]) == 0
+    found, usual = (json.loads((tmp_path / name / "export.json").read_text()) for name in ("named", "usual"))
+    assert found["metric"] == "mrr"
+    assert found["scores"] == usual["scores"]

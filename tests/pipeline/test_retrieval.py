@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
+import prunekit
 from prunekit import cli
 from prunekit.arch.embedding import Embedding
+from prunekit.data.batches import encode
 from prunekit.data.retrieval import Retrieval
+from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
-from prunekit.pipeline.retrieval import searched
+from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.retrieval import retrieved, searched
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
+from prunekit.report.progress import Stages
+from prunekit.runtime.scores import outputs_of_file
 from tests.data.test_retrieval import write
 from tests.lines import quick, sentences, write_rows
 from tests.pipeline.test_embedding import dense, texts
@@ -91,6 +98,33 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     for page in ("report.md", "report.html"):
         assert "Retrieval, 12 queries, 40 documents" in (tmp_path / "slim" / page).read_text()
     assert json.loads((tmp_path / "slim" / "report.json").read_text())["retrieval"][0]["name"] == "dense"
+
+
+@pytest.mark.needs("onnxruntime")
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_lengths_count_where_the_model_compares_by_products(similarity: str, tmp_path: Path) -> None:
+    words = [" ".join(each) for each in sentences(40, 3)]
+    place = write(
+        tmp_path / "search",
+        corpus=[{"_id": str(at), "text": text} for at, text in enumerate(words)],
+        queries=[{"_id": f"q{at}", "text": text} for at, text in enumerate(words[:12])],
+        qrels=[{"query-id": f"q{at}", "corpus-id": str(at), "score": 1} for at in range(12)],
+    )
+    model = dense(tmp_path / "dense", Embedding("cls", normalize=False, similarity=similarity))
+    data = write_rows(tmp_path / "data", {"train": texts(60, 0)})
+    inputs = load_inputs(Recipe(model=str(model), data=str(data), task="embedding", retrieval=str(place)), None, Stages())
+    file = SimpleNamespace(path=prunekit.export(model, tmp_path / "out").path / "onnx" / "model.onnx")
+    text, files = SimpleNamespace(tokenizer=inputs.loaded.tokenizer), SimpleNamespace(dense=file, slim=file, low=None)
+    found = retrieved(inputs, text, files, threads=1, own_space=False, seed=0)[0]  # type: ignore[arg-type]  # what it reads of them
+    rows = Rows(labels=np.zeros(40), texts=tuple(words))
+    vectors = outputs_of_file(file.path, encode(rows, inputs.loaded.tokenizer, max_length=inputs.max_length, per_token=False))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert inputs.retrieval is not None
+    by = {"dot": vectors, "cosine": vectors / lengths}
+    values = {name: searched(inputs.retrieval, {"dense": (each[:12], each)})[0].ndcg for name, each in by.items()}
+    assert found.ndcg == pytest.approx(values[similarity])
+    # A text is nearest to itself by the cosine alone.
+    assert values["dot"] < values["cosine"] == pytest.approx(1.0)
 
 
 def test_it_is_for_embedders_and_read_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
