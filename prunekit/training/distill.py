@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from prunekit.arch.config import positions_of, row_length
+from prunekit.arch.live import check_weights
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.budget import Effort
@@ -166,11 +168,16 @@ def recover(
 
     Raises
     ------
+    ModelError
+        Weights that are not those that the config describes, or hold NaN.
     ParameterError
         An effort of zero, a teacher with other labels, neither a teacher nor a task, checkpoints of another run.
     StatisticsError
         If the loss is not finite.
     """
+    check_weights(slim)
+    if teacher is not None:
+        check_weights(teacher)
     effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
     if not 0 < learning_rate < 1:
         raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
@@ -271,8 +278,12 @@ def _rows_of(
             raise ParameterError("data", "recover", "tokenised rows or a list of texts", type(data).__name__)
         if not len(data):
             raise DataError("There are no rows to train on.")
-        if tokenizer is None:
-            raise ParameterError("tokenizer", "recover", "given with texts", None)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise ParameterError("tokenizer", "recover", "a tokenizer of transformers, with texts", tokenizer)
+        try:
+            "".join(data).encode()
+        except UnicodeEncodeError:
+            raise DataError("A text holds half a character (a lone surrogate): leave it out.") from None
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
         # Hundreds of rows tell divergences apart; all of a large split, eleven times over, would leave no time to train.

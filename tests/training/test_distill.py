@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
-from prunekit.errors import DataError, ParameterError, StatisticsError
+from prunekit.errors import DataError, ModelError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
@@ -353,9 +353,21 @@ def test_a_hostile_claim_is_refused_in_one_line(content: bytes, stopped: Path, t
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     broken = copy.deepcopy(slim().model)
     with torch.no_grad():
-        next(broken.parameters()).fill_(float("nan"))
+        next(broken.parameters()).fill_(3e38)
     with pytest.raises(StatisticsError, match=r"The loss of the recovery is not finite at step 1: lower the learning rate"):
         recover(broken, dense(), encoded("train"), plan=slim().plan, effort="1epoch")
+
+
+def test_what_is_no_model_tokenizer_or_text_is_refused() -> None:
+    broken = copy.deepcopy(slim().model)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="hold NaN or infinity"):
+        recover(broken, dense(), encoded("train"), plan=slim().plan)
+    with pytest.raises(ParameterError, match="The 'tokenizer' parameter of recover must be a tokenizer of transformers"):
+        recover(slim().model, dense(), ["a b"] * 40, plan=slim().plan, tokenizer="bert")
+    with pytest.raises(DataError, match="half a character"):
+        recover(slim().model, dense(), ["a\ud800"] * 40, plan=slim().plan, tokenizer=lines.tokenizer_of())
 
 
 def test_mistakes_are_one_line() -> None:
