@@ -142,7 +142,7 @@ def _judgements(path: Path, queries: Sequence[str], documents: Sequence[str]) ->
 
 
 def _grade(value: Any, place: str, least: int) -> float:
-    number = as_number(value.strip() if isinstance(value, str) else value)
+    number: Any = as_number(value.strip() if isinstance(value, str) else value)
     try:
         # What is text still is no number in digits alone: Python would read 1_0, and the digits of any script.
         grade = math.nan if isinstance(number, str | bool) else float(number)

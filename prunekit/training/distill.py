@@ -168,16 +168,11 @@ def recover(
 
     Raises
     ------
-    ModelError
-        Weights that are not those that the config describes, or hold NaN.
     ParameterError
         An effort of zero, a teacher with other labels, neither a teacher nor a task, checkpoints of another run.
-    StatisticsError
-        If the loss is not finite.
+    ModelError, StatisticsError
+        Weights that are not those that the config describes, or hold NaN; a loss that is not finite.
     """
-    check_weights(slim)
-    if teacher is not None:
-        check_weights(teacher)
     effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
     if not 0 < learning_rate < 1:
         raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
@@ -215,9 +210,11 @@ def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn
 
     The teacher is in single precision too, on the CPU: a copy, unless it is that already.
     """
+    check_weights(slim)
     model = copy.deepcopy(slim).float().eval()
     if teacher is None:
         return model, None
+    check_weights(teacher)
     ready = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in teacher.parameters())
     ready = ready and not any(part.training for part in teacher.modules())
     return model, teacher if ready else copy.deepcopy(teacher).cpu().float().eval()
@@ -279,7 +276,7 @@ def _rows_of(
         if not len(data):
             raise DataError("There are no rows to train on.")
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            raise ParameterError("tokenizer", "recover", "a tokenizer of transformers, with texts", tokenizer)
+            raise ParameterError("tokenizer", "recover", "given with texts, as a tokenizer of transformers", tokenizer)
         try:
             "".join(data).encode()
         except UnicodeEncodeError:

@@ -194,10 +194,7 @@ def test_of_an_output_that_is_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(
-            (name, "evil")
-            for name in ("TORCH_LOGS", "SOURCE_DATE_EPOCH", "HF_HUB_ETAG_TIMEOUT", "SKLEARN_WORKING_MEMORY", "TQDM_MININTERVAL")
-        ),
+        *((name, "evil") for name in ("TORCH_LOGS", "SOURCE_DATE_EPOCH", "HF_HUB_ETAG_TIMEOUT", "TQDM_MININTERVAL")),
         ("PYTHONOPTIMIZE", "2"),
     ],
 )

@@ -352,22 +352,12 @@ def test_a_hostile_claim_is_refused_in_one_line(content: bytes, stopped: Path, t
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     broken = copy.deepcopy(slim().model)
-    with torch.no_grad():
-        next(broken.parameters()).fill_(3e38)
-    with pytest.raises(StatisticsError, match=r"The loss of the recovery is not finite at step 1: lower the learning rate"):
-        recover(broken, dense(), encoded("train"), plan=slim().plan, effort="1epoch")
-
-
-def test_what_is_no_model_tokenizer_or_text_is_refused() -> None:
-    broken = copy.deepcopy(slim().model)
-    with torch.no_grad():
-        next(broken.parameters()).fill_(float("nan"))
-    with pytest.raises(ModelError, match="hold NaN or infinity"):
-        recover(broken, dense(), encoded("train"), plan=slim().plan)
-    with pytest.raises(ParameterError, match="The 'tokenizer' parameter of recover must be a tokenizer of transformers"):
-        recover(slim().model, dense(), ["a b"] * 40, plan=slim().plan, tokenizer="bert")
-    with pytest.raises(DataError, match="half a character"):
-        recover(slim().model, dense(), ["a\ud800"] * 40, plan=slim().plan, tokenizer=lines.tokenizer_of())
+    not_finite = r"The loss of the recovery is not finite at step 1: lower the learning rate"
+    for value, error, says in ((3e38, StatisticsError, not_finite), (float("nan"), ModelError, "hold NaN or infinity")):
+        with torch.no_grad():
+            next(broken.parameters()).fill_(value)
+        with pytest.raises(error, match=says):
+            recover(broken, dense(), encoded("train"), plan=slim().plan, effort="1epoch")
 
 
 def test_mistakes_are_one_line() -> None:
@@ -389,7 +379,9 @@ def test_mistakes_are_one_line() -> None:
     with pytest.raises(ParameterError, match="The 'learning_rate' parameter of recover must be between 0 and 1"):
         again(learning_rate=0.0)
     with pytest.raises(ParameterError, match="The 'tokenizer' parameter of recover must be given with texts"):
-        recover(slim().model, teacher, ["a text"], plan=slim().plan)
+        recover(slim().model, teacher, ["a text"], plan=slim().plan, tokenizer="bert")
+    with pytest.raises(DataError, match="half a character"):
+        recover(slim().model, teacher, ["a\ud800"], plan=slim().plan, tokenizer=lines.tokenizer_of())
     with pytest.raises(DataError, match="5% of 3 rows are none"):
         recover(slim().model, teacher, encoded("train").take(np.arange(3)), plan=slim().plan)
     with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model with a head or a readout"):
