@@ -100,7 +100,8 @@ def check_weights(model: nn.Module) -> None:
 def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole: bool) -> tuple[Any, Any]:
     """Return copies: of the model on the CPU in float32, of the body alone unless `whole`, none of it frozen."""
     try:
-        check_config(json.loads(model.config.to_json_string(use_diff=False)), f"The model {_NAME!r} has a config that")
+        fields = json.loads(model.config.to_json_string(use_diff=False))
+        check_config(fields, f"The model {_NAME!r} has a config that", whole=DENSE not in fields)
         copied, tokenizer = copy.deepcopy((model, tokenizer))
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"The model {_NAME!r} cannot be copied: {' '.join(str(error).split())[:200]}. Save it, and name that.") from None
