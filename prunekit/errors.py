@@ -55,6 +55,7 @@ def _short(got: object) -> str:
         text = _REPR.repr(got)
     except ValueError:  # an integer of more digits than Python writes
         return f"a {type(got).__name__}"
+    text = " ".join(text.splitlines())
     # The parts of a mapping are short each, and may be many.
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 

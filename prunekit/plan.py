@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from prunekit.errors import PlanError
+from prunekit.errors import OutputError, PlanError
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.indices import Indices, Kept, count_indices, format_indices
 from prunekit.validation.limits import HEADS, LAYERS, PLAN_BYTES, VOCABULARY, WIDTH
@@ -198,9 +198,13 @@ class Plan(_Frozen):
             )
         return plan
 
-    def save(self, path: str | Path) -> None:
-        """Write `to_json` to a file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+    @checked("Plan.save")
+    def save(self, path: Place) -> None:
+        """Write `to_json` to a file; raise OutputError where that fails."""
+        try:
+            Path(path).expanduser().write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"The plan {str(path)!r} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     @checked("Plan.load")

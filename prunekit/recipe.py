@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from prunekit.budget import Budget, Effort, Unit, parse_budgets
-from prunekit.errors import ParameterError
+from prunekit.errors import OutputError, ParameterError
 from prunekit.fields import NO_EFFORT, format_factor, is_percent, refuse
 from prunekit.options import Options
 from prunekit.tasks import Task, TaskKind
@@ -181,9 +181,13 @@ class Recipe(Options):
             del fields["drop"]
         return yaml.safe_dump({**fields, "keep": fields["keep"] or "none"}, sort_keys=False, allow_unicode=True)
 
-    def save(self, path: str | Path) -> None:
-        """Write `to_yaml` to a file."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+    @checked("Recipe.save")
+    def save(self, path: Place) -> None:
+        """Write `to_yaml` to a file; raise OutputError where that fails."""
+        try:
+            Path(path).expanduser().write_text(self.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"The recipe {str(path)!r} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     @checked("Recipe.load")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
+import warnings
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prunekit.arch.load import LoadedModel, agree
+from prunekit.arch.config import check_config
+from prunekit.arch.known import settled
+from prunekit.arch.load import LoadedModel, agree, check_finite
 from prunekit.arch.stated import head_named
-from prunekit.arch.view import ModelView, digest_of
-from prunekit.errors import ParameterError
+from prunekit.arch.view import DENSE, UNITS, ModelView, digest_of
+from prunekit.errors import ModelError, ParameterError
+from prunekit.validation.reading import shown
 
+#: Name in errors.
+_NAME = "in memory"
 #: Prefix of the name of a model that was in memory; its fingerprint follows.
 MEMORY = "memory:"
 
@@ -58,7 +65,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     UnsupportedError
         If the family is not supported.
     ModelError
-        If the tokenizer has more tokens than the model embeds.
+        If weights are not those that the config describes, or hold NaN; if the tokenizer has more tokens than the model embeds.
     """
     if not isinstance(model, PreTrainedModel):
         raise ParameterError("model", of, "a directory, a hub name or a model of transformers", f"a {type(model).__name__}")
@@ -66,12 +73,58 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
         got = None if tokenizer is None else f"a {type(tokenizer).__name__}"
         raise ParameterError("tokenizer", of, "the model's tokenizer, where the model is in memory", got)
     ModelView.of(model)  # raises if the family is not supported
-    copied: Any = copy.deepcopy(model)
-    copied = copied.to(device="cpu", dtype=torch.float32)
     head = head_named((type(model).__name__,))
-    if head is None:
-        copied = ModelView.of(copied).body
-    tokenizer_copy = copy.deepcopy(tokenizer)
+    copied, tokenizer_copy = _copies(model, tokenizer, whole=head is not None)
     name = f"{MEMORY}{digest_of(copied)}"
-    agree("in memory", tokenizer_copy, copied.config, None, head is not None)
+    agree(_NAME, tokenizer_copy, copied.config, None, head is not None)
     return LoadedModel(copied.eval(), tokenizer_copy, copied.config, head is not None, head == "ForTokenClassification", name)
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse a model in memory with weights that are no numbers, or that are not those that its config describes.
+
+    Raises
+    ------
+    ModelError
+    """
+    odd = next((name for name, weight in model.named_parameters() if weight.is_meta or not weight.is_floating_point()), None)
+    if odd is not None:
+        raise ModelError(f"The model {_NAME!r} has no numbers of its own in {shown(odd)}: load it on a device, and not quantised.")
+    check_finite(_NAME, model)
+    differing = _differing(model) if isinstance(model, PreTrainedModel) else None
+    if differing is not None:
+        must = "Merge adapters, and let the config say how many layers there are and how wide they are"
+        raise ModelError(f"The model {_NAME!r} has not the weights that its config describes, such as {shown(differing)}. {must}.")
+
+
+def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole: bool) -> tuple[Any, Any]:
+    """Return copies: of the model on the CPU in float32, of the body alone unless `whole`, none of it frozen."""
+    try:
+        fields = json.loads(model.config.to_json_string(use_diff=False))
+        check_config(fields, f"The model {_NAME!r} has a config that", whole=DENSE not in fields)
+        copied, tokenizer = copy.deepcopy((model, tokenizer))
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(f"The model {_NAME!r} cannot be copied: {' '.join(str(error).split())[:200]}. Save it, and name that.") from None
+    body: Any = copied if whole else ModelView.of(copied).body
+    check_weights(body)
+    settled(body.config)
+    return body.to(device="cpu", dtype=torch.float32).requires_grad_(True), tokenizer
+
+
+def _differing(model: PreTrainedModel) -> str | None:
+    """Return the name of a weight that the model's class, built from its config, has in another shape, or that only one of them has."""
+    view = ModelView.of(model)
+    if any(hasattr(view.config, name) for name in (UNITS, DENSE)):
+        # Pruned: the widths of its blocks are not in the config.
+        return None
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            stock = type(model)(copy.deepcopy(view.config))
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise ModelError(f"The model {_NAME!r} has a config that describes no model: {' '.join(str(error).split())[:200]}.") from None
+    ours, theirs = ({name: weight.shape for name, weight in each.named_parameters()} for each in (model, stock))
+    pooler = f"{view.prefix}{view.spec.pooler}."
+    names = (name for name in (*ours, *theirs) if ours.get(name) != theirs.get(name))
+    # A body may be without its pooler.
+    return next((name for name in names if name in ours or not name.startswith(pooler)), None)

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -259,11 +260,16 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"The model {name!r} is not complete: its safetensors lack {missing[0]}{more}.")
+    check_finite(name, model)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def check_finite(name: str, model: nn.Module) -> None:
+    """Raise ModelError for weights that hold NaN or infinity."""
     non_finite = next((key for key, weight in model.named_parameters() if weight.numel() and not _finite(weight)), None)
     if non_finite is not None:
         raise ModelError(f"The weights of the model {name!r} hold NaN or infinity in {shown(non_finite)}.")
-    loaded: PreTrainedModel = model.eval()
-    return loaded
 
 
 def _state_activation(config: PretrainedConfig, beside: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from prunekit.arch.stated import MANY_LABELS
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
+#: Config key of a slim model for the config of the dense one, from which it can be rebuilt.
+DENSE = "dense_config"
 #: Config key of an already pruned model: {role: units left in each block}, out of those in the config's sizes.
 UNITS = "pruned_units"
 #: Config key of such a model whose blocks read different columns of a `HeadBias`: [columns that each block reads].

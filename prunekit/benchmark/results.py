@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from prunekit.errors import DataError
 from prunekit.runtime.records import Comparison, Environment, Ratio
+from prunekit.validation.arguments import Place, checked
+from prunekit.validation.limits import BENCHMARK_BYTES
+from prunekit.validation.reading import ReadError, parse_json, read_text
 
 VERSION = 1
 
@@ -160,6 +162,7 @@ class Benchmark:
         return json.dumps(asdict(self), allow_nan=False) + "\n"
 
     @classmethod
+    @checked("Benchmark.from_json")
     def from_json(cls, text: str, *, name: str = "benchmark") -> Benchmark:
         """Read a benchmark from JSON.
 
@@ -171,9 +174,9 @@ class Benchmark:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            fields = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name} is not JSON: {error}") from None
+            fields = parse_json(text)
+        except ReadError as error:
+            raise DataError(f"{name} cannot be read: {error}") from None
         version = fields.get("version") if isinstance(fields, dict) else None
         if isinstance(version, int) and version > VERSION:
             raise DataError(f"{name} has version {version}; this prunekit reads up to {VERSION}. Upgrade prunekit.")
@@ -184,10 +187,11 @@ class Benchmark:
             raise DataError(f"{name} is not a benchmark: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     @classmethod
-    def load(cls, path: str | Path) -> Benchmark:
+    @checked("Benchmark.load")
+    def load(cls, path: Place) -> Benchmark:
         """Read a file with the text of `to_json`; raise DataError where it is invalid."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"The benchmark {str(path)!r} cannot be read: {error}") from None
+            text = read_text(path, BENCHMARK_BYTES)
+        except ReadError as error:
+            raise DataError(f"The benchmark {str(path)!r} cannot be read: {error}.") from None
         return cls.from_json(text, name=str(path))

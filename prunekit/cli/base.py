@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
@@ -42,8 +43,8 @@ app = typer.Typer(name="prunekit", **_PLAIN)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-#: {module: the environment variable that it reads on import, and fails on if the value is invalid}.
-_READ = {"torch._logging": "TORCH_LOGS", "numpy.f2py": "SOURCE_DATE_EPOCH"}
+#: How the variables begin by which launchers of several processes speak to accelerate, which reads them when a training starts.
+_LAUNCHERS = ("ACCELERATE_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
 
 
 class _Interrupted(BaseException):
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(_system(error))
         return 2
     except ValueError as error:
-        name = next((name for module, name in _READ.items() if name in os.environ and _raised_in(error).startswith(module)), None)
+        name = _variable(error)
         if name is None:
             raise
         _complain(f"The variable {name} of the environment holds {os.environ[name][:200]!r}, which no library takes. Leave it unset.")
@@ -106,12 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def _raised_in(error: BaseException) -> str:
-    """Return the name of the module that raised an error."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__", ""))
+def _variable(error: ValueError) -> str | None:
+    """Return the environment variable whose value a library refused, on import or for training; None for any other error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
+    imported = any(not module.startswith("prunekit") for module in modules)
+    known = {name: value for name, value in os.environ.items() if imported or name.startswith(_LAUNCHERS)}
+    # Libraries repeat what they refuse: "invalid literal for int() with base 10: 'abc'"; some do so without quotes, or in capitals.
+    text = f"{error} ".lower()
+    repeated = {name: value.lower() for name, value in known.items() if value}
+    refused = [name for name, value in repeated.items() if f"'{value}'" in text or f" {value} " in text or f" {value}, " in text]
+    return max(refused, key=lambda name: len(repeated[name]), default=None)
 
 
 def _system(error: OSError) -> str:

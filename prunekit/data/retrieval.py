@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from prunekit.data.columns import read_columns
 from prunekit.data.files import SUFFIXES, read_table
+from prunekit.data.labels import as_number
 from prunekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -141,8 +142,10 @@ def _judgements(path: Path, queries: Sequence[str], documents: Sequence[str]) ->
 
 
 def _grade(value: Any, place: str, least: int) -> float:
+    number: Any = as_number(value.strip() if isinstance(value, str) else value)
     try:
-        grade = float(value) if not isinstance(value, bool) else math.nan
+        # What is text still is no number in digits alone: Python would read 1_0, and the digits of any script.
+        grade = math.nan if isinstance(number, str | bool) else float(number)
     except (TypeError, ValueError, OverflowError):
         grade = math.nan
     if not least <= grade <= 100:

@@ -17,12 +17,12 @@ from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.folder import PRUNED
 from prunekit.arch.known import config_of, model_class
-from prunekit.arch.view import COLUMNS, UNITS, ModelView, Reader, find
+from prunekit.arch.view import COLUMNS, DENSE, UNITS, ModelView, Reader, find
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.heads import head_of
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
 from prunekit.plan import Plan, slim_source
-from prunekit.transforms.apply import DENSE, apply
+from prunekit.transforms.apply import apply
 from prunekit.transforms.head_bias import restore_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS

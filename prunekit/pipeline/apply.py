@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from prunekit.arch.live import check_weights
 from prunekit.arch.view import ModelView, evaluated
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan, kept_blocks
@@ -15,7 +16,7 @@ from prunekit.refit.readers import Stream
 from prunekit.refit.refit import Damping, matches, refit
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import ROLES, Site
-from prunekit.stats.sensitivity import sensitivity
+from prunekit.stats.sensitivity import check_batches, sensitivity
 from prunekit.transforms.apply import apply as cut
 from prunekit.transforms.apply import settled
 from prunekit.transforms.components import ReadComponents, fold_components
@@ -70,6 +71,8 @@ def apply(
     ------
     PlanError
         If the plan does not fit the model.
+    ModelError
+        If weights are not those that the config describes, or hold NaN.
     UnsupportedError
         If the family cannot express what the plan asks, or its blocks cannot be refitted one by one.
     StatisticsError
@@ -77,6 +80,7 @@ def apply(
     """
     if calibration is None and plan.components is not None:
         raise StatisticsError("The plan reads principal components, which are those of data; give calibration rows.")
+    check_weights(model)
     return cut(model, plan) if calibration is None else solve(model, plan, calibration, damping=damping, seed=seed).model
 
 
@@ -89,8 +93,7 @@ def solve(
     reads = ReadComponents()
     if reads.concerns(plan):
         reads.requires(dense, plan)
-    if not calibration:
-        raise StatisticsError("There are no calibration rows; give some.")
+    check_batches(dense, calibration)
     structure = plan.model_copy(update={"vocabulary": None, "components": None})
     slim, stream = ModelView.of(cut(model, structure)), Stream()
     if plan.hidden is not None and len(plan.hidden) < plan.source.hidden:

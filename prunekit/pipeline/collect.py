@@ -97,7 +97,7 @@ def collect(
 
 @checked("merge")
 def merge(
-    parts: Annotated[Sequence[str | Path], NotEmpty()],
+    parts: Annotated[Sequence[Place], NotEmpty()],
     *,
     out: Place = "statistics.safetensors",
     overwrite: bool = False,

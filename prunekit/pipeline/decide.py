@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunekit import __version__
 from prunekit.arch.count import count
-from prunekit.arch.view import ModelView, Reader
+from prunekit.arch.view import DENSE, ModelView, Reader
 from prunekit.pipeline.apply import solve
 from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.early import blocks_asked
@@ -28,7 +28,7 @@ from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape
 from prunekit.pruning.shrink import prune_to_targets
 from prunekit.recipe import Recipe
 from prunekit.stats.record import Statistics
-from prunekit.transforms.apply import DENSE, apply, check_fit, check_units, completed, note_sizes, take_solved
+from prunekit.transforms.apply import apply, check_fit, check_units, completed, note_sizes, take_solved
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 

@@ -31,6 +31,8 @@ from prunekit.scratch import temporary
 from prunekit.stats.blocks import sites
 from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
+from prunekit.validation.limits import CONFIG_BYTES
+from prunekit.validation.reading import read_json
 
 CACHE = "PRUNEKIT_CACHE"
 #: Fields of a config that its class and its sizes do not tell, and that change how long it takes.
@@ -195,7 +197,7 @@ def _key(timed: Timed, batch: int) -> dict[str, Any]:
 def _read(path: Path, key: Mapping[str, Any]) -> LatencyTable | None:
     """Return a cached table; None if there is none, or its key or format differs."""
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = read_json(path, CONFIG_BYTES)
         if entry["key"] != key:
             return None
         table = dict(entry["table"])

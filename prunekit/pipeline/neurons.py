@@ -146,10 +146,8 @@ def _check_stored(run: Run, statistics: Statistics) -> None:
         if then != now:
             raise StatisticsError(f"The statistics are of other options: {name} was {then!r}, and is {now!r} here. Give the same.")
     outputs = run.inputs.data.task.outputs
-    for part in (statistics.train, statistics.validation):
-        ids = part is not None and part.labels.dtype.kind == "i"
-        if statistics.outputs != outputs or (part is not None and ids and not ((part.labels >= 0) & (part.labels < outputs)).all()):
-            raise StatisticsError(f"The statistics have labels outside the task's {outputs} outputs. Run prunekit analyze on these data.")
+    if statistics.outputs != outputs:
+        raise StatisticsError(f"The statistics have labels outside the task's {outputs} outputs. Run prunekit analyze on these data.")
     if statistics.validation is None:
         raise StatisticsError(
             "The statistics hold no rows of validation, on which neurons are chosen. Run prunekit analyze with 'neurons' among --analyzers."

@@ -78,11 +78,13 @@ def of_the_disk(out: Place | None, kind: Kind) -> Iterator[None]:
         yield
     except OSError as error:
         place = None if out is None else Path(out).expanduser().resolve()
-        ours = error.errno in FULL or (place is not None and f"/.{place.name}.tmp-" in str(error.filename or ""))
-        if isinstance(error, PrunekitError) or not ours:
+        cause = error.__cause__ if isinstance(error, PrunekitError) else error
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno not in FULL and (place is None or f"/.{place.name}.tmp-" not in str(cause.filename or "")):
             raise
         subject = kind.name.capitalize() if out is None else f"{kind.subject} {os.fspath(out)!r}"
-        raise OutputError(f"{subject} cannot be written: {error.strerror or error}.") from None
+        raise OutputError(f"{subject} cannot be written: {cause.strerror or cause}.") from None
 
 
 def put(scratch: Path, path: Path, overwrite: bool, kind: Kind) -> None:

@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.load import LoadedModel, agree, load_tokenizer
-from prunekit.arch.view import UNITS, ModelView, Reader
+from prunekit.arch.view import DENSE, UNITS, ModelView, Reader
 from prunekit.budget import Unit
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.checkpoint import PLAN, load
 from prunekit.exporters.heads import head_of
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.recipe import Recipe
-from prunekit.transforms.apply import DENSE, completed, remember_units
+from prunekit.transforms.apply import completed, remember_units
 from prunekit.transforms.head_bias import remember_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from prunekit.arch.count import Counts, count
 from prunekit.arch.view import ModelView, Reader, evaluated
-from prunekit.errors import BudgetError, ParameterError, StatisticsError
+from prunekit.errors import BudgetError, ParameterError
 from prunekit.plan import Plan
 from prunekit.pruning.allocation import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
 from prunekit.pruning.costs import Cost, Goal
 from prunekit.refit.refit import Damping, refit, stand_in
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Calls, Site, record_calls, sites
-from prunekit.stats.sensitivity import Sensitivity, sensitivity
+from prunekit.stats.sensitivity import Sensitivity, check_batches, sensitivity
 from prunekit.transforms.apply import apply, settled
 from prunekit.transforms.cut import cut, prunable
 
@@ -318,8 +318,7 @@ class IterativePruner:
 def _check(dense: ModelView, batches: Sequence[Mapping[str, Tensor]], multiple_of: int) -> None:
     if not 1 <= multiple_of <= dense.source.ffn:
         raise ParameterError("multiple_of", "shrink", f"between 1 and the model's FFN width, {dense.source.ffn}", multiple_of)
-    if not batches:
-        raise StatisticsError("There are no calibration rows; give some.")
+    check_batches(dense, batches)
 
 
 def _is_removable(dense: ModelView, site: Site, shape: Shape) -> bool:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunekit.arch.count import Counts
+from prunekit.arch.live import check_weights
 from prunekit.budget import Budget, Unit
 from prunekit.errors import ParameterError
 from prunekit.pruning.costs import Goal, Macs, Params
 from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape, Shrunk, Tighten
 from prunekit.refit.refit import Damping
 from prunekit.validation.arguments import NotEmpty, Seed, Within, checked
-from prunekit.validation.limits import WIDTH
+from prunekit.validation.limits import POSITIONS, WIDTH
 
 Progress = Callable[[int, int], None]
 
@@ -82,17 +83,29 @@ def shrink(
     ------
     ParameterError
         If a budget counts something else, or `multiple_of` does not fit the model.
+    ModelError
+        If weights are not those that the config describes, or hold NaN.
     BudgetError
         If a budget cannot be met even without all removable heads and FFN neurons.
     StatisticsError
         If the calibration rows are degenerate, or there are none.
     """
+    check_weights(model)
+    if lengths is not None:
+        _check_lengths(lengths)
     origin, shape = Origin(lengths, start), Shape(uniform, multiple_of)
     pruner = IterativePruner(model, batches, origin=origin, shape=shape, criterion=criterion, damping=damping, seed=seed)
     goals = [goal if isinstance(goal, Goal) else goal_of(goal, pruner.start, pruner.lengths) for goal in budgets]
     pruner.check_reach(goals)
     prune_to_targets(pruner, goals, tighten=tighten, progress=progress)
     return pruner.result()
+
+
+def _check_lengths(lengths: NDArray[np.integer]) -> None:
+    whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and len(lengths) > 0
+    if not whole or not 1 <= lengths.min() <= lengths.max() <= POSITIONS:
+        must = f"one whole number from 1 to {POSITIONS:,} for each row"
+        raise ParameterError("lengths", "shrink", must, f"{lengths.dtype} of shape {lengths.shape}")
 
 
 def prune_to_targets(

@@ -17,6 +17,7 @@ from prunekit.report.base import Frozen, Reference, RowName
 from prunekit.report.embedder import Nearness, Retrieved, Shortened
 from prunekit.runtime.records import Comparison, Environment, Parity, WeightError
 from prunekit.tasks import TaskKind
+from prunekit.validation.reading import ReadError, parse_json
 
 VERSION = 1
 
@@ -381,9 +382,9 @@ class Report(Frozen):
     def from_json(cls, text: str, *, name: str = "report") -> Report:
         """Read a report; raise DataError with the reason in one line where it is invalid."""
         try:
-            fields: Any = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name} is not JSON: {error}") from None
+            fields: Any = parse_json(text)
+        except ReadError as error:
+            raise DataError(f"{name} cannot be read: {error}") from None
         if not isinstance(fields, dict):
             raise DataError(f"{name} must be a JSON object. Got {type(fields).__name__} instead.")
         for name_of_derived in ("derived", "verdict"):

@@ -134,14 +134,15 @@ class Header(_Strict):
         neurons = (self.source.layers + 1) * self.source.hidden
         width = neurons + self.outputs
         wanted: dict[str, tuple[list[int], tuple[str, ...]]] = {"mean": ([width], ("F64",)), "comoment": ([width, width], ("F64",))}
+        train = slices.get("train.labels")
+        label_sets = train is not None and train.get_dtype() == "BOOL"
+        kind = "BOOL" if label_sets else "F64" if self.outputs == 1 else "I64"
         for split in self.samples:
             rows = slices[f"{split}.ids"].get_shape()[:1] if f"{split}.ids" in slices else []
-            labels = f"{split}.labels"
-            label_sets = labels in slices and slices[labels].get_dtype() == "BOOL"
             wanted |= {
                 f"{split}.ids": (rows, ("I64",)),
                 f"{split}.rows": ([*rows, neurons], ("F32",)),
-                labels: ([*rows, self.outputs], ("BOOL",)) if label_sets else (rows, ("I64", "F64")),
+                f"{split}.labels": ([*rows, self.outputs] if label_sets else rows, (kind,)),
             }
         for name, (shape, kinds) in wanted.items():
             if name not in slices:

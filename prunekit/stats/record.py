@@ -26,6 +26,9 @@ from prunekit.validation.arguments import Place, checked
 from prunekit.validation.escape import reason
 from prunekit.validation.reading import ReadError, check_regular
 
+#: More than any neuron is, and little enough for products of two in float32.
+_LARGEST = 1e18
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -55,7 +58,9 @@ class Labelled:
         return cls(sample, found.labels[np.searchsorted(numbers, sample.ids)])
 
     def merge(self, other: Labelled) -> Labelled:
-        """Return the sample of both parts; raise StatisticsError as `Sample.merge` does."""
+        """Return the sample of both parts; raise StatisticsError as `Sample.merge` does, and for labels of different kinds."""
+        if (self.labels.dtype, self.labels.shape[1:]) != (other.labels.dtype, other.labels.shape[1:]):
+            raise StatisticsError("Samples with labels of different kinds cannot be merged.")
         sample = self.sample.merge(other.sample)
         ids, labels = np.concatenate([self.sample.ids, other.sample.ids]), np.concatenate([self.labels, other.labels])
         order = np.argsort(ids)
@@ -162,19 +167,37 @@ class Statistics:
         place = os.fspath(path)
         with _opened(place) as (header, file):
             tensors = {name: file.get_tensor(name) for name in header.tensors}
-        for name, array in tensors.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise StatisticsError(f"The statistics {place!r} cannot be read: {name} holds NaN or infinity.")
+        reason = _fault(header, tensors)
+        if reason is not None:
+            raise StatisticsError(f"The statistics {place!r} cannot be read: {reason}.")
         parts = {
             name: Labelled(Sample(drawn.size, drawn.seed, tensors[f"{name}.ids"], tensors[f"{name}.rows"]), tensors[f"{name}.labels"])
             for name, drawn in header.samples.items()
         }
-        for name, part in parts.items():
-            if not (np.diff(part.sample.ids) > 0).all():
-                raise StatisticsError(f"The statistics {place!r} cannot be read: the row numbers of {name} do not increase.")
         moments = Moments(header.count, tensors["mean"], tensors["comoment"])
         validation = parts.get("validation")
         return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, validation, header.shard)
+
+
+def _fault(header: Header, tensors: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return why the values of a file's tensors cannot be those of a model's neurons and labels; None where they can."""
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name} holds NaN or infinity"
+    mean, comoment = tensors["mean"], tensors["comoment"]
+    if np.abs(mean).max() > _LARGEST or max(comoment.max(), -comoment.min()) > header.count * (2 * _LARGEST) ** 2:
+        return "its moments are larger than those of any neurons"
+    if (comoment.diagonal() < 0).any():
+        return "a variance is below 0"
+    for split in header.samples:
+        ids, rows, labels = (tensors[f"{split}.{name}"] for name in ("ids", "rows", "labels"))
+        if max(rows.max(), -rows.min()) > _LARGEST:
+            return f"the rows of {split} are larger than any neurons"
+        if not (np.diff(ids) > 0).all():
+            return f"the row numbers of {split} do not increase"
+        if labels.dtype.kind == "i" and not ((labels >= 0) & (labels < header.outputs)).all():
+            return f"the labels of {split} are outside its {header.outputs} outputs"
+    return None
 
 
 @checked("read_header")

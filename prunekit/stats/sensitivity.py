@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from prunekit.arch.config import positions_of
 from prunekit.arch.view import Embedder, ModelView
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
@@ -99,6 +100,37 @@ class _SiteSums:
         return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish())
 
 
+def check_batches(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise StatisticsError for calibration rows that a model cannot read, and if there are none."""
+    if not batches:
+        raise StatisticsError("There are no calibration rows; give some.")
+    for number, batch in enumerate(batches, 1):
+        fault = _unreadable(view, batch)
+        if fault is not None:
+            raise StatisticsError(f"Batch {number} of the calibration rows cannot be read: {fault}.")
+
+
+def _unreadable(view: ModelView, batch: Mapping[str, Tensor]) -> str | None:
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    missing = next((name for name in ("input_ids", "attention_mask") if name not in given), None)
+    if missing is not None:
+        return f"there is no {missing}"
+    shape = given["input_ids"].shape
+    longest = positions_of(view.config, int(getattr(view.config, "pad_token_id", None) or 0))
+    if len(shape) != 2 or not shape.numel() or (longest is not None and shape[1] > longest):
+        most = "" if longest is None else f", at most {longest} of them"
+        return f"input_ids must be rows of tokens{most}, not of shape {tuple(shape)}"
+    sizes = {"input_ids": view.source.vocabulary, "token_type_ids": getattr(view.config, "type_vocab_size", None)}
+    for name, tensor in given.items():
+        if tensor.shape != shape or tensor.is_meta:
+            return f"{name} must be of the shape of input_ids, {tuple(shape)}, and not on the meta device"
+        size = sizes.get(name) if name in view.inputs else None
+        whole = not tensor.is_floating_point() and not tensor.is_complex()
+        if size and not (whole and int(tensor.min()) >= 0 and int(tensor.max()) < size):
+            return f"{name} must be whole numbers from 0 to {size - 1}"
+    return None
+
+
 def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, seed: int = 0, units: bool = False) -> dict[Site, Sensitivity]:
     """Differentiate the model's output with respect to the residual sum behind every site.
 
@@ -115,20 +147,33 @@ def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, see
     Raises
     ------
     StatisticsError
-        If there are no batches, or a gradient is not finite.
+        As in `check_batches`; and if a gradient is not finite.
     """
-    if not batches:
-        raise StatisticsError("There are no calibration rows; give some.")
+    check_batches(view, batches)
     generator = torch.Generator().manual_seed(seed)
     sums = {site: _SiteSums() for site in sites(view)}
     entries = {site: site.units_tap(view) for site in sums if units and site.projection(view) is not None}
-    for batch in batches:
-        for index, part in enumerate(_parts(batch)):
-            mask = part["attention_mask"].bool()
-            for site, (grads, entering) in _differentiate(view, part, list(sums), entries, generator).items():
-                sums[site].add(grads, mask, entering, same_batch=index > 0)
+    with _trainable(view.model):
+        for batch in batches:
+            for index, part in enumerate(_parts(batch)):
+                mask = part["attention_mask"].bool()
+                for site, (grads, entering) in _differentiate(view, part, list(sums), entries, generator).items():
+                    sums[site].add(grads, mask, entering, same_batch=index > 0)
     rows = sum(len(batch["input_ids"]) for batch in batches)
     return {site: total.finish(site, rows) for site, total in sums.items()}
+
+
+@contextmanager
+def _trainable(model: nn.Module) -> Iterator[None]:
+    """Let gradients flow through frozen parameters too, which are frozen again afterwards."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _parts(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from prunekit.arch.count import count
-from prunekit.arch.view import ModelView
+from prunekit.arch.view import DENSE, ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
@@ -26,16 +26,18 @@ from prunekit.fields import parse_freeze
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
 from prunekit.pruning.shrink import goal_of
+from prunekit.stats.sensitivity import check_batches
 from prunekit.training.calibration import draw, rows_of
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
 from prunekit.training.masks import Masks
 from prunekit.training.optimizer import held_by
 from prunekit.training.schedule import Curve, Schedule
-from prunekit.transforms.apply import DENSE
 from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
+from prunekit.validation.arguments import Place, Seed, Within, checked
 from prunekit.validation.indices import parse_indices
+from prunekit.validation.limits import CUTS, ROWS
 
 #: Name of the buffer that stores the plan in a checkpoint; it is removed from the model at the end of training.
 _BUFFER = "prunekit_plan"
@@ -93,6 +95,7 @@ class PruneCallback(TrainerCallback):
         A budget of something else, bounds that contradict each other, nothing to do.
     """
 
+    @checked(_OF)
     def __init__(
         self,
         keep: str | Sequence[str] | None = None,
@@ -100,7 +103,7 @@ class PruneCallback(TrainerCallback):
         schedule: Curve = "cubic",
         start: float = 0.1,
         end: float = 0.7,
-        steps: int = 4,
+        steps: Annotated[int, Within(1, CUTS)] = 4,
         recover: bool = True,
         masks: bool = False,
         layers: str | None = None,
@@ -108,8 +111,8 @@ class PruneCallback(TrainerCallback):
         freeze: str | None = None,
         average: nn.Module | None = None,
         calibration: Sequence[Mapping[str, Tensor]] | None = None,
-        rows: int | None = None,
-        seed: int = 0,
+        rows: Annotated[int, Within(1, ROWS)] | None = None,
+        seed: Seed = 0,
     ) -> None:
         self._budgets = () if keep is None else parse_budgets(keep, of=_OF)
         for budget in self._budgets:
@@ -119,12 +122,6 @@ class PruneCallback(TrainerCallback):
             raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
         self._schedule = Schedule(schedule, start, end, steps)
         self._schedule.check(_OF)
-        for name, value, least in (("steps", steps, 1), ("rows", 1 if rows is None else rows, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(name, _OF, f"a whole number, at least {least}", value)
-        for name, flag in (("recover", recover), ("masks", masks)):
-            if not isinstance(flag, bool):
-                raise ParameterError(name, _OF, "True or False", flag)
         if freeze is not None:
             parse_freeze(freeze, of=_OF)
         self._recover, self._use_masks, self._seed, self._rows = recover, masks, seed, rows
@@ -217,6 +214,7 @@ class PruneCallback(TrainerCallback):
         self._due = self._schedule.due(state.max_steps)
         names = live.view.inputs
         batches = self._calibration or draw(train_dataloader, self._rows or rows_of(args), self._seed, of=_OF)
+        check_batches(self._dense, batches)
         self._batches = [{name: batch[name].cpu() for name in names if name in batch} for batch in batches]
         self._lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self._batches]).numpy()
         self._dense_count = count(self._dense, self._lengths)
@@ -325,7 +323,8 @@ class PruneCallback(TrainerCallback):
             hook.remove()
         record(live.view, DENSE, self._config)
 
-    def save(self, directory: str | Path, tokenizer: Any | None = None) -> Path:
+    @checked("PruneCallback.save")
+    def save(self, directory: Place, tokenizer: Any | None = None) -> Path:
         """Write the slim model so that `prunekit.load` reads it.
 
         Parameters
@@ -390,7 +389,7 @@ def _blocks(name: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        blocks = parse_indices(text) if isinstance(text, str) else ()
+        blocks = parse_indices(text)
     except ValueError:
         blocks = ()
     if not blocks or sorted(set(blocks)) != list(blocks):

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from prunekit.arch.config import positions_of, row_length
+from prunekit.arch.live import check_weights
 from prunekit.arch.load import class_names
 from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.budget import Effort
@@ -168,8 +170,8 @@ def recover(
     ------
     ParameterError
         An effort of zero, a teacher with other labels, neither a teacher nor a task, checkpoints of another run.
-    StatisticsError
-        If the loss is not finite.
+    ModelError, StatisticsError
+        Weights that are not those that the config describes, or hold NaN; a loss that is not finite.
     """
     effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
     if not 0 < learning_rate < 1:
@@ -208,9 +210,11 @@ def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn
 
     The teacher is in single precision too, on the CPU: a copy, unless it is that already.
     """
+    check_weights(slim)
     model = copy.deepcopy(slim).float().eval()
     if teacher is None:
         return model, None
+    check_weights(teacher)
     ready = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in teacher.parameters())
     ready = ready and not any(part.training for part in teacher.modules())
     return model, teacher if ready else copy.deepcopy(teacher).cpu().float().eval()
@@ -271,8 +275,12 @@ def _rows_of(
             raise ParameterError("data", "recover", "tokenised rows or a list of texts", type(data).__name__)
         if not len(data):
             raise DataError("There are no rows to train on.")
-        if tokenizer is None:
-            raise ParameterError("tokenizer", "recover", "given with texts", None)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise ParameterError("tokenizer", "recover", "given with texts, as a tokenizer of transformers", tokenizer)
+        try:
+            "".join(data).encode()
+        except UnicodeEncodeError:
+            raise DataError("A text holds half a character (a lone surrogate): leave it out.") from None
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
         # Hundreds of rows tell divergences apart; all of a large split, eleven times over, would leave no time to train.

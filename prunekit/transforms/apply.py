@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from prunekit.arch.view import UNITS, Embedder, ModelView, Reader
+from prunekit.arch.view import DENSE, UNITS, Embedder, ModelView, Reader
 from prunekit.errors import PlanError
 from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.transforms.base import Transform
@@ -19,9 +19,6 @@ from prunekit.transforms.layers import DropLayers
 from prunekit.transforms.readout_head import Readout
 from prunekit.transforms.units import record
 from prunekit.transforms.vocabulary import DropVocabulary
-
-#: Config key of a slim model for the config of the dense one, from which it can be rebuilt.
-DENSE = "dense_config"
 
 # The residual stream is narrowed before sub-blocks are removed, since the stubs in their place have no roles.
 ORDER: tuple[Transform, ...] = (DropLayers(), DropHidden(), DropHeads(), DropFFN(), DropVocabulary(), ReadComponents())

@@ -5,8 +5,8 @@
     @checked("bench")
     def bench(*models: Place, threads: Annotated[int, Within(1, THREADS)] = 1) -> Benchmark: ...
 
-A value that does not fit is a `ParameterError` whose text comes from the annotation. Nothing is converted: True is not a number, 0.9 not
-an index, "no" not a bool, and a text not a sequence of texts.
+A value that does not fit is a `ParameterError` whose text comes from the annotation. Nothing is converted but numbers of other libraries,
+which become Python's own: True is not a number, 0.9 not an index, "no" not a bool, and a text not a sequence of texts.
 """
 
 from __future__ import annotations
@@ -93,17 +93,27 @@ def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if unknown is not None and not open_ended:
                 names = ", ".join(name for name in known if name not in ("self", "cls"))
                 raise ParameterError(unknown, of, "one that exists", kwargs[unknown], f"The parameters are {names}.")
-            for name, value in signature.bind(*args, **kwargs).arguments.items():
-                if name in hints():
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                if name in hints() and known[name].kind is not inspect.Parameter.VAR_KEYWORD:
                     variadic = known[name].kind is inspect.Parameter.VAR_POSITIONAL
                     for argument in value if variadic else (value,):
-                        if known[name].kind is not inspect.Parameter.VAR_KEYWORD:
-                            check(name, of, argument, hints()[name])
-            return function(*args, **kwargs)
+                        check(name, of, argument, hints()[name])
+                    bound.arguments[name] = value if hints()[name] in (Any, object) else _plain(value)
+            return function(*bound.args, **bound.kwargs)
 
         return call
 
     return decorate
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers as Python's own, which JSON can hold; `numpy.int64` and `Fraction` are numbers too."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def check(name: str, of: str, value: object, hint: Any) -> None:
@@ -127,7 +137,8 @@ class _Shown:
 
 
 def _shown(value: object) -> object:
-    if isinstance(value, Sequence | Set | Mapping) and len(value) <= 8 and all(isinstance(item, str | int | float) for item in value):
+    items = [*value, *value.values()] if isinstance(value, Mapping) else value
+    if isinstance(items, Sequence | Set) and len(items) <= 16 and all(isinstance(item, str | int | float) for item in items):
         return value
     return _Shown(f"a {type(value).__name__}")
 

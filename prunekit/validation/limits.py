@@ -8,6 +8,7 @@ import resource
 # Files, in bytes.
 PLAN_BYTES = 64 * 2**20
 RECIPE_BYTES = 2**16
+BENCHMARK_BYTES = 2**28
 CONFIG_BYTES = 8 * 2**20
 VOCABULARY_BYTES = 2**28
 METADATA_BYTES = 16 * 2**20
@@ -31,6 +32,8 @@ BATCH = 2**12
 BATCH_TOKENS = 2**18
 SECONDS = 7 * 24 * 3600
 ROWS = 10**9
+#: Cuts of a training by a `PruneCallback`.
+CUTS = 1_000
 #: Parts in which statistics are collected.
 SHARDS = 2**16
 SEEDS = 2**32

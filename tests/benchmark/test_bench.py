@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -72,11 +74,19 @@ def test_a_benchmark_is_read_back(files: dict[str, Path], tmp_path: Path) -> Non
     later = json.dumps({**json.loads(found.to_json()), "version": 2})
     with pytest.raises(DataError, match="has version 2; this prunekit reads up to 1"):
         Benchmark.from_json(later)
-    for text in ("{", "[]", json.dumps({"version": 1})):
+    for text in ("{", "[]", json.dumps({"version": 1}), "[" * 100_000, "9" * 5000):
         with pytest.raises(DataError):
             Benchmark.from_json(text)
     with pytest.raises(DataError, match="cannot be read"):
         Benchmark.load(tmp_path / "none.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match="not a regular file"):
+        Benchmark.load(tmp_path / "pipe.json")
+
+
+def test_numbers_of_numpy_are_written_as_numbers(files: dict[str, Path]) -> None:
+    found = prunekit.bench(files["dense"], **{**QUICK, "threads": np.int64(1), "seed": np.int64(1), "batch_sizes": [np.int64(1)]})
+    assert json.loads(found.to_json())["labels"] == list(found.labels)
 
 
 def test_a_model_against_itself_answers_the_same(files: dict[str, Path]) -> None:

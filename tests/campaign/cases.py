@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.campaign.calls import call_cases
 from tests.campaign.case import Case
 from tests.campaign.files import file_cases
+from tests.campaign.live import live_cases
+from tests.campaign.memory import memory_cases
 from tests.campaign.models import model_cases
 from tests.campaign.rows import row_cases
 from tests.campaign.systems import system_cases as surrounding_cases
@@ -217,7 +219,11 @@ def all_cases() -> Iterator[Case]:
     """Every case, with a name of its own."""
     yield from itertools.chain(option_cases(), path_cases(), system_cases(), file_cases(), row_cases(), call_cases())
     # New kinds come last, so that every N-th of the rest stays the same.
-    yield from itertools.chain(model_cases(), table_cases(), surrounding_cases())
+    yield from itertools.chain(model_cases(), table_cases(), surrounding_cases(), live_cases(), memory_cases())
+    # That module reads the commands above.
+    from tests.campaign.parts import part_cases
+
+    yield from part_cases()
 
 
 def option_cases() -> Iterator[Case]:

@@ -31,6 +31,9 @@ with lines.quick():
     prunekit.compress(home / "sequence", home / "rows", out=home / "readout", keep="40%")
 prunekit.export(home / "sequence", home / "exported")
 prunekit.analyze(home / "sequence", home / "rows", rows=40, out=home / "analysis", analyzers=["neurons"])
+(home / "parts").mkdir()
+for number in (1, 2):
+    prunekit.collect(home / "sequence", home / "rows", shard=f"{number}/2", out=home / "parts" / f"{number}.safetensors")
 """
 
 
@@ -65,6 +68,7 @@ class Places:
             "readout",
             "exported",
             "analysis",
+            "parts",
         )
         places = {name: str(self._home / name) for name in names}
         places["plan"] = f"{places['slim']}/plan.json"

@@ -192,7 +192,13 @@ def test_of_an_output_that_is_closed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "value"), [("TORCH_LOGS", "evil"), ("SOURCE_DATE_EPOCH", "evil"), ("PYTHONOPTIMIZE", "2")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "evil") for name in ("TORCH_LOGS", "SOURCE_DATE_EPOCH", "HF_HUB_ETAG_TIMEOUT", "TQDM_MININTERVAL")),
+        ("PYTHONOPTIMIZE", "2"),
+    ],
+)
 def test_of_an_environment_that_libraries_cannot_read(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     done = _program("export", str(checkpoint("sequence")), "-o", str(tmp_path / "out"))

@@ -72,6 +72,8 @@ def test_positions_count_from_the_best_and_without_grades_all_are_relevant(tmp_p
         ({"qrels": [{"query-id": "q9", "corpus-id": "d1"}]}, "Row 1 of .* judges 'q9', which is not in queries"),
         ({"qrels": [{"query-id": "q1", "corpus-id": "d9"}]}, "Row 1 of .* judges 'd9', which is not in corpus"),
         ({"qrels": [{**QRELS[0], "score": "very"}]}, "Row 1 of .* has the grade 'very'"),
+        ({"qrels": [{**QRELS[0], "score": "1_0"}]}, "Row 1 of .* has the grade '1_0'"),
+        ({"qrels": [{**QRELS[0], "score": "\u0661"}]}, "Row 1 of .* has the grade"),
         ({"qrels": [{**QRELS[0], "score": -1}]}, "Row 1 of .* has the grade '-1'"),
         ({"qrels": [{**QRELS[0], "score": 1e9}]}, "Row 1 of .* has the grade"),
         ({"qrels": [{"query": "q1", "document": "d1", "position": 0}]}, "has the position '0': it must be a number from 1 to 100"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,44 @@ def test_a_head_that_no_task_trains_is_left_out() -> None:
     found = live_model(transformers.BertForMaskedLM(config), lines.tokenizer_of())
     assert type(found.model) is transformers.BertModel
     assert not found.fine_tuned
+
+
+def cut_short(model: Any) -> None:
+    model.bert.encoder.layer = model.bert.encoder.layer[:2]
+
+
+def adapted(model: Any) -> None:
+    model.bert.encoder.layer[0].intermediate.adapter = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda model: model.to("meta"), "has no numbers of its own in bert"),
+        (lambda model: model.classifier.weight.data.fill_(torch.nan), r"hold NaN or infinity in classifier\.weight"),
+        (cut_short, r"has not the weights that its config describes, such as bert\.encoder\.layer\.2"),
+        (adapted, r"has not the weights that its config describes, such as bert\.encoder\.layer\.0\.intermediate\.adapter"),
+        (lambda model: setattr(model, "classifier", torch.nn.Identity()), r"such as classifier\.weight"),
+        (lambda model: setattr(model, "lock", threading.Lock()), "cannot be copied: cannot pickle"),
+        (lambda model: setattr(model.config, "num_hidden_layers", 0), "num_hidden_layers is 0"),
+        (lambda model: setattr(model.config, "num_attention_heads", 3), "has a config that describes no model"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_line(change: Any, says: str, tmp_path: Path) -> None:
+    model = copy.deepcopy(lines.dense("sequence"))
+    change(model)
+    with pytest.raises(ModelError, match=says) as caught:
+        prunekit.compress(model, columns("train"), tokenizer=lines.tokenizer_of(), out=tmp_path / "slim")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "slim").exists()
+
+
+def test_a_model_that_is_frozen_or_in_half_is_taken() -> None:
+    model = copy.deepcopy(lines.dense("sequence")).half().requires_grad_(False)
+    found = live_model(model, lines.tokenizer_of()).model
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in found.parameters())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
-from prunekit.errors import BudgetError, ParameterError, StatisticsError
+from prunekit.errors import BudgetError, ModelError, ParameterError, StatisticsError
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.pruning.iterative import IterativePruner
@@ -149,8 +150,53 @@ def test_bad_arguments_are_refused(arguments: dict[str, object], error: type[Exc
 def test_broken_models_are_refused() -> None:
     model = build("bert", HEAD)
     model.bert.encoder.layer[1].output.dense.weight.data[0, 0] = torch.nan
-    with pytest.raises(StatisticsError, match="not finite"):
+    with pytest.raises(ModelError, match=r"hold NaN or infinity in bert\.encoder\.layer\.1\.output\.dense\.weight"):
         shrink(model, rows(1), parse_budgets("50% params"))
+    model = build("bert", HEAD)
+    model.bert.encoder.layer = model.bert.encoder.layer[:-1]
+    with pytest.raises(ModelError, match="has not the weights that its config describes"):
+        shrink(model, rows(1), parse_budgets("50% params"))
+    with pytest.raises(ModelError, match="has no numbers of its own"):
+        shrink(build("bert", HEAD).to("meta"), rows(1), parse_budgets("50% params"))
+
+
+def test_a_frozen_model_is_pruned_as_it_is_and_stays_frozen() -> None:
+    model, frozen = build("bert", HEAD), build("bert", HEAD).requires_grad_(False)
+    found, again = (shrink(each, rows(), parse_budgets("40% params")) for each in (model, frozen))
+    assert found.plan.digest == again.plan.digest
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"attention_mask": None}, "there is no attention_mask"),
+        ({"input_ids": None}, "there is no input_ids"),
+        ({"input_ids": torch.ones(10, 3, dtype=torch.int64)}, "attention_mask must be of the shape of input_ids"),
+        ({"input_ids": torch.zeros(10)}, "input_ids must be rows of tokens"),
+        ({"input_ids": torch.zeros(10, 0, dtype=torch.int64)}, "input_ids must be rows of tokens"),
+    ],
+)
+def test_rows_that_the_model_cannot_read_are_refused(changes: dict[str, Tensor | None], says: str) -> None:
+    batch = {name: tensor for name, tensor in {**rows(1)[0], **changes}.items() if tensor is not None}
+    model = build("bert", HEAD)
+    with pytest.raises(StatisticsError, match=f"Batch 2 of the calibration rows cannot be read: {says}"):
+        shrink(model, [*rows(1), batch], parse_budgets("50% params"))
+    with pytest.raises(StatisticsError, match=f"Batch 1 of the calibration rows cannot be read: {says}"):
+        apply(model, Plan(source=ModelView.of(model).source), [batch])
+
+
+@pytest.mark.parametrize("change", [lambda ids: ids + 10**6, lambda ids: -1 - ids, lambda ids: ids.float()])
+def test_tokens_that_the_model_does_not_embed_are_refused(change: Any) -> None:
+    batch = rows(1)[0]
+    with pytest.raises(StatisticsError, match="input_ids must be whole numbers from 0 to"):
+        shrink(build("bert", HEAD), [{**batch, "input_ids": change(batch["input_ids"])}], parse_budgets("50% params"))
+
+
+@pytest.mark.parametrize("lengths", [[], [[5, 6]], [0], [2**62], ["5"], [5.5]])
+def test_lengths_that_no_row_has_are_refused(lengths: list[Any]) -> None:
+    with pytest.raises(ParameterError, match="The 'lengths' parameter of shrink must be one whole number from 1 to"):
+        shrink(build("bert", HEAD), rows(1), parse_budgets("50% macs"), lengths=np.array(lengths))
 
 
 @pytest.mark.parametrize(("case", "top"), [*product(("bert", "deberta-v2", "llama"), (0, 2, LAYERS)), ("albert", 2), ("albert", LAYERS)])

@@ -68,7 +68,9 @@ def test_a_broken_report_is_one_line(change: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "must be a JSON object. Got list")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("[" * 100_000, "nest more than"), ("[]", "must be a JSON object. Got list")]
+)
 def test_what_is_no_report(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Report.from_json(text, name="report.json")

@@ -15,15 +15,16 @@ from prunekit.stats.record import Labelled, Statistics
 from prunekit.stats.sample import Sample
 
 SOURCE = Source(model_type="bert", layers=2, hidden=3, heads=1, ffn=4, vocabulary=9)
+#: The label of a row is its id.
+OUTPUTS = 60
 
 
 def statistics(seed: int = 0, first: int = 0) -> Statistics:
-    x = np.random.default_rng(seed).normal(size=(30, 11)).astype(np.float32)
+    x = np.random.default_rng(seed).normal(size=(30, 9 + OUTPUTS)).astype(np.float32)
     ids = np.arange(first, first + 30)
     sample = Sample.empty(5, 9, seed=3).add(ids, x[:, :9])
     held = Labelled(Sample.empty(4, 9, seed=3).add(ids[:4], x[:4, :9]), ids[:4])
-    # The label of a row is its id.
-    return Statistics(Moments.of(x), Labelled(sample, sample.ids), SOURCE, 2, "mean", {"data": "here"}, held)
+    return Statistics(Moments.of(x), Labelled(sample, sample.ids), SOURCE, OUTPUTS, "mean", {"data": "here"}, held)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert (one.sample.rows == other.sample.rows).all()
         assert (one.labels == other.labels).all()
     sample = b.train.sample
-    assert (b.source, b.outputs, b.pooling, b.provenance, sample.seed, sample.size) == (SOURCE, 2, "mean", {"data": "here"}, 3, 5)
+    assert (b.source, b.outputs, b.pooling, b.provenance, sample.seed, sample.size) == (SOURCE, OUTPUTS, "mean", {"data": "here"}, 3, 5)
 
 
 def test_merged_after_loading(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_merged_after_loading(tmp_path: Path) -> None:
         assert (part.labels == part.sample.ids).all()
     assert len({*(merged.train.labels < 30).tolist()}) == 2
     with pytest.raises(StatisticsError, match="cannot be merged"):
-        a.merge(Statistics(b.moments, b.train, SOURCE, 2, "cls"))
+        a.merge(Statistics(b.moments, b.train, SOURCE, OUTPUTS, "cls"))
 
 
 def test_a_split_is_as_a_run_left_it() -> None:
@@ -67,7 +68,7 @@ def test_a_split_is_as_a_run_left_it() -> None:
         assert (np.concatenate([chunk for _, chunk in found.rows.chunks()]) == part.sample.rows).all()
         assert (found.labels == part.labels).all()
     with pytest.raises(StatisticsError, match="no rows of validation"):
-        Statistics(a.moments, a.train, SOURCE, 2, "mean").split("validation")
+        Statistics(a.moments, a.train, SOURCE, OUTPUTS, "mean").split("validation")
     with pytest.raises(StatisticsError, match="labels of shape"):
         Labelled(a.train.sample, np.zeros(3))
 

@@ -171,6 +171,14 @@ def test_a_part_twice_and_parts_that_are_not_there(tmp_path: Path, capsys: pytes
     refused([*paths[:3], tmp_path / "absent"], tmp_path / "out", "absent.* cannot be read", capsys)
 
 
+def labels_of(path: Path) -> np.ndarray:
+    return load_file(path)["train.labels"]
+
+
+def as_sets(path: Path) -> dict[str, np.ndarray]:
+    return {name: np.zeros((len(array), 2), dtype=bool) for name, array in load_file(path).items() if name.endswith(".labels")}
+
+
 def resaved(path: Path, **changes: Any) -> None:
     """The same file with other tensors or another header."""
     raw = path.read_bytes()
@@ -190,6 +198,11 @@ def resaved(path: Path, **changes: Any) -> None:
         (lambda path: resaved(path, meta={"shard": "3/4"}), "shard: Input should be"),
         (lambda path: resaved(path, meta={"count": 59}), "shard: it says another number of rows than the moments"),
         (lambda path: resaved(path, meta={"shard": None}), "are no part"),
+        (lambda path: resaved(path, mean=np.full(11, 1e308)), "its moments are larger than those of any neurons"),
+        (lambda path: resaved(path, comoment=np.full((11, 11), -1.0)), "a variance is below 0"),
+        (lambda path: resaved(path, **{"train.labels": labels_of(path) + 9}), "the labels of train are outside its 2 outputs"),
+        (lambda path: resaved(path, **{"train.labels": labels_of(path).astype(np.float64)}), r"train\.labels must be I64"),
+        (lambda path: resaved(path, **as_sets(path)), "labels of different kinds"),
     ],
 )
 def test_a_broken_part_is_refused(broken: Any, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

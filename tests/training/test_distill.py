@@ -23,7 +23,7 @@ from transformers import TrainingArguments
 from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
-from prunekit.errors import DataError, ParameterError, StatisticsError
+from prunekit.errors import DataError, ModelError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
 from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
@@ -356,10 +356,12 @@ def test_a_hostile_claim_is_refused_in_one_line(content: bytes, stopped: Path, t
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     broken = copy.deepcopy(slim().model)
-    with torch.no_grad():
-        next(broken.parameters()).fill_(float("nan"))
-    with pytest.raises(StatisticsError, match=r"The loss of the recovery is not finite at step 1: lower the learning rate"):
-        recover(broken, dense(), encoded("train"), plan=slim().plan, effort="1epoch")
+    not_finite = r"The loss of the recovery is not finite at step 1: lower the learning rate"
+    for value, error, says in ((3e38, StatisticsError, not_finite), (float("nan"), ModelError, "hold NaN or infinity")):
+        with torch.no_grad():
+            next(broken.parameters()).fill_(value)
+        with pytest.raises(error, match=says):
+            recover(broken, dense(), encoded("train"), plan=slim().plan, effort="1epoch")
 
 
 def test_mistakes_are_one_line() -> None:
@@ -381,7 +383,9 @@ def test_mistakes_are_one_line() -> None:
     with pytest.raises(ParameterError, match="The 'learning_rate' parameter of recover must be between 0 and 1"):
         again(learning_rate=0.0)
     with pytest.raises(ParameterError, match="The 'tokenizer' parameter of recover must be given with texts"):
-        recover(slim().model, teacher, ["a text"], plan=slim().plan)
+        recover(slim().model, teacher, ["a text"], plan=slim().plan, tokenizer="bert")
+    with pytest.raises(DataError, match="half a character"):
+        recover(slim().model, teacher, ["a\ud800"], plan=slim().plan, tokenizer=lines.tokenizer_of())
     with pytest.raises(DataError, match="5% of 3 rows are none"):
         recover(slim().model, teacher, encoded("train").take(np.arange(3)), plan=slim().plan)
     with pytest.raises(ParameterError, match="The 'slim' parameter of recover must be a model with a head or a readout"):
