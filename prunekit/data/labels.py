@@ -15,6 +15,8 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASC
 _PADDED = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GENERIC = re.compile(r"LABEL_\d+")
 _SEPARATORS = re.compile(r"[\s_-]+")
+#: Whole numbers as labels that may well be values: from this many on, a note says that they are classes.
+_MANY = 20
 _SHOWN, _WIDE = 8, 60
 
 #: More classes, longer names and larger values are refused. docs/limits.md has them.
@@ -155,6 +157,12 @@ def space_of(
     if model is None:
         return Space(kind, tuple(str(value) for value in order), {value: index for index, value in enumerate(order)})
     return _as_model(kind, order, declared, model, column)
+
+
+def note_whole_numbers(space: Space, notes: list[str]) -> None:
+    """Note that many whole numbers are classes: scores from 0 to 100 look like the ids of classes."""
+    if space.kind is TaskKind.CLASSIFICATION and len(space.labels) >= _MANY and not any(isinstance(label, str) for label in space.ids):
+        notes.append(f"labels: {len(space.labels)} whole numbers are taken for classes (--task regression takes them for values)")
 
 
 def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:

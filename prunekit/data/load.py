@@ -14,7 +14,6 @@ from prunekit.data.columns import (
     Columns,
     class_names,
     group_names,
-    holds_words,
     is_list,
     query_column,
     read_columns,
@@ -25,11 +24,11 @@ from prunekit.data.columns import (
 )
 from prunekit.data.complete import Grouped, complete, note_majority
 from prunekit.data.files import CELL, Source, read_source
-from prunekit.data.labels import VALUE, Label, Space, as_number, listed, plain, reads_as_numbers, space_of
+from prunekit.data.labels import VALUE, Label, Space, as_number, listed, note_whole_numbers, plain, reads_as_numbers, space_of
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
-from prunekit.data.sentences import load_sentences
+from prunekit.data.sentences import are_sentences, load_sentences
 from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.entities import scheme_of
@@ -123,7 +122,7 @@ def load_data(
 
     loaded = read_source(source, config=config, trust_remote_code=trust_remote_code)
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
-    if _are_sentences(loaded, named_columns, kind, answers):
+    if are_sentences(loaded, named_columns, kind, answers):
         return load_sentences(loaded, named_columns, metric=wanted_metric, seed=seed)
     if kind is TaskKind.QUESTIONS or (kind is None and _are_questions(loaded, named_columns, answers)):
         answering = answers is TaskKind.QUESTIONS
@@ -149,14 +148,6 @@ def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
     """Return whether a table without a column of labels has one for each label, whose names can be joined by commas."""
     plain_names = not any("," in name or name != name.strip() for name in labels)
     return plain_names and lacks_labels(train) and set(labels) <= set(train.column_names)
-
-
-def _are_sentences(loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
-    """Return whether rows are read as texts for an embedder: where the task is named, or by the model, unless they are words with tags."""
-    if kind is not None or answers is not TaskKind.EMBEDDING:
-        return kind is TaskKind.EMBEDDING
-    named, train = named_columns["tokens"] or named_columns["tags"], loaded.splits["train"]
-    return named is None and not (holds_words(train) and not lacks_labels(train))
 
 
 def _are_questions(loaded: Source, named_columns: Mapping[str, str | None], answers: TaskKind | None) -> bool:
@@ -203,6 +194,8 @@ def _with_labels(
         splits = {split: as_lists(part, split, columns.label) for split, part in splits.items()}
         space = replace(space, kind=kind)
         notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
+    if kind is None and model is None:
+        note_whole_numbers(space, notes)
     task = Task(space.kind, metric or _usual_metric(space, notes), space.labels)
     completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:

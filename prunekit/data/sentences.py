@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunekit.data.columns import LABELS, absent, class_names, group_names, pair_columns, read_columns, text_column, text_values
+from prunekit.data.columns import (
+    LABELS,
+    absent,
+    class_names,
+    group_names,
+    holds_words,
+    pair_columns,
+    read_columns,
+    text_column,
+    text_values,
+)
 from prunekit.data.complete import Grouped, complete
 from prunekit.data.files import Source
 from prunekit.data.labels import VALUE, as_number, listed
 from prunekit.data.rows import Rows, TaskData
+from prunekit.data.unlabelled import lacks_labels
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
 from prunekit.tasks import Task, TaskKind
@@ -26,6 +37,14 @@ LEAST = 3
 _SCORED = (Metric.SPEARMAN, Metric.PEARSON)
 #: What stands in every row of a split whose scores are withheld, as in GLUE's test splits.
 _WITHHELD = (None, "", -1)
+
+
+def are_sentences(loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
+    """Return whether rows are read as texts for an embedder: where the task is named, or by the model, unless they are words with tags."""
+    if kind is not None or answers is not TaskKind.EMBEDDING:
+        return kind is TaskKind.EMBEDDING
+    named, train = named_columns["tokens"] or named_columns["tags"], loaded.splits["train"]
+    return named is None and not (holds_words(train) and not lacks_labels(train))
 
 
 def load_sentences(source: Source, named: Mapping[str, str | None], *, metric: Metric | None, seed: int) -> TaskData:

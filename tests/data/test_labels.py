@@ -22,6 +22,13 @@ def test_a_model_of_one_value_reads_whole_numbers_as_values() -> None:
     assert load_data(named, answers=TaskKind.REGRESSION).task.kind is TaskKind.CLASSIFICATION
 
 
+@pytest.mark.parametrize(("count", "options", "noted"), [(20, {}, True), (19, {}, False), (20, {"task": "text-classification"}, False)])
+def test_many_whole_numbers_are_said_to_be_classes(count: int, options: dict[str, str], noted: bool) -> None:
+    rows = {"text": [f"{text} {more}" for text in TEXTS for more in range(4)], "label": [at % count for at in range(160)]}
+    note = "labels: 20 whole numbers are taken for classes (--task regression takes them for values)"
+    assert (note in load_data(rows, **options).notes) is noted
+
+
 def test_a_label_of_the_model_need_not_be_in_train() -> None:
     rows = {"train": {"text": TEXTS[:20], "label": list("ab" * 10)}, "test": {"text": TEXTS[20:26], "label": list("abcabc")}}
     assert load_data(rows, labels=("a", "b", "c"), fine_tuned=True).task.labels == ("a", "b", "c")

@@ -66,18 +66,6 @@ def test_shards_are_put_together_in_order(tmp_path: Path) -> None:
     assert load_data(tmp_path).train.texts == tuple(TEXTS)
 
 
-def test_a_data_set_of_the_hub_is_read_from_its_own_folder(tmp_path: Path, expected: TaskData) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "dataset_infos.json").write_text("{}")
-    write(tmp_path / "data" / "train-00000-of-00001-2a1df75c6bce91ab.parquet", table())
-    assert load_data(tmp_path).provenance["rows"] == expected.provenance["rows"]
-    saved = tmp_path / "saved"
-    datasets.DatasetDict({"train": datasets.Dataset.from_dict(table())}).save_to_disk(str(saved))
-    for folder in (saved, saved / "train"):
-        with pytest.raises(DataError, match=r"was written by save_to_disk, which is not read\. Write each split to a file"):
-            load_data(folder)
-
-
 def test_csv_cells_stay_as_written(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\ufefftext,label\n" + 'NA,null\n"a, b",x\nnull,null\n"two\nlines",x\n\n123,x\n' * 3, encoding="utf-8")

@@ -1,18 +1,20 @@
-"""Parquet files that hold more than they weigh."""
+"""Parquet files that hold more than they weigh, and folders of them as the hub lays them out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prunekit.data import parquet
+from prunekit.data import load_data, parquet
 from prunekit.data.columns import read_columns
 from prunekit.data.files import read_table
 from prunekit.data.parquet import most_bytes, read_parquet
 from prunekit.errors import DataError
+from tests.data.tables import table
 
 
 def write(path: Path, **columns: object) -> Path:
@@ -49,3 +51,15 @@ def test_dates_that_no_calendar_has_are_one_line(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "a.parquet", text=["a"] * 2, label=pa.array([2**62, 0], pa.timestamp("us"))))
     with pytest.raises(DataError, match="The columns label of train cannot be read: date value out of range"):
         read_columns(table, ["label"], "train")
+
+
+def test_a_data_set_of_the_hub_is_read_from_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    write(tmp_path / "data" / "train-00000-of-00001-2a1df75c6bce91ab.parquet", **table())
+    assert load_data(tmp_path).provenance["rows"] == load_data(table()).provenance["rows"]
+    saved = tmp_path / "saved"
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(table())}).save_to_disk(str(saved))
+    for folder in (saved, saved / "train"):
+        with pytest.raises(DataError, match=r"was written by save_to_disk, which is not read\. Write each split to a file"):
+            load_data(folder)

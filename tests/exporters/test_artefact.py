@@ -240,8 +240,7 @@ def test_a_killed_run_is_cleared_away_by_the_next(when: str, old: bool, tmp_path
     if old:
         write(out, dim=1)
     (tmp_path / ".other.tmp-1").mkdir()
-    done = run(out, when)
-    assert done.returncode == -signal.SIGKILL
+    assert run(out, when).returncode == -signal.SIGKILL
     assert len(names(tmp_path)) == 2 + (old and when == "writing")
     check_output(out, overwrite=True)
     assert names(tmp_path) == [".other.tmp-1", *([out.name] if old else [])]
