@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 SPLITS = {
-    "train": ("train",),
+    "train": ("train", "training"),
     "validation": ("validation", "dev", "valid", "val", "validation_matched"),
-    "test": ("test", "test_matched"),
+    "test": ("test", "testing", "eval", "evaluation", "test_matched"),
 }
 _LINE = 1 << 20  # characters of a header
 _SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")
+_RELEASE = re.compile(r"-v\d+\.\d+$")  # as SQuAD's files have it
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _MUST = (
     "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict), a pandas DataFrame, "
@@ -256,7 +257,7 @@ def _shards(folder: Path) -> dict[str, list[Path]]:
 
 
 def _split_of(name: str) -> str | None:
-    return next((split for split, names in SPLITS.items() if name.lower() in names), None)
+    return next((split for split, names in SPLITS.items() if _RELEASE.sub("", name.lower()) in names), None)
 
 
 def _by_split(tables: Mapping[str, Dataset], where: str, names: Mapping[str, object] | None = None) -> dict[str, Dataset]:

@@ -44,9 +44,9 @@ def test_a_view_of_a_dataset_is_read_as_it_is_seen() -> None:
     assert sorted(text for rows in found.splits.values() for text in rows.texts) == sorted(TEXTS[10:])
 
 
-@pytest.mark.parametrize("validation", ["validation", "dev", "valid"])
-def test_a_directory_is_read_by_split(validation: str, tmp_path: Path) -> None:
-    for name, n in (("train", 20), (validation, 6), ("test", 4)):
+@pytest.mark.parametrize(("validation", "test"), [("validation", "test"), ("dev", "eval"), ("valid", "testing"), ("dev-v2.0", "test")])
+def test_a_directory_is_read_by_split(validation: str, test: str, tmp_path: Path) -> None:
+    for name, n in (("train", 20), (validation, 6), (test, 4)):
         write(tmp_path / f"{name}.jsonl", table(n))
     (tmp_path / "README.md").write_text("not data")
     found = load_data(str(tmp_path))
