@@ -183,12 +183,13 @@ def recover(
     _check(view, dense, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
-    _check_answers(view, dense, sample)
+    unit = _check_answers(view, dense, sample)
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     _freeze(view, freeze, blocks)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
-    objective = replace(_objective(view, dense, plan, blocks, task, memory, forward), own_space=own_space, lists=rows.queries is not None)
+    objective = _objective(view, dense, plan, blocks, task, memory, forward)
+    objective = replace(objective, own_space=own_space, lists=rows.queries is not None, unit=unit)
     with place(checkpoints) as folder, _isolated():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
@@ -321,15 +322,19 @@ def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
         raise ParameterError("task", "recover", f"one with the model's {outputs} outputs", f"{task.outputs} outputs")
 
 
-def _check_answers(view: ModelView, dense: ModelView | None, sample: dict[str, Any]) -> None:
-    """Refuse models that answer for different positions: a head for rows and one for tokens cannot learn from each other."""
+def _check_answers(view: ModelView, dense: ModelView | None, sample: dict[str, Any]) -> float:
+    """Return the variance of the teacher's answers, 1 without a teacher or where they are all alike.
+
+    Refuse models that answer for different positions: a head for rows and one for tokens cannot learn from each other.
+    """
     if dense is None:
-        return
+        return 1.0
     with torch.no_grad():
         ours, theirs = (answer(each, sample, sample["first"], states=False).logits for each in (view, dense))
     if ours.shape != theirs.shape or outputs_of(view) != outputs_of(dense):
         names = [type(each.model).__name__ for each in (view, dense)]
         raise ParameterError("teacher", "recover", f"a model with a head like the slim model's, {names[0]}", names[1])
+    return float(theirs.double().var(correction=0)) or 1.0
 
 
 def _objective(

@@ -58,6 +58,8 @@ class Objective:
         Whether only the similarities between vectors are learned, and not the teacher's vectors.
     lists : bool
         Whether values are scores of lists by query, whose order is learned.
+    unit : float
+        Variance of the teacher's values, in which their squared differences count, so that the unit of the labels does not matter.
     """
 
     task: Task | None = None
@@ -68,6 +70,7 @@ class Objective:
     outputs: Outputs = "classes"
     own_space: bool = False
     lists: bool = False
+    unit: float = 1.0
 
     @property
     def metric(self) -> str:
@@ -88,7 +91,8 @@ class Objective:
             return vector_distance(ours, theirs, own_space=self.own_space)
         if self.lists and queries is not None:
             return listwise(ours, theirs, queries)
-        return divergence(ours, theirs, self.outputs)
+        apart = divergence(ours, theirs, self.outputs)
+        return apart / self.unit if self.outputs == "values" else apart
 
     def loss(self, ours: Answer, theirs: Answer | None, labels: Tensor, mask: Tensor, queries: Tensor | None = None) -> Tensor:
         """Return a scalar: the divergence from the teacher, the distance of the hidden states, and the loss on the labels."""

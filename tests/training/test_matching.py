@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from prunekit.training.distill import recover
 from prunekit.training.loop import listwise
 from prunekit.training.matching import distance, match_layers, vector_distance
+from tests import lines
+from tests.training.rows import encoded
 
 
 @pytest.mark.parametrize(("slim", "dense"), [(1, 1), (1, 5), (3, 3), (3, 6), (4, 7)])
@@ -42,3 +45,17 @@ def test_a_single_row_has_the_units_of_others() -> None:
         assert max(few) < 20 * together
     query = torch.zeros(1, dtype=torch.int64)
     assert float(listwise(ours[:1, :1], theirs[:1, :1], query)) == pytest.approx(float((ours[0, 0] - theirs[0, 0]) ** 2))
+
+
+def test_the_unit_of_values_does_not_matter() -> None:
+    """Dollars or cents: what is learned of the values weighs as much beside the hidden states."""
+    found = []
+    for unit in (1.0, 100.0):
+        teacher, model = (lines.model_of("BertForSequenceClassification", 1, seed=seed) for seed in (0, 1))
+        for each in (teacher, model):
+            with torch.no_grad():
+                each.classifier.weight.mul_(unit)
+                each.classifier.bias.mul_(unit)
+        found.append(recover(model, teacher, encoded("train"), effort="1epoch", validation=encoded("validation")))
+    assert found[0].before == pytest.approx(found[1].before, rel=1e-4)
+    assert found[0].before < -0.1
