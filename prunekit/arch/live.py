@@ -80,8 +80,10 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     return LoadedModel(copied.eval(), tokenizer_copy, copied.config, head is not None, head == "ForTokenClassification", name)
 
 
-def check_weights(model: nn.Module) -> None:
+def check_weights(model: nn.Module, *, whole: bool = False) -> None:
     """Refuse a model in memory with weights that are no numbers, or that are not those that its config describes.
+
+    The head is compared only where `whole`: what is written is built from its config again, what is copied is not.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def check_weights(model: nn.Module) -> None:
     if odd is not None:
         raise ModelError(f"The model {_NAME!r} has no numbers of its own in {shown(odd)}: load it on a device, and not quantised.")
     check_finite(_NAME, model)
-    differing = _differing(model) if isinstance(model, PreTrainedModel) else None
+    differing = _differing(model if whole else ModelView.of(model).body) if isinstance(model, PreTrainedModel) else None
     if differing is not None:
         must = "Merge adapters, and let the config say how many layers there are and how wide they are"
         raise ModelError(f"The model {_NAME!r} has not the weights that its config describes, such as {shown(differing)}. {must}.")
@@ -106,14 +108,17 @@ def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"The model {_NAME!r} cannot be copied: {' '.join(str(error).split())[:200]}. Save it, and name that.") from None
     body: Any = copied if whole else ModelView.of(copied).body
-    check_weights(body)
+    check_weights(body, whole=True)
     settled(body.config)
     return body.to(device="cpu", dtype=torch.float32).requires_grad_(True), tokenizer
 
 
-def _differing(model: PreTrainedModel) -> str | None:
+def _differing(model: Any) -> str | None:
     """Return the name of a weight that the model's class, built from its config, has in another shape, or that only one of them has."""
     view = ModelView.of(model)
+    if not type(model).__module__.startswith("transformers."):
+        # A class of the user's own may take more than a config.
+        return None
     if any(hasattr(view.config, name) for name in (UNITS, DENSE)):
         # Pruned: the widths of its blocks are not in the config.
         return None

@@ -158,6 +158,11 @@ class ModelView:
         return tuple(name for name in self.spec.inputs if typed or name != "token_type_ids")
 
     @property
+    def has_position_table(self) -> bool:
+        """Whether absolute positions are embedded, which end where their table does; relative and rotary ones do not."""
+        return any(find(self.body, path) is not None for path in ("embeddings.position_embeddings", "wpe"))
+
+    @property
     def many_labels(self) -> bool:
         """Whether the outputs are labels that do not exclude each other, each with a logit of its own."""
         return getattr(self.config, "problem_type", None) == MANY_LABELS

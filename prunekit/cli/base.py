@@ -45,6 +45,8 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: How the variables begin by which launchers of several processes speak to accelerate, which reads them when a training starts.
 _LAUNCHERS = ("ACCELERATE_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
+#: Beginnings of the names of modules that read them.
+_LAUNCHED = ("accelerate.", "transformers.training_args", "torch.distributed.")
 
 
 class _Interrupted(BaseException):
@@ -112,7 +114,9 @@ def _variable(error: ValueError) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
     imported = any(not module.startswith("prunekit") for module in modules)
-    known = {name: value for name, value in os.environ.items() if imported or name.startswith(_LAUNCHERS)}
+    # RANK=0 is in the text of many an error of another origin.
+    launched = any(str(frame.f_globals.get("__name__")).startswith(_LAUNCHED) for frame in frames)
+    known = {name: value for name, value in os.environ.items() if imported or (launched and name.startswith(_LAUNCHERS))}
     # Libraries repeat what they refuse: "invalid literal for int() with base 10: 'abc'"; some do so without quotes, or in capitals.
     text = f"{error} ".lower()
     repeated = {name: value.lower() for name, value in known.items() if value}

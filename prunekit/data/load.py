@@ -310,7 +310,7 @@ def _read(
             continue
         raw[name] = values
     declared = order or class_names(tables["train"], columns.label)
-    width = indicator_width(raw["train"][columns.label]) if columns.sets and declared is None else 0
+    width = indicator_width(raw["train"][columns.label], columns.label, model) if columns.sets and declared is None else 0
     if width:
         notes.append(f"labels: {columns.label!r} holds {width} numbers in each row, 0 or 1, one for each label")
     for name, values in raw.items():

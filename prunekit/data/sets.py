@@ -85,14 +85,20 @@ def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:
             yield at, f"names the label {listed([first_duplicate(labels)])} twice"
 
 
-def indicator_width(sets: Sequence[Any]) -> int:
+def indicator_width(sets: Sequence[Any], column: str, model: Sequence[str] | None) -> int:
     """Return how many labels rows of 0 and 1 have, one number for each label; 0 where rows are lists of labels.
 
     They are lists of as many numbers in each row, two at least: as labels, one would be there twice, or each row would have both.
+    Raises DataError where the model has another number of labels.
     """
     widths = {len(row) if isinstance(row, list) else 0 for row in sets}
     width = widths.pop() if len(widths) == 1 else 0
-    return width if width > 1 and all(flag in (0, 1) for row in sets for flag in row) else 0
+    if width < 2 or not all(flag in (0, 1) for row in sets for flag in row):
+        return 0
+    if model is not None and len(model) != width:
+        cure = "Give one number for each, in the model's order."
+        raise DataError(f"The label column {column!r} holds {width} numbers, 0 or 1, in each row, the model has {len(model)} labels. {cure}")
+    return width
 
 
 def indicated(sets: Sequence[Any], width: int, column: str, split: str) -> list[list[int]]:

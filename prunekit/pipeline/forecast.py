@@ -178,9 +178,12 @@ class _Costs:
         return self._probes(_SEARCH_PASSES, min(SEARCH_ROWS, places)) + self._probes(_ORACLE_PASSES, places)
 
     def _fitted(self, most: int | None = None) -> float:
-        """Return the time of one classifier on the neurons that a budget allows."""
+        """Return the time of one classifier on the neurons that a budget allows, or a plan names."""
         budget = neuron_budget(self.recipe)
-        return self._choice() * self.share + self._probes(_FIT_PASSES, self._read_places(most), 1.0 if budget is None else budget.amount)
+        read = 1.0 if budget is None else budget.amount
+        if self.plan is not None and self.plan.readout is not None:
+            read = self.plan.readout.size / self.width
+        return self._choice() * self.share + self._probes(_FIT_PASSES, self._read_places(most), read)
 
     def _read_places(self, most: int | None) -> float:
         """Return how many labels, words of a token task, `most` rows of train have, or all of them."""
@@ -226,7 +229,10 @@ class _Costs:
 
     def planned(self) -> list[Expected]:
         """Return the stages that carry out a given plan."""
-        stages = [*self._read(), Expected("fit", self._choice())] if self.reads else []
+        stages = list[Expected]()
+        if self.reads:
+            oracle = Expected("oracle", self._choice() + self._probes(_ORACLE_PASSES, self._read_places(None)))
+            stages = [*self._read(), Expected("fit", self._fitted()), *self._read(), oracle, *self._read(test=True)[2:]]
         return [*stages, Expected("solve", self._passes(self.calibration, _REFIT))]
 
     def written(self) -> list[Expected]:

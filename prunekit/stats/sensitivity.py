@@ -100,7 +100,7 @@ class _SiteSums:
         return Sensitivity(weights, self.metric / rows, None if self.units is None else self.units.finish())
 
 
-def check_batches(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> None:
+def check_batches(view: ModelView, batches: Sequence[Mapping[str, Any]]) -> None:
     """Raise StatisticsError for calibration rows that a model cannot read, and if there are none."""
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
@@ -110,13 +110,16 @@ def check_batches(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> N
             raise StatisticsError(f"Batch {number} of the calibration rows cannot be read: {fault}.")
 
 
-def _unreadable(view: ModelView, batch: Mapping[str, Tensor]) -> str | None:
+def _unreadable(view: ModelView, batch: Mapping[str, Any]) -> str | None:
     given = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
     missing = next((name for name in ("input_ids", "attention_mask") if name not in given), None)
     if missing is not None:
         return f"there is no {missing}"
+    other = next((name for name, value in given.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        return f"{other} must be a tensor"
     shape = given["input_ids"].shape
-    longest = positions_of(view.config, int(getattr(view.config, "pad_token_id", None) or 0))
+    longest = positions_of(view.config, int(getattr(view.config, "pad_token_id", None) or 0)) if view.has_position_table else None
     if len(shape) != 2 or not shape.numel() or (longest is not None and shape[1] > longest):
         most = "" if longest is None else f", at most {longest} of them"
         return f"input_ids must be rows of tokens{most}, not of shape {tuple(shape)}"

@@ -110,7 +110,7 @@ class PruneCallback(TrainerCallback):
         ffn_blocks: str | None = None,
         freeze: str | None = None,
         average: nn.Module | None = None,
-        calibration: Sequence[Mapping[str, Tensor]] | None = None,
+        calibration: Sequence[Mapping[str, Any]] | None = None,
         rows: Annotated[int, Within(1, ROWS)] | None = None,
         seed: Seed = 0,
     ) -> None:

@@ -27,14 +27,17 @@ def _escaped(char: str) -> str:
 
 def one_line(text: str) -> str:
     """Return text as one line for a terminal, cut in the middle where it is too long: the remedy is at the end."""
-    line = terminal(" ".join(text.split()))
-    half = (LINE - 5) // 2
-    return line if len(line) <= LINE else f"{line[:half]} ... {line[-half:]}"
+    return _shortened(terminal(" ".join(text.split())), LINE)
+
+
+def _shortened(line: str, most: int) -> str:
+    half = (most - 5) // 2
+    return line if len(line) <= most else f"{line[:half]} ... {line[-half:]}"
 
 
 def reason(error: BaseException, most: int = 200) -> str:
     """Return an error's message, or its class where it has none, for a message: one line of at most `most` characters, no period."""
-    return (terminal(" ".join(str(error).split())) or type(error).__name__)[:most].rstrip(".")
+    return _shortened(terminal(" ".join(str(error).split())) or type(error).__name__, most).rstrip(".")
 
 
 def markdown(text: str) -> str:

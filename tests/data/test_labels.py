@@ -55,6 +55,8 @@ def test_lists_of_0_and_1_are_the_labels_of_their_places(flag: type) -> None:
     assert either.train.labels.sum(axis=1).tolist() == [1] * len(either.train)
     with pytest.raises(DataError, match=r"Row 2 of test must hold 3 numbers, 0 or 1, in column 'labels'"):
         load_data({"train": {"text": TEXTS, "labels": hot}, "test": {"text": TEXTS[:2], "labels": [hot[0], hot[1][:2]]}})
+    with pytest.raises(DataError, match=r"holds 3 numbers, 0 or 1, in each row, the model has 4 labels"):
+        load_data({"text": TEXTS, "labels": hot}, labels=tuple("wxyz"), answers=TaskKind.LABELS, task="multi-label-classification")
     # Lists of ids differ in length, or hold others.
     assert load_data({"text": TEXTS, "labels": [[0, 1][: 1 + label] for label in LABELS]}).train.labels[:, 0].all()
 

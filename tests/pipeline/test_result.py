@@ -142,7 +142,7 @@ def test_the_hub_is_not_told_paths_of_this_machine(pushed: Result, tmp_path: Pat
     recipe = Recipe.load(pushed.path / "recipe.yaml")
     assert recipe.model is not None
     assert recipe.data is not None
-    secret = "/home/somebody/clients/acme"
+    secret = "/srv/clients/acme"
     known = {**pushed.plan.provenance, "model": f"{secret}/dense", "data": {**pushed.plan.provenance["data"], "source": f"{secret}/rows"}}
     plan = pushed.plan.model_copy(update={"provenance": {"composed": [known, known]}})
     recipe.model_copy(update={"model": f"{secret}/dense", "data": f"{secret}/rows"}).save(pushed.path / "recipe.yaml")

@@ -19,6 +19,7 @@ from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
 from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.records import Run
 from prunekit.pipeline.retrieval import retrieved, searched
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
@@ -112,10 +113,12 @@ def test_lengths_count_where_the_model_compares_by_products(similarity: str, tmp
     )
     model = dense(tmp_path / "dense", Embedding("cls", normalize=False, similarity=similarity))
     data = write_rows(tmp_path / "data", {"train": texts(60, 0)})
-    inputs = load_inputs(Recipe(model=str(model), data=str(data), task="embedding", retrieval=str(place)), None, Stages())
+    recipe = Recipe(model=str(model), data=str(data), task="embedding", retrieval=str(place))
+    inputs = load_inputs(recipe, None, Stages())
     file = SimpleNamespace(path=prunekit.export(model, tmp_path / "out").path / "onnx" / "model.onnx")
     text, files = SimpleNamespace(tokenizer=inputs.loaded.tokenizer), SimpleNamespace(dense=file, slim=file, low=None)
-    found = retrieved(inputs, text, files, threads=1, own_space=False, seed=0)[0]  # type: ignore[arg-type]  # what it reads of them
+    run = Run(recipe, inputs, tmp_path, Stages())
+    found = retrieved(run, text, files)[0]  # type: ignore[arg-type]  # what it reads of them
     rows = Rows(labels=np.zeros(40), texts=tuple(words))
     vectors = outputs_of_file(file.path, encode(rows, inputs.loaded.tokenizer, max_length=inputs.max_length, per_token=False))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

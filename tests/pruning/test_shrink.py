@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from prunekit.arch.count import count
@@ -251,3 +252,16 @@ def test_a_model_in_training_mode_is_pruned_without_dropout() -> None:
     assert again.plan == found.plan
     for name, tensor in again.model.state_dict().items():
         torch.testing.assert_close(tensor, found.model.state_dict()[name])
+
+
+def test_a_head_and_a_class_of_ones_own_are_taken() -> None:
+    class Weighted(transformers.BertForSequenceClassification):
+        def __init__(self, config: Any, weights: Tensor) -> None:
+            super().__init__(config)
+            self.weights = weights
+
+    own = Weighted(build("bert", HEAD).config, torch.ones(2))
+    model = build("bert", HEAD)
+    model.classifier = torch.nn.Sequential(torch.nn.Linear(24, 24), model.classifier)
+    for each in (own, model):
+        assert shrink(each, rows(1), parse_budgets("50% params")).plan.heads

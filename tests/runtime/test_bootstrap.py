@@ -62,7 +62,7 @@ def bursts(generator: np.random.Generator, rounds: int) -> np.ndarray:
 
 
 def lucky(generator: np.random.Generator, rounds: int) -> np.ndarray:
-    """Each sitting is a little faster or slower as a whole."""
+    """Each invocation is a little faster or slower as a whole."""
     return generator.normal(0, 0.05) + generator.normal(0, 0.15, size=rounds)
 
 
@@ -80,7 +80,7 @@ def test_rounds_that_disturb_one_another_do_not_make_it_too_sure() -> None:
     assert in_order > covered(shuffled, invocations=1, rounds=200, seed=2) + 0.05
 
 
-def test_the_luck_of_a_sitting_does_not_make_it_too_sure() -> None:
+def test_the_luck_of_an_invocation_does_not_make_it_too_sure() -> None:
     def at_once(generator: np.random.Generator, rounds: int) -> np.ndarray:
         return np.concatenate([lucky(generator, rounds) for _ in range(8)])
 
@@ -88,7 +88,7 @@ def test_the_luck_of_a_sitting_does_not_make_it_too_sure() -> None:
     assert covered(at_once, invocations=1, rounds=60, seed=3) < 0.85
 
 
-def test_the_value_is_the_median_of_the_sittings_medians_and_lies_within(rng: np.random.Generator) -> None:
+def test_the_value_is_the_median_of_the_invocations_medians_and_lies_within(rng: np.random.Generator) -> None:
     invocations = [rng.normal(at, 0.1, size=size) for at, size in enumerate((5, 40, 12))]
     value, low, high = bootstrap_invocations(invocations, seed=1)
     assert value == np.median([np.median(each) for each in invocations])
@@ -97,7 +97,7 @@ def test_the_value_is_the_median_of_the_sittings_medians_and_lies_within(rng: np
     assert bootstrap_invocations([np.array([1.0])], seed=0) == (1.0, 1.0, 1.0)
 
 
-def test_one_sitting_that_was_disturbed_moves_the_value_little(rng: np.random.Generator) -> None:
+def test_one_invocation_that_was_disturbed_moves_the_value_little(rng: np.random.Generator) -> None:
     calm = [rng.normal(0, 0.02, size=40) for _ in range(5)]
     before, _, _ = bootstrap_invocations(calm, seed=1)
     after, low, _ = bootstrap_invocations([*calm[:4], calm[4] + 0.6], seed=1)

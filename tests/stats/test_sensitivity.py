@@ -11,7 +11,7 @@ from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, record_calls, run_until
-from prunekit.stats.sensitivity import _fisher, sensitivity
+from prunekit.stats.sensitivity import _fisher, check_batches, sensitivity
 from tests.models import LAYERS, batch_of, build
 
 
@@ -214,3 +214,21 @@ def test_an_embedder_that_averages_feels_what_its_bare_encoder_feels(pooling: st
     found = sensitivity(ModelView.of(EmbeddingModel(body, Embedding(pooling)).eval()), batches, seed=3)
     alike = [torch.allclose(found[site].metric, of_bare.metric) for site, of_bare in bare.items()]
     assert all(alike) if pooling == "mean" else not any(alike)
+
+
+@pytest.mark.parametrize(("case", "limited"), [("deberta", False), ("modernbert", False), ("llama", False), ("bert", True), ("gpt2", True)])
+def test_only_a_table_of_positions_limits_the_rows(case: str, limited: bool) -> None:
+    view = ModelView.of(build(case, "ForSequenceClassification"))
+    longer = [batch_of(2, length=view.config.max_position_embeddings + 8)]
+    if not limited:
+        check_batches(view, longer)
+        return
+    with pytest.raises(StatisticsError, match="at most"):
+        check_batches(view, longer)
+
+
+def test_of_calibration_rows_only_what_the_model_reads_must_be_tensors() -> None:
+    view = ModelView.of(build("bert", "ForSequenceClassification"))
+    check_batches(view, [{**batch_of(), "example_id": ["a", "b", "c"]}])
+    with pytest.raises(StatisticsError, match=r"Batch 1 of the calibration rows cannot be read: input_ids must be a tensor"):
+        check_batches(view, [{**batch_of(), "input_ids": [[1]]}])
