@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.blocks import STEPS, false_rate, found_rate
 from prunekit.analyzers.cka import debiased, find_blocks, outlying, run
 from prunekit.errors import StatisticsError
 from prunekit.stats.cross import cross_norms
@@ -92,42 +93,9 @@ def test_parts_of_any_size_give_the_same_norms() -> None:
     np.testing.assert_allclose(cross_norms(store(rows), store(rows), 5, 5, limit=1), whole, rtol=1e-12)
 
 
-def _noisy(matrix: Floats, noise: float, generator: np.random.Generator) -> Floats:
-    upper = np.triu(generator.normal(0.0, noise, matrix.shape), 1)
-    found = np.clip(matrix + upper + upper.T, 0.0, 1.0)
-    np.fill_diagonal(found, 1.0)
-    return found
-
-
-def _chain(steps: Floats) -> Floats:
-    """Similarity of layers that only drift apart, exp(-distance)."""
-    places = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.asarray(np.exp(-np.abs(places[:, None] - places)))
-
-
-def _smooth(kind: str, generator: np.random.Generator) -> Floats:
-    """A chain of 12 layers without blocks: any length of memory, even, uneven, or ever faster or slower steps."""
-    scale = np.exp(generator.uniform(0.0, np.log(60.0)))
-    if kind == "even":
-        steps = np.ones(12)
-    elif kind == "uneven":
-        steps = np.exp(generator.normal(0.0, 0.5, 12))
-    elif kind == "trend":
-        steps = np.exp(generator.uniform(-1.4, 1.4) * np.linspace(0.0, 1.0, 12))
-    else:
-        steps = 1 + 3 * np.exp(-(((np.arange(12) - generator.uniform(0, 12)) / generator.uniform(3, 6)) ** 2))
-    return _noisy(_chain(steps / scale), 0.01, generator)
-
-
-@pytest.mark.parametrize("kind", ["even", "uneven", "trend", "hump"])
+@pytest.mark.parametrize("kind", list(STEPS))
 def test_of_200_smooth_chains_without_blocks_hardly_any_may_lose_a_layer(kind: str) -> None:
-    generator = np.random.default_rng(0)
-    false = 0
-    for _ in range(200):
-        found = find_blocks(_smooth(kind, generator), np.arange(13))
-        assert found is not None
-        false += bool(found.may_go)
-    assert false <= 10
+    assert false_rate(kind, 0.01, 200) <= 0.05
 
 
 @pytest.mark.parametrize("length", [6, 12, 24])
@@ -143,16 +111,7 @@ def test_similarity_that_falls_with_the_distance_alone_has_no_blocks(length: int
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.02])
 def test_of_200_planted_pairs_of_blocks_nearly_all_are_found(noise: float) -> None:
-    generator = np.random.default_rng(1)
-    hits = 0
-    for _ in range(200):
-        cut = int(generator.integers(2, 11))
-        matrix = np.full((13, 13), 0.5)
-        matrix[:cut, :cut], matrix[cut:, cut:] = 0.95, 0.95
-        found = find_blocks(_noisy(matrix, noise, generator), np.arange(13))
-        assert found is not None
-        hits += found.cut == cut and found.may_go == tuple(range(cut + 1, 13))
-    assert hits >= 190
+    assert found_rate(noise, 200) >= 0.95
 
 
 def test_two_blocks_are_found_and_named() -> None:
