@@ -87,6 +87,20 @@ def test_a_planted_error_is_found(exported: tuple[nn.Module, Path], size: float,
         check(model, tmp_path / "model.onnx")
 
 
+def test_one_output_that_is_wrong_is_not_averaged_away(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    model, path = exported
+    allowed = 1e-3
+    proto = onnx.load(str(path))
+    (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name.endswith("classifier.bias"))
+    values = numpy_helper.to_array(tensor).copy()
+    # Of three outputs one differs, by twice what is allowed: the mean difference is two thirds of it.
+    values[0] += 2 * allowed
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, str(tmp_path / "model.onnx"))
+    with pytest.raises(ParityError, match=r"by 0\.002 at"):
+        check(model, tmp_path / "model.onnx", tolerance=allowed, relative=0.0)
+
+
 def test_one_weight_of_the_model_makes_a_difference(exported: tuple[nn.Module, Path]) -> None:
     model = build("bert", "ForSequenceClassification")
     check(model, exported[1])

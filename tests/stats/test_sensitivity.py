@@ -81,6 +81,16 @@ def test_tokens_that_nothing_reads_weigh_nothing() -> None:
     assert bool((lower > 0).eq(batch["attention_mask"].bool()).all())
 
 
+def test_padding_weighs_nothing_where_a_head_reads_it() -> None:
+    """XLNet's head reads the last position, which is padding of the rows that are padded on the right: row 0 alone has none."""
+    view = ModelView.of(build("xlnet", "ForSequenceClassification", num_labels=2))
+    batch = batch_of(4)
+    first = {name: rows[:1] for name, rows in batch.items()}
+    whole, alone = (sensitivity(view, [each])[Site(LAYERS - 1, "ffn")] for each in (batch, first))
+    assert not bool(whole.weights[0][batch["attention_mask"] == 0].any())
+    torch.testing.assert_close(4 * whole.metric, alone.metric)
+
+
 @pytest.mark.parametrize("case", ["bert", "albert", "xlnet", "gpt2"])
 def test_covariance_is_that_of_what_the_units_give(case: str) -> None:
     view = ModelView.of(build(case, "ForTokenClassification"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,19 @@ def test_fisher_is_that_of_an_explicit_mask(case: str, step: float, tolerance: f
         score = found[site.block, site.role]
         assert score.fisher_labels is not None
         np.testing.assert_allclose(score.fisher_labels, expected, rtol=1e-5, atol=tolerance * expected.max())
+
+
+def test_padding_counts_for_nothing_where_a_head_reads_it() -> None:
+    """XLNet's head reads the last position: of rows padded on the right only the longest have a derivative in the last block."""
+    view = ModelView.of(build("xlnet", "ForSequenceClassification"))
+    encoded = encoded_of(view, rows=8, seed=2)
+    encoded = replace(encoded, padding=replace(encoded.padding, left=False))
+    longest = encoded.take(np.flatnonzero(encoded.lengths == encoded.lengths.max()))
+    assert 0 < len(longest) < len(encoded)
+    whole, alone = (unit_scores(view, each, labelled=True)[-1].fisher_labels for each in (encoded, longest))
+    assert whole is not None
+    assert alone is not None
+    np.testing.assert_allclose(len(encoded) * whole, len(longest) * alone, rtol=1e-4)
 
 
 def _masked_fisher(view: ModelView, encoded: Encoded, site: Site, step: float) -> np.ndarray:

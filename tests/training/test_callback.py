@@ -201,6 +201,17 @@ def test_moments_and_averages_follow_by_the_indices_that_are_kept(case: str, kin
     optimizer.step()
 
 
+def test_an_average_changes_by_what_a_refit_changes() -> None:
+    model, solved = build("bert", HEAD), build("bert", HEAD, seed=1)
+    average = AveragedModel(build("bert", HEAD, seed=2))
+    before, averaged = copy.deepcopy(model), copy.deepcopy(average.module)
+    Live(model, average).load(solved)
+    for name, theirs in solved.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), theirs)
+        change = theirs - before.get_parameter(name)
+        torch.testing.assert_close(average.module.get_parameter(name), averaged.get_parameter(name) + change)
+
+
 def test_state_of_another_shape_is_refused() -> None:
     model = build("bert", HEAD)
     optimizer = torch.optim.Adafactor(model.parameters())
