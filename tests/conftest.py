@@ -67,7 +67,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "sentence-transformers": (lambda: find_spec("sentence_transformers") is None, "sentence-transformers is not installed; pip install it"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
-    "linux": (lambda: not sys.platform.startswith("linux"), "ru_maxrss is in other units elsewhere"),
+    "linux": (lambda: not sys.platform.startswith("linux"), "/proc and /dev are others elsewhere"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
 }
 
