@@ -311,12 +311,40 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What decides in one state of a model: sensitivities, moments of queries and keys, and what has been computed from them."""
+
+    found: dict[Site, Sensitivity]
+    grams: dict[Site, Grams]
+    orders: dict[Site, Order] = field(default_factory=dict)
+    ranks: dict[str, dict[Site, list[dict[int, float]]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, view: ModelView, batches: list[dict[str, Tensor]], seed: int) -> Measured:
+        grams = {site: Grams() for site in attentions(view)}
+        for site, module in attentions(view).items():
+            module.watch = grams[site]
+        found = sensitivity(view, batches, seed=seed, units=True)
+        for module in attentions(view).values():
+            module.watch = None
+        return cls(found, grams)
+
+
+class Start:
+    """A dense model and its calibration rows, measured once for all variants."""
+
+    def __init__(self, model: nn.Module, batches: list[dict[str, Tensor]], seed: int) -> None:
+        self.dense, self.batches, self.seed = ModelView.of(model), batches, seed
+        self.calls, self.measured = record_calls(self.dense, batches), Measured.of(ranked(model), batches, seed + 1)
+
+
 class Chain:
     """A model that is pruned step by step to smaller and smaller shares of its layers' parameters."""
 
-    def __init__(self, model: nn.Module, batches: list[dict[str, Tensor]], how: str, seed: int, order: str) -> None:
-        self.view, self.dense, self.batches, self.how, self.seed, self.order = ranked(model), ModelView.of(model), batches, how, seed, order
-        self.start, self.calls, self.steps = Params().of(self.view), record_calls(self.dense, batches), 0
+    def __init__(self, start: Start, how: str, order: str) -> None:
+        self.start, self.how, self.order, self.view, self.steps = start, how, order, ranked(start.dense.model), 0
+        self.full = Params().of(self.view)
 
     def costs_of_ranks(self, found: dict[Site, Sensitivity]) -> dict[Site, list[dict[int, float]]]:
         """The costs of lower query-key ranks, measured on every second batch."""
@@ -326,51 +354,49 @@ class Chain:
             assert projection is not None
             watching[site] = module.watch = Truncations(module, found[site].metric, projection.weight.double())
         with torch.inference_mode():
-            for at in range(0, len(self.batches), 2):
+            for at, batch in list(enumerate(self.start.batches))[::2]:
                 for site, watch in watching.items():
                     watch.weights = found[site].weights[at]
-                self.view.hidden_states(self.batches[at])
+                self.view.hidden_states(batch)
         for module in attentions(self.view).values():
             module.watch = None
         return {site: watch.finish() for site, watch in watching.items()}
 
     def step(self, share: float) -> None:
         """Prune to a share and refit."""
-        grams = {site: Grams() for site in attentions(self.view)}
-        for site, module in attentions(self.view).items():
-            module.watch = grams[site]
-        found = sensitivity(self.view, self.batches, seed=self.seed + self.steps + 1, units=True)
+        measured = Measured.of(self.view, self.start.batches, self.start.seed + self.steps + 1) if self.steps else self.start.measured
         self.steps += 1
-        covariances = {site: measured.covariance for site, measured in found.items() if measured.covariance is not None}
-        for site, module in attentions(self.view).items():
-            module.watch = None
-            if self.how != "heads":
-                covariances[site] = rewrite(self.view, site, found[site], grams[site], self.order)
-        ranks = self.costs_of_ranks(found) if self.how not in ("heads", "vo") else {}
+        covariances = {site: sums.covariance for site, sums in measured.found.items() if sums.covariance is not None}
+        if self.how != "heads":
+            for site in attentions(self.view):
+                covariances[site] = rewrite(self.view, site, measured.found[site], measured.grams[site], self.order)
+        if self.how not in ("heads", "vo") and self.order not in measured.ranks:
+            measured.ranks[self.order] = self.costs_of_ranks(measured.found)
         curves: dict[Site, Curve] = {}
-        orders: dict[Site, Order] = {}
         for site, covariance in covariances.items():
             projection = site.projection(self.view)
             assert projection is not None
             units, price = len(covariance), 2 * len(projection.weight) + 1.0
-            here = Candidates(covariance.numpy(), projection.weight.double().numpy(), found[site].metric.numpy(), units, price)
+            weight, metric = projection.weight.detach().double().numpy(), measured.found[site].metric.numpy()
+            here = Candidates(covariance.numpy(), weight, metric, units, price)
             if site.role == "heads":
                 module = attentions(self.view)[site]
                 free = [dict.fromkeys([*RANKS, rank], 0.0) for rank in module.qk]
-                curves[site] = Elimination(module, here, ranks.get(site, free)).path(self.how)
+                curves[site] = Elimination(module, here, measured.ranks.get(self.order, {}).get(site, free)).path(self.how)
             else:
-                orders[site] = elimination(here)
-                curves[site] = Curve(orders[site].cost, price, tuple(range(units + 1)))
-        removed = allocate(curves, Params().of(self.view) - share * self.start)
+                if site not in measured.orders:
+                    measured.orders[site] = elimination(here)
+                curves[site] = Curve(measured.orders[site].cost, price, tuple(range(units + 1)))
+        removed = allocate(curves, Params().of(self.view) - share * self.full)
         for site, gone in removed.items():
-            if site in orders:
-                leaving = set(orders[site].order[:gone])
-                units = len(orders[site].order)
+            if site.role == "ffn":
+                order = measured.orders[site].order
+                leaving, units = set(order[:gone]), len(order)
                 cut(self.view, site, [unit for unit in range(units) if unit not in leaving], units)
             else:
                 narrow(self.view, site, curves[site].moves[:gone])
-        weights = {site: measured.weights for site, measured in found.items()}
-        refit(self.view, self.dense, self.batches, weights=weights, calls=self.calls)
+        weights = {site: sums.weights for site, sums in measured.found.items()}
+        refit(self.view, self.start.dense, self.start.batches, weights=weights, calls=self.start.calls)
 
     def shape(self) -> dict[str, list[Any]]:
         """Ranks of the heads that stay, and FFN neurons, by block."""
