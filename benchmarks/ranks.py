@@ -41,7 +41,7 @@ from prunekit.data.load import load_data
 from prunekit.exporters.onnx import export_onnx
 from prunekit.pipeline.records import space_of
 from prunekit.pruning.costs import Params
-from prunekit.pruning.iterative import Shrinker
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.pruning.shrink import goal_of, steps_to
 from prunekit.runtime.timing import latency_of_files
 from prunekit.stats.blocks import sites
@@ -142,7 +142,7 @@ def run(bench: Bench, start: Start, how: str, asked: argparse.Namespace) -> list
 def check(bench: Bench, rows: int, seed: int) -> None:
     """Compare the widths that whole heads alone get with prunekit's, and the outputs before and after heads are rewritten."""
     batches = bench.calibration(rows, seed)
-    start, shrinker = Start(bench.model, batches, seed), Shrinker(bench.model, batches, seed=seed)
+    start, pruner = Start(bench.model, batches, seed), IterativePruner(bench.model, batches, seed=seed)
     chain, whole = Chain(start, "heads", "loss"), Chain(start, "ranks", "loss")
     with torch.inference_mode():
         dense = whole.view.model(**batches[-1]).logits
@@ -150,12 +150,12 @@ def check(bench: Bench, rows: int, seed: int) -> None:
     models = {"rewritten": (whole.view.model, dense)}
     for share in (0.5, 0.25):
         chain.step(share)
-        shrinker.step([goal_of(Budget.parse(f"{share:.0%} params"), shrinker.start, shrinker.lengths)])
-        widths = {role: [len(shrinker.kept[site]) for site in sites(shrinker.view) if site.role == role] for role in ("heads", "ffn")}
+        pruner.step([goal_of(Budget.parse(f"{share:.0%} params"), pruner.start, pruner.lengths)])
+        widths = {role: [len(pruner.kept[site]) for site in sites(pruner.view) if site.role == role] for role in ("heads", "ffn")}
         shape = chain.shape()
         print(f"{share:.0%}: same widths: {widths == {'heads': [len(ranks) for ranks in shape['vo']], 'ffn': shape['ffn']}}")
     with torch.inference_mode():
-        models["heads"] = chain.view.model, shrinker.view.model(**batches[-1]).logits
+        models["heads"] = chain.view.model, pruner.view.model(**batches[-1]).logits
         for name, (model, logits) in models.items():
             print(f"{name}: logits differ by {float((model(**batches[-1]).logits - logits).abs().max()):.1e} at most")
 

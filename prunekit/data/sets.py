@@ -97,7 +97,9 @@ def indicator_width(sets: Sequence[Any], column: str, model: Sequence[str] | Non
         return 0
     if model is not None and len(model) != width:
         cure = "Give one number for each, in the model's order."
-        raise DataError(f"The label column {column!r} holds {width} numbers, 0 or 1, in each row, the model has {len(model)} labels. {cure}")
+        raise DataError(
+            f"The label column {column!r} holds {width} numbers, 0 or 1, in each row, the model has {len(model)} labels. {cure}"
+        )
     return width
 
 
