@@ -17,7 +17,7 @@ from prunekit.benchmark.backends.base import Source
 from prunekit.errors import ModelError
 from prunekit.exporters.quantize import SIX_BITS
 from prunekit.runtime.profile import NodeRun, profile
-from prunekit.validation.escape import reason
+from prunekit.validation.escape import LINE, reason
 from prunekit.validation.limits import ONNX_BYTES, VOCABULARY
 from prunekit.validation.reading import ReadError, check_regular
 
@@ -46,7 +46,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
         # Without `format` onnx would derive another one from a suffix such as .json or .txt.
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (ReadError, OSError, DecodeError) as error:
-        raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {reason(error, 500)}") from None
+        raise ModelError(f"The ONNX file {str(path)!r} cannot be read: {reason(error, LINE)}") from None
     if not model.graph.node:
         raise ModelError(f"The file {str(path)!r} is no ONNX model: it has no nodes.")
     # protobuf gives a name that is not UTF-8 as bytes.

@@ -27,7 +27,7 @@ from prunekit.transforms.head_bias import restore_columns
 from prunekit.transforms.layers import configs
 from prunekit.transforms.stubs import STUBS
 from prunekit.validation.arguments import Place, checked
-from prunekit.validation.escape import reason
+from prunekit.validation.escape import LINE, reason
 from prunekit.validation.reading import ReadError, check_regular
 
 PLAN, CONFIG, STOCK = "plan.json", "config.json", "model.safetensors"
@@ -250,7 +250,7 @@ def load(path: Place) -> nn.Module:
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ModelError(f"{str(weights)!r} does not fit its plan and config: {reason(error, 500)}") from None
+        raise ModelError(f"{str(weights)!r} does not fit its plan and config: {reason(error, LINE)}") from None
     unfilled = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not unfilled, f"without values: {unfilled}"
     # sentence-transformers writes the file beside cross-encoders, too.

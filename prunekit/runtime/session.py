@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prunekit.errors import DependencyError, ModelError, ParameterError
 from prunekit.spans import ENDS
-from prunekit.validation.escape import reason
+from prunekit.validation.escape import LINE, reason
 from prunekit.validation.install import install
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -134,7 +134,7 @@ class OnnxSession:
         try:
             self._session = ort.InferenceSession(str(self.path), options, providers=[(provider, settings)])
         except ort_errors(ort) as error:
-            raise ModelError(f"The ONNX file {str(path)!r} cannot be loaded: {reason(error, 500)}") from None
+            raise ModelError(f"The ONNX file {str(path)!r} cannot be loaded: {reason(error, LINE)}") from None
         # onnxruntime falls back to the processor with no more than a line in its log.
         if self._session.get_providers()[0] != provider:
             raise DependencyError(f"onnxruntime cannot use {provider} here: it fell back to {self._session.get_providers()[0]}.")
@@ -176,7 +176,7 @@ class OnnxSession:
         try:
             arrays = self._session.run(None, {name: batch[name] for name in self.inputs})
         except ort_errors(sys.modules["onnxruntime"]) as error:
-            raise ModelError(f"The ONNX file {str(self.path)!r} cannot be run: {reason(error, 500)}") from None
+            raise ModelError(f"The ONNX file {str(self.path)!r} cannot be run: {reason(error, LINE)}") from None
         return dict(zip(self.outputs, arrays, strict=True))
 
     def feeds(self, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:

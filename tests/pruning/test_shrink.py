@@ -255,12 +255,12 @@ def test_a_model_in_training_mode_is_pruned_without_dropout() -> None:
 
 
 def test_a_head_and_a_class_of_ones_own_are_taken() -> None:
-    class Weighted(transformers.BertForSequenceClassification):
+    class WeightedForSequenceClassification(transformers.BertForSequenceClassification):
         def __init__(self, config: Any, weights: Tensor) -> None:
             super().__init__(config)
             self.weights = weights
 
-    own = Weighted(build("bert", HEAD).config, torch.ones(2))
+    own = WeightedForSequenceClassification(build("bert", HEAD).config, torch.ones(2))
     model = build("bert", HEAD)
     model.classifier = torch.nn.Sequential(torch.nn.Linear(24, 24), model.classifier)
     for each in (own, model):

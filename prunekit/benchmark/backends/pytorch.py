@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prunekit.benchmark.backends.base import Batch, Runner, Source
 from prunekit.errors import DependencyError, ModelError
 from prunekit.exporters.source import load_source
-from prunekit.validation.escape import reason
+from prunekit.validation.escape import LINE, reason
 
 
 class TorchRunner(Runner):
@@ -108,6 +108,6 @@ def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Ba
         try:
             body.set_attn_implementation("sdpa")
         except (AttributeError, ValueError) as error:
-            raise ModelError(f"The model {str(source.path)!r} has no fused attention in PyTorch: {reason(error, 500)}") from None
+            raise ModelError(f"The model {str(source.path)!r} has no fused attention in PyTorch: {reason(error, LINE)}") from None
         model = model.half()
     return TorchRunner(model, loaded.inputs, loaded.outputs, device=device, half=variant == "bf16", compiled=variant == "compile")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prunekit.errors import ExportError
 from prunekit.runtime.session import ort_errors, runtime
 from prunekit.scratch import temporary
-from prunekit.validation.escape import reason
+from prunekit.validation.escape import LINE, reason
 
 #: Rows and lengths of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)
@@ -78,7 +78,7 @@ def probe(model: ir.Model, feeds: Sequence[Mapping[str, NDArray[np.int64]]], sav
             session = ort.InferenceSession(str(folder / "probe.onnx"), options, providers=["CPUExecutionProvider"])
         return tuple(_run(session, feed) for feed in feeds)
     except ort_errors(ort) as error:
-        raise ExportError(f"The graph cannot be run: {reason(error, 500)}") from None
+        raise ExportError(f"The graph cannot be run: {reason(error, LINE)}") from None
 
 
 def _run(session: Any, feed: Mapping[str, NDArray[np.int64]]) -> Probe:
