@@ -34,11 +34,11 @@ from prunekit.exporters.slim_config import POINTER
 from prunekit.exporters.source import Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
+from prunekit.option import Dtype
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
 from prunekit.runtime.session import OnnxSession, check_device
 from prunekit.validation.arguments import Place, Seed, checked
 
-Dtype = Literal["fp32", "fp16", "int8", "int8-static"]
 Device = Literal["cpu", "cuda"]
 MODEL = "onnx/model.onnx"
 

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -17,12 +16,12 @@ from prunekit.exporters.fidelity import Feeds, Replies, fidelity, replies
 from prunekit.exporters.half import halve
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
 from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
+from prunekit.option import LowDtype
 from prunekit.runtime.records import Fidelity, WeightError
 from prunekit.runtime.session import OnnxSession
 
-Low = Literal["fp16", "int8", "int8-static"]
 #: File names that loaders look for.
-FILES: dict[Low, str] = {
+FILES: dict[LowDtype, str] = {
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
@@ -71,7 +70,7 @@ class LowFile:
     """
 
     file: OnnxFile
-    dtype: Low
+    dtype: LowDtype
     fidelity: Fidelity | None = None
     weights: tuple[WeightError, ...] = ()
     balanced: tuple[str, ...] = ()
@@ -80,7 +79,7 @@ class LowFile:
 def lower(
     source: OnnxFile,
     path: Path,
-    dtype: Low,
+    dtype: LowDtype,
     *,
     search: Sequence[Feeds] = (),
     calibration: Sequence[Feeds] = (),
