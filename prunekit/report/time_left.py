@@ -32,7 +32,7 @@ class Expected:
 
 
 class TimeLeft:
-    """Finished, current and pending stages.
+    """Time left in a run, of the stages that are finished, current and pending.
 
     Parameters
     ----------
