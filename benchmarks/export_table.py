@@ -80,7 +80,7 @@ def row(case: str, head: str, shape: str, folder: Path) -> tuple[str, ...]:
             lambda route, level: export_onnx(model, file, outputs=OUTPUTS[kind], level=level, route=route, **shown),
             lambda path: check_parity(path, model, **shown),
             file,
-            routes=routes_of(case),
+            routes=routes_of(view.spec),
             level="O1",
         )
     except AttributeError as error:

@@ -14,6 +14,10 @@ Group = Literal["What to keep", "Data", "Training", "Output", "Measuring", "Othe
 #: How the command line parses an option: text, text that may be repeated, a whole number, a number, or a flag without a value.
 Kind = Literal["text", "texts", "whole", "number", "flag"]
 
+#: Types of the weights of an ONNX file: those in lower precision than float32, and all.
+LowDtype = Literal["fp16", "int8", "int8-static"]
+Dtype = Literal["fp32", LowDtype]
+
 #: The commands that have an option: those that select units, write a directory, do either, read a task's data, or read rows at all.
 CHOOSING = ("compress", "plan")
 WRITING = ("compress", "apply")

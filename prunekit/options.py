@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from prunekit.fields import Blocks, Column, Factor, Name, Percent, read_budgets, read_drop, read_effort
 from prunekit.metrics import Metric
-from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Option
+from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Dtype, Option
 from prunekit.tasks import TaskKind
 from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS, WIDTH
 
@@ -177,7 +177,7 @@ class Options(BaseModel):
         ),
     ] = None
     dtype: Annotated[
-        Literal["fp32", "fp16", "int8", "int8-static"],
+        Dtype,
         Option(
             "'int8', 'int8-static' or 'fp16': a second ONNX file in lower precision; 'fp32': none [default: int8].",
             "Output",

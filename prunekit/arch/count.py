@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from prunekit.arch.spec import ArchSpec
+from prunekit.arch.spec import SEQUENCE, ArchSpec
 from prunekit.arch.view import Embedder, ModelView, Reader, find
 from prunekit.errors import ParameterError
 
@@ -42,15 +42,16 @@ def _size(modules: Iterable[nn.Module | nn.Parameter]) -> int:
     return sum(part.numel() if isinstance(part, nn.Parameter) else sum(p.numel() for p in part.parameters()) for part in modules)
 
 
+def macs_per_token(block: nn.Module, name: str, parameter: nn.Parameter, spec: ArchSpec) -> float:
+    """Return the multiply-accumulates per token by a block's parameter; none for biases, norms and lookups."""
+    if parameter.ndim <= 1 or isinstance(find(block, name.rpartition(".")[0]), nn.Embedding):
+        return 0.0
+    return parameter.numel() * spec.row_rate.get(name, 1.0)
+
+
 def _block_macs(block: nn.Module, spec: ArchSpec) -> tuple[float, int]:
     """Return (weights applied to one token, total width of the heads)."""
-    per_token = sum(
-        parameter.numel() * spec.row_rate.get(name, 1.0)
-        for name, parameter in block.named_parameters()
-        if parameter.ndim > 1
-        and not isinstance(find(block, name.rpartition(".")[0]), nn.Embedding)
-        and not name.endswith(("_bias", "seg_embed"))
-    )
+    per_token = sum(macs_per_token(block, name, parameter, spec) for name, parameter in block.named_parameters())
     output = find(block, spec.attention.output)
     weight = output if isinstance(output, nn.Parameter) else getattr(output, "weight", None)
     # A removed sub-block has no output projection left, only its bias.
@@ -142,5 +143,4 @@ def _per_token(view: ModelView) -> bool:
         return view.model.per_token
     if isinstance(view.model, Embedder):
         return False
-    # Causal sequence heads score every token and then select the last.
-    return not type(view.model).__name__.endswith("ForSequenceClassification") or view.spec.heads["ForSequenceClassification"] == ("score",)
+    return view.head_kind != SEQUENCE or view.spec.scores_tokens

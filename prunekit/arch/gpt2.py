@@ -44,6 +44,7 @@ SPEC = ArchSpec(
     outer={**embedding("wte", rows=VOCABULARY), **embedding("wpe"), **norm("ln_f")},
     embeddings=("wte", "wpe"),
     heads={SEQUENCE: ("score",), TOKEN: ("classifier",), QUESTION: ("qa_outputs",)},
+    scores_tokens=True,
     ffn_key="n_inner",
     cls="last",
     final_norm="ln_f",

@@ -38,6 +38,7 @@ SPEC = ArchSpec(
     outer={**embedding("embed_tokens", rows=VOCABULARY), **norm("norm")},
     embeddings=("embed_tokens",),
     heads={SEQUENCE: ("score",), TOKEN: ("score",), QUESTION: ("qa_outputs",)},
+    scores_tokens=True,
     cls="last",
     final_norm="norm",
     free_head_dim=True,

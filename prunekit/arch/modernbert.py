@@ -31,4 +31,5 @@ SPEC = ArchSpec(
     embeddings=("embeddings",),
     heads={SEQUENCE: ("head.dense",), TOKEN: ("head.dense",), QUESTION: ("head.dense",)},
     final_norm="final_norm",
+    full_attention=("global_attn_every_n_layers", 3),
 )

@@ -183,6 +183,10 @@ class ArchSpec:
         Paths inside the body that count as embeddings.
     heads : mapping
         {task head, as its class is named: linear layers that read the last hidden state, by path inside the model}.
+    refused_heads : mapping
+        {class whose head cannot be exported: why, and what can}.
+    scores_tokens : bool
+        The head of a sequence scores every token, and then selects one of them.
     ffn_key : str
         The config's name of the FFN width.
     inputs : tuple of str
@@ -214,6 +218,10 @@ class ArchSpec:
         Arguments of every forward call of the body.
     row_rate : mapping
         {block parameter: rows that it multiplies per token, if not 1}.
+    full_attention : (str, int), optional
+        The config's key for "every n-th block attends to all tokens", which is all that transformers 4 reads, and its default.
+    torch_export : bool
+        torch.export can take the family's models.
     limits : tuple of Limit
     """
 
@@ -226,6 +234,8 @@ class ArchSpec:
     outer: Parameters
     embeddings: tuple[str, ...]
     heads: Mapping[str, tuple[str, ...]]
+    refused_heads: Mapping[str, str] = field(default_factory=dict)
+    scores_tokens: bool = False
     ffn_key: str = "intermediate_size"
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     cls: Literal["first", "last"] = "first"
@@ -243,6 +253,8 @@ class ArchSpec:
     hidden_sizes: tuple[tuple[str, str], ...] = ()
     flags: Mapping[str, bool] = field(default_factory=dict)
     row_rate: Mapping[str, float] = field(default_factory=dict)
+    full_attention: tuple[str, int] | None = None
+    torch_export: bool = True
     limits: tuple[Limit, ...] = ()
 
 

@@ -54,8 +54,9 @@ SPEC = ArchSpec(
     },
     outer={**embedding("word_embedding", rows=VOCABULARY), "mask_emb": (None, None, HIDDEN)},
     embeddings=("word_embedding", "mask_emb"),
-    # XLNet's beam-search question answering head reads two hidden states side by side and is not described.
     heads={SEQUENCE: ("sequence_summary.summary",), TOKEN: ("classifier",), "ForQuestionAnsweringSimple": ("qa_outputs",)},
+    # It reads two hidden states side by side, and is not described.
+    refused_heads={"XLNetForQuestionAnswering": "answers by a beam search, not by logits; XLNetForQuestionAnsweringSimple can be exported"},
     ffn_key="d_inner",
     inputs=TYPED_INPUTS,
     cls="last",
@@ -63,6 +64,11 @@ SPEC = ArchSpec(
     depth_sizes=(("", "n_layer"),),
     # Memories of earlier segments would be collected, and never used.
     flags={"use_mems": False},
-    # The relative positions of a row of T tokens are 2T.
-    row_rate={"rel_attn.r": 2.0},
+    # The relative positions of a row of T tokens are 2T; biases, and the table of the two segments, count nothing.
+    row_rate={
+        "rel_attn.r": 2.0,
+        **dict.fromkeys(("rel_attn.r_r_bias", "rel_attn.r_s_bias", "rel_attn.r_w_bias", "rel_attn.seg_embed"), 0.0),
+    },
+    # The relative shift.
+    torch_export=False,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from typer import Argument
 
 from prunekit.cli.base import app, say
 from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole_number, with_options
+from prunekit.option import Dtype
 
 #: {option about the data: parameter of `load_data`}.
 _COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "group", "metric")} | {"data_config": "config"}
@@ -26,7 +27,7 @@ def export(
             "--dtype",
             group="Output",
             metavar="NAME",
-            choices=("fp32", "fp16", "int8", "int8-static"),
+            choices=get_args(Dtype),
             help="'fp32', 'fp16', 'int8' or 'int8-static' [default: fp32].",
         ),
     ] = "fp32",

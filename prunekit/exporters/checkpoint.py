@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from prunekit.arch import SPECS
 from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.folder import PRUNED
@@ -101,11 +102,12 @@ def is_stock(model: nn.Module) -> bool:
 
 
 def _same_pattern(config: Any) -> bool:
-    """Return whether transformers 4, which knows the layers of a ModernBERT by one number, reads the windows that the config lists."""
-    types = getattr(config, "layer_types", None)
-    if types is None or config.model_type != "modernbert":
+    """Return whether transformers 4, which may know a model's attention spans by one number, reads those that the config lists."""
+    types, full_attention = getattr(config, "layer_types", None), SPECS[config.model_type].full_attention
+    if types is None or full_attention is None:
         return True
-    every = getattr(config, "global_attn_every_n_layers", None) or 3
+    key, usual = full_attention
+    every = getattr(config, key, None) or usual
     return list(types) == ["sliding_attention" if at % every else "full_attention" for at in range(len(types))]
 
 

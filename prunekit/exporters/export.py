@@ -13,6 +13,7 @@ from typing import Literal
 from torch import nn
 
 from prunekit import __version__
+from prunekit.arch import SPECS
 from prunekit.arch.config import read_config
 from prunekit.arch.embedding import EmbeddingModel, save_modules
 from prunekit.arch.live import given_model
@@ -33,11 +34,11 @@ from prunekit.exporters.slim_config import POINTER
 from prunekit.exporters.source import Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
+from prunekit.option import Dtype
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
 from prunekit.runtime.session import OnnxSession, check_device
 from prunekit.validation.arguments import Place, Seed, checked
 
-Dtype = Literal["fp32", "fp16", "int8", "int8-static"]
 Device = Literal["cpu", "cuda"]
 MODEL = "onnx/model.onnx"
 
@@ -256,7 +257,7 @@ def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) 
         )
 
     check = partial(check_parity, model=model, inputs=inputs, space=space, device=device)
-    return export_by_route(attempt, check, path, routes=routes_of(source.config.model_type), level=level)
+    return export_by_route(attempt, check, path, routes=routes_of(SPECS[source.config.model_type]), level=level)
 
 
 def _write_model_files(source: Source, folder: Path) -> None:

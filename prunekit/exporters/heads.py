@@ -6,15 +6,15 @@ from typing import Literal
 
 from torch import nn
 
+from prunekit.arch.stated import QUESTIONS, TEXTS, TOKENS
 from prunekit.arch.view import Embedder, ModelView, Reader
 from prunekit.errors import UnsupportedError
 
 Head = Literal["feature-extraction", "text-classification", "token-classification", "question-answering"]
 _HEADS: dict[str, Head] = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForQuestionAnsweringSimple": "question-answering",
+    TEXTS: "text-classification",
+    TOKENS: "token-classification",
+    **dict.fromkeys(QUESTIONS, "question-answering"),
 }
 
 
@@ -28,14 +28,12 @@ def head_of(model: nn.Module) -> Head:
     """
     if isinstance(model, Reader):
         return "token-classification" if model.per_token else "text-classification"
-    name = type(model).__name__
-    if name == "XLNetForQuestionAnswering":
-        raise UnsupportedError(
-            "XLNetForQuestionAnswering answers by a beam search, not by logits; XLNetForQuestionAnsweringSimple can be exported."
-        )
-    if isinstance(model, Embedder) or ModelView.of(model).body is model:
+    if isinstance(model, Embedder):
         return "feature-extraction"
-    for suffix, head in _HEADS.items():
-        if name.endswith(suffix):
-            return head
-    raise UnsupportedError(f"The head of {name} cannot be exported; a bare encoder and {', '.join(_HEADS)} can.")
+    view, name = ModelView.of(model), type(model).__name__
+    if name in view.spec.refused_heads:
+        raise UnsupportedError(f"{name} {view.spec.refused_heads[name]}.")
+    kind = view.head_kind
+    if kind is None:
+        raise UnsupportedError(f"The head of {name} cannot be exported; a bare encoder and {', '.join(_HEADS)} can.")
+    return _HEADS[kind] if kind else "feature-extraction"

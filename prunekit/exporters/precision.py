@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,43 +14,21 @@ from onnx import numpy_helper
 
 from prunekit.exporters.fidelity import Feeds, Replies, fidelity, replies
 from prunekit.exporters.half import halve
+from prunekit.exporters.int8_gate import INT8_GATE, Int8Gate
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
 from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
+from prunekit.option import LowDtype
 from prunekit.runtime.records import Fidelity, WeightError
 from prunekit.runtime.session import OnnxSession
 
-Low = Literal["fp16", "int8", "int8-static"]
 #: File names that loaders look for.
-FILES: dict[Low, str] = {
+FILES: dict[LowDtype, str] = {
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
 }
 #: The cost of each weight alone is measured on every fourth batch, as it takes one file for each weight.
 _STEP = 4
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Tolerance of an int8 file with respect to the float32 file.
-
-    Attributes
-    ----------
-    error : float
-        Largest mean squared error of the outputs, as a share of their variance.
-    agreement : float
-        Smallest share of equal predictions, where outputs predict classes.
-    """
-
-    error: float = 0.0025
-    agreement: float = 0.98
-
-    def passes(self, found: Fidelity) -> bool:
-        """Return whether a file is within the tolerance."""
-        return found.error <= self.error and (found.agreement is None or found.agreement >= self.agreement)
-
-
-GATE = Gate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +48,7 @@ class LowFile:
     """
 
     file: OnnxFile
-    dtype: Low
+    dtype: LowDtype
     fidelity: Fidelity | None = None
     weights: tuple[WeightError, ...] = ()
     balanced: tuple[str, ...] = ()
@@ -80,11 +57,11 @@ class LowFile:
 def lower(
     source: OnnxFile,
     path: Path,
-    dtype: Low,
+    dtype: LowDtype,
     *,
     search: Sequence[Feeds] = (),
     calibration: Sequence[Feeds] = (),
-    gate: Gate = GATE,
+    gate: Int8Gate = INT8_GATE,
     accept: Callable[[Path], bool] | None = None,
 ) -> LowFile:
     """Write a file in lower precision.
@@ -103,7 +80,7 @@ def lower(
         Batches {name: int64 (b, L)} on which files are compared; without any, all weights become int8.
     calibration : sequence of mapping
         Batches from train that set the ranges of "int8-static", which needs them.
-    gate : Gate
+    gate : Int8Gate
     accept : callable, optional
         Returns whether an int8 file is acceptable, in addition to the gate on the rows of `search`.
 
@@ -148,7 +125,7 @@ class _Trial:
     """Comparison of models with the float32 one on the rows of the search."""
 
     def __init__(
-        self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds], gate: Gate, accept: Callable[[Path], bool] | None
+        self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds], gate: Int8Gate, accept: Callable[[Path], bool] | None
     ) -> None:
         self.proto, self.batches, self.gate = proto, batches, gate
         self.ranges: Mapping[str, tuple[float, float]] | None = None

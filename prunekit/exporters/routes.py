@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from prunekit.arch.spec import ArchSpec
 from prunekit.errors import ExportError, ModelError
 from prunekit.exporters.onnx import OnnxFile, Route, data_path
 from prunekit.exporters.passes import Level
@@ -14,8 +15,6 @@ from prunekit.runtime.records import Parity
 
 #: TorchScript works for every family, takes a tenth of the time, and its graphs quantise better.
 ROUTES: tuple[Route, ...] = ("torchscript", "dynamo")
-#: Families that torch.export cannot take (XLNet's relative shift).
-_BY_FAMILY: Mapping[str, tuple[Route, ...]] = {"xlnet": ("torchscript",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +37,9 @@ class Routed:
     failed: tuple[str, ...]
 
 
-def routes_of(model_type: str) -> tuple[Route, ...]:
+def routes_of(spec: ArchSpec) -> tuple[Route, ...]:
     """Return the routes of a family in the order in which they are tried."""
-    return _BY_FAMILY.get(model_type, ROUTES)
+    return ROUTES if spec.torch_export else ("torchscript",)
 
 
 def export_by_route(

@@ -82,7 +82,19 @@ def decide(run: Run, statistics: Statistics | None = None) -> Decided:
     if (plan.heads, plan.ffn) == (before.heads, before.ffn):
         # The goals were met without them.
         goals = ()
-    return Decided(plan, model, reader, before, neurons, bool(goals), solutions, goals, notes, start, cut)
+    return Decided(
+        plan=plan,
+        model=model,
+        reader=reader,
+        before=before,
+        neurons=neurons,
+        stale=bool(goals),
+        solutions=solutions,
+        goals=goals,
+        notes=notes,
+        start=start,
+        cut=cut,
+    )
 
 
 def refit_plan(run: Run, plan: Plan) -> Decided:
@@ -96,7 +108,15 @@ def refit_plan(run: Run, plan: Plan) -> Decided:
     changed = any((plan.heads, plan.ffn, plan.affine, plan.hidden, plan.layers is not None))
     if neurons is not None:
         set_readout(solved.model, *neurons.probe)
-    return Decided(plan, solved.model, solved.model, plan, neurons, changed and neurons is not None, solved.solutions)
+    return Decided(
+        plan=plan,
+        model=solved.model,
+        reader=solved.model,
+        before=plan,
+        neurons=neurons,
+        stale=changed and neurons is not None,
+        solutions=solved.solutions,
+    )
 
 
 def check_plan(view: ModelView, plan: Plan) -> None:

@@ -29,7 +29,7 @@ from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
 from prunekit.report.base import BASELINES
 from prunekit.report.progress import Stages
-from prunekit.report.schedule import Expected
+from prunekit.report.time_left import Expected
 from prunekit.stats.rows import LIMIT
 
 _PROBE_ROWS, _PROBE_SECONDS = 256, 1.0

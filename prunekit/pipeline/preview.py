@@ -14,7 +14,7 @@ from prunekit.pipeline.records import Inputs
 from prunekit.plan import Plan, describe
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.report.schedule import duration
+from prunekit.report.time_left import duration
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Neurons:
     others: Mapping[str, tuple[Mapping[int, tuple[int, ...]], Probe]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Decided:
     """The plan, and the slim model as far as the choice of the plan has made it.
 

@@ -17,9 +17,10 @@ from prunekit.arch.load import LoadedModel
 from prunekit.budget import Budget, Unit
 from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
+from prunekit.exporters.int8_gate import INT8_GATE
 from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
-from prunekit.exporters.precision import FILES, GATE, LowFile
+from prunekit.exporters.precision import FILES, LowFile
 from prunekit.pipeline.data_free import DataFree
 from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons, Run
@@ -232,9 +233,9 @@ def _precision(low: LowFile | None) -> tuple[str, ...]:
     """Return a note on the limits of the file in lower precision, and what it reached on the rows on which it was chosen."""
     if low is None or low.fidelity is None or low.dtype == "fp16":
         return ()
-    limits, reached = f"an error of at most {GATE.error:.2%}", f"{low.fidelity.error:.2%}"
+    limits, reached = f"an error of at most {INT8_GATE.error:.2%}", f"{low.fidelity.error:.2%}"
     if low.fidelity.agreement is not None:
-        limits += f" and at least {GATE.agreement:.0%} of the predictions as in fp32"
+        limits += f" and at least {INT8_GATE.agreement:.0%} of the predictions as in fp32"
         reached += f" and {low.fidelity.agreement:.1%}"
     kept = sum(weight.kept for weight in low.weights)
     unchanged = f"{kept} of {len(low.weights)} weights stay in fp32" if kept else "no weight that int8 can hold stays in fp32"

@@ -50,14 +50,14 @@ class Goal:
     limit : float
     full : float
         Cost of the dense model.
-    asked : str
+    description : str
         Request of the user, for messages.
     """
 
     cost: Cost
     limit: float
     full: float
-    asked: str
+    description: str
 
     @property
     def share(self) -> float:

@@ -212,7 +212,7 @@ class IterativePruner:
                 heads = not self.removable or any(site.role == "heads" for site in self._state.kept)
                 units = "heads and FFN neurons" if heads else f"FFN neurons ({_why_heads_stay(self.view, self.shape)})"
                 left = goal.cost.format(goal.cost.of(least), goal.full)
-                raise BudgetError(f"{goal.asked} cannot be met by removing {units}: with as few as may be, {left} is left.")
+                raise BudgetError(f"{goal.description} cannot be met by removing {units}: with as few as may be, {left} is left.")
 
     def least(self, cost: Cost) -> float:
         """Return the cost with the fewest units allowed."""

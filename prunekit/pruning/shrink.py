@@ -137,9 +137,9 @@ def steps_to(share: float) -> int:
 
 def goal_of(budget: Budget, start: Counts, lengths: NDArray[np.integer]) -> Goal:
     """Return the goal of a budget of parameters or multiply-accumulates."""
-    asked = f"--keep {str(budget)!r}"
+    description = f"--keep {str(budget)!r}"
     if budget.unit is Unit.PARAMS:
-        return Goal(Params(), budget.amount * start.params_layers, start.params_layers, asked)
+        return Goal(Params(), budget.amount * start.params_layers, start.params_layers, description)
     if budget.unit is Unit.MACS:
-        return Goal(Macs(lengths), budget.amount * start.macs, start.macs, asked)
+        return Goal(Macs(lengths), budget.amount * start.macs, start.macs, description)
     raise ParameterError("budgets", "shrink", "shares of params or macs", str(budget))

@@ -101,7 +101,7 @@ class ReadoutChoice:
         return int(self.coef.shape[1])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
     """Inputs of a method; checked by `select_readout`."""
 

@@ -14,7 +14,7 @@ from prunekit.probes.dalvi_probe import DalviProbe
 from prunekit.probes.objective import decision, decisions
 from prunekit.probes.rankings import ranking
 from prunekit.readout.choice import Floats, Ids, ReadoutChoice, ReadoutScores, Request
-from prunekit.readout.progress import Stages
+from prunekit.readout.progress import StageTimer
 
 PERCENTS = (*(i / 10 for i in range(1, 6)), *range(1, 11), *range(15, 51, 5), *range(60, 91, 10))
 """Sizes tried, in percent of all neurons of the model."""
@@ -24,7 +24,7 @@ STEPS = 1000
 def search(request: Request) -> ReadoutChoice:
     """Select a readout; see the module."""
     assert request.threshold is not None
-    stages = Stages(request.progress)
+    stages = StageTimer(request.progress)
     probe = DalviProbe(request.task.outputs, seed=request.seed)
     train, validation = request.train, request.validation
 

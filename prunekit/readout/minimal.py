@@ -17,14 +17,14 @@ from prunekit.probes.elastic_net import Fit, Problem
 from prunekit.probes.elimination import RIDGE, elimination_order
 from prunekit.probes.selection import ALPHAS, Split, best, fit_and_score, path, refit, sizes_to, smallest
 from prunekit.readout.choice import Ids, ReadoutChoice, ReadoutScores, Request
-from prunekit.readout.progress import Stages
+from prunekit.readout.progress import StageTimer
 from prunekit.stats.collected import Collected
 from prunekit.tasks import Task
 
 
 def search(request: Request) -> ReadoutChoice:
     """Select a readout; see the module."""
-    stages = Stages(request.progress)
+    stages = StageTimer(request.progress)
     task, hidden, width = request.task, request.hidden, request.width
     train = Split(request.train.rows, request.train.labels, request.train.moments)
     validation = Split(request.validation.rows, request.validation.labels, request.validation.moments)
@@ -85,7 +85,7 @@ class _Candidate:
     met: bool
 
 
-def _search_layers(request: Request, sample: Split, validation: Split, layer: int, target: float, stages: Stages) -> _Candidate:
+def _search_layers(request: Request, sample: Split, validation: Split, layer: int, target: float, stages: StageTimer) -> _Candidate:
     """Cluster, rank and size the neurons of layers 0..layer."""
     with stages("clusters"):
         ids = request.varying[request.varying < (layer + 1) * request.hidden]

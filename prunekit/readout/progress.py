@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from prunekit.readout.choice import STAGES, Progress
 
 
-class Stages:
+class StageTimer:
     """Timer of named stages, which also reports their progress.
 
     Attributes

@@ -76,7 +76,19 @@ def select_readout(
         threshold = 0.3
     if threshold is not None and not 0 <= threshold <= 1:
         raise ParameterError("threshold", "select_readout", "in [0, 1]", threshold)
-    request = Request(train, validation, task, layers, hidden, keep, layer_delta, neuron_delta, threshold, seed, progress)
+    request = Request(
+        train=train,
+        validation=validation,
+        task=task,
+        layers=layers,
+        hidden=hidden,
+        keep=keep,
+        layer_delta=layer_delta,
+        neuron_delta=neuron_delta,
+        threshold=threshold,
+        seed=seed,
+        progress=progress,
+    )
     _check(request)
     selection = dalvi2020.search(request) if method == "dalvi2020" else minimal.search(request)
     common = {"keep": keep, "layer_delta": layer_delta, "neuron_delta": neuron_delta, "threshold": threshold, "seed": seed}

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from prunekit.budget import Unit
 from prunekit.errors import DataError
 from prunekit.metrics import Metric
+from prunekit.option import Dtype
 from prunekit.report.base import Frozen, Reference, RowName
 from prunekit.report.embedder import Nearness, Retrieved, Shortened
 from prunekit.runtime.records import Comparison, Environment, Parity, WeightError
@@ -167,7 +168,7 @@ class DeployedFile(Frozen):
 
     path: str | None = None
     of: Literal["slim", "dense"] = "slim"
-    dtype: Literal["fp32", "fp16", "int8", "int8-static"]
+    dtype: Dtype
     bytes: int
     value: float | None = None
     low: float | None = None

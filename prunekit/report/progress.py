@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from prunekit.report.schedule import Expected, Schedule, duration
+from prunekit.report.time_left import Expected, TimeLeft, duration
 from prunekit.validation.escape import terminal
 
 #: Steps of the bar for the total.
@@ -41,7 +41,7 @@ class Stages:
     def __init__(self, bars: Progress | None = None, console: Console | None = None, *, verbose: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self._bars, self._console, self._verbose = bars, console, verbose
-        self._schedule = Schedule()
+        self._time_left = TimeLeft()
         self._total_bar: TaskID | None = None
         self._stage_bar: TaskID | None = None
         self._depth = 0
@@ -55,16 +55,16 @@ class Stages:
 
     def expect(self, stages: Sequence[Expected]) -> None:
         """Set the stages to come, so that the time left is known; where there is no bar, print the total once."""
-        behind = self._schedule.behind
-        self._schedule = Schedule(stages)
-        self._schedule.behind = behind
+        behind = self._time_left.behind
+        self._time_left = TimeLeft(stages)
+        self._time_left.behind = behind
         if self._verbose:
             for stage in stages:
                 self.say(f"expected: {stage.name}, {duration(stage.seconds)}{' at most' if stage.bounded else ''}")
         if self._bars is not None:
             self._total_bar = self._bars.add_task("in all", total=_TOTAL, text=self._total_text)
         elif self._console is not None:
-            self._console.print(f"this takes about {duration(self._schedule.left())}")
+            self._console.print(f"this takes about {duration(self._time_left.seconds())}")
 
     @contextmanager
     def __call__(self, name: str, unit: str = "") -> Iterator[None]:
@@ -74,7 +74,7 @@ class Stages:
         self._depth += 1
         if outer:
             self._begin, self._unit, self._note, self._share, self._steps = begin, unit, "", 0.0, (0, 0)
-            self._schedule.enter(name)
+            self._time_left.enter(name)
             self._open(name)
         try:
             yield
@@ -111,7 +111,7 @@ class Stages:
             self.say(f"{name} ...")
 
     def _close(self, name: str, seconds: float) -> None:
-        self._schedule.leave(seconds)
+        self._time_left.leave(seconds)
         if self._bars is not None and self._stage_bar is not None:
             self._bars.remove_task(self._stage_bar)
             self._stage_bar = None
@@ -124,8 +124,8 @@ class Stages:
         """Return the line of a finished stage."""
         details = [f"{self._steps[1]:,} {self._unit}"] if self._unit and self._steps[1] and self._unit != "%" else []
         details += [self._note] if self._note else []
-        if self._schedule.known:
-            details.append(f"about {duration(self._schedule.left())} left")
+        if self._time_left.known:
+            details.append(f"about {duration(self._time_left.seconds())} left")
         return ", ".join([f"{name}: {seconds:.1f} s", *details])
 
     def _stage_text(self) -> str:
@@ -138,12 +138,12 @@ class Stages:
 
     def _total_text(self) -> str:
         elapsed = time.perf_counter() - self._begin if self._depth else 0.0
-        share = self._schedule.share(elapsed, self._share)
+        share = self._time_left.share(elapsed, self._share)
         if self._bars is not None and self._total_bar is not None:
             # The bar never moves back, even where stages take longer than expected.
             before = next((task.completed for task in self._bars.tasks if task.id == self._total_bar), 0.0)
             self._bars.update(self._total_bar, completed=max(before, _TOTAL * share))
-        return f"about {duration(self._schedule.left(elapsed, self._share))} left"
+        return f"about {duration(self._time_left.seconds(elapsed, self._share))} left"
 
 
 @contextmanager

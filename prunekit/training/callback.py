@@ -31,7 +31,7 @@ from prunekit.training.calibration import draw, rows_of
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
 from prunekit.training.masks import Masks
-from prunekit.training.optimizer import held_by
+from prunekit.training.optimizer import CUT, held_by, is_factored
 from prunekit.training.schedule import Curve, Schedule
 from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
@@ -208,8 +208,8 @@ class PruneCallback(TrainerCallback):
         self._check_held(live.model, inner)
         if not self._budgets:
             return
-        if any("Adafactor" in kind.__name__ for kind in type(inner).__mro__):
-            must = "one whose state has its parameters' shapes (AdamW, Adam or SGD) with a PruneCallback"
+        if is_factored(inner):
+            must = f"one whose state has its parameters' shapes ({CUT}) with a PruneCallback"
             raise ParameterError("optim", "TrainingArguments", must, type(inner).__name__)
         self._due = self._schedule.due(state.max_steps)
         names = live.view.inputs

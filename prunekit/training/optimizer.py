@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 from prunekit.errors import UnsupportedError
 
+#: Optimizers whose state can be cut.
+CUT = "AdamW, Adam or SGD"
+
 
 def cut_states(
     optimizer: Optimizer, model: nn.Module, names: Mapping[int, str], narrow: Callable[[nn.Module], None]
@@ -49,14 +52,19 @@ def cut_states(
             if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != ours.shape):
                 continue
             if value.shape != ours.shape:
-                must = "AdamW, Adam or SGD"
-                raise UnsupportedError(f"{type(optimizer).__name__} keeps {kind!r} in another shape than {name}'s; train with {must}.")
+                raise UnsupportedError(f"{type(optimizer).__name__} keeps {kind!r} in another shape than {name}'s; train with {CUT}.")
             theirs.data = value.to(theirs.dtype) if value.dtype != theirs.dtype else value.clone()
             held.add(names[id(ours)])
         if held:
             narrow(shadow)
             states[kind] = {name: parameter.data for name, parameter in shadow.named_parameters() if name in held}
     return states
+
+
+def is_factored(optimizer: Any) -> bool:
+    """Return whether an optimizer will keep factors of its parameters' state, before it has any, in the shapes of rows and columns."""
+    # By name: torch, transformers and others each have a class of their own.
+    return any("Adafactor" in kind.__name__ for kind in type(optimizer).__mro__)
 
 
 def held_by(optimizer: Any) -> set[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.arch.count import macs_per_token
 from prunekit.arch.view import ModelView, find
 from prunekit.budget import Unit
 from prunekit.errors import UnsupportedError
@@ -49,8 +50,7 @@ def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDA
         if parameter is None or not any(axis is not None and axis.role == site.role for axis in axes):
             continue
         parameters += parameter.numel() / units
-        if parameter.ndim > 1 and not name.endswith(("_bias", "seg_embed")):
-            per_token += parameter.numel() * spec.row_rate.get(name, 1.0) / units
+        per_token += macs_per_token(block, name, parameter, spec) / units
     if unit is Unit.PARAMS:
         return parameters
     tokens, head_width = lengths.astype(np.float64), 0.0

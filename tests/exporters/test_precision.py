@@ -10,8 +10,9 @@ from onnx import numpy_helper
 
 from prunekit.errors import StatisticsError
 from prunekit.exporters.fidelity import Replies, fidelity, fidelity_of, replies
+from prunekit.exporters.int8_gate import Int8Gate
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
-from prunekit.exporters.precision import Gate, lower, ranges_of
+from prunekit.exporters.precision import lower, ranges_of
 from prunekit.exporters.quantize import quantizable
 from prunekit.runtime.records import Fidelity
 from prunekit.runtime.session import OnnxSession
@@ -35,9 +36,9 @@ def batches(count: int = 4) -> list[dict[str, np.ndarray]]:
 
 
 def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: Path) -> None:
-    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
     assert plain.fidelity is not None
-    gate = Gate(plain.fidelity.error / 8, 0)
+    gate = Int8Gate(plain.fidelity.error / 8, 0)
     found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=gate)
     assert found.fidelity is not None
     assert gate.passes(found.fidelity)
@@ -54,10 +55,10 @@ def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: P
 
 
 def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:
-    loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
     assert not any(weight.kept for weight in loose.weights)
     assert loose.fidelity is not None
-    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), gate=Gate(loose.fidelity.error / 2, 0))
+    strict = lower(file, tmp_path / "strict.onnx", "int8", search=batches(), gate=Int8Gate(loose.fidelity.error / 2, 0))
     assert strict.fidelity is not None
     assert strict.fidelity.error < loose.fidelity.error
     # Balancing takes nodes, which in a file this small weigh more than a weight or two.
@@ -69,9 +70,9 @@ def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: P
 
 
 def test_inputs_are_balanced_where_that_is_less_of_an_error(file: OnnxFile, tmp_path: Path) -> None:
-    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
     assert plain.fidelity is not None
-    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(0.99 * plain.fidelity.error, 0))
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Int8Gate(0.99 * plain.fidelity.error, 0))
     assert found.fidelity is not None
     assert found.fidelity.error < plain.fidelity.error
     balances = {tensor.name for tensor in onnx.load(str(found.file.path)).graph.initializer if tensor.name.endswith("_balance")}
@@ -81,7 +82,7 @@ def test_inputs_are_balanced_where_that_is_less_of_an_error(file: OnnxFile, tmp_
     assert len(balances) == len({weight.inputs for weight in products}) < len(products)
     assert plain.balanced == ()
     assert found.weights == ()
-    static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), gate=Gate(0.0, 1))
+    static = lower(file, tmp_path / "static.onnx", "int8-static", search=batches(), calibration=batches(), gate=Int8Gate(0.0, 1))
     assert not any(weight.balanced for weight in static.weights)
     assert static.balanced == ()
 
@@ -93,15 +94,10 @@ def test_weights_stay_until_the_file_is_accepted(file: OnnxFile, tmp_path: Path)
         seen.append(trial)
         return len(seen) > 3
 
-    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(np.inf, 0), accept=third)
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0), accept=third)
     # All in int8, all balanced, and then one after the other.
     assert len(seen) == 4
     assert 1 <= sum(weight.kept for weight in found.weights) <= 2
-
-
-@pytest.mark.parametrize(("error", "agreement", "passes"), [(0.1, 0.9, True), (0.1001, 0.9, False), (0.1, 0.89, False), (0.1, None, True)])
-def test_the_gate_holds_errors_and_predictions(error: float, agreement: float | None, passes: bool) -> None:
-    assert Gate(0.1, 0.9).passes(Fidelity(error, agreement)) is passes
 
 
 def test_static_ranges_are_those_of_the_rows(file: OnnxFile, tmp_path: Path) -> None:
@@ -170,7 +166,7 @@ def test_answers_that_are_not_finite_stop(tmp_path: Path) -> None:
 
 
 def test_batch_by_batch_fidelity_is_that_of_all_batches(file: OnnxFile, tmp_path: Path) -> None:
-    made = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Gate(np.inf, 0))
+    made = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
     low, plain = (OnnxSession(path) for path in (made.file.path, file.path))
     want = fidelity(replies(low, batches()), replies(plain, batches()))
     found = fidelity_of(low, plain, batches())

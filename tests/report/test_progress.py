@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from prunekit.report.progress import Stages, _BarText, stages
-from prunekit.report.schedule import Expected
+from prunekit.report.time_left import Expected
 
 
 @pytest.fixture(autouse=True)

@@ -4,21 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekit.report.schedule import Expected, Schedule, duration
+from prunekit.report.time_left import Expected, TimeLeft, duration
 
 NAMES = ("read train", "select neurons", "shrink", "recover", "export", "score")
 
 
 def after_a_tenth(meant: list[float], took: list[float]) -> tuple[float, float]:
-    """(seconds that the schedule says are left, seconds that are) where a tenth of the whole run is behind, stages moving evenly."""
-    schedule = Schedule([Expected(name, seconds) for name, seconds in zip(NAMES, meant, strict=True)])
+    """(seconds that it says are left, seconds that are) where a tenth of the whole run is behind, stages moving evenly."""
+    time_left = TimeLeft([Expected(name, seconds) for name, seconds in zip(NAMES, meant, strict=True)])
     tenth, behind = sum(took) / 10, 0.0
     for name, seconds in zip(NAMES, took, strict=True):
-        schedule.enter(name)
+        time_left.enter(name)
         if behind + seconds >= tenth:
             elapsed = tenth - behind
-            return schedule.left(elapsed, elapsed / seconds), sum(took) - tenth
-        schedule.leave(seconds)
+            return time_left.seconds(elapsed, elapsed / seconds), sum(took) - tenth
+        time_left.leave(seconds)
         behind += seconds
     raise AssertionError
 
@@ -36,40 +36,40 @@ def test_stages_that_are_off_by_two_fifths_each_are_within_a_factor_of_two(meant
 
 
 def test_nothing_is_left_at_the_end_and_the_share_is_one() -> None:
-    schedule = Schedule([Expected("read train", 10.0), Expected("score", 5.0)])
-    assert schedule.left() == pytest.approx(15.0)
+    time_left = TimeLeft([Expected("read train", 10.0), Expected("score", 5.0)])
+    assert time_left.seconds() == pytest.approx(15.0)
     for name, seconds in (("read train", 12.0), ("score", 4.0)):
-        schedule.enter(name)
-        schedule.leave(seconds)
-    assert schedule.left() == 0
-    assert schedule.share() == 1
-    assert schedule.behind == 16.0
+        time_left.enter(name)
+        time_left.leave(seconds)
+    assert time_left.seconds() == 0
+    assert time_left.share() == 1
+    assert time_left.behind == 16.0
 
 
 def test_what_is_not_entered_is_dropped_and_what_nobody_expected_is_no_harm() -> None:
-    schedule = Schedule([Expected("read train", 10.0), Expected("shrink", 50.0), Expected("score", 5.0), Expected("latency", 20.0, True)])
-    schedule.enter("check labels")
-    assert schedule.left() == pytest.approx(85.0)
-    schedule.leave(1.0)
-    schedule.enter("score")
-    assert schedule.left() == pytest.approx(25.0)
-    schedule.leave(5.0)
-    assert schedule.left() == pytest.approx(20.0)
+    time_left = TimeLeft([Expected("read train", 10.0), Expected("shrink", 50.0), Expected("score", 5.0), Expected("latency", 20.0, True)])
+    time_left.enter("check labels")
+    assert time_left.seconds() == pytest.approx(85.0)
+    time_left.leave(1.0)
+    time_left.enter("score")
+    assert time_left.seconds() == pytest.approx(25.0)
+    time_left.leave(5.0)
+    assert time_left.seconds() == pytest.approx(20.0)
 
 
 def test_a_limit_of_time_stays_where_the_machine_is_slow() -> None:
-    schedule = Schedule([Expected("shrink", 10.0), Expected("export", 10.0), Expected("recover", 300.0, True)])
-    schedule.enter("shrink")
-    schedule.leave(40.0)
-    assert 300 + 30 <= schedule.left() <= 300 + 40
+    time_left = TimeLeft([Expected("shrink", 10.0), Expected("export", 10.0), Expected("recover", 300.0, True)])
+    time_left.enter("shrink")
+    time_left.leave(40.0)
+    assert 300 + 30 <= time_left.seconds() <= 300 + 40
 
 
 def test_a_stage_of_one_name_is_found_where_it_stands() -> None:
-    schedule = Schedule([Expected("fit", 1.0), Expected("read train", 2.0), Expected("fit", 4.0)])
-    schedule.enter("fit")
-    schedule.leave(1.0)
-    schedule.enter("fit")
-    assert schedule.left() == pytest.approx(4.0)
+    time_left = TimeLeft([Expected("fit", 1.0), Expected("read train", 2.0), Expected("fit", 4.0)])
+    time_left.enter("fit")
+    time_left.leave(1.0)
+    time_left.enter("fit")
+    assert time_left.seconds() == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ class Expected:
     bounded: bool = False
 
 
-class Schedule:
-    """Finished, current and pending stages.
+class TimeLeft:
+    """Time left in a run, of the stages that are finished, current and pending.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Schedule:
             self._measured, self._expected = self._measured + seconds, self._expected + self._current.seconds
         self._current = None
 
-    def left(self, elapsed: float = 0.0, share: float = 0.0) -> float:
+    def seconds(self, elapsed: float = 0.0, share: float = 0.0) -> float:
         """Return the seconds to the end of the run, `elapsed` seconds into a stage of which `share` is done."""
         factor = min(max(self._measured / self._expected, _CORRECTION[0]), _CORRECTION[1])
         left = sum(stage.seconds * (1.0 if stage.bounded else factor) for stage in self._pending)
@@ -82,7 +82,7 @@ class Schedule:
     def share(self, elapsed: float = 0.0, share: float = 0.0) -> float:
         """Return the share of the run that is done, in [0, 1]."""
         done = self.behind + elapsed
-        return done / max(done + self.left(elapsed, share), 1e-9)
+        return done / max(done + self.seconds(elapsed, share), 1e-9)
 
 
 def duration(seconds: float) -> str:
