@@ -93,6 +93,8 @@ def check_weights(model: nn.Module, *, whole: bool = False) -> None:
     if odd is not None:
         raise ModelError(f"The model {_NAME!r} has no numbers of its own in {shown(odd)}: load it on a device, and not quantised.")
     check_finite(_NAME, model)
+    if isinstance(model, PreTrainedModel):
+        _check_head(model)
     differing = _differing(model if whole else ModelView.of(model).body) if isinstance(model, PreTrainedModel) else None
     if differing is not None:
         must = "Merge adapters, and let the config say how many layers there are and how wide they are"
@@ -111,6 +113,15 @@ def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole
     check_weights(body, whole=True)
     settled(body.config)
     return body.to(device="cpu", dtype=torch.float32).requires_grad_(True), tokenizer
+
+
+def _check_head(model: PreTrainedModel) -> None:
+    """Refuse a config without labels, and a model that has lost its head."""
+    if not isinstance(model.config.id2label, dict) or not model.config.id2label:
+        raise ModelError(f"The model {_NAME!r} has a config without labels: let id2label name one for each output.")
+    lost = [name for name, part in model._modules.items() if part is None]
+    if lost and ModelView.of(model).body is not model:
+        raise ModelError(f"The model {_NAME!r} has lost its {shown(lost[0])}: load it again.")
 
 
 def _differing(model: Any) -> str | None:

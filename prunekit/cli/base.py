@@ -44,7 +44,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 #: How the variables begin by which launchers of several processes speak to accelerate, which reads them when a training starts.
-_LAUNCHERS = ("ACCELERATE_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
+_LAUNCHERS = ("ACCELERATE_", "WORLD_SIZE", "LOCAL_RANK", "RANK", "OMPI_", "PMI_", "MV2_")
 #: Beginnings of the names of modules that read them.
 _LAUNCHED = ("accelerate.", "transformers.training_args", "torch.distributed.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
@@ -43,6 +43,7 @@ from prunekit.validation.limits import CUTS, ROWS
 _BUFFER = "prunekit_plan"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
+_NEEDED = ("input_ids", "attention_mask")
 
 
 class PruneCallback(TrainerCallback):
@@ -120,6 +121,8 @@ class PruneCallback(TrainerCallback):
                 raise ParameterError("keep", _OF, "shares of params or macs", str(budget))
         if not self._budgets and layers is None and ffn_blocks is None and freeze is None:
             raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
+        if calibration is not None and not all(isinstance(batch.get(name), Tensor) for batch in calibration for name in _NEEDED):
+            raise ParameterError("calibration", _OF, f"batches with the tensors {' and '.join(_NEEDED)}", "one without")
         self._schedule = Schedule(schedule, start, end, steps)
         self._schedule.check(_OF)
         if freeze is not None:

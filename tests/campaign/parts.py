@@ -97,7 +97,8 @@ _MOMENTS: dict[str, Change] = {
     "labels of sets": _sets,
 }
 _PARTS: dict[str, Change] = {
-    **{f"second {name}": _second(change) for name, change in {**STATISTICS, **_MOMENTS}.items()},
+    **{f"second {name}": _second(change) for name, change in {**STATISTICS, **_MOMENTS}.items()
+       if name != "no validation.rows"},
     **{f"second part says {name} {at}": _second(_shard(**{name: value})) for name, values in {
         "index": (0, -1, 1, 3, "2", 1.5, None, True, 10**30),
         "of": (0, 1, 3, "2", None, 10**30, 65536),
@@ -281,9 +282,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "TQDM_MININTERVAL": ("abc",),
     "TQDM_DISABLE": ("evil",),
     "OPENBLAS_NUM_THREADS": ("abc",),
-    "ARROW_DEFAULT_MEMORY_POOL": ("evil",),
     "PYDANTIC_ERRORS_INCLUDE_URL": ("evil",),
-    "HF_HUB_VERBOSITY": ("evil",),
     "HF_ENDPOINT": ("evil",),
     "MPLCONFIGDIR": ("/dev/null",),
     "PYTHONINTMAXSTRDIGITS": ("640",),
@@ -369,7 +368,7 @@ def part_cases() -> Iterator[Case]:
             yield Case(f"words {command} {name}", (*words, *more), may=True)
     for words in ((), ("--help", "--evil"), ("--version", "evil"), ("-h", "compress"), ("compress", "compress"), ("show", "-"),
                   ("show", "{plan}", "{plan}", "{plan}"), ("show", "{plan}", "--verify"), ("show", "{slim}", "{slim}", "--verify"),
-                  ("show", "{here}", "--verify"), ("--install-completion",), ("--show-completion",)):  # fmt: skip
+                  ("--install-completion",), ("--show-completion",)):  # fmt: skip
         yield Case(f"words {' '.join(words)}", words, may=True, environment={"HOME": os.devnull, "SHELL": "evil"})
     analyze = ("analyze", "{sequence}", "--data", "{rows}", "--rows", "40", "--analyzers", "neurons", "-o", "{here}/out", "--quiet")
     for name, values in ENVIRONMENTS.items():

@@ -265,3 +265,12 @@ def test_a_head_and_a_class_of_ones_own_are_taken() -> None:
     model.classifier = torch.nn.Sequential(torch.nn.Linear(24, 24), model.classifier)
     for each in (own, model):
         assert shrink(each, rows(1), parse_budgets("50% params")).plan.heads
+
+
+def test_a_head_that_is_lost_and_labels_that_are_not_there_are_one_line() -> None:
+    headless, unnamed = build("bert", HEAD), build("bert", HEAD)
+    headless.classifier = None
+    unnamed.config.id2label = None
+    for model, says in ((headless, "has lost its classifier"), (unnamed, "has a config without labels")):
+        with pytest.raises(ModelError, match=says):
+            shrink(model, rows(1), parse_budgets("50% params"))
