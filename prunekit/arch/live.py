@@ -117,7 +117,8 @@ def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole
 
 def _check_head(model: PreTrainedModel) -> None:
     """Refuse a config without labels, and a model that has lost its head."""
-    if not isinstance(model.config.id2label, dict) or not model.config.id2label:
+    labels = getattr(model.config, "id2label", None)
+    if not isinstance(labels, dict) or not labels:
         raise ModelError(f"The model {_NAME!r} has a config without labels: let id2label name one for each output.")
     lost = [name for name, part in model._modules.items() if part is None]
     if lost and ModelView.of(model).body is not model:

@@ -271,6 +271,9 @@ def test_a_head_that_is_lost_and_labels_that_are_not_there_are_one_line() -> Non
     headless, unnamed = build("bert", HEAD), build("bert", HEAD)
     headless.classifier = None
     unnamed.config.id2label = None
-    for model, says in ((headless, "has lost its classifier"), (unnamed, "has a config without labels")):
+    without = build("bert", HEAD)
+    without.config = None
+    no_labels = "has a config without labels"
+    for model, says in ((headless, "has lost its classifier"), (unnamed, no_labels), (without, no_labels)):
         with pytest.raises(ModelError, match=says):
             shrink(model, rows(1), parse_budgets("50% params"))
