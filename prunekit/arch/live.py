@@ -17,6 +17,7 @@ from prunekit.arch.load import LoadedModel, agree, check_finite
 from prunekit.arch.stated import head_named
 from prunekit.arch.view import DENSE, UNITS, ModelView, digest_of
 from prunekit.errors import ModelError, ParameterError
+from prunekit.validation.escape import reason
 from prunekit.validation.reading import shown
 
 #: Name in errors.
@@ -93,9 +94,10 @@ def check_weights(model: nn.Module, *, whole: bool = False) -> None:
     if odd is not None:
         raise ModelError(f"The model {_NAME!r} has no numbers of its own in {shown(odd)}: load it on a device, and not quantised.")
     check_finite(_NAME, model)
-    if isinstance(model, PreTrainedModel):
-        _check_head(model)
-    differing = _differing(model if whole else ModelView.of(model).body) if isinstance(model, PreTrainedModel) else None
+    if not isinstance(model, PreTrainedModel):
+        return
+    _check_head(model)
+    differing = _differing(model if whole else ModelView.of(model).body)
     if differing is not None:
         must = "Merge adapters, and let the config say how many layers there are and how wide they are"
         raise ModelError(f"The model {_NAME!r} has not the weights that its config describes, such as {shown(differing)}. {must}.")
@@ -108,7 +110,7 @@ def _copies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, whole
         check_config(fields, f"The model {_NAME!r} has a config that", whole=DENSE not in fields)
         copied, tokenizer = copy.deepcopy((model, tokenizer))
     except (TypeError, RuntimeError) as error:
-        raise ModelError(f"The model {_NAME!r} cannot be copied: {' '.join(str(error).split())[:200]}. Save it, and name that.") from None
+        raise ModelError(f"The model {_NAME!r} cannot be copied: {reason(error)}. Save it, and name that.") from None
     body: Any = copied if whole else ModelView.of(copied).body
     check_weights(body, whole=True)
     settled(body.config)
@@ -139,7 +141,7 @@ def _differing(model: Any) -> str | None:
             warnings.simplefilter("ignore")
             stock = type(model)(copy.deepcopy(view.config))
     except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
-        raise ModelError(f"The model {_NAME!r} has a config that describes no model: {' '.join(str(error).split())[:200]}.") from None
+        raise ModelError(f"The model {_NAME!r} has a config that describes no model: {reason(error)}.") from None
     ours, theirs = ({name: weight.shape for name, weight in each.named_parameters()} for each in (model, stock))
     pooler = f"{view.prefix}{view.spec.pooler}."
     names = (name for name in (*ours, *theirs) if ours.get(name) != theirs.get(name))

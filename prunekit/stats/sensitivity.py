@@ -30,6 +30,8 @@ TOKENS = 1024
 READ = "read_mask"
 #: Softens the class probabilities, so that rows of which the model is certain still count.
 TEMPERATURE = 2.0
+#: Tensors that every batch of calibration rows holds.
+NEEDED = ("input_ids", "attention_mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +113,8 @@ def check_batches(view: ModelView, batches: Sequence[Mapping[str, Any]]) -> None
 
 
 def _unreadable(view: ModelView, batch: Mapping[str, Any]) -> str | None:
-    given = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
-    missing = next((name for name in ("input_ids", "attention_mask") if name not in given), None)
+    given = {name: batch[name] for name in (*NEEDED, "token_type_ids") if name in batch}
+    missing = next((name for name in NEEDED if name not in given), None)
     if missing is not None:
         return f"there is no {missing}"
     other = next((name for name, value in given.items() if not isinstance(value, Tensor)), None)

@@ -26,7 +26,7 @@ from prunekit.fields import parse_freeze
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
 from prunekit.pruning.shrink import goal_of
-from prunekit.stats.sensitivity import check_batches
+from prunekit.stats.sensitivity import NEEDED, check_batches
 from prunekit.training.calibration import draw, rows_of
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
@@ -43,7 +43,6 @@ from prunekit.validation.limits import CUTS, ROWS
 _BUFFER = "prunekit_plan"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
-_NEEDED = ("input_ids", "attention_mask")
 
 
 class PruneCallback(TrainerCallback):
@@ -121,8 +120,8 @@ class PruneCallback(TrainerCallback):
                 raise ParameterError("keep", _OF, "shares of params or macs", str(budget))
         if not self._budgets and layers is None and ffn_blocks is None and freeze is None:
             raise ParameterError("keep", _OF, "given where no layers, ffn_blocks or freeze are", keep)
-        if calibration is not None and not all(isinstance(batch.get(name), Tensor) for batch in calibration for name in _NEEDED):
-            raise ParameterError("calibration", _OF, f"batches with the tensors {' and '.join(_NEEDED)}", "one without")
+        if calibration is not None and not all(isinstance(batch.get(name), Tensor) for batch in calibration for name in NEEDED):
+            raise ParameterError("calibration", _OF, f"batches with the tensors {' and '.join(NEEDED)}", "one without")
         self._schedule = Schedule(schedule, start, end, steps)
         self._schedule.check(_OF)
         if freeze is not None:
