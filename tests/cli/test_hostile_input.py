@@ -207,6 +207,16 @@ def test_of_an_environment_that_libraries_cannot_read(name: str, value: str, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_another_origin_is_not_blamed_on_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> int:
+        raise ValueError("cannot reshape array of size 0 into shape (3,)")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("prunekit.cli.base.app", broken)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        cli.main([])
+
+
 def test_of_a_recipe_that_would_be_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "slim"
     shutil.copytree(line("base").path, out)

@@ -12,7 +12,7 @@ from prunekit import cli
 from prunekit.pipeline.compress import compress
 from prunekit.pipeline.forecast import Speed, forecast
 from prunekit.pipeline.inputs import load_inputs
-from prunekit.plan import Plan, Source
+from prunekit.plan import Plan, ReadoutPlan, Source
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from tests import lines
@@ -106,6 +106,21 @@ def test_more_words_take_longer_to_choose_neurons_for() -> None:
         for given in (few, inputs)
     )
     assert all_words > 2 * some
+
+
+def test_a_plans_classifier_and_its_oracle_take_the_time_of_the_neurons_that_they_read() -> None:
+    asked = Recipe(model=str(checkpoint("base")), data=str(data("topics")), recover="none")
+    inputs = load_inputs(asked, None, Stages())
+    source = inputs.view.source
+    fits, oracles = [], []
+    for width in (1, source.hidden):
+        readout = ReadoutPlan(pooling="mean", neurons={source.layers: tuple(range(width))})
+        seconds = {
+            each.name: each.seconds for each in forecast(asked, inputs, Plan(source=source, readout=readout), Speed(1e-6, 1.0)).stages
+        }
+        fits.append(seconds["fit"])
+        oracles.append(seconds["oracle"])
+    assert fits[0] < fits[1] < oracles[1] == oracles[0]
 
 
 def test_a_machine_twice_as_slow_takes_twice_as_long_but_for_what_is_bounded() -> None:
