@@ -28,7 +28,7 @@ MODULES = (
     "prunekit.arch.folder",
     "prunekit.arch.tried",
     "prunekit.exporters.manifest",
-    "prunekit.scratch",
+    "prunekit.validation.scratch",
 )
 FUNCTIONS = (
     ("prunekit.validation.arguments", "check"),

@@ -1,7 +1,7 @@
 """Writes what follows from the declared options: ``python docs/make_cli.py``.
 
-docs/cli.md and tests/cli/options.txt from the commands, prunekit/cli/options.json from `prunekit.options`, and prunekit/__init__.pyi,
-with which an editor completes the public functions, from their signatures.
+docs/cli.md and tests/cli/options.txt from the commands, prunekit/cli/options.json from `prunekit.recipe.options`, and
+prunekit/__init__.pyi, with which an editor completes the public functions, from their signatures.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Any
 import typer
 
 import prunekit
-from prunekit.option import Group, Option
-from prunekit.signatures import all_options
+from prunekit.recipe.option import Group, Option
+from prunekit.recipe.signatures import all_options
 
 ROOT = Path(__file__).resolve().parent.parent
 
 _HEAD = """# Command line
 
-This page is made by `python docs/make_cli.py`: the options are declared in `prunekit/options.py`, and a command's own in `prunekit/cli/`.
+This page is made by `python docs/make_cli.py`: the options are declared in `prunekit/recipe/options.py`, and a command's own in
+`prunekit/cli/`.
 
 Exit codes: 0 done; 1 a constraint that cannot be met, a gate that failed, or a directory that is not as it was
 written; 2 a mistake in what was asked, with one line on stderr; 130 interrupted, and nothing was written.

@@ -13,9 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.entities import count_entities, scheme_of
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.label_sets import best_thresholds, judged_sets
 from prunekit.metrics import (
     LEVEL,
     Interval,
@@ -27,10 +25,15 @@ from prunekit.metrics import (
     judged_means,
     judged_spans,
 )
-from prunekit.ranked import judged_lists
-from prunekit.spans import judged_answers
+from prunekit.metrics.entities import count_entities, scheme_of
+from prunekit.metrics.label_sets import best_thresholds, judged_sets
+from prunekit.metrics.ranked import judged_lists
+from prunekit.metrics.spans import judged_answers
 
 __all__ = ["ALIASES", "TRAITS", "Metric", "Task", "TaskKind", "Traits"]
+
+#: Outputs of a model that answers questions: logits of the start and of the end of an answer at each token.
+ENDS = ("start_logits", "end_logits")
 
 Outputs = NDArray[np.floating]
 Labels = NDArray[np.generic]
@@ -195,10 +198,11 @@ class Task:
         ----------
         outputs : ndarray of shape (m, C), floating
             Logits, one column a class; (m, 1) values for a regression; vectors of an embedder. The largest logit is the prediction, the
-            first of equals. Of answers to questions the spans (m, 2), as in `prunekit.spans.judged_answers`.
+            first of equals. Of answers to questions the spans (m, 2), as in `prunekit.metrics.spans.judged_answers`.
         labels : ndarray of shape (m,), int64 or float64; or (m, C), bool
             Class ids, or values; or which labels each row has, predicted where the logit is above 0 (see `tuned`); for vectors those
-            of the dense model (m, D), or the score of each text's pair; for answers the references, (m,) of `prunekit.spans.Reference`.
+            of the dense model (m, D), or the score of each text's pair; for answers the references, (m,) of
+            `prunekit.metrics.spans.Reference`.
         starts : int64 ndarray of shape (n + 1,), optional
             Where the labels of each row begin, for a token task: words of one sentence are drawn together. By default each is a row;
             entity F1 needs it.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,11 @@ def test_no_module_hides_a_public_name(root: Path) -> None:
     # A submodule's import binds its name on the package, and would hide the function of the same name.
     modules = {path.stem for path in (root / "prunekit").iterdir()}
     assert not modules & (set(prunekit.__all__) - {"__version__"})
+
+
+def test_names_that_became_packages_are_where_they_were() -> None:
+    # As code written for the modules imports them, and as a pickle names them.
+    assert pickle.loads(b"cprunekit.recipe\nRecipe\n.") is prunekit.Recipe
+    assert pickle.loads(b"cprunekit.metrics\nMetric\n.")("f1") == "f1"
+    with pytest.raises(ImportError, match="cannot import name 'Recipes'"):
+        from prunekit.recipe import Recipes  # type: ignore[attr-defined]  # no such name  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,3 +91,36 @@ def test_the_steps_of_a_command_are_read_on_one_page(command: str) -> None:
 def test_no_entry_is_named_for_nothing() -> None:
     names = {name for path in FILES if path.is_relative_to(ROOT / "prunekit") for name, _ in functions(path)}
     assert names >= ENTRIES
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Modules that a statement imports; those of `from prunekit import a` by their names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"prunekit.{alias.name}" for alias in node.names] if node.module == "prunekit" else [str(node.module)]
+    return []
+
+
+def test_the_tree_has_few_floors_and_few_arrows() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    floors = [line.split(" | ") for line in config["importlinter:contract:layers"]["layers"].split("\n") if line]
+    assert len(floors) <= limit(r"at most (\d+); a new folder is entered there")
+    rooms = {room for floor in floors for room in floor}
+    pairs = {
+        (path.relative_to(ROOT / "prunekit").parts[0].removesuffix(".py"), name.split(".")[1])
+        for path in (ROOT / "prunekit").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(node)
+        if name.startswith("prunekit.")
+    }
+    arrows = {(own, other) for own, other in pairs if own != other and {own, other} <= rooms}
+    assert len(arrows) <= limit(r"import another one make at most (\d+) pairs")
+    height = {room: place for place, floor in enumerate(floors) for room in floor}
+    assert not {(own, other) for own, other in arrows if height[own] >= height[other]}
+
+
+def test_few_files_stand_beside_the_folders() -> None:
+    files = {path.stem for path in (ROOT / "prunekit").glob("*.py")}
+    assert files == {"__init__", "__main__", "budget", "errors", "plan", "tasks"}

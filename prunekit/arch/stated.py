@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.errors import ModelError
 from prunekit.tasks import TaskKind
 
 #: The `problem_type` of a head for rows with any number of labels.
@@ -13,6 +17,8 @@ MANY_LABELS = "multi_label_classification"
 #: Suffixes of the names of the classes whose heads are kept.
 TEXTS, TOKENS, QUESTIONS = "ForSequenceClassification", "ForTokenClassification", ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
 _OUTPUTS = 2  # default of a config without num_labels
+#: The logit of a probability of 1: that of 1 - 1e-434.
+_FAR = 1000.0
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,22 @@ def stated_head(config: Mapping[str, Any]) -> Stated:
     )
     ordered = tuple(f"LABEL_{at}" if names[at] is None else str(names[at]) for at in sorted(names))
     return Stated(True, head == TOKENS, head in QUESTIONS, config.get("problem_type") == MANY_LABELS, ordered)
+
+
+def read_thresholds(stored: object, width: int, where: str) -> NDArray[np.float64]:
+    """Return thresholds as logits (width,), from the probabilities of a config in the order of the outputs; None is 0.5 for each.
+
+    Raises
+    ------
+    ModelError
+        Other than one number in [0, 1] for each label.
+    """
+    if stored is None:
+        return np.zeros(width)
+    shares = [value for value in stored if type(value) in (float, int) and 0 <= value <= 1] if isinstance(stored, list) else []
+    if not isinstance(stored, list) or not len(shares) == len(stored) == width:
+        raise ModelError(f"{where} has thresholds that are not {width} numbers from 0 to 1, one for each label.")
+    from scipy.special import logit
+
+    # 0 and 1 are predicted always and never; their logits are far beyond any model's, and finite.
+    return np.clip(logit(np.array(shares, dtype=np.float64)), -_FAR, _FAR)

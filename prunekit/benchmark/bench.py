@@ -27,10 +27,10 @@ from prunekit.data.options import Column, check_columns
 from prunekit.errors import ModelError, ParameterError, StatisticsError
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.timing import compare, narrow, stopwatch, warm_up
-from prunekit.scratch import temporary
 from prunekit.validation.arguments import NotEmpty, Place, Seed, Within, checked
 from prunekit.validation.limits import BATCH_TOKENS, POSITIONS, THREADS
 from prunekit.validation.limits import SECONDS as LONGEST
+from prunekit.validation.scratch import temporary
 
 LENGTHS = (16, 128)
 SECONDS = 60.0

@@ -15,7 +15,7 @@ from prunekit.benchmark.backends import BACKENDS
 from prunekit.benchmark.backends.base import Batch, Source
 from prunekit.benchmark.candidates import Candidate
 from prunekit.errors import ModelError
-from prunekit.scratch import temporary
+from prunekit.validation.scratch import temporary
 
 _STATUS = Path("/proc/self/status")
 

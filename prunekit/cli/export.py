@@ -10,7 +10,7 @@ from typer import Argument
 
 from prunekit.cli.base import app, say
 from prunekit.cli.parameters import Grouped, Out, Overwrite, Quiet, option, whole_number, with_options
-from prunekit.option import Dtype
+from prunekit.validation.dtypes import Dtype
 
 #: {option about the data: parameter of `load_data`}.
 _COLUMNS = {name: name for name in ("text", "text_pair", "label", "tokens", "tags", "group", "metric")} | {"data_config": "config"}

@@ -1,4 +1,4 @@
-"""Options of the commands: those declared in `prunekit.options`, and a few others that commands share.
+"""Options of the commands: those declared in `prunekit.recipe.options`, and a few others that commands share.
 
 The declarations are read from ``options.json``, which ``python docs/make_cli.py`` writes: pydantic takes longer to import than
 ``--help`` may take.
@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from prunekit.cli.mistakes import check_quoted
-from prunekit.option import Group, Option
+from prunekit.recipe.option import Group, Option
 
 DECLARED = tuple(
     Option(**{**row, "commands": tuple(row["commands"]), "choices": tuple(row["choices"])})
@@ -88,7 +88,7 @@ class Grouped(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each heading, in the order of `prunekit.option.Group`."""
+        """Write a section for each heading, in the order of `prunekit.recipe.option.Group`."""
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Arguments", *get_args(Group))}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)

@@ -31,9 +31,9 @@ from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import are_sentences, load_sentences
 from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
-from prunekit.entities import scheme_of
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
+from prunekit.metrics.entities import scheme_of
 from prunekit.tasks import ALIASES, Task, TaskKind
 
 if TYPE_CHECKING:

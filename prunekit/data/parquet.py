@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunekit.errors import DataError
-from prunekit.scratch import temporary
 from prunekit.validation.limits import memory
+from prunekit.validation.scratch import temporary
 
 if TYPE_CHECKING:
     from datasets import Dataset

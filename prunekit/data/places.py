@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.spans import NOWHERE
+from prunekit.metrics.spans import NOWHERE
 
 IntArray = NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class Windows:
     questions : int64 ndarray of shape (w,)
         The question of each window.
     references : object ndarray of shape (n,)
-        `prunekit.spans.Reference` of each question.
+        `prunekit.metrics.spans.Reference` of each question.
     silent : bool
         Whether "no answer" is an answer.
     """
@@ -102,7 +102,7 @@ class Windows:
         Returns
         -------
         int64 ndarray of shape (n, 2)
-            As `prunekit.spans.judged_answers` takes them.
+            As `prunekit.metrics.spans.judged_answers` takes them.
         """
         scores = np.asarray(outputs, dtype=np.float64)
         total, first = len(scores), self.starts[:-1]

@@ -15,7 +15,7 @@ from prunekit.data.labels import listed
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
-from prunekit.spans import Reference
+from prunekit.metrics.spans import Reference
 from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.spans import Reference
+from prunekit.metrics.spans import Reference
 from prunekit.tasks import Task
 
 
@@ -59,7 +59,7 @@ class Rows:
 
     @property
     def asks(self) -> bool:
-        """Whether texts are questions, whose answers are in the pairs; labels are then `prunekit.spans.Reference`s."""
+        """Whether texts are questions, whose answers are in the pairs; labels are then `prunekit.metrics.spans.Reference`s."""
         return not isinstance(self.labels, tuple) and self.labels.dtype == object
 
     @property

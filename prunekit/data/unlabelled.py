@@ -14,7 +14,7 @@ from prunekit.data.columns import LABELS, OTHER_LABELS, TAGS, is_list, read_colu
 from prunekit.data.labels import Space
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError
-from prunekit.spans import Reference, answered_text
+from prunekit.metrics.spans import Reference, answered_text
 from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:

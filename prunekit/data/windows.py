@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prunekit.data.places import Windows, offsets_of
 from prunekit.data.rows import Rows
 from prunekit.errors import ModelError, ParameterError
-from prunekit.spans import Reference
+from prunekit.metrics.spans import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,8 +16,8 @@ from types import TracebackType
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.manifest import EXPORT, foreign, write_manifest
 from prunekit.exporters.sibling import Sibling, recover
-from prunekit.scratch import FULL
 from prunekit.validation.reading import place_fault
+from prunekit.validation.scratch import FULL
 
 __all__ = ["EXPORT", "FULL", "RECIPE", "ArtefactWriter", "check_apart", "check_output", "resolved"]
 

@@ -34,10 +34,10 @@ from prunekit.exporters.slim_config import POINTER
 from prunekit.exporters.source import Source, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
-from prunekit.option import Dtype
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
 from prunekit.runtime.session import OnnxSession, check_device
 from prunekit.validation.arguments import Place, Seed, checked
+from prunekit.validation.dtypes import Dtype
 
 Device = Literal["cpu", "cuda"]
 MODEL = "onnx/model.onnx"

@@ -28,7 +28,7 @@ from prunekit.arch.view import Embedder, answers_by_span
 from prunekit.errors import ExportError, OutputError, ParameterError, PrunekitError
 from prunekit.exporters.passes import Level, optimize
 from prunekit.exporters.tracing import evaluating, traceable
-from prunekit.spans import ENDS
+from prunekit.tasks import ENDS
 from prunekit.validation.escape import reason
 
 EMBEDDED: tuple[str, ...] = ("last_hidden_state", "sentence_embedding")

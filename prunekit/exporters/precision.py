@@ -17,9 +17,9 @@ from prunekit.exporters.half import halve
 from prunekit.exporters.int8_gate import INT8_GATE, Int8Gate
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
 from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
-from prunekit.option import LowDtype
 from prunekit.runtime.records import Fidelity, WeightError
 from prunekit.runtime.session import OnnxSession
+from prunekit.validation.dtypes import LowDtype
 
 #: File names that loaders look for.
 FILES: dict[LowDtype, str] = {

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import WINDOW
 from prunekit.arch.load import class_names
-from prunekit.arch.stated import expected_labels
+from prunekit.arch.stated import expected_labels, read_thresholds
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
@@ -25,7 +25,6 @@ from prunekit.exporters.fidelity import Feeds, fidelity_of
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.source import Source
-from prunekit.label_sets import read_thresholds
 from prunekit.runtime.records import Fidelity, Score
 from prunekit.runtime.scores import outputs_of_file, score_of
 from prunekit.runtime.session import OnnxSession

@@ -1,8 +1,8 @@
 """Hidden directory beside an output, in which the output is written before it is put in place.
 
-`.NAME.tmp-<16 hexadecimal digits>` is a `prunekit.scratch.Scratch`. A complete output is exchanged with the existing one in one step,
-where the system has renameat2; elsewhere by two renames through `old` in the same directory. The next run on the same output removes
-what a killed run left.
+`.NAME.tmp-<16 hexadecimal digits>` is a `prunekit.validation.scratch.Scratch`. A complete output is exchanged with the existing one
+in one step, where the system has renameat2; elsewhere by two renames through `old` in the same directory. The next run on the same
+output removes what a killed run left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from prunekit.scratch import MARKER, Scratch, left, remove
+from prunekit.validation.scratch import MARKER, Scratch, left, remove
 
 _AT_FDCWD, _EXCHANGE = -100, 2
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)

@@ -18,7 +18,7 @@ from prunekit.exporters.checkpoint import PLAN, load
 from prunekit.exporters.heads import Head, head_of
 from prunekit.exporters.onnx import EMBEDDED, InputSpace, sample_space
 from prunekit.plan import Plan
-from prunekit.spans import ENDS
+from prunekit.tasks import ENDS
 
 OUTPUTS: dict[Head, tuple[str, ...]] = {
     "feature-extraction": EMBEDDED,

@@ -21,11 +21,11 @@ from prunekit.pipeline.collect import provenance, sample_size
 from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.observe import Base, load_base, observe, unmet
 from prunekit.pipeline.records import Inputs, Run
+from prunekit.recipe.signatures import with_options
 from prunekit.report.analysis import Page, Section, analysis_html
 from prunekit.report.progress import stages
 from prunekit.report.words import machine
 from prunekit.runtime.records import environment
-from prunekit.signatures import with_options
 from prunekit.stats.record import Labelled, Statistics
 from prunekit.stats.rows import LIMIT
 from prunekit.validation.arguments import NotEmpty, Place, Within, checked

@@ -18,8 +18,8 @@ from prunekit.pipeline.early import check_places
 from prunekit.pipeline.inputs import load_inputs, recipe_of
 from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
 from prunekit.pipeline.records import Inputs, Run
+from prunekit.recipe.signatures import with_options
 from prunekit.report.progress import stages
-from prunekit.signatures import with_options
 from prunekit.stats.collect import collect as read
 from prunekit.stats.collect import part_ids
 from prunekit.stats.header import SPLITS, Shard, Split

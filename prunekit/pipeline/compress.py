@@ -17,7 +17,7 @@ from prunekit.exporters.artefact import RECIPE, ArtefactWriter
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.exporters.layout import write_card
 from prunekit.exporters.manifest import PLAN
-from prunekit.label_sets import probabilities
+from prunekit.metrics.label_sets import probabilities
 from prunekit.pipeline.data_free import data_free_model, deploy_data_free
 from prunekit.pipeline.decide import decide, refit_plan
 from prunekit.pipeline.early import NO_SOURCES, Sources, check_early, check_places
@@ -36,9 +36,9 @@ from prunekit.pipeline.result import Result
 from prunekit.pipeline.unmet import UnmetError, keep_reached
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
+from prunekit.recipe.signatures import with_options
 from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
-from prunekit.signatures import with_options
 from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
 

@@ -18,10 +18,10 @@ from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
 from prunekit.errors import DependencyError, ParameterError
 from prunekit.exporters.artefact import check_output
-from prunekit.fields import parse_freeze
 from prunekit.recipe import Recipe
 from prunekit.runtime.session import provider_of
 from prunekit.tasks import TaskKind
+from prunekit.validation.indices import parse_freeze
 
 if TYPE_CHECKING:
     from prunekit.arch.load import LoadedModel

@@ -20,7 +20,7 @@ from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
 from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, load_model, modules_folder
-from prunekit.arch.stated import MANY_LABELS
+from prunekit.arch.stated import MANY_LABELS, read_thresholds
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Batch, Encoded, encode
 from prunekit.data.complete import set_aside
@@ -32,7 +32,6 @@ from prunekit.data.retrieval import read_retrieval
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
-from prunekit.label_sets import read_thresholds
 from prunekit.pipeline.dimensions import shorten
 from prunekit.pipeline.early import NO_SOURCES, Sources, data_arguments
 from prunekit.pipeline.predict import outputs_of_model

@@ -27,12 +27,12 @@ from prunekit.plan import Plan, ffn_units, kept_blocks
 from prunekit.pruning.latency_model import LatencyTable, Prices, Widths, fit_table, probes
 from prunekit.runtime.records import environment
 from prunekit.runtime.timing import compare, load_files, stopwatch
-from prunekit.scratch import temporary
 from prunekit.stats.blocks import sites
 from prunekit.transforms.apply import apply
 from prunekit.transforms.cut import prunable
 from prunekit.validation.limits import CONFIG_BYTES
 from prunekit.validation.reading import read_json
+from prunekit.validation.scratch import temporary
 
 CACHE = "PRUNEKIT_CACHE"
 #: Fields of a config that its class and its sizes do not tell, and that change how long it takes.

@@ -11,8 +11,8 @@ from pathlib import Path
 from prunekit.errors import OutputError, ParameterError, PrunekitError
 from prunekit.exporters.artefact import FULL
 from prunekit.exporters.sibling import Sibling, recover
-from prunekit.scratch import temporary
 from prunekit.validation.arguments import Place
+from prunekit.validation.scratch import temporary
 
 
 @dataclass(frozen=True)

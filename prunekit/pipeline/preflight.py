@@ -8,7 +8,6 @@ from pathlib import Path
 from prunekit.arch.count import count
 from prunekit.budget import Unit
 from prunekit.errors import BudgetError, OutputError, ParameterError
-from prunekit.fields import parse_freeze
 from prunekit.pipeline.decide import check_plan, forget_dense, iterative_pruner, named_plan
 from prunekit.pipeline.early import Sources, check_frozen
 from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
@@ -22,6 +21,7 @@ from prunekit.report.progress import Stages
 from prunekit.stats.rows import LIMIT
 from prunekit.transforms.apply import apply
 from prunekit.transforms.tokenizer import shrink_tokenizer
+from prunekit.validation.indices import parse_freeze
 
 
 def admitted(recipe: Recipe, plan: Plan | None, folder: Path, stage: Stages, sources: Sources) -> Inputs:

@@ -19,7 +19,7 @@ from prunekit.pipeline.targets import STRUCTURE
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
-from prunekit.scratch import locked
+from prunekit.validation.scratch import locked
 
 if TYPE_CHECKING:
     from prunekit.training.distill import Recovered

@@ -15,9 +15,9 @@ from prunekit.data.retrieval import Retrieval
 from prunekit.data.rows import Rows
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.metrics import Judged, Metric, compare, interval
+from prunekit.metrics.ranked import judged_lists
 from prunekit.pipeline.records import Files, Run, Text
 from prunekit.pipeline.vectors import NEAREST, nearest, overlap, unit
-from prunekit.ranked import judged_lists
 from prunekit.report.base import RowName
 from prunekit.report.embedder import Retrieved
 from prunekit.runtime.scores import outputs_of_file

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.arch.count import count
+from prunekit.arch.count import count, macs_per_token
 from prunekit.arch.view import ModelView, find
 from prunekit.budget import Unit
 from prunekit.pruning.latency_model import LatencyTable, Prices, Widths
 from prunekit.stats.blocks import ROLES, Role, Site, sites
-from prunekit.transforms.cut import unit_price
 from prunekit.transforms.stubs import Affine
 
 
@@ -200,3 +199,26 @@ def widths_of(view: ModelView, head_width: int) -> Widths:
         inputs = 0 if gone or projection is None else projection.weight.shape[1]
         widths[site.role] += [inputs // (head_width if site.role == "heads" else 1)] * (_depth(view) if view.spec.shared_blocks else 1)
     return Widths(tuple(widths["heads"]), tuple(widths["ffn"]))
+
+
+def unit_price(view: ModelView, site: Site, units: int, unit: Unit, lengths: NDArray[np.integer]) -> float:
+    """Return the cost of one of the `units` heads or FFN neurons of a site, as `arch.count` counts it.
+
+    Parameters of the layers for `Unit.PARAMS`, else mean multiply-accumulates per row of these lengths.
+    """
+    block, spec = view.blocks[site.block], view.spec
+    parameters, per_token = 0.0, 0.0
+    for name, axes in spec.block.items():
+        parameter = find(block, name)
+        if parameter is None or not any(axis is not None and axis.role == site.role for axis in axes):
+            continue
+        parameters += parameter.numel() / units
+        per_token += macs_per_token(block, name, parameter, spec) / units
+    if unit is Unit.PARAMS:
+        return parameters
+    tokens, head_width = lengths.astype(np.float64), 0.0
+    projection = site.projection(view)
+    if site.role == "heads" and projection is not None:
+        head_width = projection.weight.shape[1] / units
+    passes = view.num_layers if spec.shared_blocks else 1
+    return float(passes * (per_token * tokens.mean() + 2 * head_width * np.square(tokens).mean()))

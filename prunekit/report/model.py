@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError
 from prunekit.budget import Unit
 from prunekit.errors import DataError
 from prunekit.metrics import Metric
-from prunekit.option import Dtype
 from prunekit.report.base import Frozen, Reference, RowName
 from prunekit.report.embedder import Nearness, Retrieved, Shortened
 from prunekit.runtime.records import Comparison, Environment, Parity, WeightError
 from prunekit.tasks import TaskKind
+from prunekit.validation.dtypes import Dtype
 from prunekit.validation.reading import ReadError, parse_json
 
 VERSION = 1

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.runtime.session import OnnxSession
-from prunekit.scratch import no_room, temporary
+from prunekit.validation.scratch import no_room, temporary
 
 _SUFFIX = "_kernel_time"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import DependencyError, ModelError, ParameterError
-from prunekit.spans import ENDS
+from prunekit.tasks import ENDS
 from prunekit.validation.escape import LINE, reason
 from prunekit.validation.install import install
 

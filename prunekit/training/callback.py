@@ -22,7 +22,6 @@ from prunekit.arch.view import DENSE, ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
-from prunekit.fields import parse_freeze
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
 from prunekit.pruning.shrink import goal_of
@@ -36,7 +35,7 @@ from prunekit.training.schedule import Curve, Schedule
 from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
 from prunekit.validation.arguments import Place, Seed, Within, checked
-from prunekit.validation.indices import parse_indices
+from prunekit.validation.indices import parse_freeze, parse_indices
 from prunekit.validation.limits import CUTS, ROWS
 
 #: Name of the buffer that stores the plan in a checkpoint; it is removed from the model at the end of training.

@@ -31,7 +31,7 @@ from transformers.trainer_callback import TrainerState
 
 from prunekit.data.batches import Encoded
 from prunekit.errors import OutputError, ParameterError
-from prunekit.scratch import locked, temporary
+from prunekit.validation.scratch import locked, temporary
 
 KEY, _DONE = "recover.json", "recovered.safetensors"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "trainer_state.json"

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import ParameterError
-from prunekit.fields import parse_freeze
+from prunekit.validation.indices import parse_freeze
 
 
 def freeze_blocks(view: ModelView, text: str, blocks: Sequence[int], *, of: str = "recover") -> list[nn.Parameter]:

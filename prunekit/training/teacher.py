@@ -12,8 +12,8 @@ from torch import Tensor
 
 from prunekit.arch.view import Embedder, ModelView, answers_by_span
 from prunekit.errors import UnsupportedError
-from prunekit.spans import ENDS
 from prunekit.stats.blocks import Tap, batch_first, taps
+from prunekit.tasks import ENDS
 
 _OUTPUT: Tap = ("out", "")
 #: Meaning of the logits of a model: one class of several, several independent labels, values, or a vector that represents the

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from prunekit.errors import ParameterError
 from prunekit.validation.limits import VOCABULARY
 
 _RANGE = re.compile(r"\s*([0-9]{1,12})(?:-([0-9]{1,12}))?\s*", re.ASCII)
@@ -53,6 +54,18 @@ def parse_indices(text: str) -> tuple[int, ...]:
     if sum(last - first + 1 for first, last in ranges) > VOCABULARY:
         raise ValueError(f"more than {VOCABULARY:,} indices are named")
     return tuple(itertools.chain.from_iterable(range(first, last + 1) for first, last in ranges))
+
+
+def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
+    """Parse ``"layers:0-3"`` into block numbers; raises ParameterError."""
+    kind, _, ranges = text.partition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        blocks = parse_indices(ranges)
+    except ValueError:
+        blocks = ()
+    if kind.strip() != "layers" or not blocks or sorted(set(blocks)) != list(blocks):
+        raise ParameterError("freeze", of, "blocks of the model, such as 'layers:0-3'", text)
+    return blocks
 
 
 def _indices(value: object) -> tuple[int, ...]:

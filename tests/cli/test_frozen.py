@@ -17,9 +17,9 @@ import typer
 import prunekit
 from prunekit import cli
 from prunekit.errors import ParameterError
-from prunekit.option import Group
 from prunekit.recipe import Recipe
-from prunekit.signatures import all_options, options
+from prunekit.recipe.option import Group
+from prunekit.recipe.signatures import all_options, options
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from prunekit.budget import parse_budgets
 from prunekit.data.batches import Encoded, _Padding
 from prunekit.data.places import Windows
 from prunekit.exporters.checkpoint import load, save_checkpoint
+from prunekit.metrics.spans import Reference
 from prunekit.pipeline.inputs import calibration
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pruning.shrink import shrink
-from prunekit.spans import Reference
 from prunekit.stats.sensitivity import READ
 from prunekit.tasks import Task, TaskKind
 from prunekit.training.distill import recover

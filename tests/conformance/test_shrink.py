@@ -16,9 +16,10 @@ from prunekit.budget import Budget, Unit, parse_budgets
 from prunekit.exporters.checkpoint import load, save_checkpoint
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan
+from prunekit.pruning.costs import unit_price
 from prunekit.pruning.shrink import Shrunk, shrink
 from prunekit.stats.blocks import sites
-from prunekit.transforms.cut import cut, prunable, unit_price
+from prunekit.transforms.cut import cut, prunable
 from tests.models import CASES, FFN, LAYERS, batch_of, build
 
 model_of = cache(build)

@@ -12,7 +12,7 @@ from prunekit.data.batches import Encoded, encode
 from prunekit.data.places import LONGEST
 from prunekit.data.rows import Rows
 from prunekit.errors import ParameterError
-from prunekit.spans import NOWHERE, Reference, answered_text
+from prunekit.metrics.spans import NOWHERE, Reference, answered_text
 from prunekit.tasks import Task, TaskKind
 from tests.lines import WORDS, tokenizer_of
 

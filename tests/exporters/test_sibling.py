@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from prunekit import scratch
 from prunekit.exporters import sibling
 from prunekit.exporters.artefact import check_output
+from prunekit.validation import scratch
 
 
 @pytest.mark.parametrize("marker", [None, ""])

@@ -20,10 +20,10 @@ from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
 from prunekit.data.rows import Rows
 from prunekit.exporters.layout import CARD
+from prunekit.metrics.spans import Reference, answered_text
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.runtime.scores import outputs_of_file
 from prunekit.runtime.session import OnnxSession
-from prunekit.spans import Reference, answered_text
 from prunekit.tasks import TaskKind
 from tests import lines
 from tests.lines import model_of, quick, save, sentences, tokenizer_of, write_rows

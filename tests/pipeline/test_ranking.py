@@ -14,7 +14,7 @@ from prunekit import cli
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
 from prunekit.metrics import Metric
-from prunekit.ranked import by_query
+from prunekit.metrics.ranked import by_query
 from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import TaskKind
 from prunekit.training.loop import listwise

@@ -14,12 +14,12 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.errors import ParameterError
 from prunekit.pipeline.recovery import clear_checkpoints
-from prunekit.scratch import locked
 from prunekit.training import pool
 from prunekit.training.checkpoints import claim, write_outcome
 from prunekit.training.distill import recover
 from prunekit.training.loop import Distiller, Pace, Patience, make_arguments
 from prunekit.training.pool import affordable, fewer
+from prunekit.validation.scratch import locked
 from tests.training.rows import dense, encoded, slim
 
 

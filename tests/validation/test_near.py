@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from prunekit.option import Option
-from prunekit.signatures import all_options
+from prunekit.recipe.option import Option
+from prunekit.recipe.signatures import all_options
 from prunekit.validation.near import ELSEWHERE, near
 from prunekit.validation.reading import ReadError, first_duplicate, parse_json
 

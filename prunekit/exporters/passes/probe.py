@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from prunekit.errors import ExportError
 from prunekit.runtime.session import ort_errors, runtime
-from prunekit.scratch import temporary
 from prunekit.validation.escape import LINE, reason
+from prunekit.validation.scratch import temporary
 
 #: Rows and lengths of the probes; no two numbers coincide, nor do their ratios.
 ROWS, LENGTHS = (3, 5, 2), (11, 7, 13)

@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from prunekit.fields import Blocks, Column, Factor, Name, Percent, read_budgets, read_drop, read_effort
 from prunekit.metrics import Metric
-from prunekit.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Dtype, Option
+from prunekit.recipe.fields import Blocks, Column, Factor, Name, Percent, read_budgets, read_drop, read_effort
+from prunekit.recipe.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Option
 from prunekit.tasks import TaskKind
+from prunekit.validation.dtypes import Dtype
 from prunekit.validation.limits import BATCH, POSITIONS, SEEDS, THREADS, WIDTH
 
 #: Budget where nothing names what to remove.

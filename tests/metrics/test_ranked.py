@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
-from prunekit.ranked import by_query, judged_lists
+from prunekit.metrics.ranked import by_query, judged_lists
 
 LISTS = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5)), min_size=2, max_size=15), min_size=1, max_size=5)
 

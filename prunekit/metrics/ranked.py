@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
-from prunekit.metrics import Judged, Metric, judged_means
+from prunekit.metrics.metric import Metric
+from prunekit.metrics.values import Judged, judged_means
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunekit.data import Rows, encode
-from prunekit.entities import count_entities, scheme_of
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.metrics import Metric
+from prunekit.metrics.entities import count_entities, scheme_of
 from prunekit.runtime.scores import judged
 from prunekit.tasks import Task, TaskKind
 from tests.lines import tokenizer_of

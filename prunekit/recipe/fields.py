@@ -107,18 +107,6 @@ def read_drop(value: object) -> object:
     return tuple(f"{kind}:{format_indices(dropped[kind])}" for kind in sorted(dropped, reverse=True))
 
 
-def parse_freeze(text: str, *, of: str = "recover") -> tuple[int, ...]:
-    """Parse ``"layers:0-3"`` into block numbers; raises ParameterError."""
-    kind, _, ranges = text.partition(":") if isinstance(text, str) else ("", "", "")
-    try:
-        blocks = parse_indices(ranges)
-    except ValueError:
-        blocks = ()
-    if kind.strip() != "layers" or not blocks or sorted(set(blocks)) != list(blocks):
-        raise ParameterError("freeze", of, "blocks of the model, such as 'layers:0-3'", text)
-    return blocks
-
-
 def read_effort(value: object) -> object:
     """Validate an effort of training; None is "none"."""
     if value is None:

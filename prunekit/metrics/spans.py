@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
-from prunekit.metrics import Judged, Metric, judged_means
+from prunekit.metrics.metric import Metric
+from prunekit.metrics.values import Judged, judged_means
 
-#: Outputs of a model that answers questions: logits of the start and of the end of an answer at each token.
-ENDS = ("start_logits", "end_logits")
 #: Start and end of an answer that is none.
 NOWHERE = -1
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric, compare, interval
-from prunekit.spans import NOWHERE, Reference, answered_text, exact_match, judged_answers, normalised, token_f1
+from prunekit.metrics.spans import NOWHERE, Reference, answered_text, exact_match, judged_answers, normalised, token_f1
 from prunekit.tasks import Task, TaskKind
 
 CONTEXT = "The Saxon Garden, in Warsaw: a theatre stood there from 1870 to 1939."

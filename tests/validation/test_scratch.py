@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from prunekit import scratch
 from prunekit.errors import OutputError
-from prunekit.scratch import temporary
+from prunekit.validation import scratch
+from prunekit.validation.scratch import temporary
 
 _KILLED = """
 import os, signal
-from prunekit.scratch import temporary
+from prunekit.validation.scratch import temporary
 with temporary() as folder:
     (folder / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -45,7 +45,7 @@ def test_it_is_closed_to_others_and_gone_afterwards(place: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(place: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(Path(scratch.__file__).parents[1])}
+    environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(Path(scratch.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", _KILLED], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = place.iterdir()

@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         Recipe.load(tmp_path / "binary.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_repository_load(path: Path) -> None:
     assert Recipe.load(path).version == 3
 

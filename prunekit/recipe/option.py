@@ -1,6 +1,6 @@
 """Declaration of an option: its help text, and the commands that have it.
 
-The options themselves are the fields of `prunekit.options.Options`; this module imports nothing heavy, to keep ``--help`` fast.
+The options themselves are the fields of `prunekit.recipe.options.Options`; this module imports nothing heavy, to keep ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ Group = Literal["What to keep", "Data", "Training", "Output", "Measuring", "Othe
 
 #: How the command line parses an option: text, text that may be repeated, a whole number, a number, or a flag without a value.
 Kind = Literal["text", "texts", "whole", "number", "flag"]
-
-#: Types of the weights of an ONNX file: those in lower precision than float32, and all.
-LowDtype = Literal["fp16", "int8", "int8-static"]
-Dtype = Literal["fp32", LowDtype]
 
 #: The commands that have an option: those that select units, write a directory, do either, read a task's data, or read rows at all.
 CHOOSING = ("compress", "plan")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
-from prunekit.errors import ModelError, StatisticsError
-from prunekit.label_sets import LEAST, best_thresholds, judged_sets, probabilities, read_thresholds
+from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
+from prunekit.metrics.label_sets import LEAST, best_thresholds, judged_sets, probabilities
 from prunekit.tasks import Task, TaskKind
 
 SETS = st.integers(1, 30).flatmap(
@@ -70,18 +70,6 @@ def test_a_thousand_labels_take_memory_by_rows_times_labels_alone() -> None:
     assert peak < 30 * 8 * labels.size / 2
 
 
-@pytest.mark.parametrize("stored", [[0.5], [0.5, 1.5], [0.5, "a"], [0.5, True], [0.5, float("nan")], 0.5, {"a": 0.5}])
-def test_thresholds_of_a_config_are_checked(stored: object) -> None:
-    with pytest.raises(ModelError, match="not 2 numbers from 0 to 1"):
-        read_thresholds(stored, 2, "The model 'm'")
-
-
-def test_thresholds_come_back_as_they_were() -> None:
-    cut = np.array([-3.0, 0.0, 2.5])
-    np.testing.assert_allclose(read_thresholds(probabilities(cut).tolist(), 3, "m"), cut, atol=1e-12)
-    assert np.array_equal(read_thresholds(None, 2, "m"), [0.0, 0.0])
-
-
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(StatisticsError, match="one shape"):
         judged_sets(Metric.F1, np.zeros((2, 3), dtype=bool), np.zeros((2, 2), dtype=bool))
@@ -90,10 +78,3 @@ def test_what_does_not_fit_is_refused() -> None:
     task = Task(TaskKind.LABELS, Metric.F1, ("a", "b"))
     with pytest.raises(StatisticsError, match=r"labels \(n, 2\)"):
         task.score(np.zeros((3, 2)), np.zeros(3, dtype=np.int64))
-
-
-def test_thresholds_of_0_and_1_are_always_and_never_passed() -> None:
-    cut = read_thresholds([0.0, 1, 0.5], 3, "m")
-    assert np.isfinite(cut).all()
-    assert ((np.array([[-700.0, 700.0, 0.1]]) - cut) > 0).tolist() == [[True, False, True]]
-    assert probabilities(cut).tolist() == [0.0, 1.0, 0.5]

@@ -15,9 +15,9 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from prunekit.errors import ParameterError
-from prunekit.fields import Name
-from prunekit.option import Kind, Option
-from prunekit.options import Options
+from prunekit.recipe.fields import Name
+from prunekit.recipe.option import Kind, Option
+from prunekit.recipe.options import Options
 from prunekit.validation.near import near
 
 P = ParamSpec("P")

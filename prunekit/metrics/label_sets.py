@@ -9,16 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.errors import ModelError, StatisticsError
-from prunekit.metrics import Judged, Metric, judged_spans, of_counts
+from prunekit.errors import StatisticsError
+from prunekit.metrics.metric import Metric
+from prunekit.metrics.values import Judged, judged_spans, of_counts
 
 Floats = NDArray[np.float64]
 Sets = NDArray[np.bool_]
 
 #: Fewest validation rows with a label for which it has a threshold of its own; the other labels share one.
 LEAST = 20
-#: The logit of a probability of 1: that of 1 - 1e-434.
-_FAR = 1000.0
 
 
 def judged_sets(metric: Metric, predicted: Sets, actual: Sets) -> Judged:
@@ -64,25 +63,6 @@ def probabilities(logits: Floats) -> Floats:
     from scipy.special import expit
 
     return np.asarray(expit(logits))
-
-
-def read_thresholds(stored: object, width: int, where: str) -> Floats:
-    """Return thresholds as logits (width,), from the probabilities of a config in the order of the outputs; None is 0.5 for each.
-
-    Raises
-    ------
-    ModelError
-        Other than one number in [0, 1] for each label.
-    """
-    if stored is None:
-        return np.zeros(width)
-    shares = [value for value in stored if type(value) in (float, int) and 0 <= value <= 1] if isinstance(stored, list) else []
-    if not isinstance(stored, list) or not len(shares) == len(stored) == width:
-        raise ModelError(f"{where} has thresholds that are not {width} numbers from 0 to 1, one for each label.")
-    from scipy.special import logit
-
-    # 0 and 1 are predicted always and never; their logits are far beyond any model's, and finite.
-    return np.clip(logit(np.array(shares, dtype=np.float64)), -_FAR, _FAR)
 
 
 def best_thresholds(outputs: NDArray[np.floating], labels: Sets) -> Floats:

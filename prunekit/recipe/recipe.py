@@ -16,8 +16,8 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from prunekit.budget import Budget, Effort, Unit, parse_budgets
 from prunekit.errors import OutputError, ParameterError
-from prunekit.fields import NO_EFFORT, format_factor, is_percent, refuse
-from prunekit.options import Options
+from prunekit.recipe.fields import NO_EFFORT, format_factor, is_percent, refuse
+from prunekit.recipe.options import Options
 from prunekit.tasks import Task, TaskKind
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.indices import parse_indices
@@ -35,7 +35,7 @@ class Recipe(Options):
 
     Every parameter is optional. Text is checked here, so that a mistake is reported before anything is loaded.
 
-    The fields are those of `prunekit.options.Options`, which documents each.
+    The fields are those of `prunekit.recipe.options.Options`, which documents each.
 
     Raises
     ------
