@@ -52,6 +52,9 @@ def build_models(run: Run, decided: Decided, out: Path) -> Models:
     notes = (*decided.notes, *summary(decided.solutions))
     tuned = None
     if training is not None:
+        if decided.start is not None and not run.recipe.frontier:
+            # Training needs the memory.
+            decided.start.forget()
         before = drop_tokens(copy.deepcopy(slim), plan)
         recovered = training.slim(slim, plan, out)
         slim, notes = recovered.model, (*notes, str(recovered))

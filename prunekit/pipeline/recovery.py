@@ -55,6 +55,16 @@ def clear_checkpoints(out: Path) -> None:
 LABEL_PASSES, LABEL_ROWS = 3, 25_600
 
 
+#: Bytes in which answers of the dense model are kept, those of two copies of its weights included; and the fewest that are left for them.
+_ANSWERS, _FEWEST = 2**31, 2**29
+
+
+def answer_memory(dense: nn.Module) -> int:
+    """Return the bytes for answers of the dense model: a large model, whose training takes more memory, leaves less for them."""
+    weights = sum(each.numel() * each.element_size() for each in dense.parameters())
+    return max(_FEWEST, _ANSWERS - 2 * weights)
+
+
 def bounded(effort: Effort, inputs: Inputs) -> Effort:
     """Return `effort`, with the passes of "auto" bounded where only labels teach."""
     if effort.passes is None or inputs.own_head:
@@ -112,6 +122,7 @@ class Training:
                 own_space=recipe.space == "own",
                 freeze=recipe.freeze,
                 seed=seed,
+                memory=answer_memory(self.dense),
                 checkpoints=checkpoints,
                 progress=self.stage.step,
             )

@@ -204,6 +204,10 @@ class IterativePruner:
         forked._state, forked.criterion, forked.draw = self._state.copy(), criterion or self.criterion, draw
         return forked
 
+    def forget(self) -> None:
+        """Drop the statistics, which are computed again if a step or a fork needs them."""
+        self._dense_calls = self._sensitivities = None
+
     def check_reach(self, goals: Sequence[Goal]) -> None:
         """Raise BudgetError if a goal is not met even with the fewest units allowed."""
         least = self._smallest_view()
@@ -249,6 +253,8 @@ class IterativePruner:
             tightened = None if tighten is None else tighten(candidate.view)
         self._state, self._sensitivities = candidate, None
         weights = {site: measured.weights for site, measured in sensitivities.by_site.items()}
+        # Moments of the units, a third of a large model's weights and more, are not held beside the states of the refit.
+        del sensitivities, select
         self.solutions = refit(self.view, self.dense, self.batches, weights=weights, damping=self.damping, calls=calls)
         self._append_shares()
 

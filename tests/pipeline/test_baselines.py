@@ -14,6 +14,7 @@ from prunekit.pipeline import evaluate, models
 from prunekit.pipeline.compress import compress, dry_run
 from prunekit.pipeline.records import Answers
 from prunekit.pipeline.result import Result
+from prunekit.pruning.iterative import IterativePruner
 from prunekit.recipe import Recipe
 from prunekit.report.base import RowName
 from prunekit.tasks import Task, TaskKind
@@ -112,3 +113,23 @@ def test_a_dry_run_says_how_long_they_take(tmp_path: Path) -> None:
 def test_a_plan_leaves_nothing_to_draw() -> None:
     with pytest.raises(ParameterError, match="baselines"):
         Recipe(plan="plan.json", baselines=True)
+
+
+def test_the_statistics_of_the_choice_are_not_held_while_the_slim_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, held = list[IterativePruner](), list[bool]()
+    fork, recover = IterativePruner.fork, distill.recover
+
+    def forked(self: IterativePruner, *rest: Any, **named: Any) -> IterativePruner:
+        starts.append(self)
+        return fork(self, *rest, **named)
+
+    def counted(*rest: Any, **named: Any) -> Any:
+        held.append(any(each._sensitivities is not None or each._dense_calls is not None for each in starts))
+        return recover(*rest, **named)
+
+    monkeypatch.setattr(IterativePruner, "fork", forked)
+    monkeypatch.setattr(distill, "recover", counted)
+    with lines.quick():
+        compress(checkpoint("sequence"), data("text"), dtype="fp32", out=tmp_path / "slim", keep="40% params", recover="1epochs")
+    assert starts
+    assert held == [False]

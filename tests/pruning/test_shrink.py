@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from itertools import product
 from typing import Any
 
@@ -241,6 +242,26 @@ def test_a_model_that_is_trained_afterwards_is_solved_anew_in_the_last_step_alon
     assert steps == {False: ["step"] * 3, True: ["trim", "trim", "step"]}
     cut = apply(model, found[True].plan)
     assert divergence(model, found[True].model, batches) < divergence(model, cut, batches)
+
+
+def test_statistics_that_were_forgotten_are_computed_again() -> None:
+    model, batches, goal = build("bert", HEAD), rows(4, 16), parse_budgets("40% params")[0]
+    start = IterativePruner(model, batches)
+    whole = [goal_of(goal, start.start, start.lengths)]
+    first = start.fork()
+    held = weakref.ref(start._dense_calls)
+    start.forget()
+    assert held() is not None
+    first.step(whole)
+    del first._dense_calls
+    assert held() is None
+    second = IterativePruner(model, batches)
+    second.forget()
+    forked = second.fork()
+    forked.step(whole)
+    assert forked.kept == first.kept
+    for name, tensor in forked.view.model.state_dict().items():
+        torch.testing.assert_close(tensor, first.view.model.state_dict()[name], rtol=0.0, atol=0.0)
 
 
 def test_a_model_in_training_mode_is_pruned_without_dropout() -> None:
