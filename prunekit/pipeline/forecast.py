@@ -2,7 +2,8 @@
 
 Speed is measured on the model and the rows themselves, for about a second. The cost of a stage relative to a forward pass is estimated
 from what it computes, with constants that were compared with the stages of three runs (MiniLM-L6 on the docstrings, SST-2 and TREC; on
-two cores and on one). Memory was not.
+two cores and on one). Memory was compared with the peaks of four: the docstrings, 1,000 classes, and random models of the shapes of
+BERT-base and BERT-large.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import numpy as np
 import torch
 
 from prunekit.budget import Unit
-from prunekit.pipeline.evaluate import BATCH
 from prunekit.pipeline.frontier import SHARES
 from prunekit.pipeline.inputs import calibration_size
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, neuron_budget
 from prunekit.pipeline.records import Inputs
-from prunekit.pipeline.recovery import bounded, effort_of
+from prunekit.pipeline.recovery import answer_memory, bounded, effort_of
 from prunekit.pipeline.targets import structure_budgets
 from prunekit.plan import Plan
-from prunekit.probes.selection import SEARCH_ROWS
+from prunekit.probes.selection import ALPHAS, SEARCH_ROWS
 from prunekit.pruning.shrink import steps_to
 from prunekit.readout.baselines import numbered
 from prunekit.recipe import Recipe
@@ -31,6 +31,7 @@ from prunekit.report.base import BASELINES
 from prunekit.report.progress import Stages
 from prunekit.report.time_left import Expected
 from prunekit.stats.rows import LIMIT
+from prunekit.stats.sensitivity import TOKENS as GRAPH_TOKENS
 
 _PROBE_ROWS, _PROBE_SECONDS = 256, 1.0
 #: Iterations of a loop in Python, and its seconds on the reference machine, for which the constants are meant.
@@ -56,6 +57,12 @@ _EXPORT, _EXPORT_LAYER = 1.2, 0.25
 _LOWER = 4.0
 _LATENCY = 24.0  # seconds a batch size
 _TABLE = 25.0
+# Bytes of Python, its libraries and onnxruntime.
+_LIBRARIES = 9e8
+#: Vectors of the size of a solution that fitting one probe takes: the history of L-BFGS, and work.
+_PROBE_VECTORS = 40
+#: Copies of a slim model's weights while it is trained: itself, gradient, two moments, the start, what it was before, and two baselines.
+_SLIM_COPIES = 8
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def forecast(recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed, *,
     """
     costs = _Costs(recipe, inputs, plan, speed)
     stages = costs.chosen() if plan is None else costs.planned()
-    return Forecast((*stages, *(() if chooses else costs.written())), costs.memory())
+    return Forecast((*stages, *(() if chooses else costs.written())), costs.memory(trains=not chooses))
 
 
 def expect(recipe: Recipe, inputs: Inputs, plan: Plan | None, stage: Stages, *, chooses: bool = False) -> None:
@@ -136,7 +143,7 @@ def expect(recipe: Recipe, inputs: Inputs, plan: Plan | None, stage: Stages, *, 
 
 
 class _Costs:
-    """The cost of each stage of one run, in seconds."""
+    """The cost of each stage of one run, in seconds, and its memory, in bytes."""
 
     def __init__(self, recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed) -> None:
         self.recipe, self.inputs, self.plan, self.speed = recipe, inputs, plan, speed
@@ -284,8 +291,29 @@ class _Costs:
     def _exports(self, files: int) -> float:
         return files * (_EXPORT + _EXPORT_LAYER * self.inputs.view.num_layers) * self.speed.python
 
-    def memory(self) -> float:
-        """Return the bytes of Python and its libraries, the copies of the model, the rows that are held, and two co-moments."""
+    def memory(self, *, trains: bool) -> float:
+        """Return the peak: what is held throughout, and the largest of probing, cutting and training."""
+        view = self.inputs.view
+        # The file of weights is mapped into memory.
         weights = 4.0 * sum(each.numel() for each in self.inputs.loaded.model.parameters())
-        rows = min(LIMIT, 4.0 * self.rows["train"] * self.width) if self.reads else 0.0
-        return 6e8 + (3 + 2 * self.cuts + 2) * weights + rows + (32.0 * self.width**2 if self.reads else 0.0) + 8192 * 4.0 * BATCH
+        layers = 4.0 * sum(each.numel() for each in view.blocks.parameters())
+        slim = weights - (1.0 - self.share) * layers if self.cuts else weights
+        hidden, inner, blocks = view.hidden_size, view.source.ffn, view.num_layers
+        # Activations of all layers for one token, in float32, with what the backward pass needs of them.
+        token = 4.0 * blocks * (11 * hidden + 2 * inner)
+        probing = cutting = training = 0.0
+        if self.reads:
+            task = self.inputs.data.task
+            columns = 1 if task.outputs == 2 and not task.many else task.outputs
+            probing = 32.0 * self.width**2 + len(ALPHAS) * _PROBE_VECTORS * 8.0 * self.width * columns
+            probing += min(LIMIT, 4.0 * self._read_places(None) * self.width)
+        if self.cuts:
+            moments = 8.0 * blocks * (inner**2 + 2 * hidden**2)
+            cutting = 2.0 * weights + moments + GRAPH_TOKENS * token + 8.0 * self.calibration * hidden
+        if self.effort is not None and trains:
+            from prunekit.training.loop import TOKENS as BATCH_TOKENS  # the Trainer takes a second to import
+
+            answers = min(answer_memory(self.inputs.loaded.model), 2.0 * self.tokens["train"] * blocks * hidden)
+            batch = BATCH_TOKENS * token * (self.share if self.cuts else 1.0)
+            training = _SLIM_COPIES * slim + batch + (answers if self.inputs.own_head else 0.0)
+        return _LIBRARIES + 2.0 * weights + max(probing, cutting, training)
