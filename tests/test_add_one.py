@@ -56,7 +56,7 @@ def test_an_analyzer_is_a_file_and_a_line(copy: Copy) -> None:
         """
 import sys
 import numpy as np
-from prunekit.analyzers.base import Inputs, Subject, plain
+from prunekit.analyzers.base import Observations, Subject, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.plan import Source
 from prunekit.report.plots import draw
@@ -66,7 +66,7 @@ from tests.analyzers.subjects import TASK, store
 print(ANALYZERS.index(analyzer))
 rows = np.float32(np.random.default_rng(0).normal(size=(60, 12)) * np.r_[10.0, np.ones(11)])
 source = Source(model_type="bert", layers=2, hidden=4, heads=1, ffn=4, vocabulary=10)
-result = analyzer.run(Inputs(TASK, Subject("made up", source, Collected.of(store(rows), np.arange(60) % 2, 2))))
+result = analyzer.run(Observations(TASK, Subject("made up", source, Collected.of(store(rows), np.arange(60) % 2, 2))))
 print(result.summary()[0])
 print(str(draw(result.figures()[0])).count("<svg"), sorted(plain(result)), "torch" in sys.modules)
 """

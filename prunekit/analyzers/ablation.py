@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.metrics import Metric
 from prunekit.probes.elastic_net import Problem
@@ -19,7 +19,7 @@ DELTA = 0.01
 
 
 @dataclass(frozen=True)
-class Ablation(Result):
+class Ablation(AnalyzerResult):
     """Validation scores of the model's own head when parts of the model are removed; nothing is refitted unless stated.
 
     Attributes
@@ -122,7 +122,7 @@ def _removable(enough: int, total: int) -> str:
     return f"layer {total} can go" if enough == total - 1 else f"layers {enough + 1}-{total} can go"
 
 
-def run(inputs: Inputs) -> Ablation:
+def run(inputs: Observations) -> Ablation:
     """Score every ablation, and refit a head on each layer."""
     ablations, task, validation = inputs.ablations, inputs.task, inputs.model.validation
     assert ablations is not None

@@ -52,15 +52,15 @@ class Need(Enum):
     TREES = "trees"
     """`Subject.trees`: a token task's dependency trees. Without columns head and deprel the analyzer cannot run."""
     COMPARE = "compare"
-    """`Inputs.base`: a second model on the same rows. Without --compare the analyzer cannot run."""
+    """`Observations.base`: a second model on the same rows. Without --compare the analyzer cannot run."""
     SAME_TOKENS = "same tokens"
     """The second model splits the text into the same tokens."""
     UNITS = "units"
-    """`Inputs.units`: importance of every head and FFN neuron; with labels where the model has a head for them."""
+    """`Observations.units`: importance of every head and FFN neuron; with labels where the model has a head for them."""
     ONE_LABEL = "one label"
     """Every row has one label. On rows with any number of labels the analyzer cannot run."""
     ABLATIONS = "ablations"
-    """`Inputs.ablations`: outputs of the model's own head with parts of the model removed. The model must have a head."""
+    """`Observations.ablations`: outputs of the model's own head with parts of the model removed. The model must have a head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class Observations:
     """All collected values; None for those that no analyzer needs or that are not available.
 
     Attributes
@@ -142,7 +142,7 @@ class Inputs:
     types: tuple[Ints, Ints] | None = None
 
 
-class Result(ABC):
+class AnalyzerResult(ABC):
     """Result of an analyzer: a frozen dataclass of numbers, strings, tuples, mappings, arrays and other such dataclasses."""
 
     @abstractmethod
@@ -174,13 +174,13 @@ class Analyzer:
         Its heading on the page.
     needs : frozenset of Need
     run : callable
-        Inputs -> Result; raises StatisticsError where the values are degenerate.
+        Observations -> AnalyzerResult; raises StatisticsError where the values are degenerate.
     """
 
     name: str
     title: str
     needs: frozenset[Need]
-    run: Callable[[Inputs], Result]
+    run: Callable[[Observations], AnalyzerResult]
 
 
 def plain(value: object) -> Any:

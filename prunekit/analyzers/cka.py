@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.errors import StatisticsError
 from prunekit.stats.cross import cross_norms
@@ -83,7 +83,7 @@ class Similarity:
 
 
 @dataclass(frozen=True, eq=False)
-class Cka(Result):
+class Cka(AnalyzerResult):
     """Layer similarities.
 
     Attributes
@@ -160,7 +160,7 @@ class Cka(Result):
 _ROW_NAMES = {"cls": "[CLS]", "mean": "mean of the tokens", "last": "last token", "token": "single tokens"}
 
 
-def run(inputs: Inputs) -> Cka:
+def run(inputs: Observations) -> Cka:
     """Compute similarities on the pooled rows, and on single tokens where a row is a pooled text.
 
     Raises

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names
 from prunekit.analyzers.correlation import distances, distances_of_rows, linkage
 from prunekit.analyzers.figures import Bars, Curves, Dendrogram, Figure, Series
 from prunekit.errors import StatisticsError
@@ -25,7 +25,7 @@ BRANCHES = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters(Result):
+class Clusters(AnalyzerResult):
     """Clusters of a model's neurons at all thresholds, from one tree.
 
     Attributes
@@ -135,7 +135,7 @@ def _constant_text(constant: tuple[int, ...]) -> str:
     return ", ".join(f"{count:,} in {'the embeddings' if at == 0 else 'layer ' + names[at]}" for at, count in enumerate(constant) if count)
 
 
-def run(inputs: Inputs) -> Clusters:
+def run(inputs: Observations) -> Clusters:
     """Cluster the neurons of the pooled rows; raises StatisticsError if none varies."""
     model = inputs.model
     return cluster(model, _nonconstant(model))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
 from prunekit.metrics import Metric
 from prunekit.probes.rankings import descending
@@ -47,7 +47,7 @@ class Vector:
 
 
 @dataclass(frozen=True, eq=False)
-class Dimensions(Result):
+class Dimensions(AnalyzerResult):
     """Scores of the last layer's vector, reduced to components or dimensions.
 
     Attributes
@@ -125,7 +125,7 @@ def _series(name: str, curve: Curve) -> Series:
     return Series(name, tuple(float(size) for size, _ in curve), tuple(value for _, value in curve))
 
 
-def run(inputs: Inputs) -> Dimensions:
+def run(inputs: Observations) -> Dimensions:
     """Score reductions of the last layer's vector, of the model and of the base."""
     base = None if inputs.base is None else _scores(inputs.base, inputs.task)
     return Dimensions(_scores(inputs.model, inputs.task), base, inputs.task.metric, inputs.model.train.pooling)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations
 from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.errors import StatisticsError
 from prunekit.stats.collected import UnitScores
@@ -23,7 +23,7 @@ _SCORES = {"fisher": "Fisher", "fisher_labels": "Fisher, labels", "energy": "act
 
 
 @dataclass(frozen=True, eq=False)
-class Importance(Result):
+class Importance(AnalyzerResult):
     """Importance of every unit, by four measures.
 
     Attributes
@@ -115,7 +115,7 @@ def _pair(a: str, b: str) -> str:
     return f"{first} / {second}"
 
 
-def run(inputs: Inputs) -> Importance:
+def run(inputs: Observations) -> Importance:
     """Combine the scores of all sites; raises StatisticsError where the model has no units left."""
     sites = inputs.units
     assert sites is not None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names, splits_of
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names, splits_of
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
 from prunekit.metrics import Metric
 from prunekit.probes.control import control_labels
@@ -20,7 +20,7 @@ DELTAS = (0.01, 0.02, 0.03)
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge(Result):
+class Knowledge(AnalyzerResult):
     """Scores of probes, layer by layer.
 
     Attributes
@@ -120,7 +120,7 @@ def _series(name: str, values: tuple[float, ...]) -> Series:
     return Series(name, tuple(float(at) for at in range(len(values))), values)
 
 
-def run(inputs: Inputs) -> Knowledge:
+def run(inputs: Observations) -> Knowledge:
     """Probe every layer of the model, and of the base."""
     model = _probe(inputs, inputs.model)
     # The co-moment of a larger base may not fit, and then the model alone is probed.
@@ -129,12 +129,12 @@ def run(inputs: Inputs) -> Knowledge:
     return Knowledge(model, base, inputs.task.metric, enough, "rows" if inputs.types is None else "words")
 
 
-def _probe(inputs: Inputs, subject: Subject) -> LayerScores:
+def _probe(inputs: Observations, subject: Subject) -> LayerScores:
     train, validation = splits_of(subject)
     return layer_scores(train, validation, inputs.task, subject.source.hidden, control=_control_task(inputs, train, validation))
 
 
-def _control_task(inputs: Inputs, train: Split, validation: Split) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def _control_task(inputs: Observations, train: Split, validation: Split) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return random labels of train and validation; None where those of train came out all the same, of which nothing can be learned."""
     types = inputs.types
     if types is None or len(types[0]) != len(train.labels) or len(types[1]) != len(validation.labels):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, layer_names, splits_of
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, layer_names, splits_of
 from prunekit.analyzers.figures import Bars, Curves, Figure, Heatmap, Series, Table
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
@@ -39,7 +39,7 @@ ROWS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Neurons(Result):
+class NeuronRankings(AnalyzerResult):
     """Rankings and the scores of their first neurons.
 
     Attributes
@@ -174,7 +174,7 @@ class Neurons(Result):
         return Bars("Where the neurons are", tuple(shares), names, values, "share of the first neurons", note, percent=True)
 
 
-def run(inputs: Inputs) -> Neurons:
+def run(inputs: Observations) -> NeuronRankings:
     """Rank the neurons of the model in several ways and probe the first of each."""
     train, validation = splits_of(inputs.model)
     task, width = inputs.task, train.rows.width
@@ -192,7 +192,7 @@ def run(inputs: Inputs) -> Neurons:
     ks = sorted({min(count, k) for k in (10, 50, 200)})
     first = {name: order[: sizes[-1]] for name, order in orders.items()}
     agreement = compare_rankings(orders, ks)
-    return Neurons(reference, task.metric, width, inputs.model.source.hidden, traces, fewest, agreement, first)
+    return NeuronRankings(reference, task.metric, width, inputs.model.source.hidden, traces, fewest, agreement, first)
 
 
 def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject
 from prunekit.analyzers.figures import Curves, Figure, Series
 from prunekit.errors import StatisticsError
 from prunekit.stats.sample import Sample
@@ -19,7 +19,7 @@ CHANGED = 0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Rsa(Result):
+class Rsa(AnalyzerResult):
     """Correlations of the two models' similarity structure, per layer.
 
     Attributes
@@ -70,7 +70,7 @@ def _change_text(values: Floats) -> str:
     return f"the two models part from {first} on (below {CHANGED:g}); {name} changed most and correlates at {values[low]:.2f}"
 
 
-def run(inputs: Inputs) -> Rsa:
+def run(inputs: Observations) -> Rsa:
     """Compute RSA on the sampled tokens of the task, and on those of other text if any.
 
     Raises

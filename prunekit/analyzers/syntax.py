@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunekit.analyzers.base import Analyzer, Inputs, Need, Result, Subject, layer_names
+from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
@@ -45,7 +45,7 @@ class Trees:
 
 
 @dataclass(frozen=True)
-class Syntax(Result):
+class Syntax(AnalyzerResult):
     """Scores of dependency trees, layer by layer.
 
     Attributes
@@ -131,7 +131,7 @@ def _series(name: str, values: tuple[float, ...]) -> Series:
     return Series(name, tuple(float(at) for at in range(len(values))), values)
 
 
-def run(inputs: Inputs) -> Syntax:
+def run(inputs: Observations) -> Syntax:
     """Probe every layer of the model, and of the base, for trees."""
     model, relations, commonest, chain, sizes = _probe(inputs.model, inputs.seed)
     base = None if inputs.base is None else _probe(inputs.base, inputs.seed)[0]

@@ -21,7 +21,7 @@ from prunekit.benchmark.candidates import Candidate, parse, prepare, told_apart
 from prunekit.benchmark.counts import bytes_of, macs_of, params_of, read_graph, vocabulary_size, weights_of
 from prunekit.benchmark.gate import CHECKS, Gate
 from prunekit.benchmark.memory import peak_bytes
-from prunekit.benchmark.results import VERSION, Benchmark, Cost
+from prunekit.benchmark.results import VERSION, Benchmark, Footprint
 from prunekit.benchmark.rivals import rivals
 from prunekit.data.options import Column, check_columns
 from prunekit.errors import ModelError, ParameterError, StatisticsError
@@ -245,7 +245,9 @@ def _compare(case: Case, loaded: _LoadedCandidates, gate: Gate, seconds: float, 
     )
 
 
-def _costs(candidates: Sequence[Candidate], loaded: _LoadedCandidates, cases: Sequence[Case], threads: int, memory: bool) -> list[Cost]:
+def _costs(
+    candidates: Sequence[Candidate], loaded: _LoadedCandidates, cases: Sequence[Case], threads: int, memory: bool
+) -> list[Footprint]:
     shapes = cases[0].shapes
     length = round(sum(rows * length for rows, length in shapes) / sum(rows for rows, _ in shapes))
     row = row_of(candidates, length)
@@ -267,7 +269,7 @@ def _costs(candidates: Sequence[Candidate], loaded: _LoadedCandidates, cases: Se
         else:
             assert source.folder is not None
             params, size = weights_of(source.folder)
-        cost = Cost(
+        cost = Footprint(
             name=candidate.name,
             backend=candidate.backend.name,
             device=candidate.backend.device,

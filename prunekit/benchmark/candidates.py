@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prunekit.arch.folder import WEIGHTS
 from prunekit.benchmark.backends import BACKENDS
-from prunekit.benchmark.backends.base import INPUTS, Backend, Source
+from prunekit.benchmark.backends.base import INPUTS, Backend, ModelFiles
 from prunekit.benchmark.counts import read_graph
 from prunekit.errors import ModelError, ParameterError
 from prunekit.exporters.manifest import PLAN
@@ -27,12 +27,12 @@ class Candidate:
     name : str
         Unique name.
     backend : Backend
-    source : Source
+    source : ModelFiles
     """
 
     name: str
     backend: Backend
-    source: Source
+    source: ModelFiles
 
 
 def parse(specs: Sequence[str], backends: Sequence[str]) -> tuple[Candidate, ...]:
@@ -120,7 +120,7 @@ def told_apart(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(renamed)
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> ModelFiles:
     """Find the files of a candidate.
 
     Raises
@@ -133,7 +133,7 @@ def source_of(path: Path) -> Source:
     path = path.expanduser()
     if path.is_file():
         folder = next((parent for parent in path.resolve().parents[:2] if (parent / "config.json").is_file()), None)
-        return Source(path, path, folder, _plan(folder))
+        return ModelFiles(path, path, folder, _plan(folder))
     if not path.is_dir():
         raise ModelError(f"The model {str(path)!r} does not exist. Give an ONNX file, or a directory with one or with a checkpoint.")
     onnx = next((path / name for name in _ONNX if (path / name).is_file()), None)
@@ -141,7 +141,7 @@ def source_of(path: Path) -> Source:
     if onnx is None and not weights:
         raise ModelError(f"The directory {str(path)!r} has no model: neither {' nor '.join((*_ONNX, WEIGHTS[0]))} is there.")
     folder = path if (path / "config.json").is_file() else None
-    return Source(path, onnx, folder, _plan(folder))
+    return ModelFiles(path, onnx, folder, _plan(folder))
 
 
 def _plan(folder: Path | None) -> str | None:

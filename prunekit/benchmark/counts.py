@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from numpy.typing import NDArray
 
 from prunekit.arch.config import read_config, stored_elements
-from prunekit.benchmark.backends.base import Source
+from prunekit.benchmark.backends.base import ModelFiles
 from prunekit.errors import ModelError
 from prunekit.exporters.quantize import SIX_BITS
 from prunekit.runtime.profile import NodeRun, profile
@@ -75,7 +75,7 @@ def weights_of(folder: Path) -> tuple[int, int]:
     return stored_elements(folder)
 
 
-def vocabulary_size(source: Source) -> int:
+def vocabulary_size(source: ModelFiles) -> int:
     """Return the number of token ids of a candidate, from its config or from the embedding table of its ONNX file.
 
     Raises

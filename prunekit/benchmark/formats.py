@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunekit.benchmark.results import COUNTS, Benchmark, Cost, Verdict
+from prunekit.benchmark.results import COUNTS, Benchmark, Footprint, Verdict
 from prunekit.report.words import amount, machine, milliseconds, times
 from prunekit.runtime.records import Comparison, Timing
 from prunekit.validation.escape import markdown
@@ -19,7 +19,7 @@ from prunekit.validation.escape import markdown
 _UNITS = {"params": "parameters", "macs": "MACs", "nodes": "nodes", "bytes": "bytes"}
 
 
-def rows(found: Benchmark) -> Iterator[tuple[str, Comparison, Timing, Cost]]:
+def rows(found: Benchmark) -> Iterator[tuple[str, Comparison, Timing, Footprint]]:
     """Yield (label, comparison, timing, costs) of each candidate in each comparison."""
     for label, comparison in zip(found.labels, found.comparisons, strict=True):
         for timing in comparison.timings:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prunekit.benchmark.results import COUNTS, Cost, Verdict
+from prunekit.benchmark.results import COUNTS, Footprint, Verdict
 from prunekit.errors import ParameterError
 from prunekit.runtime.records import Comparison, Ratio
 
@@ -64,7 +64,7 @@ class Gate:
             limits.append(1 / (1 + self.max_regression))
         return not any(ratio.low <= limit <= ratio.high for ratio in ratios for limit in limits)
 
-    def of_counts(self, baseline: Cost, candidate: Cost) -> tuple[Verdict, ...]:
+    def of_counts(self, baseline: Footprint, candidate: Footprint) -> tuple[Verdict, ...]:
         """Return the verdicts on a candidate's exact counts, where both have them."""
         verdicts = []
         for count in COUNTS if self.max_regression is not None else ():
@@ -87,7 +87,7 @@ class Gate:
         return tuple(verdicts)
 
     def verdicts(
-        self, baseline: Cost, costs: Sequence[Cost], labels: Sequence[str], comparisons: Sequence[Comparison]
+        self, baseline: Footprint, costs: Sequence[Footprint], labels: Sequence[str], comparisons: Sequence[Comparison]
     ) -> tuple[Verdict, ...]:
         """Return all verdicts: times first, comparison by comparison, then the counts of each candidate."""
         times = [

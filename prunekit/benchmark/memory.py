@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from prunekit.benchmark.backends import BACKENDS
-from prunekit.benchmark.backends.base import Batch, Source
+from prunekit.benchmark.backends.base import Batch, ModelFiles
 from prunekit.benchmark.candidates import Candidate
 from prunekit.errors import ModelError
 from prunekit.validation.scratch import temporary
@@ -58,7 +58,7 @@ def main(asked: str) -> None:
     """Load a candidate, run every batch, and print the peak memory in bytes."""
     fields = json.loads(asked)
     paths = {name: None if path is None else Path(path) for name, path in fields["source"].items()}
-    source = Source(Path(fields["source"]["path"]), paths["onnx"], paths["folder"])
+    source = ModelFiles(Path(fields["source"]["path"]), paths["onnx"], paths["folder"])
     arrays = np.load(fields["batches"])
     batches: dict[str, dict[str, np.ndarray]] = {}
     for key in arrays.files:

@@ -20,7 +20,7 @@ COUNTS: tuple[Count, ...] = get_args(Count)
 
 
 @dataclass(frozen=True)
-class Cost:
+class Footprint:
     """Costs of a candidate other than its time.
 
     Attributes
@@ -108,7 +108,7 @@ class Benchmark:
     baseline : str
     time : str
         Time of the benchmark, ISO 8601, UTC.
-    costs : tuple of Cost
+    costs : tuple of Footprint
         One for each candidate.
     labels : tuple of str
         Batches of each comparison: "batch 1, data".
@@ -121,7 +121,7 @@ class Benchmark:
     version: int
     baseline: str
     time: str
-    costs: tuple[Cost, ...]
+    costs: tuple[Footprint, ...]
     labels: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[Verdict, ...]
@@ -132,7 +132,7 @@ class Benchmark:
         """Whether no gate failed."""
         return all(verdict.outcome != "failed" for verdict in self.verdicts)
 
-    def cost(self, name: str) -> Cost:
+    def cost(self, name: str) -> Footprint:
         """Return one candidate's costs; raise KeyError if there is none of that name."""
         return {cost.name: cost for cost in self.costs}[name]
 

@@ -22,14 +22,14 @@ MAJORITY = 0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Grouped:
+class GroupedRows:
     """Rows, and the named group of each (None: no group)."""
 
     rows: Rows
     names: tuple[Hashable, ...] | None = None
 
 
-def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine_tuned: bool, single: bool) -> dict[str, Rows]:
+def complete(splits: Mapping[str, GroupedRows], seed: int, notes: list[str], *, fine_tuned: bool, single: bool) -> dict[str, Rows]:
     """Derive train, validation and test from the splits of the data.
 
     Three splits are taken as they are. Otherwise a split is cut, so that duplicates and rows of one named group stay together (see
@@ -48,7 +48,7 @@ def complete(splits: Mapping[str, Grouped], seed: int, notes: list[str], *, fine
 
     Parameters
     ----------
-    splits : {"train", "validation", "test": Grouped}
+    splits : {"train", "validation", "test": GroupedRows}
         As far as they have labels.
     seed : int
     notes : list of str
@@ -126,7 +126,7 @@ def _count_samples(rows: Rows) -> int:
     return len(rows) if rows.queries is None else len(np.unique(rows.queries[np.asarray(rows.labels) > 0]))
 
 
-def _cut(source: Grouped, names: tuple[str, ...], seed: int, notes: list[str], *, of: str) -> dict[str, Rows]:
+def _cut(source: GroupedRows, names: tuple[str, ...], seed: int, notes: list[str], *, of: str) -> dict[str, Rows]:
     """Return new splits of a tenth of the rows each, and the remaining rows as train."""
     rows, all_groups = source.rows, groups_of(source.rows, source.names)
     groups = all_groups
@@ -141,7 +141,7 @@ def _cut(source: Grouped, names: tuple[str, ...], seed: int, notes: list[str], *
     return {**splits, "train": rows}
 
 
-def _halve(source: Grouped, name: str, seed: int, notes: list[str]) -> dict[str, Rows]:
+def _halve(source: GroupedRows, name: str, seed: int, notes: list[str]) -> dict[str, Rows]:
     """Divide the one split that the model was not trained on into validation and test."""
     rows, groups = source.rows, groups_of(source.rows, source.names)
     if len(rows) < 2:
@@ -186,7 +186,7 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
         notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
-def _check_groups(splits: Mapping[str, Grouped]) -> None:
+def _check_groups(splits: Mapping[str, GroupedRows]) -> None:
     owner: dict[Hashable, str] = {}
     for split, part in splits.items():
         for name in {name for name in part.names or () if name is not None}:

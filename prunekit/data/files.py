@@ -41,7 +41,7 @@ IN_MEMORY, MEMORY = "data in memory", "memory:"
 ROWS, COLUMNS, CELL, NESTED = 10_000_000, 1_000, 1_000_000, 8
 
 
-class Source(NamedTuple):
+class RawData(NamedTuple):
     """Data as it was read.
 
     Attributes
@@ -59,7 +59,7 @@ class Source(NamedTuple):
     single: bool
 
 
-def read_source(source: object, *, config: str | None, trust_remote_code: bool) -> Source:
+def read_source(source: object, *, config: str | None, trust_remote_code: bool) -> RawData:
     """Read every split of a source.
 
     Raises
@@ -88,7 +88,7 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     splits = {"train": tables} if single else tables
     for split, data in splits.items():
         _check_size(data, split)
-    return Source(splits, name, single)
+    return RawData(splits, name, single)
 
 
 def check_place(source: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prunekit.data.complete import Grouped
+from prunekit.data.complete import GroupedRows
 from prunekit.data.rows import Rows
 from prunekit.errors import DataError
 
@@ -14,7 +14,7 @@ from prunekit.errors import DataError
 RELEVANCE = 10
 
 
-def as_lists(part: Grouped, split: str, label: str) -> Grouped:
+def as_lists(part: GroupedRows, split: str, label: str) -> GroupedRows:
     """Put the rows of each query together, in the order of the queries' first rows.
 
     Raises
@@ -36,7 +36,7 @@ def as_lists(part: Grouped, split: str, label: str) -> Grouped:
     queries = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
     order = np.argsort(queries, kind="stable")
     rows = part.rows.take(order)
-    return Grouped(
+    return GroupedRows(
         Rows(labels=rows.labels, texts=rows.texts, pairs=rows.pairs, queries=queries[order]), tuple(names[int(at)] for at in order)
     )
 

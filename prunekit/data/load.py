@@ -22,8 +22,8 @@ from prunekit.data.columns import (
     text_column,
     text_values,
 )
-from prunekit.data.complete import Grouped, complete, note_majority
-from prunekit.data.files import CELL, Source, read_source
+from prunekit.data.complete import GroupedRows, complete, note_majority
+from prunekit.data.files import CELL, RawData, read_source
 from prunekit.data.labels import VALUE, Label, Space, as_number, listed, note_whole_numbers, plain, reads_as_numbers, space_of
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
@@ -150,7 +150,7 @@ def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
     return plain_names and lacks_labels(train) and set(labels) <= set(train.column_names)
 
 
-def _are_questions(loaded: Source, named_columns: Mapping[str, str | None], answers: TaskKind | None) -> bool:
+def _are_questions(loaded: RawData, named_columns: Mapping[str, str | None], answers: TaskKind | None) -> bool:
     """Return whether rows are read as questions where no task is named: by the model's head, or by the names of the columns."""
     if named_columns["tokens"] is not None or named_columns["tags"] is not None:
         return False
@@ -159,7 +159,7 @@ def _are_questions(loaded: Source, named_columns: Mapping[str, str | None], answ
 
 
 def _with_labels(
-    loaded: Source,
+    loaded: RawData,
     named_columns: Mapping[str, str | None],
     kind: TaskKind | None,
     model: tuple[str, ...] | None,
@@ -206,7 +206,7 @@ def _with_labels(
 
 
 def _without_labels(
-    loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], metric: Metric | None, seed: int
+    loaded: RawData, named_columns: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], metric: Metric | None, seed: int
 ) -> TaskData:
     """Read rows whose labels are placeholders."""
     first, per_token = loaded.splits["train"], kind.traits.per_token
@@ -290,7 +290,7 @@ def _read(
     known: Space | None = None,
     *,
     value: bool = False,
-) -> tuple[dict[str, Grouped], Space]:
+) -> tuple[dict[str, GroupedRows], Space]:
     """Read the rows of every split that has labels, in the label space of train; `order` is that of label columns that were named."""
     raw = {"train": _values(tables["train"], columns, "train")}
     train_labels = set(_flat(raw["train"], columns))
@@ -339,7 +339,7 @@ def _read(
     rows = {name: _rows(values, flat[name], columns, space, seen, name) for name, values in raw.items()}
     group = columns.group
     names = {name: None if group is None else group_names(values[group], group, name) for name, values in raw.items()}
-    return {name: Grouped(rows[name], names[name]) for name in raw}, space
+    return {name: GroupedRows(rows[name], names[name]) for name in raw}, space
 
 
 def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]:

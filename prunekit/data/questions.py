@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunekit.data.columns import absent, group_names, read_columns, text_values
-from prunekit.data.complete import Grouped, complete
-from prunekit.data.files import Source
+from prunekit.data.complete import GroupedRows, complete
+from prunekit.data.files import RawData
 from prunekit.data.labels import listed
 from prunekit.data.rows import Rows, TaskData
 from prunekit.errors import DataError, ParameterError
@@ -34,7 +34,7 @@ def holds_questions(data: Dataset) -> bool:
 
 
 def load_questions(
-    source: Source, named: Mapping[str, str | None], *, metric: Metric | None, fine_tuned: bool, answering: bool, seed: int
+    source: RawData, named: Mapping[str, str | None], *, metric: Metric | None, fine_tuned: bool, answering: bool, seed: int
 ) -> TaskData:
     """Read questions, contexts and answers.
 
@@ -42,7 +42,7 @@ def load_questions(
 
     Parameters
     ----------
-    source : Source
+    source : RawData
     named : mapping
         Columns as the user named them: text (the question), text_pair (the context), label (the answers), group; others must be None.
     metric : Metric, optional
@@ -88,7 +88,7 @@ def load_questions(
         raise DataError(f"No question of train has an answer: give some, or leave the column {columns['label']!r} out.")
     silent = labelled and any(not label.texts for label in parts["train"].rows.references)
     if silent:
-        parts = {split: Grouped(replace(part.rows, silent=True), part.names) for split, part in parts.items()}
+        parts = {split: GroupedRows(replace(part.rows, silent=True), part.names) for split, part in parts.items()}
     for split, part in parts.items():
         empty = sum(not label.texts for label in part.rows.references)
         if labelled and empty and not silent:
@@ -103,7 +103,7 @@ def load_questions(
     return replace(TaskData.of(task, splits, notes, {"source": source.name}), labelled=labelled)
 
 
-def _read_split(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> Grouped:
+def _read_split(data: Dataset, columns: Mapping[str, str], group: str | None, split: str, *, labelled: bool) -> GroupedRows:
     required = [columns["text"], columns["text_pair"], *([columns["label"]] if labelled else []), *([group] if group else [])]
     missing = [name for name in required if name not in data.column_names]
     if missing:
@@ -116,7 +116,7 @@ def _read_split(data: Dataset, columns: Mapping[str, str], group: str | None, sp
         where = f"Row {at + 1} of {split} (the first row is 1)"
         labels[at] = _reference(values[columns["label"]][at], context, columns["label"], where) if labelled else Reference(context)
     names = None if group is None else group_names(values[group], group, split)
-    return Grouped(Rows(labels=labels, texts=texts, pairs=contexts), names)
+    return GroupedRows(Rows(labels=labels, texts=texts, pairs=contexts), names)
 
 
 def _reference(value: Any, context: str, column: str, where: str) -> Reference:

@@ -18,8 +18,8 @@ from prunekit.data.columns import (
     text_column,
     text_values,
 )
-from prunekit.data.complete import Grouped, complete
-from prunekit.data.files import Source
+from prunekit.data.complete import GroupedRows, complete
+from prunekit.data.files import RawData
 from prunekit.data.labels import VALUE, as_number, listed
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import lacks_labels
@@ -39,7 +39,7 @@ _SCORED = (Metric.SPEARMAN, Metric.PEARSON)
 _WITHHELD = (None, "", -1)
 
 
-def are_sentences(loaded: Source, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
+def are_sentences(loaded: RawData, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
     """Return whether rows are read as texts for an embedder: where the task is named, or by the model, unless they are words with tags."""
     if kind is not None or answers is not TaskKind.EMBEDDING:
         return kind is TaskKind.EMBEDDING
@@ -47,12 +47,12 @@ def are_sentences(loaded: Source, named_columns: Mapping[str, str | None], kind:
     return named is None and not (holds_words(train) and not lacks_labels(train))
 
 
-def load_sentences(source: Source, named: Mapping[str, str | None], *, metric: Metric | None, seed: int) -> TaskData:
+def load_sentences(source: RawData, named: Mapping[str, str | None], *, metric: Metric | None, seed: int) -> TaskData:
     """Read texts; scores, where a split has some, are for evaluation and never learned.
 
     Parameters
     ----------
-    source : Source
+    source : RawData
     named : mapping
         Columns as the user named them: text, text_pair, label (the score), group; others must be None.
     metric : Metric, optional
@@ -109,7 +109,7 @@ def _check_held(rows: Rows, name: str) -> None:
         raise DataError(f"The scores of {name} are all {scores[0]:g}: nothing can be compared with them.")
 
 
-def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, notes: list[str], withheld: list[str]) -> Grouped:
+def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, notes: list[str], withheld: list[str]) -> GroupedRows:
     """Read the texts of one split, which need not have the columns of another; one whose scores are withheld is added to `withheld`."""
     group = named.get("group")
     if group is not None and group not in data.column_names:
@@ -135,7 +135,7 @@ def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, note
         else:
             scores = np.array(_scores(values[label], label, split))
     rows = Rows(labels=scores, texts=texts, pairs=pairs)
-    return Grouped(rows, None if group is None else group_names(values[group], group, split))
+    return GroupedRows(rows, None if group is None else group_names(values[group], group, split))
 
 
 def _are_classes(values: Sequence[object], declared: tuple[str, ...] | None) -> bool:

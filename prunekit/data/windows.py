@@ -21,7 +21,7 @@ _CHUNK = 256  # rows tokenised at once
 SHARED = 3
 
 
-class Cut(NamedTuple):
+class PackedWindows(NamedTuple):
     """Windows without padding, end to end.
 
     Attributes
@@ -42,7 +42,7 @@ class Cut(NamedTuple):
     windows: Windows
 
 
-def cut_windows(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, stride: int | None) -> Cut:
+def cut_windows(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, stride: int | None) -> PackedWindows:
     """Tokenise questions and their contexts.
 
     The question comes first, as in the fine-tuning example of transformers; last where the tokenizer pads on the left.
@@ -107,7 +107,7 @@ def cut_windows(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: i
         rows.silent,
     )
     lengths = np.array([len(tokens) for tokens in ids], dtype=np.int64)
-    return Cut(np.concatenate(ids), np.concatenate(kinds), lengths, np.concatenate([window.gold for window in pieces]), windows)
+    return PackedWindows(np.concatenate(ids), np.concatenate(kinds), lengths, np.concatenate([window.gold for window in pieces]), windows)
 
 
 class _Window(NamedTuple):

@@ -31,7 +31,7 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.slim_config import POINTER
-from prunekit.exporters.source import Source, load_source
+from prunekit.exporters.source import Exportable, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
@@ -239,14 +239,14 @@ def _check(dtype: str, device: str, opset: int, data: object) -> None:
     check_device(dtype, device, of="export")
 
 
-def _fidelity(source: Source, plain: OnnxFile, low: OnnxFile) -> Fidelity:
+def _fidelity(source: Exportable, plain: OnnxFile, low: OnnxFile) -> Fidelity:
     """Return the fidelity of the file in lower precision to the fp32 file, on random rows."""
     shapes = dict.fromkeys((rows, min(length, source.space.max_length)) for rows, length in (*SHAPES, (2, LONGEST)))
     batches = [source.space.batch(*shape, seed=0, names=source.inputs) for shape in shapes]
     return fidelity_of(OnnxSession(low.path), OnnxSession(plain.path), batches)
 
 
-def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) -> Routed:
+def _fp32(source: Exportable, path: Path, opset: int, level: Level, device: Device) -> Routed:
     """Export the fp32 file and check it against the model."""
     model, inputs, space = source.model, source.inputs, source.space
     metadata = {} if source.plan is None else {"plan": source.plan.digest}
@@ -260,7 +260,7 @@ def _fp32(source: Source, path: Path, opset: int, level: Level, device: Device) 
     return export_by_route(attempt, check, path, routes=routes_of(SPECS[source.config.model_type]), level=level)
 
 
-def _write_model_files(source: Source, folder: Path) -> None:
+def _write_model_files(source: Exportable, folder: Path) -> None:
     """Write config, plan and tokenizer, which are loaded beside the ONNX file."""
     try:
         directory = Path(source.name).expanduser()
@@ -289,7 +289,7 @@ def _write_model_files(source: Source, folder: Path) -> None:
 
 
 def _report(
-    source: Source, dtype: Dtype, routed: Routed, low: LowFile | None, judge: Judge | None, device: Device, folder: Path
+    source: Exportable, dtype: Dtype, routed: Routed, low: LowFile | None, judge: Judge | None, device: Device, folder: Path
 ) -> ExportReport:
     file, measured = routed.file, None
     if low is not None:

@@ -24,7 +24,7 @@ from prunekit.errors import ParameterError
 from prunekit.exporters.fidelity import Feeds, fidelity_of
 from prunekit.exporters.layout import short_name
 from prunekit.exporters.onnx import OnnxFile
-from prunekit.exporters.source import Source
+from prunekit.exporters.source import Exportable
 from prunekit.runtime.records import Fidelity, Score
 from prunekit.runtime.scores import outputs_of_file, score_of
 from prunekit.runtime.session import OnnxSession
@@ -122,12 +122,12 @@ class Judge:
         return fidelity_of(OnnxSession(low.path), OnnxSession(plain.path), (batch.inputs for batch in self.test.batches()))
 
 
-def judge_of(source: Source, data: str | Path, columns: Mapping[Column, str | None], *, seed: int) -> Judge:
+def judge_of(source: Exportable, data: str | Path, columns: Mapping[Column, str | None], *, seed: int) -> Judge:
     """Read a task's data for a model.
 
     Parameters
     ----------
-    source : Source
+    source : Exportable
     data : path or str
         As `prunekit.data.load.load_data` reads it.
     columns : mapping

@@ -29,7 +29,7 @@ OUTPUTS: dict[Head, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Exportable:
     """A model that is ready to be exported.
 
     Attributes
@@ -73,7 +73,7 @@ def load_source(
     revision: str | None = None,
     trust_remote_code: bool = False,
     live: LoadedModel | None = None,
-) -> Source:
+) -> Exportable:
     """Load a model to export.
 
     Parameters
@@ -119,7 +119,7 @@ def load_source(
         raise ParameterError("max_length", "export", f"1 to {space.max_length}, the longest row that the model takes", max_length)
     space = replace(space, max_length=max_length or longest)
     tokenizer.model_max_length = space.max_length
-    return Source(str(name), model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
+    return Exportable(str(name), model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
 
 
 def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:

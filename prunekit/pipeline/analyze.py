@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import nn
 
-from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, Need, Result, Subject, comoment_bytes, plain
+from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, AnalyzerResult, Need, Subject, comoment_bytes, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
@@ -44,7 +44,7 @@ class Analysis:
     ----------
     path : Path
         The directory with `analysis.json`, `analysis.html` and `statistics.safetensors`.
-    results : {name: Result}
+    results : {name: AnalyzerResult}
         One of each analyzer that ran.
     skipped : {name: why}
         Analyzers that could not run on what was given.
@@ -56,7 +56,7 @@ class Analysis:
     """
 
     path: Path
-    results: Mapping[str, Result]
+    results: Mapping[str, AnalyzerResult]
     skipped: Mapping[str, str]
     statistics: Statistics | None
     page: Page
@@ -136,7 +136,7 @@ def analyze(
         memory = _memory(inputs, base, needs, clusters=any(analyzer.name == "clusters" for analyzer in running))
         stage.say(memory)
         observed = observe(run, base, outside, needs)
-        results: dict[str, Result] = {}
+        results: dict[str, AnalyzerResult] = {}
         for analyzer in running:
             with stage(analyzer.name):
                 results[analyzer.name] = analyzer.run(observed)

@@ -207,7 +207,7 @@ def _run(
 def _make(run: Run, stored: Recipe, plan: Plan | None, out: Path, folder: Path) -> tuple[Plan, Report, nn.Module]:
     decided = decide(run) if plan is None else refit_plan(run, plan)
     models = build_models(run, decided, out)
-    files = deploy(run, models, folder)
+    files = deploy(run, decided.neurons, models, folder)
     measured = measure(run, decided.neurons, models, files)
     points, frontier_notes = draw_frontier(run, decided, folder) if run.recipe.frontier else ((), ())
     report = build_report(run, decided.neurons, models, files, measured)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from prunekit.pipeline.max_drop import Evaluator, NoneHoldsError, smallest
 from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
 from prunekit.pipeline.pruned import standing
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons, Run
-from prunekit.pipeline.targets import deployed_dense, goals_of, structure_budgets, verify
+from prunekit.pipeline.targets import goals_of, structure_budgets, verify
 from prunekit.pipeline.unmet import UnmetError
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
@@ -27,10 +27,32 @@ from prunekit.pruning.costs import Goal, Params
 from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape, Shrunk
 from prunekit.pruning.shrink import prune_to_targets
 from prunekit.recipe import Recipe
+from prunekit.refit.solution import Solution
 from prunekit.stats.record import Statistics
 from prunekit.transforms.apply import apply, check_fit, check_units, completed, note_sizes, take_solved
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
+
+
+class _Reading(NamedTuple):
+    """Blocks and neurons that are left before heads and FFN neurons are chosen: `reader`, made by the plan `before` from a `cut` model."""
+
+    cut: Cut
+    neurons: Neurons | None
+    before: Plan
+    reader: nn.Module
+    notes: tuple[str, ...] = ()
+
+
+class _Structure(NamedTuple):
+    """Heads and FFN neurons that are left: the model, its plan, and how they were chosen, as in `Decided`."""
+
+    model: nn.Module
+    plan: Plan
+    solutions: tuple[Solution, ...] = ()
+    start: IterativePruner | None = None
+    goals: tuple[Goal, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def decide(run: Run, statistics: Statistics | None = None) -> Decided:
@@ -38,63 +60,102 @@ def decide(run: Run, statistics: Statistics | None = None) -> Decided:
 
     With the statistics of an analysis, neurons are chosen on these; there are then no outputs on the test split.
     """
-    initial = standing(run.inputs.view)
-    neurons: Neurons | None = None
-    notes: tuple[str, ...] = ()
-    if statistics is not None:
-        cut, neurons = Cut(run.inputs.loaded.model), stored_neurons(run, statistics)
-    else:
-        reads, notes = reads_neurons(run)
-        cut = _cut(run, reads=reads)
-        if reads:
-            neurons = read_neurons(run, cut)
-    readout = None if neurons is None else ReadoutPlan(pooling=run.inputs.pooling, neurons=dict(neurons.neurons))
-    before = plan = (cut.plan or initial).model_copy(update={"readout": readout or initial.readout})
-    reader = cut.model if neurons is None else _reader(run.inputs, cut, before, neurons)
-    solutions = cut.solutions
-    start: IterativePruner | None = None
-    goals = goals_of(run, before, neurons)
+    reading = _read(run) if statistics is None else _read_stored(run, statistics)
+    goals = goals_of(run, reading.before, reading.neurons)
     if goals:
-        with run.stage("shrink", unit="steps"):
-            start = iterative_pruner(run.recipe, run.inputs, reader)
-            start.check_reach(goals)
-            work = start.fork()
-            check = verify(run, deployed_dense(run.inputs, neurons), goals)
-            prune_to_targets(work, goals, tighten=check, trained=run.recipe.effort is not None, progress=run.stage.step)
-            if check is not None and work.trace:
-                check.settle(work)
-            shrunk = merge_plans(run.inputs, before, work)
-        model, plan, solutions = shrunk.model, shrunk.plan, (*solutions, *shrunk.solutions)
+        structure = _prune(run, reading, goals)
     elif run.recipe.searches:
-        start = iterative_pruner(run.recipe, run.inputs, reader)
-        work, goals, search_notes = _search(run, start, before, neurons)
-        notes = (*notes, *search_notes)
-        shrunk = merge_plans(run.inputs, before, work)
-        model, plan, solutions = shrunk.model, shrunk.plan, (*solutions, *shrunk.solutions)
-    elif reader is run.inputs.loaded.model:
-        model = apply(reader, plan)
+        structure = _search(run, reading)
     else:
-        # A frontier starts from the reader, which what is done to the model must not change.
-        model = copy.deepcopy(reader) if run.recipe.frontier else reader
+        structure = _keep_structure(run, reading)
+    before, plan = reading.before, structure.plan
     if run.recipe.vocabulary == "data":
         plan = Plan.model_validate({**dict(plan), "vocabulary": seen_tokens(run.inputs)})
     plan = plan.model_copy(update={"provenance": _provenance(run.recipe, run.inputs, statistics)})
-    if (plan.heads, plan.ffn) == (before.heads, before.ffn):
-        # The goals were met without them.
-        goals = ()
+    # Goals may be met without any head or FFN neuron being removed.
+    goals = () if (plan.heads, plan.ffn) == (before.heads, before.ffn) else structure.goals
     return Decided(
         plan=plan,
-        model=model,
-        reader=reader,
+        model=structure.model,
+        reader=reading.reader,
         before=before,
-        neurons=neurons,
+        neurons=reading.neurons,
         stale=bool(goals),
-        solutions=solutions,
+        solutions=(*reading.cut.solutions, *structure.solutions),
         goals=goals,
-        notes=notes,
-        start=start,
-        cut=cut,
+        notes=(*reading.notes, *structure.notes),
+        start=structure.start,
+        cut=reading.cut,
     )
+
+
+def _read(run: Run) -> _Reading:
+    """Remove the blocks that were named, and choose the neurons that are read on what is left."""
+    reads, notes = reads_neurons(run)
+    cut = _cut(run, reads=reads)
+    return _reading(run, cut, read_neurons(run, cut) if reads else None)._replace(notes=notes)
+
+
+def _read_stored(run: Run, statistics: Statistics) -> _Reading:
+    """Choose the neurons that are read on the statistics of an analysis."""
+    return _reading(run, Cut(run.inputs.loaded.model), stored_neurons(run, statistics))
+
+
+def _reading(run: Run, cut: Cut, neurons: Neurons | None) -> _Reading:
+    initial = standing(run.inputs.view)
+    readout = None if neurons is None else ReadoutPlan(pooling=run.inputs.pooling, neurons=dict(neurons.neurons))
+    before = (cut.plan or initial).model_copy(update={"readout": readout or initial.readout})
+    return _Reading(cut, neurons, before, cut.model if neurons is None else _reader(run.inputs, cut, before, neurons))
+
+
+def _prune(run: Run, reading: _Reading, goals: tuple[Goal, ...]) -> _Structure:
+    """Remove heads and FFN neurons until the budgets hold."""
+    with run.stage("shrink", unit="steps"):
+        start = iterative_pruner(run.recipe, run.inputs, reading.reader)
+        start.check_reach(goals)
+        work = start.fork()
+        check = verify(run, reading.neurons, goals)
+        prune_to_targets(work, goals, tighten=check, trained=run.recipe.effort is not None, progress=run.stage.step)
+        if check is not None and work.trace:
+            check.settle(work)
+        shrunk = merge_plans(run.inputs, reading.before, work)
+    return _Structure(shrunk.model, shrunk.plan, shrunk.solutions, start, goals)
+
+
+def _search(run: Run, reading: _Reading) -> _Structure:
+    """Remove as many heads and FFN neurons as the largest drop allows; the size reached is the goal of the baselines."""
+    assert run.recipe.max_drop is not None
+    start = iterative_pruner(run.recipe, run.inputs, reading.reader)
+    full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
+    evaluator = Evaluator(run, reading.neurons, run.inputs.held)
+
+    def lose(candidate: IterativePruner) -> Drop:
+        shrunk = merge_plans(run.inputs, reading.before, candidate)
+        return evaluator.drop(evaluator.export(evaluator.read(shrunk.model, shrunk.plan), "candidate"))
+
+    with run.stage("search", unit="candidates"):
+        try:
+            best, tried = smallest(start, full, lose, run.recipe.max_drop, progress=run.stage.step)
+        except NoneHoldsError as error:
+            if error.nearest is None:
+                raise
+            reached = merge_plans(run.inputs, reading.before, error.nearest).plan.model_copy(
+                update={"provenance": _provenance(run.recipe, run.inputs, None)}
+            )
+            raise UnmetError(str(error), reached) from None
+    goal = full.at(full.cost.of(best.view) / full.full)
+    shrunk = merge_plans(run.inputs, reading.before, best)
+    return _Structure(shrunk.model, shrunk.plan, shrunk.solutions, start, (goal,), tuple(f"search: {candidate}" for candidate in tried))
+
+
+def _keep_structure(run: Run, reading: _Reading) -> _Structure:
+    """Leave all heads and FFN neurons; the model is a copy where others start from the reader, or where that is the caller's."""
+    if reading.reader is run.inputs.loaded.model:
+        model = apply(reading.reader, reading.before)
+    else:
+        # A frontier starts from the reader, which what is done to the model must not change.
+        model = copy.deepcopy(reading.reader) if run.recipe.frontier else reading.reader
+    return _Structure(model, reading.before)
 
 
 def refit_plan(run: Run, plan: Plan) -> Decided:
@@ -142,32 +203,6 @@ def iterative_pruner(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Itera
         shape=Shape(recipe.uniform, recipe.multiple_of),
         seed=recipe.seed,
     )
-
-
-def _search(
-    run: Run, start: IterativePruner, before: Plan, neurons: Neurons | None
-) -> tuple[IterativePruner, tuple[Goal, ...], tuple[str, ...]]:
-    """Return the smallest model within the largest drop, its size as a goal for the baselines, and notes on the search."""
-    assert run.recipe.max_drop is not None
-    full = Goal(Params(), float(start.start.params_layers), float(start.start.params_layers), "--max-drop")
-    evaluator = Evaluator(run, neurons, run.inputs.held)
-
-    def lose(candidate: IterativePruner) -> Drop:
-        shrunk = merge_plans(run.inputs, before, candidate)
-        return evaluator.drop(evaluator.export(evaluator.read(shrunk.model, shrunk.plan), "candidate"))
-
-    with run.stage("search", unit="candidates"):
-        try:
-            best, tried = smallest(start, full, lose, run.recipe.max_drop, progress=run.stage.step)
-        except NoneHoldsError as error:
-            if error.nearest is None:
-                raise
-            reached = merge_plans(run.inputs, before, error.nearest).plan.model_copy(
-                update={"provenance": _provenance(run.recipe, run.inputs, None)}
-            )
-            raise UnmetError(str(error), reached) from None
-    goal = full.at(full.cost.of(best.view) / full.full)
-    return best, (goal,), tuple(f"search: {candidate}" for candidate in tried)
 
 
 def baseline(run: Run, decided: Decided, criterion: Criterion, draw: int) -> Shrunk:

@@ -22,6 +22,7 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.rows import Samples, samples
 from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
+from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.drop import LEVEL, Drop, relative_drop
 from prunekit.pipeline.max_drop import answers_of, thresholds_of
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Run, Text, space_of
@@ -47,7 +48,7 @@ def export_slim(model: nn.Module, plan: Plan, folder: Path, inputs: tuple[str, .
     return export_onnx(model, folder / "onnx" / "model.onnx", inputs=inputs, space=space, metadata=metadata)
 
 
-def deploy(run: Run, models: Models, folder: Path) -> Files:
+def deploy(run: Run, neurons: Neurons | None, models: Models, folder: Path) -> Files:
     """Export the slim model into the artefact and the dense one beside it, each checked against PyTorch."""
     names, text = run.inputs.view.inputs, models.text
     with run.stage("export"):
@@ -55,7 +56,7 @@ def deploy(run: Run, models: Models, folder: Path) -> Files:
         slim = export_slim(models.slim, models.plan, folder, names, space)
         sample = [batch.inputs for batch in text.encoded["validation"].sample(64, 0).batches()]
         parity = check_parity(slim.path, models.slim, inputs=names, space=space, batches=sample)
-        dense = export_onnx(models.dense, run.scratch / "dense.onnx", inputs=names, space=full)
+        dense = dense_file(run, neurons)
         if run.inputs.own_head:
             # The oracle's file is only timed; the oracle's outputs are computed from the neurons.
             check_parity(dense.path, models.dense, inputs=names, space=full)

@@ -65,6 +65,8 @@ class Timed:
         Lengths of rows as they occur in use, in tokens, without padding.
     threads : int
         Number of processor threads.
+    dense_file : callable, optional
+        Returns the file of `dense`, where others need it too; by default it is exported for the table alone.
     """
 
     model: nn.Module
@@ -74,6 +76,7 @@ class Timed:
     space: InputSpace
     lengths: NDArray[np.integer]
     threads: int = 1
+    dense_file: Callable[[], Path] | None = None
 
     def shapes(self, batch: int) -> tuple[tuple[int, int], ...]:
         """Return (rows, length) of the batches that are timed: lengths at even quantiles of the data's."""
@@ -156,7 +159,7 @@ def latency_table(timed: Timed, batch: int, *, progress: Callable[[int, int], No
     full = Widths((source.heads,) * blocks, (source.ffn,) * blocks)
     measured: list[tuple[Widths, float]] = []
     with temporary() as folder:
-        dense = timed.export(timed.dense, folder / "dense.onnx")
+        dense = timed.export(timed.dense, folder / "dense.onnx") if timed.dense_file is None else timed.dense_file()
         for widths in map(timed.possible, (full, *design)):
             slim = timed.export(apply(timed.model, timed.plan_of(widths)), folder / "slim.onnx")
             measured.append((widths, timed.share(dense, slim, batch)))

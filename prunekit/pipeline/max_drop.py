@@ -14,10 +14,10 @@ from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.exporters.onnx import export_onnx
+from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.neurons import fit_slim
 from prunekit.pipeline.records import Neurons, Outputs, Run, space_of
-from prunekit.pipeline.targets import deployed_dense
 from prunekit.plan import Plan, slim_source
 from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import IterativePruner
@@ -55,7 +55,7 @@ class Evaluator:
     def __init__(self, run: Run, neurons: Neurons | None, held: str = "validation") -> None:
         self.run, self.neurons, self.held = run, neurons, held
         self.space = space_of(run.inputs.loaded.config, run.inputs.loaded.tokenizer)
-        self.dense = self.export(deployed_dense(run.inputs, neurons), "evaluated-dense")
+        self.dense = dense_file(run, neurons).path
         self._reference = self._answers(self.dense)
 
     def export(self, model: nn.Module, name: str) -> Path:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunekit.analyzers.base import MEMORY, PROBES, Need, Subject, comoment_bytes
-from prunekit.analyzers.base import Inputs as Observed
+from prunekit.analyzers.base import MEMORY, PROBES, Need, Observations, Subject, comoment_bytes
 from prunekit.arch.view import ModelView, Reader
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
@@ -91,7 +90,7 @@ def _same_tokens(inputs: Inputs, base: Base) -> bool:
     return np.array_equal(inputs.encoded["train"].ids, base.encoded["train"].ids)
 
 
-def observe(run: Run, base: Base | None, outside: Rows | None, needs: Set[Need]) -> Observed:
+def observe(run: Run, base: Base | None, outside: Rows | None, needs: Set[Need]) -> Observations:
     """Collect the union of what some analyzers need.
 
     Parameters
@@ -128,7 +127,7 @@ def observe(run: Run, base: Base | None, outside: Rows | None, needs: Set[Need])
     types = None
     if inputs.data.task.per_token:
         types = inputs.encoded["train"].first_ids, inputs.encoded["validation"].first_ids
-    return Observed(
+    return Observations(
         inputs.data.task.by_word, model, other, other_tokens, units=units, ablations=ablations, seed=run.recipe.seed, types=types
     )
 

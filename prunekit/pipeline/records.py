@@ -98,12 +98,15 @@ class Run:
         A directory for files that are deleted when the run ends.
     stage : Stages
         Shows the progress, and records the seconds of each stage.
+    dense_files : dict
+        The dense file, once `dense.dense_file` has exported it, by the neurons whose probe is its classifier; None: its own head.
     """
 
     recipe: Recipe
     inputs: Inputs
     scratch: Path
     stage: Stages
+    dense_files: dict[Neurons | None, OnnxFile] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

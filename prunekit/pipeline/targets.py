@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from prunekit import __version__
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.exporters.onnx import export_onnx
+from prunekit.pipeline.dense import dense_file, deployed_dense
 from prunekit.pipeline.latency_table import Timed, latency_table
 from prunekit.pipeline.records import Inputs, Neurons, Run, space_of
 from prunekit.pipeline.vocabulary import seen_tokens
-from prunekit.plan import Plan, ReadoutPlan
+from prunekit.plan import Plan
 from prunekit.pruning.costs import Bytes, Cost, Goal, Latency, Macs, Params, head_width
 from prunekit.pruning.iterative import IterativePruner
 from prunekit.recipe import Recipe
 from prunekit.runtime.timing import latency_of_files
-from prunekit.transforms.apply import apply
-from prunekit.transforms.readout_head import set_readout
 
 STRUCTURE = (Unit.MODEL, Unit.PARAMS, Unit.MACS, Unit.LATENCY, Unit.BYTES)
 #: Margin of goals of time: the lower end of a measured interval must meet the budget too.
@@ -41,19 +38,9 @@ def structure_budgets(recipe: Recipe) -> tuple[Budget, ...]:
     return tuple(budget for budget in recipe.budgets if budget.unit in STRUCTURE)
 
 
-def deployed_dense(inputs: Inputs, neurons: Neurons | None) -> nn.Module:
-    """Return the dense model as it would be deployed: with its own head, or with the probe on all neurons."""
-    if neurons is None or inputs.own_head:
-        return inputs.loaded.model
-    source = inputs.view.source
-    everything = {layer: tuple(range(source.hidden)) for layer in range(source.layers + 1)}
-    dense = apply(inputs.loaded.model, Plan(source=source, readout=ReadoutPlan(pooling=inputs.pooling, neurons=everything)))
-    set_readout(dense, *neurons.oracle)
-    return dense
-
-
-def timed_of(recipe: Recipe, inputs: Inputs, base: Plan, neurons: Neurons | None) -> Timed:
+def timed_of(run: Run, base: Plan, neurons: Neurons | None) -> Timed:
     """Return the models and settings of a latency table."""
+    inputs = run.inputs
     return Timed(
         inputs.loaded.model,
         deployed_dense(inputs, neurons),
@@ -62,7 +49,8 @@ def timed_of(recipe: Recipe, inputs: Inputs, base: Plan, neurons: Neurons | None
         space_of(inputs.loaded.config, inputs.loaded.tokenizer),
         # Train may hold fragments, as that of SST-2 does; the final measurement is on whole sentences.
         inputs.encoded["validation"].lengths,
-        recipe.threads,
+        run.recipe.threads,
+        lambda: dense_file(run, neurons).path,
     )
 
 
@@ -91,7 +79,7 @@ def goals_of(run: Run, base: Plan, neurons: Neurons | None) -> tuple[Goal, ...]:
 def latency_goal(run: Run, base: Plan, neurons: Neurons | None, batch: int) -> Goal:
     """Return all of the dense model's time as a goal, at one batch size."""
     with run.stage(f"latency table, batch {batch}", unit="files"):
-        table = latency_table(timed_of(run.recipe, run.inputs, base, neurons), batch, progress=run.stage.step)
+        table = latency_table(timed_of(run, base, neurons), batch, progress=run.stage.step)
     return Goal(Latency(table, head_width(run.inputs.view)), 1.0, 1.0, "--keep '100% latency'")
 
 
@@ -99,10 +87,7 @@ def _bytes(run: Run, neurons: Neurons | None, params_layers: int) -> Bytes:
     """Return the cost in bytes: the dense file gives those outside the layers, less the rows of the embedding that are removed."""
     per_parameter = 4.0
     with run.stage("export"):
-        space = space_of(run.inputs.loaded.config, run.inputs.loaded.tokenizer)
-        file = export_onnx(deployed_dense(run.inputs, neurons), run.scratch / "weighed.onnx", inputs=run.inputs.view.inputs, space=space)
-    file.path.unlink()
-    fixed = file.bytes - per_parameter * params_layers
+        fixed = dense_file(run, neurons).bytes - per_parameter * params_layers
     return Bytes(fixed=fixed - _embedding_lost(run.recipe, run.inputs), each_parameter=per_parameter)
 
 
@@ -119,11 +104,9 @@ def _embedding_lost(recipe: Recipe, inputs: Inputs) -> float:
 class Verify:
     """Measurement of a cut model's file before its refit, which takes far longer, and correction of the prices."""
 
-    recipe: Recipe
-    inputs: Inputs
-    dense: nn.Module
+    run: Run
+    neurons: Neurons | None
     goals: tuple[Goal, ...]
-    scratch: Path
     gone: float
     rounds: int = 0
 
@@ -141,8 +124,9 @@ class Verify:
             work.step(goals)
 
     def _corrected(self, view: ModelView, tolerance: float, *, restore: bool) -> tuple[Goal, ...] | None:
-        names, space = self.inputs.view.inputs, space_of(self.inputs.loaded.config, self.inputs.loaded.tokenizer)
-        slim = export_onnx(view.model, self.scratch / "timed-slim.onnx", inputs=names, space=space, metadata=_METADATA)
+        inputs = self.run.inputs
+        space = space_of(inputs.loaded.config, inputs.loaded.tokenizer)
+        slim = export_onnx(view.model, self.run.scratch / "timed-slim.onnx", inputs=inputs.view.inputs, space=space, metadata=_METADATA)
         shares = self._shares(slim.path) if any(isinstance(goal.cost, Latency) for goal in self.goals) else {}
         goals, missed = [], False
         for goal in self.goals:
@@ -166,24 +150,20 @@ class Verify:
 
     def _shares(self, slim: Path) -> dict[int, float]:
         """Return the time as a share of the dense file's at each batch size, at the slow end of the interval."""
-        names, space = self.inputs.view.inputs, space_of(self.inputs.loaded.config, self.inputs.loaded.tokenizer)
-        dense = self.scratch / "timed-dense.onnx"
-        if not dense.exists():
-            export_onnx(self.dense, dense, inputs=names, space=space)
-        sizes, encoded = self.recipe.batches, self.inputs.encoded["validation"]
+        sizes = self.run.recipe.batches
         measured = latency_of_files(
-            {"dense": dense, "slim": slim},
-            encoded,
+            {"dense": dense_file(self.run, self.neurons).path, "slim": slim},
+            self.run.inputs.encoded["validation"],
             batch_sizes=sizes,
-            threads=self.recipe.threads,
+            threads=self.run.recipe.threads,
             max_seconds=8.0,
-            seed=self.recipe.seed,
+            seed=self.run.recipe.seed,
         )
         return {size: 1 / comparison.ratio("slim").low for size, comparison in zip(sizes, measured, strict=True)}
 
 
-def verify(run: Run, dense: nn.Module, goals: tuple[Goal, ...]) -> Verify | None:
+def verify(run: Run, neurons: Neurons | None, goals: tuple[Goal, ...]) -> Verify | None:
     """Return a check of time and bytes, where a goal is one of them."""
     if not any(isinstance(goal.cost, (Bytes, Latency)) for goal in goals):
         return None
-    return Verify(run.recipe, run.inputs, dense, goals, run.scratch, _embedding_lost(run.recipe, run.inputs))
+    return Verify(run, neurons, goals, _embedding_lost(run.recipe, run.inputs))

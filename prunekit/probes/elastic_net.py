@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
-from prunekit.probes.objective import Point, RowSource, Scaling, evaluate
+from prunekit.probes.objective import Iterate, RowSource, Scaling, evaluate
 from prunekit.probes.solver import Preconditioner, Solver, corners_of, elastic_net, lbfgs, minimise, proximal
 from prunekit.stats.moments import Moments
 
@@ -145,7 +145,7 @@ def fit_probes(
             ) -> dict[int, tuple[float, Floats]]:
                 for i in requests:
                     pass_counts[group[i]] += 1
-                answers = evaluate(rows, targets, scaling, [Point(problems[group[i]].width, x) for i, x in requests.items()])
+                answers = evaluate(rows, targets, scaling, [Iterate(problems[group[i]].width, x) for i, x in requests.items()])
                 return dict(zip(requests, answers, strict=True))
 
             for i, solution in zip(group, minimise(solvers, evaluate_all), strict=True):

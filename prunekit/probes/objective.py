@@ -47,7 +47,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class Iterate:
     """Point at which a probe is evaluated.
 
     Attributes
@@ -63,7 +63,7 @@ class Point:
     solution: Floats
 
 
-def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Sequence[Point]) -> list[tuple[float, Floats]]:
+def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Sequence[Iterate]) -> list[tuple[float, Floats]]:
     """Return the mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
 
     Labels are class ids (n,), or label sets (n, K) bool, which then apply to every point.

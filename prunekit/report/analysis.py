@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from prunekit import __version__
-from prunekit.analyzers.base import Result
+from prunekit.analyzers.base import AnalyzerResult
 from prunekit.report.plots import draw
 from prunekit.report.tables import plain_text
 from prunekit.validation.templates import render
@@ -20,7 +20,7 @@ class Section:
 
     name: str
     title: str
-    result: Result
+    result: AnalyzerResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from prunekit.errors import ModelError
 from prunekit.plan import Plan
 from prunekit.stats.blocks import Linear
 from prunekit.transforms.layers import configs
-from prunekit.transforms.stubs import Columns
+from prunekit.transforms.stubs import IndexSelect
 from prunekit.transforms.surgery import scale_sizes, slice_parameter
 
 #: Name of the submodule that selects a block's columns, in the module that reads the table.
@@ -108,10 +108,10 @@ def _select(view: ModelView, block: nn.Module, columns: Sequence[int] | None) ->
     bias = view.spec.head_bias
     assert bias is not None
     reader, table = find(block, bias.reader), find(view.body, bias.table).weight
-    old: Columns | None = getattr(reader, _NAME, None)
+    old: IndexSelect | None = getattr(reader, _NAME, None)
     if old is not None:
         old.detach_from(reader)
     if columns is not None:
         # The selection has values on the meta device too: it follows from the plan, not from a file.
         index = torch.tensor(columns, device="cpu" if table.is_meta else table.device)
-        Columns(index, bias.argument, bias.axis).attach_to(reader, _NAME)
+        IndexSelect(index, bias.argument, bias.axis).attach_to(reader, _NAME)

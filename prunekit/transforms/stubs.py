@@ -113,7 +113,7 @@ class ReadsComponents(nn.Module):
         return outputs
 
 
-class Columns(nn.Module):
+class IndexSelect(nn.Module):
     """Selection of entries along one axis of a named argument of a module, which several modules share.
 
     Parameters
@@ -160,4 +160,4 @@ def _zeros(like: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-STUBS = (Affine, Columns, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)
+STUBS = (Affine, IndexSelect, Constant, ConstantAttention, PassAttention, ReadsComponents, ResidualAttention)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.analyzers.base import Inputs, Subject
+from prunekit.analyzers.base import Observations, Subject
 from prunekit.metrics import Metric
 from prunekit.plan import Source
 from prunekit.stats.collected import Collected
@@ -44,7 +44,7 @@ def subject_of(rows: NDArray[np.float32], *, hidden: int, labels: NDArray[Any] |
 
 def inputs_of(
     rows: NDArray[np.float32], *, hidden: int, base: NDArray[np.float32] | None = None, tokens: bool = False, seed: int = 0
-) -> Inputs:
+) -> Observations:
     """What an analyzer of such models reads."""
     other = None if base is None else subject_of(base, hidden=hidden, tokens=tokens)
-    return Inputs(TASK, subject_of(rows, hidden=hidden, tokens=tokens), other, seed=seed)
+    return Observations(TASK, subject_of(rows, hidden=hidden, tokens=tokens), other, seed=seed)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunekit.analyzers.base import Inputs, Subject
+from prunekit.analyzers.base import Observations, Subject
 from prunekit.analyzers.clusters import THRESHOLDS, run
 from prunekit.analyzers.correlation import CorrelationClusters, distances, distances_of_rows
 from prunekit.errors import StatisticsError
@@ -72,7 +72,7 @@ def test_a_model_over_the_limit_is_clustered_in_parts(monkeypatch: pytest.Monkey
     whole = run(inputs_of(rows, hidden=6))
     monkeypatch.setattr("prunekit.analyzers.base.MEMORY", 10)
     inputs = inputs_of(rows, hidden=6)
-    assert isinstance(inputs, Inputs)
+    assert isinstance(inputs, Observations)
     assert isinstance(inputs.model, Subject)
     parts = run(inputs)
     assert "moments" not in vars(inputs.model.train)

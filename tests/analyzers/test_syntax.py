@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunekit.analyzers import syntax
-from prunekit.analyzers.base import Inputs, Subject
+from prunekit.analyzers.base import Observations, Subject
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
 from prunekit.plan import Source
@@ -47,10 +47,10 @@ def collected(trees: tuple[Sentence, ...], seed: int) -> Collected:
     return Collected.of(RowStore.of(x.reshape(len(x), -1)), labels, 2, pooling="token")
 
 
-def inputs() -> Inputs:
+def inputs() -> Observations:
     trees = bank(120, 0), bank(40, 1)
     subject = Subject("m", Source.model_construct(layers=2, hidden=HIDDEN), collected(trees[0], 0), collected(trees[1], 1), trees)
-    return Inputs(TASK, subject)
+    return Observations(TASK, subject)
 
 
 def test_the_layer_that_holds_the_trees_is_found() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from prunekit.analyzers import dimensionality, layer_probes, neurons
 from prunekit.analyzers.ablation import _enough
-from prunekit.analyzers.base import Analyzer, Inputs, Subject
+from prunekit.analyzers.base import Analyzer, Observations, Subject
 from prunekit.analyzers.figures import Curves, Heatmap, Table
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric
@@ -39,12 +39,12 @@ def collected(task: Task, n: int, seed: int) -> Collected:
     return Collected.of(RowStore.of(x.reshape(n, -1)), labels if task.outputs > 1 else labels * 1.0, task.outputs, pooling="cls")
 
 
-def inputs(task: Task, n: int = 400, types: bool = False) -> Inputs:
+def inputs(task: Task, n: int = 400, types: bool = False) -> Observations:
     source = Source.model_construct(layers=LAYERS, hidden=HIDDEN)
     model = Subject("tuned", source, collected(task, n, 0), collected(task, n // 2, 1))
     base = Subject("base", source, collected(task, n, 2), collected(task, n // 2, 3))
     kinds = tuple(np.random.default_rng(at).integers(9, size=size) for at, size in enumerate((n, n // 2)))
-    return Inputs(task, model, base, types=kinds if types else None)  # type: ignore[arg-type]
+    return Observations(task, model, base, types=kinds if types else None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("task", [CLASSES, VALUES], ids=["classes", "values"])

@@ -11,7 +11,7 @@ import torch
 
 from prunekit.arch.view import ModelView
 from prunekit.benchmark.backends import BACKENDS
-from prunekit.benchmark.backends.base import Batch, Source
+from prunekit.benchmark.backends.base import Batch, ModelFiles
 from prunekit.benchmark.backends.ort import placed
 from prunekit.benchmark.backends.pytorch import TorchRunner
 from prunekit.benchmark.candidates import parse
@@ -33,10 +33,10 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def source(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     path = tmp_path_factory.mktemp("source") / "m.onnx"
     export_onnx(model, path, inputs=ModelView.of(model).inputs, space=sample_space(model.config))
-    return Source(path, path, None)
+    return ModelFiles(path, path, None)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def logits(model: Any, batch: Batch) -> np.ndarray:
     return found
 
 
-def test_onnxruntime_answers_as_pytorch_does(source: Source, batch: Batch, model: Any) -> None:
+def test_onnxruntime_answers_as_pytorch_does(source: ModelFiles, batch: Batch, model: Any) -> None:
     runner = BACKENDS["ort"].load(source, threads=1)
     feeds = runner.feeds(batch)
     np.testing.assert_allclose(runner.outputs(feeds)["logits"], logits(model, batch), atol=1e-5)
@@ -74,7 +74,7 @@ def test_compiled_pytorch_answers_as_itself(batch: Batch, tmp_path: Path) -> Non
     # One layer, since each is compiled.
     dense = build("bert", "ForSequenceClassification", num_hidden_layers=1, vocab_size=len(lines.VOCABULARY), pad_token_id=0)
     folder = lines.save(dense, tmp_path)
-    runner = BACKENDS["torch-compile"].load(Source(folder, None, folder), threads=1)
+    runner = BACKENDS["torch-compile"].load(ModelFiles(folder, None, folder), threads=1)
     # The shapes are dynamic: another length is the same program.
     for rows in (batch, {name: array[:2, :4] for name, array in batch.items()}):
         feeds = runner.feeds(rows)
@@ -86,13 +86,13 @@ def test_compiled_pytorch_answers_as_itself(batch: Batch, tmp_path: Path) -> Non
 def test_compiling_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(DependencyError, match="needs a C\\+\\+ compiler, and 'no-such-compiler' is not on the PATH"):
-        BACKENDS["torch-compile"].load(Source(tmp_path, None, tmp_path), threads=1)
+        BACKENDS["torch-compile"].load(ModelFiles(tmp_path, None, tmp_path), threads=1)
 
 
 @pytest.mark.needs("openvino")
 @pytest.mark.parametrize(("name", "precision"), [("openvino", "f32"), ("openvino-int8", "i8")])
 def test_openvino_reads_the_same_file(
-    name: str, precision: str, source: Source, batch: Batch, model: Any, capsys: pytest.CaptureFixture[str]
+    name: str, precision: str, source: ModelFiles, batch: Batch, model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = BACKENDS[name].load(source, threads=1, calibration=[batch])
     feeds = runner.feeds(batch)
@@ -102,7 +102,7 @@ def test_openvino_reads_the_same_file(
     assert capsys.readouterr().out == ""
 
 
-def test_bound_inputs_and_outputs_give_what_a_plain_run_gives(source: Source, batch: Batch) -> None:
+def test_bound_inputs_and_outputs_give_what_a_plain_run_gives(source: ModelFiles, batch: Batch) -> None:
     # The processor is a device to bind to as well, so that the path is walked on every machine.
     assert source.onnx is not None
     session = OnnxSession(source.onnx)
@@ -137,16 +137,16 @@ def test_a_trace_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, backend in BACKENDS.items() if backend.device == "cuda"])
-def test_without_a_gpu_cuda_is_refused(name: str, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_cuda_is_refused(name: str, source: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(DependencyError, match="CUDA") as caught:
-        BACKENDS[name].load(Source(source.path, source.onnx, source.path.parent), threads=1)
+        BACKENDS[name].load(ModelFiles(source.path, source.onnx, source.path.parent), threads=1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["openvino", "nncf"])
-def test_a_runtime_that_is_not_installed_says_how_to_get_it(missing: str, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_is_not_installed_says_how_to_get_it(missing: str, source: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing == "nncf":
         monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
         monkeypatch.setitem(sys.modules, "nncf", None)
@@ -159,7 +159,7 @@ def test_a_runtime_that_is_not_installed_says_how_to_get_it(missing: str, source
         BACKENDS["openvino"].load(source, threads=1)
 
 
-def test_rivals_are_named_and_need_a_recipe(source: Source, tmp_path: Path) -> None:
+def test_rivals_are_named_and_need_a_recipe(source: ModelFiles, tmp_path: Path) -> None:
     found = parse([str(source.path)], ["ort"])
     assert rivals((), found, "cpu", tmp_path) == ()
     with pytest.raises(ParameterError, match="'against' parameter of bench must be some of dense, dense-int8, torch"):

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunekit.benchmark.gate import CHECKS, Gate
-from prunekit.benchmark.results import Cost
+from prunekit.benchmark.results import Footprint
 from prunekit.errors import ParameterError
 from prunekit.runtime.records import Ratio
 
 
-def cost(name: str = "slim", **changes: Any) -> Cost:
+def cost(name: str = "slim", **changes: Any) -> Footprint:
     given: dict[str, Any] = {"params": 100, "macs": 1000, "nodes": 10, "bytes": 400, "macs_length": 16, "load_seconds": 0.1}
     given |= {"peak_bytes": None, "placement": {}, "agreement": None, "backend": "ort", "device": "cpu", "path": name}
-    return Cost(name=name, **{**given, **changes})
+    return Footprint(name=name, **{**given, **changes})
 
 
 def time_of(growth: tuple[float, float, float]) -> Ratio:

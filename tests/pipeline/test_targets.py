@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,16 +8,21 @@ from typing import Any
 import pytest
 
 from prunekit.arch.view import ModelView
-from prunekit.exporters.onnx import export_onnx
+from prunekit.errors import BudgetError
+from prunekit.exporters.onnx import OnnxFile, export_onnx
 from prunekit.pipeline import targets
+from prunekit.pipeline.compress import compress
+from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.inputs import load_inputs
+from prunekit.pipeline.latency_table import CACHE
+from prunekit.pipeline.records import Run
 from prunekit.pipeline.targets import Verify
 from prunekit.pruning.costs import Goal, Latency, head_width
 from prunekit.pruning.latency_model import LatencyTable, Prices
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
 from prunekit.runtime.timing import latency_of_files
-from tests.lines import checkpoint, data
+from tests.lines import checkpoint, data, quick
 from tests.models import build
 
 TABLE = LatencyTable(1, 0.2, Prices(0.02, 0.01, 0.02, 0.004), Prices(0.02, 0.01, 0.02, 0.004))
@@ -32,7 +38,8 @@ def checked(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> tuple[Ver
     monkeypatch.setattr(targets, "space_of", lambda *_: None)
     monkeypatch.setattr(Verify, "_shares", lambda *_: {1: next(given) * full})
     inputs: Any = SimpleNamespace(view=view, loaded=SimpleNamespace(config=None, tokenizer=None))
-    return Verify(Recipe(speedup="2x"), inputs, view.model, (Goal(cost, full, 1.0, "--speedup 2x"),), Path(), 0.0), view, full
+    run = Run(Recipe(speedup="2x"), inputs, Path(), Stages())
+    return Verify(run, None, (Goal(cost, full, 1.0, "--speedup 2x"),), 0.0), view, full
 
 
 def verified(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> list[float | None]:
@@ -89,9 +96,30 @@ def test_shares_are_measured_at_each_batch_size(tmp_path: Path, monkeypatch: pyt
     )
     recipe = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), speedup="2x", batch=4)
     inputs = load_inputs(recipe, None, Stages())
-    check = Verify(recipe, inputs, inputs.view.model, (), tmp_path, 0.0)
+    run = Run(recipe, inputs, tmp_path, Stages())
+    check = Verify(run, None, (), 0.0)
     space = targets.space_of(inputs.loaded.config, inputs.loaded.tokenizer)
     found = check._shares(export_onnx(inputs.view.model, tmp_path / "slim.onnx", inputs=inputs.view.inputs, space=space).path)
     assert found.keys() == {1, 4}
     assert all(share > 0 for share in found.values())
-    assert (tmp_path / "timed-dense.onnx").is_file()
+    assert dense_file(run, None).path == tmp_path / "dense.onnx"
+
+
+@pytest.mark.needs("onnxruntime")
+def test_the_dense_file_is_exported_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    exported: list[str] = []
+
+    def export(model: Any, path: Path, **named: Any) -> OnnxFile:
+        exported.append(Path(path).name)
+        return export_onnx(model, path, **named)
+
+    for module in ("dense", "evaluate", "latency_table", "max_drop", "targets"):
+        monkeypatch.setattr(f"prunekit.pipeline.{module}.export_onnx", export)
+    # Both budgets need the dense file before anything is cut, and the largest drop, the frontier and the report after it.
+    recipe: dict[str, Any] = {"keep": ("90% latency", "1 GB"), "max_drop": "99%", "frontier": True, "recover": "none", "dtype": "fp32"}
+    # All files are exported before the budget of time is checked, which may or may not be met.
+    with quick(), suppress(BudgetError):
+        compress(checkpoint("sequence"), data("text"), out=tmp_path / "out", **recipe)
+    assert len(exported) > 4
+    assert [name for name in exported if "dense" in name] == ["dense.onnx"]

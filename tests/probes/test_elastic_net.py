@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from prunekit.errors import StatisticsError
 from prunekit.probes.elastic_net import Problem, fit_probes
-from prunekit.probes.objective import Point, Scaling, evaluate
+from prunekit.probes.objective import Iterate, Scaling, evaluate
 from prunekit.stats.rows import RowStore
 from tests.probes.estimators import ArrayRows, Classifier, Regressor, joint_moments
 
@@ -132,11 +132,11 @@ def test_the_gradient_is_that_of_finite_differences(columns: int) -> None:
     scaling = Scaling(x.mean(axis=0), 1 / x.std(axis=0))
     generator = np.random.default_rng(0)
     at = generator.normal(size=(9, columns))
-    [(_, gradient)] = evaluate(ArrayRows(x), y, scaling, [Point(8, at)])
+    [(_, gradient)] = evaluate(ArrayRows(x), y, scaling, [Iterate(8, at)])
     for i in range(9):
         step = np.zeros_like(at)
         step[i, -1] = 1e-5
-        (above, _), (below, _) = evaluate(ArrayRows(x), y, scaling, [Point(8, at + step), Point(8, at - step)])
+        (above, _), (below, _) = evaluate(ArrayRows(x), y, scaling, [Iterate(8, at + step), Iterate(8, at - step)])
         assert gradient[i, -1] == pytest.approx((above - below) / 2e-5, abs=1e-6)
 
 

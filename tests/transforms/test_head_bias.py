@@ -23,7 +23,7 @@ from prunekit.stats.blocks import Site
 from prunekit.transforms.apply import apply, completed
 from prunekit.transforms.cut import cut
 from prunekit.transforms.head_bias import narrow_table
-from prunekit.transforms.stubs import Columns
+from prunekit.transforms.stubs import IndexSelect
 from tests.lines import tokenizer_of
 from tests.masking import masked
 from tests.models import batch_of, build
@@ -47,7 +47,7 @@ def chosen(model: nn.Module) -> list[list[int] | None]:
     """The columns that each block picks of the table; None: it reads the whole table."""
     found = []
     for block in ModelView.of(model).blocks:
-        picks = [module.index.tolist() for module in block.modules() if isinstance(module, Columns)]
+        picks = [module.index.tolist() for module in block.modules() if isinstance(module, IndexSelect)]
         found.append(picks[0] if picks else None)
     return found
 
@@ -94,7 +94,7 @@ def test_cutting_step_by_step_is_cutting_at_once() -> None:
     assert torch.equal(logits(live), expected)
     # A copy reads its own choice and not the first one's.
     twin = copy.deepcopy(live)
-    next(module for module in live.modules() if isinstance(module, Columns)).index.fill_(0)
+    next(module for module in live.modules() if isinstance(module, IndexSelect)).index.fill_(0)
     assert torch.equal(logits(twin), expected)
 
 

@@ -18,7 +18,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFiles:
     """The files of one candidate.
 
     Attributes
@@ -103,12 +103,12 @@ class Backend:
         module = importlib.import_module(f"prunekit.benchmark.backends.{self.module}")
         cast("Callable[[str], None]", module.check)(self.variant)
 
-    def load(self, source: Source, *, threads: int, calibration: Sequence[Batch] = ()) -> Runner:
+    def load(self, source: ModelFiles, *, threads: int, calibration: Sequence[Batch] = ()) -> Runner:
         """Load a model.
 
         Parameters
         ----------
-        source : Source
+        source : ModelFiles
         threads : int
             Processor threads within an operator.
         calibration : sequence of mapping

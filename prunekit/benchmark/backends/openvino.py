@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.benchmark.backends.base import Batch, Runner, Source
+from prunekit.benchmark.backends.base import Batch, ModelFiles, Runner
 from prunekit.errors import DependencyError, ModelError
 from prunekit.validation.escape import reason
 from prunekit.validation.install import install
@@ -96,7 +96,7 @@ def check(variant: str) -> None:
         raise DependencyError(f"nncf, which makes OpenVINO's int8, is not installed. {_INSTALL}")
 
 
-def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
+def load(source: ModelFiles, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
     """See `Backend.load`."""
     assert source.onnx is not None
     check(variant)

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from prunekit.benchmark.backends.base import Batch, Runner, Source
+from prunekit.benchmark.backends.base import Batch, ModelFiles, Runner
 from prunekit.errors import DependencyError
 from prunekit.runtime.profile import NodeRun, profile
 from prunekit.runtime.session import CPU, CUDA, OnnxSession, provider_of
@@ -59,7 +59,7 @@ def check(variant: str) -> None:
     provider_of(variant)
 
 
-def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
+def load(source: ModelFiles, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
     """See `Backend.load`."""
     assert source.onnx is not None
     return OrtCudaRunner(source.onnx, threads) if variant == "cuda" else OrtRunner(source.onnx, threads)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunekit.benchmark.backends.base import Batch, Runner, Source
+from prunekit.benchmark.backends.base import Batch, ModelFiles, Runner
 from prunekit.errors import DependencyError, ModelError
 from prunekit.exporters.source import load_source
 from prunekit.validation.escape import LINE, reason
@@ -95,7 +95,7 @@ def check(variant: str) -> None:
         raise DependencyError(f"torch.compile needs a C++ compiler, and {compiler()!r} is not on the PATH. Install it, or name one in CXX.")
 
 
-def load(source: Source, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
+def load(source: ModelFiles, *, threads: int, variant: str, calibration: Sequence[Batch]) -> Runner:
     """See `Backend.load`."""
     assert source.folder is not None
     check(variant)
