@@ -42,6 +42,7 @@ from prunekit.validation.limits import CUTS, ROWS
 _BUFFER = "prunekit_plan"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
+_CHECKPOINT = "a checkpoint that keeps no more than the model (model, callback and Trainer are made anew to go back to an earlier one)"
 
 
 class PruneCallback(TrainerCallback):
@@ -151,9 +152,6 @@ class PruneCallback(TrainerCallback):
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any) -> None:
         """Drop blocks and FFNs, freeze, and register the hooks that read a checkpoint."""
         _refuse_shards(args)
-        if args.load_best_model_at_end:
-            must = "left out with a PruneCallback: the best of the checkpoints may be one from before the last cut"
-            raise ParameterError("load_best_model_at_end", "TrainingArguments", must, True)
         view = ModelView.of(model)
         self._dense = ModelView.of(copy.deepcopy(model).to("meta"))
         self._config = _plain(view.config, type(model).__name__)
@@ -235,6 +233,9 @@ class PruneCallback(TrainerCallback):
             return
         start, (live, before) = time.perf_counter(), self._state()
         self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
+        if self._target != before:
+            # Checkpoints of a larger model do not compete with those of this one: the best is one that keeps the budget.
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         metrics = {
             "prune/kept": self.history[-1]["kept"],
             "prune/parameters": sum(parameter.numel() for parameter in live.model.parameters()),
@@ -315,6 +316,10 @@ class PruneCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the model as a plain slim one."""
         live, target = self._state()
+        if self._budgets and state.global_step < (last := max(self._due)):
+            logger.warning("PruneCallback: training ended at step %d, before the last cut at step %d.", state.global_step, last)
+        if self._budgets and args.load_best_model_at_end and state.best_model_checkpoint is None:
+            logger.warning("PruneCallback: no checkpoint was judged after the last cut; the model is that of the last step.")
         if self._masks is not None:
             # Training ended before the last cut.
             self._mask(None)
@@ -352,10 +357,16 @@ class PruneCallback(TrainerCallback):
 
     def _resume(self, model: nn.Module, state: Mapping[str, Any], prefix: str) -> None:
         live, _target = self._state()
-        if model is not live.model or f"{prefix}{_BUFFER}" not in state:
+        if model is not live.model:
+            return
+        if f"{prefix}{_BUFFER}" not in state:
+            if not live.fits(state, prefix):
+                raise ParameterError("resume_from_checkpoint", "Trainer.train", _CHECKPOINT, "one of another shape")
             return
         plans = json.loads(bytes(state[f"{prefix}{_BUFFER}"].tolist()))
         sliced, kept = (Plan.from_json(json.dumps(plans[name])) for name in ("sliced", "kept"))
+        if not live.reaches(sliced):
+            raise ParameterError("resume_from_checkpoint", "Trainer.train", _CHECKPOINT, "one that keeps more")
         before = list(model.parameters())
         live.move(sliced, self._own_optimizer)
         self._replaced = [parameter for parameter in before if id(parameter) not in set(map(id, model.parameters()))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,21 @@ class Live:
     def kept(self, site: Site) -> Indices:
         """Return the dense model's numbers of the units of a site."""
         return kept_units(self.plan, self.blocks[site.block], site.role)
+
+    def reaches(self, plan: Plan) -> bool:
+        """Return whether the model can be cut down to a plan."""
+        return plan.source == self.plan.source and all(
+            block in self.blocks and set(kept_units(plan, block, role)) <= set(kept_units(self.plan, block, role))
+            for block in plan.kept_layers
+            for role in ROLES
+        )
+
+    def fits(self, state: Mapping[str, Any], prefix: str) -> bool:
+        """Return whether a state that names no plan is one of the model as it is; of a dense model torch says so itself."""
+        if self.plan == Plan(source=self.plan.source):
+            return True
+        ours = {f"{prefix}{name}": tensor.shape for name, tensor in self.model.state_dict().items()}
+        return all(ours.get(name) == tensor.shape for name, tensor in state.items() if name.startswith(prefix))
 
     def move(self, plan: Plan, optimizer: Optimizer | None = None) -> None:
         """Cut down to a plan that keeps no more than the present one.

@@ -195,6 +195,23 @@ def test_equal_weights_and_values_are_there_once(tmp_path: Path) -> None:
     assert [node.op_type for node in proto.graph.node].count("MatMul") == 1
 
 
+def test_a_branch_gives_a_value_from_outside(tmp_path: Path) -> None:
+    # What transformers 4 writes of DeBERTa, whose positions are scripted: a branch may not give an outer value but as its Identity.
+    then, other = (
+        helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
+        for name, node in (("added", N("Add", ["same", "w"], ["added"])), ("left", N("Identity", ["same"], ["left"])))
+    )
+    nodes = [
+        N("Identity", ["x"], ["same"]),
+        N("ReduceMax", ["input_ids"], ["largest"], keepdims=0),
+        N("Less", ["largest", "bound"], ["small"]),
+        N("If", ["small"], ["y"], then_branch=then, else_branch=other),
+        N("Identity", ["y"], ["out"]),
+    ]
+    found, _ = optimized(graph(nodes, {"w": drawn(H), "bound": np.array(45)}), tmp_path)
+    assert [node.op_type for node in found.graph.node] == ["Gather", "ReduceMax", "Less", "If"]
+
+
 @pytest.mark.parametrize(("case", "longest"), [("bert", 40), ("roberta", 38), ("mpnet", 38), ("distilbert", 40), ("gpt2", 40)])
 def test_positions_beyond_the_longest_row_are_cut(case: str, longest: int, tmp_path: Path) -> None:
     model = build(case, "ForSequenceClassification")

@@ -17,7 +17,7 @@ class LiftConstants(GraphPass):
         """Lift Constant nodes of any size and return their number."""
         before = len(traced.graph.initializers)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(traced.model)
-        common.IdentityEliminationPass()(traced.model)
+        _drop_identities(traced)
         return len(traced.graph.initializers) - before
 
 
@@ -46,6 +46,19 @@ class Prune(GraphPass):
         before = _size(traced)
         common.RemoveUnusedNodesPass()(traced.model)
         return before - _size(traced)
+
+
+def _drop_identities(traced: TracedGraph) -> None:
+    # Of the main graph alone: a branch of an If must itself make what it gives, if only as an Identity of a value from outside.
+    for node in traced.nodes("Identity"):
+        given, copied = node.inputs[0], node.outputs[0]
+        if given is None or (copied.is_graph_output() and (given.producer() is None or given.is_graph_output())):
+            continue
+        if copied.is_graph_output():
+            traced.replace(copied, given)
+        else:
+            copied.replace_all_uses_with(given)
+        traced.graph.remove(node, safe=True)
 
 
 def _size(traced: TracedGraph) -> int:
