@@ -296,7 +296,7 @@ def refused(command: list[str], says: str, capsys: Any) -> None:
         (["--metric", "accuracy"], "one of answer-f1, exact-match"),
         (["--dims", "4"], "given for an embedder only"),
         (["--tokens", "question"], "left out"),
-        (["--label", "title"], "It holds a str"),
+        (["--label", "title"], "text that is neither JSON nor a Python literal"),
         (["--group", "nothing"], "a column of the data"),
     ],
 )
