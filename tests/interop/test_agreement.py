@@ -28,8 +28,8 @@ def slims(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     asked: dict[str, Any] = {"keep": "80% params", "uniform": True, "multiple_of": 8, "recover": "none", "dtype": "fp32"}
     with quick():
         for kind, (model, rows) in KINDS.items():
-            found = (embedder, {"task": "embedding"}) if kind == "embedder" else (checkpoint(model), {})
-            compress(found[0], data(rows), out=home / kind, **asked, **found[1])
+            task: dict[str, Any] = {"task": "embedding"} if kind == "embedder" else {}
+            compress(embedder if task else checkpoint(model), data(rows), out=home / kind, **asked, **task)
     return {kind: home / kind for kind in KINDS}
 
 
