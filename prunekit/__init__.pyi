@@ -221,8 +221,8 @@ def compress(
     Raises
     ------
     PrunekitError
-        With one line that says what to change. No model is left behind; where a bound does not hold, ``OUT-unmet`` has the plan and the
-        report of what was reached.
+        With one line that says what to change. Nothing is left at `out`; where a bound does not hold, ``OUT-unmet`` has the plan and the
+        report of what was reached, and the model's checkpoint where it was trained.
     """
 
 def make_plan(

@@ -69,6 +69,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "optimum": (lambda: not (INTEROP / "optimum").is_dir(), f"optimum's environment is not here; {_MAKE}"),
     "sentence-transformers": (lambda: find_spec("sentence_transformers") is None, "sentence-transformers is not installed; pip install it"),
     "st": (lambda: not (INTEROP / "st").is_dir(), f"sentence-transformers' environment is not here; {_MAKE}"),
+    "fastembed": (lambda: not (INTEROP / "fastembed").is_dir(), f"fastembed's environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
     "linux": (lambda: not sys.platform.startswith("linux"), "/proc, /dev/full or an atomic exchange is not there elsewhere"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),

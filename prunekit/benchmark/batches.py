@@ -151,14 +151,16 @@ def encode_for(
 
 
 def _embed(candidates: Sequence[Candidate]) -> bool:
-    """Return whether the candidates are embedders, which read the texts of a pair one by one, as far as their directories state it."""
+    """Return whether the candidates are embedders, which read the texts of a pair one by one, as far as their directories state it.
+
+    A bare encoder beside an embedder is one, too: it may be what that was made from.
+    """
     from prunekit.arch.embedding import MODULES
 
     folders = [candidate.source.folder for candidate in candidates if candidate.source.folder is not None]
     # sentence-transformers writes the file beside cross-encoders, too.
-    return bool(folders) and all(
-        (folder / MODULES).is_file() and not stated_head(read_config(folder / "config.json", f"The model {str(folder)!r}")).fine_tuned
-        for folder in folders
+    return any((folder / MODULES).is_file() for folder in folders) and not any(
+        stated_head(read_config(folder / "config.json", f"The model {str(folder)!r}")).fine_tuned for folder in folders
     )
 
 

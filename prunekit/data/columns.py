@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,16 @@ PAIRS = (
     ("query", "passage"),
     ("query", "document"),
     ("query", "text"),
+    ("anchor", "positive"),
+    ("query", "positive"),
 )
 TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "review_body", "document", "comment", "tweet", "body")
 LABELS = ("label", "labels", "score", "target", "category", "class", "sentiment", "intent", "stars", "rating", "similarity_score")
 #: Names of labels where no column has one of `LABELS`.
 OTHER_LABELS = ("relevance",)
 QUERIES = ("query", "query_id", "qid")
+#: Columns on which embedders are trained: a text, such as are like it, and such as are not.
+_ANCHORS, _ALIKE, _UNLIKE = ("anchor", "query"), ("positive", "pos"), re.compile(r"neg(ative)?s?(_?\d+)?", re.IGNORECASE)
 TOKENS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "upos", "xpos", "deprel", "labels", "label")
 
@@ -179,6 +184,15 @@ def pair_columns(data: Dataset) -> tuple[str, str] | None:
     return pairs[0] if len(pairs) == 1 else None
 
 
+def triple_columns(data: Dataset) -> list[str]:
+    """Return the columns of a text, of one or more that are like it and of some that are not, by convention; none where it is a pair."""
+    first, second = (_named(data, names) for names in (_ANCHORS, _ALIKE))
+    others = [name for name in data.column_names if _UNLIKE.fullmatch(name)]
+    columns = [*first, *second, *others]
+    triple = len(first) == len(second) == 1 and (bool(others) or is_list(data, second[0]))
+    return columns if triple else []
+
+
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
     labels = LABELS if _named(data, LABELS) else (*LABELS, *OTHER_LABELS)
     label = label or _only(data, labels, "label", "--label", without=(text, pair))
@@ -218,7 +232,10 @@ def _only(data: Dataset, names: Sequence[str], role: str, option: str, *, withou
         return matches[0]
     if matches:
         raise DataError(f"Several columns could be the {role} ({listed(matches)}). Name one: {option}.")
-    raise DataError(f"No column is named as a {role} column is ({', '.join(names)}). Name one of {listed(data.column_names)}: {option}.")
+    cure = f"Name one of {listed(data.column_names)}: {option}."
+    if role == "label":
+        cure += " An embedder needs none: --task embedding."
+    raise DataError(f"No column is named as a {role} column is ({', '.join(names)}). {cure}")
 
 
 def _type(data: Dataset, name: str) -> str:

@@ -57,6 +57,11 @@ def as_number(value: object) -> object:
     return float(value) if isinstance(value, str) and _PADDED.fullmatch(value) else value
 
 
+def withheld(values: Iterable[object]) -> bool:
+    """Return whether no row of a held-out split has a label: all are empty or -1, in a CSV as text, as in GLUE's test splits."""
+    return all(as_number(value) in (None, "", -1) for value in values)
+
+
 def plain(values: Iterable[object], column: str, where: str, *, numbers: bool, padded: bool = False) -> list[Label]:
     """Return labels as str, int or float: booleans by their name, and with `numbers` each numeric string as a number.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.data.cells import with_lists
 from prunekit.data.columns import (
     Columns,
     class_names,
@@ -24,7 +25,7 @@ from prunekit.data.columns import (
 )
 from prunekit.data.complete import GroupedRows, complete, note_majority
 from prunekit.data.files import CELL, RawData, read_source
-from prunekit.data.labels import VALUE, Label, Space, as_number, listed, note_whole_numbers, plain, reads_as_numbers, space_of
+from prunekit.data.labels import VALUE, Label, Space, as_number, listed, note_whole_numbers, plain, reads_as_numbers, space_of, withheld
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # the label of a word without a tag, by convention
-_UNLABELLED = {None, "", -1, "-1", "-1.0"}  # what a held-out split without labels holds, in a CSV as text
 
 
 def load_data(
@@ -121,6 +121,7 @@ def load_data(
         return _embedded({name: value for name, value in options.items() if value is not None}, kind, wanted_metric, labels, seed)
 
     loaded = read_source(source, config=config, trust_remote_code=trust_remote_code)
+    loaded = loaded._replace(splits={split: with_lists(data, (label, tokens, tags), split) for split, data in loaded.splits.items()})
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     if are_sentences(loaded, named_columns, kind, answers):
         return load_sentences(loaded, named_columns, metric=wanted_metric, seed=seed)
@@ -303,7 +304,7 @@ def _read(
         unlabelled = (
             all(row is None for row in values[columns.label])
             if columns.sets
-            else split_labels <= _UNLABELLED and not split_labels & train_labels
+            else withheld(split_labels) and not split_labels & train_labels
         )
         if unlabelled:
             notes.append(f"{name}: not used, its rows have no labels")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunekit.data.cells import parsed
 from prunekit.data.columns import absent, group_names, read_columns, text_values
 from prunekit.data.complete import GroupedRows, complete
 from prunekit.data.files import RawData
@@ -120,7 +121,8 @@ def _read_split(data: Dataset, columns: Mapping[str, str], group: str | None, sp
 
 
 def _reference(value: Any, context: str, column: str, where: str) -> Reference:
-    """Return the reference of a row's answers, which are lists in an object or objects in a list."""
+    """Return the reference of a row's answers, which are lists in an object or objects in a list; of a CSV the text of one."""
+    value = parsed(value)
     if isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
         value = {name: [answer.get(name) for answer in value] for name in ("text", "answer_start")}
     texts, starts = (value.get(name) for name in ("text", "answer_start")) if isinstance(value, dict) else (None, None)
@@ -143,6 +145,8 @@ def _reference(value: Any, context: str, column: str, where: str) -> Reference:
 def _describe(value: Any) -> str:
     if value is None:
         return "nothing; the lists are empty where there is no answer"
+    if isinstance(value, str):
+        return f"text that is neither JSON nor a Python literal, {value[:40]!r}"
     if isinstance(value, dict):
         return f"an object with {listed(list(value))}" if value else "an empty object"
     return f"a {type(value).__name__}"

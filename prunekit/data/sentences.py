@@ -15,12 +15,14 @@ from prunekit.data.columns import (
     holds_words,
     pair_columns,
     read_columns,
+    refuse,
     text_column,
     text_values,
+    triple_columns,
 )
 from prunekit.data.complete import GroupedRows, complete
-from prunekit.data.files import RawData
-from prunekit.data.labels import VALUE, as_number, listed
+from prunekit.data.files import CELL, RawData
+from prunekit.data.labels import VALUE, as_number, listed, withheld
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.unlabelled import lacks_labels
 from prunekit.errors import DataError, ParameterError
@@ -28,15 +30,13 @@ from prunekit.metrics import Metric
 from prunekit.tasks import Task, TaskKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from datasets import Dataset
 
 #: Least number of texts of a split that is evaluated: fewer have no meaningful neighbours.
 LEAST = 3
 _SCORED = (Metric.SPEARMAN, Metric.PEARSON)
-#: What stands in every row of a split whose scores are withheld, as in GLUE's test splits.
-_WITHHELD = (None, "", -1)
 
 
 def are_sentences(loaded: RawData, named_columns: Mapping[str, str | None], kind: TaskKind | None, answers: TaskKind | None) -> bool:
@@ -80,10 +80,10 @@ def load_sentences(source: RawData, named: Mapping[str, str | None], *, metric: 
         if name is not None and not any(name in data.column_names for data in source.splits.values()):
             raise absent(parameter, name, source.splits["train"].column_names)
     notes: list[str] = []
-    withheld: list[str] = []
-    parts = {split: _read_split(data, named, split, notes, withheld) for split, data in source.splits.items()}
+    unscored: list[str] = []
+    parts = {split: _read_split(data, named, split, notes, unscored) for split, data in source.splits.items()}
     if not all(np.isnan(np.asarray(part.rows.labels)).all() for part in parts.values()):
-        for split in withheld:
+        for split in unscored:
             if split != "train":
                 notes.append(f"{split}: not used, its rows have no scores")
                 del parts[split]
@@ -109,18 +109,23 @@ def _check_held(rows: Rows, name: str) -> None:
         raise DataError(f"The scores of {name} are all {scores[0]:g}: nothing can be compared with them.")
 
 
-def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, notes: list[str], withheld: list[str]) -> GroupedRows:
-    """Read the texts of one split, which need not have the columns of another; one whose scores are withheld is added to `withheld`."""
+def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, notes: list[str], unscored: list[str]) -> GroupedRows:
+    """Read the texts of one split, which need not have the columns of another; one whose scores are withheld is added to `unscored`."""
     group = named.get("group")
     if group is not None and group not in data.column_names:
         raise DataError(f"The {split} split has no column {group!r}, which names the groups. It has {listed(data.column_names)}.")
     named = {parameter: name for parameter, name in named.items() if name is not None and name in data.column_names}
     first, second = named.get("text"), named.get("text_pair")
+    if not any(named.get(parameter) for parameter in ("text", "text_pair", "label")) and (triple := triple_columns(data)):
+        return _read_triples(data, triple, group, split, notes)
     if first is None and second is None:
         first, second = pair_columns(data) or (text_column(data), None)
     first = first or text_column(data)
     label = named.get("label") or next((name for name in data.column_names if second and name.casefold() in LABELS), None)
     columns = [name for name in dict.fromkeys((first, second, label, group)) if name is not None]
+    unused = [name for name in data.column_names if name not in columns]
+    if unused and split == "train":
+        notes.append(f"columns not used: {listed(unused)} (--label names one of scores)")
     values = read_columns(data, columns, split)
     texts = text_values(values[first], first, split)
     pairs = None if second is None else text_values(values[second], second, split)
@@ -128,14 +133,39 @@ def _read_split(data: Dataset, named: Mapping[str, str | None], split: str, note
     if label is not None:
         if pairs is None:
             raise ParameterError("label", "load_data", "left out without pairs of texts, of which it is the score", label)
-        if all(as_number(value) in _WITHHELD for value in values[label]):
-            withheld.append(split)
+        if withheld(values[label]):
+            unscored.append(split)
         elif label != named.get("label") and "score" not in label.casefold() and _are_classes(values[label], class_names(data, label)):
             notes.append(f"{split}: the column {label!r} is not used, it holds classes and no scores")
         else:
             scores = np.array(_scores(values[label], label, split))
     rows = Rows(labels=scores, texts=texts, pairs=pairs)
     return GroupedRows(rows, None if group is None else group_names(values[group], group, split))
+
+
+def _read_triples(data: Dataset, columns: Sequence[str], group: str | None, split: str, notes: list[str]) -> GroupedRows:
+    """Read a text, those that are like it and those that are not, as texts one by one; the like ones stay on one side of every cut.
+
+    A number beside them is no score of two of them: it is the margin between two pairs, where there is one.
+    """
+    values = read_columns(data, [*columns, *([] if group is None else [group])], split)
+    for name in columns:
+        # A row need not have a text that is unlike its own.
+        none = () if name in columns[:2] else (None, "")
+        cells = values[name] = [cell if isinstance(cell, list) else [] if cell in none else [cell] for cell in values[name]]
+        refuse(cells, name, split, "holds no text", lambda _, cell: not all(text is None or isinstance(text, str) for text in cell))
+        refuse(cells, name, split, "is empty", lambda _, cell: any(not text or text.isspace() for text in cell))
+        refuse(cells, name, split, f"holds a text of more than {CELL:,} characters", lambda _, cell: any(len(text) > CELL for text in cell))
+    cells_of = [(at, name, values[name][at]) for at in range(len(data)) for name in columns]
+    texts = tuple(text for _, _, cell in cells_of for text in cell)
+    if group is None:
+        # What is unlike one text may be like another: by such texts nearly all rows would belong together.
+        owners: tuple[Hashable, ...] = tuple((split, at) if name in columns[:2] else None for at, name, cell in cells_of for _ in cell)
+    else:
+        names = group_names(values[group], group, split)
+        owners = tuple(names[at] for at, _, cell in cells_of for _ in cell)
+    notes.append(f"{split}: the texts of {listed(columns)} are read one by one")
+    return GroupedRows(Rows(labels=np.full(len(texts), np.nan), texts=texts), owners)
 
 
 def _are_classes(values: Sequence[object], declared: tuple[str, ...] | None) -> bool:

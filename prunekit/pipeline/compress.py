@@ -85,8 +85,8 @@ def compress(
     Raises
     ------
     PrunekitError
-        With one line that says what to change. No model is left behind; where a bound does not hold, ``OUT-unmet`` has the plan and the
-        report of what was reached.
+        With one line that says what to change. Nothing is left at `out`; where a bound does not hold, ``OUT-unmet`` has the plan and the
+        report of what was reached, and the model's checkpoint where it was trained.
     """
     recipe, sources = recipe_of(model, data, tokenizer, parameters)
     return run(recipe, out=out, overwrite=overwrite, progress=progress, sources=sources)
@@ -212,18 +212,22 @@ def _make(run: Run, stored: Recipe, plan: Plan | None, out: Path, folder: Path) 
     points, frontier_notes = draw_frontier(run, decided, folder) if run.recipe.frontier else ((), ())
     report = build_report(run, decided.neurons, models, files, measured)
     report = report.model_copy(update={"frontier": points, "notes": (*report.notes, *frontier_notes)})
+
+    def save(place: Path) -> None:
+        save_checkpoint(models.slim, models.text.tokenizer, models.plan, place)
+        stored.save(place / RECIPE)
+
+    if measured.thresholds is not None:
+        # Thresholds of the labels' probabilities, in the order of the outputs.
+        setattr(models.slim.config, "thresholds", probabilities(measured.thresholds).tolist())  # noqa: B010
     try:
         check_constraints(report, run.recipe, measured)
     except BudgetError as error:
         # There is nothing to resume: the training was complete.
         shutil.rmtree(checkpoint_place(run.recipe, models.plan, out), ignore_errors=True)
         plans = {path.stem: Plan.load(path) for path in (folder / FRONTIER).glob("*.json")}
-        raise UnmetError(str(error), models.plan, report, plans) from None
-    if measured.thresholds is not None:
-        # Thresholds of the labels' probabilities, in the order of the outputs.
-        setattr(models.slim.config, "thresholds", probabilities(measured.thresholds).tolist())  # noqa: B010
-    save_checkpoint(models.slim, models.text.tokenizer, models.plan, folder)
-    stored.save(folder / RECIPE)
+        raise UnmetError(str(error), models.plan, report, plans, save if models.trained else None) from None
+    save(folder)
     write_reports(report, folder)
     write_card(folder, card_of(run, models, files, report, out.resolve().name))
     return models.plan, report, models.slim.eval()

@@ -238,6 +238,11 @@ class Models:
     tuned: nn.Module | None = None
     alike: bool = False
 
+    @property
+    def trained(self) -> bool:
+        """Whether the slim model was trained."""
+        return "untrained" in self.baselines
+
 
 @dataclass(frozen=True, eq=False)
 class Files:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from prunekit.exporters.export import export
 from prunekit.exporters.source import load_source
 from tests.interop.run import PACKAGES
+from tests.interop.runtimes import run as answer_of
 from tests.lines import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,12 +31,7 @@ def code(title: str, language: str = "python") -> str:
 
 
 def run(command: list[str], where: Path) -> np.ndarray:
-    """Run a program that prints its answer as JSON in its last line."""
-    # Nothing of this environment may be found by another's Python.
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, encoding="utf-8", check=False, env=variables)
-    assert done.returncode == 0, done.stderr
-    return np.array(json.loads(done.stdout.splitlines()[-1]))
+    return np.array(answer_of(command, where))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import prunekit
 from prunekit.budget import Unit
@@ -163,3 +164,21 @@ def test_the_plans_of_a_frontier_are_kept_where_a_budget_is_missed(tmp_path: Pat
     assert names
     assert {path.stem for path in (place / "frontier").iterdir()} == set(names)
     assert Plan.load(place / "frontier" / f"{names[0]}.json").ffn
+
+
+def test_a_model_that_was_trained_is_kept_where_a_budget_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def miss(*_: object) -> None:
+        raise BudgetError("--speedup 9x was not met.")
+
+    asked: dict[str, Any] = {"keep": "60% params", "recover": "1epochs", "dtype": "fp32"}
+    with lines.quick():
+        met = compress(checkpoint("sequence"), data("text"), **asked, out=tmp_path / "met")
+        monkeypatch.setattr("prunekit.pipeline.compress.check_constraints", miss)
+        with pytest.raises(BudgetError, match=r"the trained model of what was reached .*prunekit export.* are in .*slim-unmet"):
+            compress(checkpoint("sequence"), data("text"), **asked, out=tmp_path / "slim")
+    kept = prunekit.load(tmp_path / "slim-unmet")
+    for (name, one), other in zip(met.model.state_dict().items(), kept.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    assert (tmp_path / "slim-unmet" / "recipe.yaml").read_text() == (tmp_path / "met" / "recipe.yaml").read_text()
+    done = prunekit.export(tmp_path / "slim-unmet", tmp_path / "files")
+    assert (done.path / "onnx" / "model.onnx").is_file()

@@ -336,3 +336,10 @@ def test_bench_reads_the_texts_of_pairs_one_by_one(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", {"train": texts(60, 0), "test": pairs(40, 1)})
     found = encode_for(parse([str(model)], ["ort"]), data, max_length=None, columns={})
     assert len(found["dense"]) == 80
+
+
+def test_bench_reads_a_bare_encoder_beside_an_embedder_as_one(tmp_path: Path) -> None:
+    models = [str(dense(tmp_path / "slim")), str(save(model_of(), tmp_path / "bare"))]
+    data = write_rows(tmp_path / "data", {"train": texts(60, 0), "test": pairs(40, 1)})
+    found = encode_for(parse(models, ["ort"]), data, max_length=None, columns={"label": "score"})
+    assert [len(rows) for rows in found.values()] == [80, 80]
