@@ -13,6 +13,7 @@
     |   +-- ParityError            RuntimeError       a file that does not compute what the model computes
     +-- OutputError                OSError            a place that cannot be written
     +-- DependencyError            ImportError        an extra that is not installed
+    +-- ProcessError               RuntimeError       processes of one run that have not met, or of which one has ended
     +-- BudgetError                RuntimeError       exit code 1: a constraint that cannot be met
 
 Each derives from the built-in error that a Python user would catch, too.
@@ -94,6 +95,10 @@ class OutputError(PrunekitError, OSError):
 
 class DependencyError(PrunekitError, ImportError):
     """An optional dependency is missing; the message holds the install command."""
+
+
+class ProcessError(PrunekitError, RuntimeError):
+    """The processes of one run have not met, or one of them has ended."""
 
 
 class BudgetError(PrunekitError, RuntimeError):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunekit.arch import SPECS
 from prunekit.arch.spec import QUESTION, ArchSpec, Axes, Axis
 from prunekit.arch.stated import MANY_LABELS
+from prunekit.arch.travel import bare, settle
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 
@@ -112,11 +113,19 @@ class ModelView:
 
     def __init__(self, model: nn.Module, spec: ArchSpec) -> None:
         self.model, self.spec = model, spec
-        body = getattr(model, str(model.base_model_prefix), model)
-        assert isinstance(body, nn.Module)
-        self.body: nn.Module = body
+        self.body = _body(model)
         self.config: Any = model.config
         self.source = _source(self.config, spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: hooks stay behind."""
+        return {name: value for name, value in vars(self).items() if name != "body"} | {"model": bare(self.model)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the view, with the model, in another process."""
+        vars(self).update(state)
+        self.body = _body(self.model)
+        settle(self.model)
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelView:
@@ -316,6 +325,12 @@ def pool_states(states: Tensor, attention_mask: Tensor, pooling: str, spec: Arch
     positions = last_positions(attention_mask) if pooling == "last" else cls_positions(spec, attention_mask)
     # An index: the exporter writes a squeeze of a length that it does not know as two branches, which onnxruntime does not load.
     return states.gather(1, positions[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
+
+
+def _body(model: nn.Module) -> nn.Module:
+    body = getattr(model, str(model.base_model_prefix), model)
+    assert isinstance(body, nn.Module)
+    return body
 
 
 def _source(config: Any, spec: ArchSpec) -> Source:

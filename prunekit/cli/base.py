@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -23,6 +24,7 @@ from prunekit import __version__
 from prunekit.cli.mistakes import usage
 from prunekit.errors import PrunekitError
 from prunekit.validation.escape import one_line, terminal
+from prunekit.validation.group import Helper, Place, joined, launched
 
 # Base class of all usage errors; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -41,6 +43,7 @@ app = typer.Typer(name="prunekit", **_PLAIN)
 
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130
 
 
 #: How the variables begin by which launchers of several processes speak to accelerate, which reads them when a training starts.
@@ -73,13 +76,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Characters outside of a terminal's encoding are escaped instead of raising an error.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+    try:
+        place = None if _independent(sys.argv[1:] if argv is None else argv) else launched(os.environ)
+    except PrunekitError as error:
+        _complain(str(error))
+        return error.exit_code
+    if place is not None and place.rank:
+        # Nothing is written here that a signal must not cut short.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return _caught(partial(_with_others, place, argv))
     # Ignored signals stay ignored, as nohup requires.
     numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
-        code = int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
-        sys.stdout.flush()
+        return _caught(partial(_run, argv)) if place is None else _caught(partial(_with_others, place, argv))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _independent(argv: Sequence[str]) -> bool:
+    """Return whether processes that a launcher started need not talk to each other: each collects a part of its own."""
+    return any(word.partition("=")[0] == "--shard" for word in argv)
+
+
+def _with_others(place: Place, argv: Sequence[str] | None) -> int:
+    """Run a command line as rank 0 of several processes, or compute for the one that does, and return the exit code of all."""
+    with joined(place) as group:
+        if isinstance(group, Helper):
+            # What is sent is read by what takes seconds to import; the other process imports it meanwhile.
+            import prunekit.pipeline.compress  # noqa: F401
+
+            return group.help()
+        code = 1
+        try:
+            with group.leading():
+                code = _caught(partial(_run, argv))
+        finally:
+            # Who interrupts does not wait for what the others are computing: they end when this process does.
+            if code != INTERRUPTED:
+                group.end(code)
         return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    code = int(app(args=None if argv is None else list(argv), prog_name="prunekit", standalone_mode=False) or 0)
+    sys.stdout.flush()
+    return code
+
+
+def _caught(run: Callable[[], int]) -> int:
+    """Return the exit code of what is run; say in a line what the user can mend."""
+    try:
+        return run()
     except PrunekitError as error:
         _complain(str(error))
         return error.exit_code
@@ -103,10 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Interrupted as stopped:
         with contextlib.suppress(OSError):
             print("; ".join(["interrupted, nothing was written", *getattr(stopped, "__notes__", ())]), file=sys.stderr)
-        return 130
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        return INTERRUPTED
 
 
 def _variable(error: ValueError) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from prunekit.arch.view import ModelView, answers_by_span
-from prunekit.data.batches import Encoded
+from prunekit.data.batches import Batch, Encoded
 from prunekit.training.teacher import answer
+from prunekit.validation.group import spread
 
 
 def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:
@@ -17,12 +20,22 @@ def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray
     Of a model that answers questions, whose rows are windows, (m, 2): those of start and end at every place that is read.
     """
     result = np.empty((len(encoded.labels), outputs), dtype=np.float32)
-    with torch.inference_mode():
-        for batch in encoded.batches():
-            first = None if batch.first is None else torch.from_numpy(batch.first)
-            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-            logits = answer(view, tensors, first, states=False).logits
-            if answers_by_span(view.model) and first is not None:
-                logits = torch.stack(logits.chunk(2), dim=-1)[first[:, 0], first[:, 1]]
-            result[batch.targets] = logits.numpy()
+    for targets, logits in spread(_Answering(view), encoded.batches()):
+        result[targets] = logits
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Answering:
+    """The work on one batch."""
+
+    view: ModelView
+
+    def __call__(self, batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        first = None if batch.first is None else torch.from_numpy(batch.first)
+        tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+        with torch.inference_mode():
+            logits = answer(self.view, tensors, first, states=False).logits
+            if answers_by_span(self.view.model) and first is not None:
+                logits = torch.stack(logits.chunk(2), dim=-1)[first[:, 0], first[:, 1]]
+        return batch.targets, logits.numpy()

@@ -13,6 +13,7 @@ from prunekit.arch.view import ModelView, find
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
+from prunekit.validation import group
 
 Batches = Sequence[Mapping[str, Tensor]]
 
@@ -67,13 +68,15 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
             for tap, total in totals.items():
                 ((x,), (y,)) = slim_values[tap], dense_values[tap]
                 x, y = widened(_rows(x, batch)), widened(_rows(y, batch))
-                total.add(x, y - stream.widen(x, y.shape[-1]), torch.ones(len(x)))
+                error = y - stream.widen(x, y.shape[-1])
+                total.agree(x, error)
+                total.add(x, error, torch.ones(len(x)))
         solutions = []
         for path, total in zip(paths, totals.values(), strict=True):
             reader, dense_reader = Linear.at(slim.model, path), Linear.at(dense.model, path)
             assert reader is not None
             assert dense_reader is not None
-            moment = total.finish()
+            moment = group.total(total, ComomentSum.of).finish()
             fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else dense_reader.weight)
             solutions.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
     return solutions
@@ -103,9 +106,11 @@ def solve_norms(
                 dense.hidden_states(batch)
             for tap, total in totals.items():
                 x, y = widened(slim_values[tap][0][mask]), widened(stream.narrow(dense_values[tap][0])[mask])
+                total.agree(x, y - x)
                 total.add(x, y - x, torch.ones(len(x)))
         for (_, path), total in totals.items():
-            solutions.append(scale(find(slim.body, path), total.finish(), damping, where=path))
+            moment = group.total(total, ComomentSum.of).finish()
+            solutions.append(scale(find(slim.body, path), moment, damping, where=path))
     return solutions
 
 

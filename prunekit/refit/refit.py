@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from prunekit.refit.readers import Stream, fold, outer_norms, scale, solve_norms
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
+from prunekit.validation import group
 
 Weights = Mapping[Site, Sequence[Tensor]]
 #: Bytes that the targets of one block may take in memory; where they would take more, they are recomputed for each solution.
@@ -125,28 +127,62 @@ def refit(
         raise StatisticsError("There are no calibration rows; give some.")
     if not pairs:
         return ()
-    damping, stream = damping or Damping(), stream or Stream()
-    calls = calls or record_calls(dense, batches)
-    if stream.kept is None and record_calls(slim, batches[:1]).hidden[0].shape != calls.hidden[0].shape:
-        raise UnsupportedError("A refit of a model of another hidden width needs to know which dimensions are left.")
-    with torch.no_grad():
-        solutions: list[Solution] = []
-        if stream.kept is not None:
-            solutions += solve_norms(slim, dense, batches, outer_norms(slim), damping=damping.input, stream=stream)
-        # The arguments of the blocks may depend on the heads, dimensions and blocks that are left.
-        differs = stream.kept is not None or len(pairs) != dense.num_layers or slim.bias_columns != dense.bias_columns
-        solver = _Solver(slim, dense, pairs, weights, damping, calls, record_calls(slim, batches) if differs else calls, stream)
-        del calls
-        if slim.spec.shared_blocks:
-            solver.solve_shared()
-        else:
-            solver.solve_sequential()
-        solutions += solver.solutions
-        if stream.kept is not None or pairs[-1].output != pairs[-1].attention:
-            solutions += solve_norms(slim, dense, batches, filter(None, [slim.spec.final_norm]), damping=damping.input, stream=stream)
-            if not isinstance(slim.model, Reader):
-                solutions += solve_readers(slim, dense, batches, damping=damping.input, stream=stream)
-    return tuple(solutions)
+    work = _Refitting(slim, dense, pairs, damping or Damping(), stream or Stream())
+    # All solve alike, each for its own copy of the slim model; this process's is the one that was given.
+    solutions = list(group.spread(work, [_Share.of(share, batches, weights, calls) for share in group.shares(len(batches))]))
+    return solutions[0]
+
+
+class _Share(NamedTuple):
+    """The batches of one process, with the costs of errors and, in the first, the calls of the dense model."""
+
+    batches: Sequence[Mapping[str, Tensor]]
+    weights: Weights | None
+    calls: Calls | None
+
+    @classmethod
+    def of(cls, share: Sequence[int], batches: Sequence[Mapping[str, Tensor]], weights: Weights | None, calls: Calls | None) -> _Share:
+        """Return the share of batches of these numbers."""
+        taken = None if weights is None else {site: [of_site[number] for number in share] for site, of_site in weights.items()}
+        own = None if calls is None or share[0] else calls.of(share)
+        return cls([batches[number] for number in share], taken, own)
+
+
+@dataclass(frozen=True, eq=False)
+class _Refitting:
+    """The work on a share of the batches: co-moments are added up over all shares before they are solved."""
+
+    slim: ModelView
+    dense: ModelView
+    pairs: Sequence[Match]
+    damping: Damping
+    stream: Stream
+
+    def __call__(self, share: _Share) -> tuple[Solution, ...]:
+        slim, dense, pairs, damping, stream = self.slim, self.dense, self.pairs, self.damping, self.stream
+        batches = share.batches
+        calls = share.calls or record_calls(dense, batches)
+        if stream.kept is None and record_calls(slim, batches[:1]).hidden[0].shape != calls.hidden[0].shape:
+            raise UnsupportedError("A refit of a model of another hidden width needs to know which dimensions are left.")
+        with torch.no_grad():
+            solutions: list[Solution] = []
+            if stream.kept is not None:
+                solutions += solve_norms(slim, dense, batches, outer_norms(slim), damping=damping.input, stream=stream)
+            # The arguments of the blocks may depend on the heads, dimensions and blocks that are left.
+            differs = stream.kept is not None or len(pairs) != dense.num_layers or slim.bias_columns != dense.bias_columns
+            own_calls = record_calls(slim, batches) if differs else calls
+            solver = _Solver(slim, dense, pairs, share.weights, damping, calls, own_calls, stream)
+            del calls, own_calls, share
+            if slim.spec.shared_blocks:
+                solver.solve_shared()
+            else:
+                solver.solve_sequential()
+            solutions += solver.solutions
+            if stream.kept is not None or pairs[-1].output != pairs[-1].attention:
+                solutions += solve_norms(slim, dense, batches, filter(None, [slim.spec.final_norm]), damping=damping.input, stream=stream)
+                if not isinstance(slim.model, Reader):
+                    solutions += solve_readers(slim, dense, batches, damping=damping.input, stream=stream)
+        return tuple(solutions)
 
 
 class _Solver:
@@ -280,8 +316,9 @@ class _Solver:
                 else:
                     error = (self.stream.narrow(wanted) - reached)[chosen]
                 rows = batch_first(self.slim, values[entering])[chosen] if entering in values else error[:, :0]
+                total.agree(rows, error)
                 total.add(rows, error, weights[batch][chosen])
-        return total.finish()
+        return group.total(total, ComomentSum.of).finish()
 
     def _weights(self, site: Site) -> Sequence[Tensor]:
         if self.site_weights is None:

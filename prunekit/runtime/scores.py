@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from prunekit.errors import StatisticsError
 from prunekit.runtime.records import Score
 from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import Task
+from prunekit.validation.group import spread
 
 if TYPE_CHECKING:
-    from prunekit.data.batches import Encoded
+    from prunekit.data.batches import Batch, Encoded
 
 
 def outputs_of_file(path: str | Path | OnnxSession, encoded: Encoded, *, threads: int = 1) -> NDArray[Any]:
@@ -40,20 +42,33 @@ def outputs_of_file(path: str | Path | OnnxSession, encoded: Encoded, *, threads
     ModelError, DependencyError
         As in `OnnxSession`.
     """
-    session = path if isinstance(path, OnnxSession) else OnnxSession(path, threads=threads)
+    given = path if isinstance(path, OnnxSession) else None
+    work = _Answering(path.path if isinstance(path, OnnxSession) else path, threads, given)
     outputs: NDArray[Any] | None = None
-    for batch in encoded.batches():
-        values = session.answers(batch.inputs)
-        if batch.first is not None:
-            values = values[batch.first[:, 0], batch.first[:, 1]]
+    # A session that is given may be of other options than a path and threads.
+    for targets, values in spread(work, encoded.batches(), beside=True) if given is None else map(work, encoded.batches()):
         if not np.isfinite(values).all():
-            row = int(batch.targets[np.flatnonzero(~np.isfinite(values).all(axis=-1))[0]])
-            raise StatisticsError(f"The ONNX file {str(session.path)!r} gives NaN or infinity for row {row + 1} (the first row is 1).")
+            row = int(targets[np.flatnonzero(~np.isfinite(values).all(axis=-1))[0]])
+            raise StatisticsError(f"The ONNX file {str(work.path)!r} gives NaN or infinity for row {row + 1} (the first row is 1).")
         if outputs is None:
             outputs = np.empty((len(encoded.labels), values.shape[-1]), dtype=values.dtype)
-        outputs[batch.targets] = values
+        outputs[targets] = values
     assert outputs is not None
     return outputs
+
+
+@dataclass
+class _Answering:
+    """The work on one batch; each process loads the file once."""
+
+    path: str | Path
+    threads: int
+    session: OnnxSession | None = None
+
+    def __call__(self, batch: Batch) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        self.session = self.session or OnnxSession(self.path, threads=self.threads)
+        values = self.session.answers(batch.inputs)
+        return batch.targets, values if batch.first is None else values[batch.first[:, 0], batch.first[:, 1]]
 
 
 def judged(task: Task, encoded: Encoded, outputs: NDArray[Any]) -> float:

@@ -136,6 +136,10 @@ class Calls:
     calls: tuple[tuple[Call, ...], ...]
     masks: tuple[Tensor, ...]
 
+    def of(self, share: Sequence[int]) -> Calls:
+        """Return the calls on the batches of these numbers."""
+        return Calls(*(tuple(each[number] for number in share) for each in (self.hidden, self.calls, self.masks)))  # type: ignore[arg-type]  # each of its own kind
+
 
 def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Calls:
     """Run the body once over each batch and record how it calls its blocks.

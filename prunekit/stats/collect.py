@@ -5,9 +5,10 @@ The only module that runs a forward pass for analysis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.stats.collected import Collected, Pooling, check_labels
 from prunekit.stats.rows import LIMIT, RowStore
 from prunekit.stats.sample import Sample, lowest
+from prunekit.validation.group import spread
 
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
@@ -91,7 +93,7 @@ def collect(
     if not total:
         raise DataError("The split has no rows.")
     check_labels(targets, total, outputs)
-    batches: Iterable[Batch] = encoded.batches() if part is None else map(encoded.batch, part)
+    batches: Iterator[Batch] = encoded.batches() if part is None else map(encoded.batch, part)
     chosen = None if part is None else part_ids(encoded, part)
     if chosen is not None:
         total, targets = len(chosen), targets[chosen]
@@ -102,18 +104,14 @@ def collect(
     view.model.eval()
     try:
         done = 0
-        with torch.inference_mode():
-            for batch in batches:
-                tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-                states = view.hidden_states(tensors)
-                first = None if batch.first is None else torch.from_numpy(batch.first)
-                indices = batch.targets if chosen is None else np.searchsorted(chosen, batch.targets)
-                rows.put(indices, pool(view, states, tensors["attention_mask"], pooling, first).numpy())
-                if token_sample is not None:
-                    token_sample.add(batch, states)
-                done += len(batch.targets)
-                if progress is not None:
-                    progress(done, total)
+        drawn = None if token_sample is None else token_sample.drawn
+        for read in spread(_Reading(view, pooling, drawn), batches):
+            rows.put(read.targets if chosen is None else np.searchsorted(chosen, read.targets), read.pooled)
+            if token_sample is not None:
+                token_sample.put(*read.tokens)
+            done += len(read.targets)
+            if progress is not None:
+                progress(done, total)
         sample = None if token_sample is None else token_sample.finish()
         return Collected.of(rows, targets, outputs, pooling=pooling, tokens=sample, moments=moments)
     except BaseException:
@@ -142,28 +140,65 @@ def pool(view: ModelView, states: tuple[Tensor, ...], attention_mask: Tensor, po
     return torch.cat([state[index, positions] for state in states], dim=1).float()
 
 
+class _Drawn(NamedTuple):
+    """The tokens of a sample, ascending, among all real tokens of a split, whose rows begin at `offsets`."""
+
+    tokens: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def take(self, batch: Batch, states: tuple[Tensor, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return which of them are in a batch, (k,), and their vectors, (k, D)."""
+        # Real tokens of a batch, row by row, are those of the unpadded rows, whichever side is padded.
+        places = np.argwhere(batch.attention_mask)
+        starts = self.offsets[batch.rows] - np.concatenate([[0], np.cumsum(batch.attention_mask.sum(axis=1))[:-1]])
+        ids = starts[places[:, 0]] + np.arange(len(places))
+        slots = np.minimum(np.searchsorted(self.tokens, ids), len(self.tokens) - 1)
+        taken = self.tokens[slots] == ids
+        row, position = (torch.from_numpy(column).to(states[0].device) for column in places[taken].T)
+        return slots[taken], torch.cat([state[row, position] for state in states], dim=1).float().cpu().numpy()
+
+
+class _Read(NamedTuple):
+    """What a model says of one batch: the rows, their vectors, and the tokens of a sample with theirs."""
+
+    targets: NDArray[np.int64]
+    pooled: NDArray[np.float32]
+    tokens: tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """The work on one batch."""
+
+    view: ModelView
+    pooling: Pooling
+    drawn: _Drawn | None
+
+    def __call__(self, batch: Batch) -> _Read:
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            states = self.view.hidden_states(tensors)
+            first = None if batch.first is None else torch.from_numpy(batch.first)
+            pooled = pool(self.view, states, tensors["attention_mask"], self.pooling, first).numpy()
+            none = np.empty(0, dtype=np.int64), pooled[:0]
+            return _Read(batch.targets, pooled, none if self.drawn is None else self.drawn.take(batch, states))
+
+
 class _Tokens:
     """A seeded sample of single tokens, drawn before the pass from all real tokens of a split (`Sample` draws the same)."""
 
     def __init__(self, encoded: Encoded, size: int, width: int, seed: int) -> None:
         ids = np.arange(len(encoded.ids))
-        self._chosen = np.sort(lowest(ids, seed, size))
-        self._offsets, self._size, self._seed = encoded.offsets, size, seed
-        self._rows = np.empty((len(self._chosen), width), dtype=np.float32)
+        self.drawn = _Drawn(np.sort(lowest(ids, seed, size)), encoded.offsets)
+        self._size, self._seed = size, seed
+        self._rows = np.empty((len(self.drawn.tokens), width), dtype=np.float32)
 
-    def add(self, batch: Batch, states: tuple[Tensor, ...]) -> None:
-        """Add the chosen tokens of one batch."""
-        # Real tokens of a batch, row by row, are those of the unpadded rows, whichever side is padded.
-        places = np.argwhere(batch.attention_mask)
-        starts = self._offsets[batch.rows] - np.concatenate([[0], np.cumsum(batch.attention_mask.sum(axis=1))[:-1]])
-        ids = starts[places[:, 0]] + np.arange(len(places))
-        slots = np.minimum(np.searchsorted(self._chosen, ids), len(self._chosen) - 1)
-        taken = self._chosen[slots] == ids
-        row, position = (torch.from_numpy(column).to(states[0].device) for column in places[taken].T)
-        self._rows[slots[taken]] = torch.cat([state[row, position] for state in states], dim=1).float().cpu().numpy()
+    def put(self, slots: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+        """Put the tokens of one batch into their places."""
+        self._rows[slots] = rows
 
     def finish(self) -> Sample:
         """Return the sample; raise StatisticsError for NaN or infinity."""
         if not np.isfinite(self._rows).all():
             raise StatisticsError("A token's activations hold NaN or infinity: the model or the data is broken.")
-        return Sample(self._size, self._seed, self._chosen, self._rows)
+        return Sample(self._size, self._seed, self.drawn.tokens, self._rows)

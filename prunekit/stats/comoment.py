@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from prunekit.errors import StatisticsError
+from prunekit.validation import group
 
 #: Share of the mean variance of the inputs below which a direction counts as one without variance.
 _SINGULAR = 1e-6
@@ -136,6 +138,13 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+_Mean = tuple[Tensor, Tensor] | None
+
+
+def _first(means: Sequence[_Mean]) -> _Mean:
+    return means[0]
+
+
 class ComomentSum:
     """Accumulates a `Comoment` over chunks of rows.
 
@@ -146,7 +155,19 @@ class ComomentSum:
     def __init__(self) -> None:
         self._rows = 0
         self._parts: tuple[Tensor, ...] | None = None
-        self._shift: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._shift: _Mean = None
+        self._agreed = False
+
+    def about(self, x: Tensor, y: Tensor) -> None:
+        """Take the products of what is added about the mean of these rows, which are not added: those of another part's first chunk."""
+        if len(x) and self._shift is None:
+            self._shift = widened(x).mean(0), widened(y).mean(0)
+
+    def agree(self, x: Tensor, y: Tensor) -> None:
+        """Take products about the mean of the first rows of the first process in all that share the work; called before each `add`."""
+        if not self._agreed:
+            self._agreed = True
+            self._shift = group.total((widened(x).mean(0), widened(y).mean(0)) if len(x) else None, _first)
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         """Add rows x (n, k) with targets y (n, o) and weights (n,)."""
@@ -156,18 +177,45 @@ class ComomentSum:
         x, y = widened(x), widened(y)
         # Weights are in single precision; the rows of a model in double precision are not.
         weights = weights.to(x.dtype)
-        if self._parts is None:
-            # A mean far from zero would cost digits of the variance.
-            self._shift = x.mean(0), y.mean(0)
+        # A mean far from zero would cost digits of the variance.
+        self._shift = self._shift or (x.mean(0), y.mean(0))
         x, y = x - self._shift[0], y - self._shift[1]
         scaled = x * weights[:, None]
         parts = (weights.sum(), scaled.sum(0), weights @ y, scaled.T @ x, y.T @ scaled, weights @ y.square().sum(1))
         wide = tuple(part.double() for part in parts)
         self._parts = wide if self._parts is None else tuple(a.add_(b) for a, b in zip(self._parts, wide, strict=True))
 
+    @staticmethod
+    def of(sums: Sequence[ComomentSum]) -> ComomentSum:
+        """Return the sum of several, in their order."""
+        whole = ComomentSum()
+        for each in sums:
+            whole._merge(each)
+        return whole
+
+    def _merge(self, other: ComomentSum) -> None:
+        if other._parts is None or other._shift is None:
+            return
+        self._rows += other._rows
+        if self._parts is None or self._shift is None:
+            self._parts, self._shift = tuple(part.clone() for part in other._parts), other._shift
+            return
+        total, sum_x, sum_y, xx, yx, yy = other._parts
+        # The other's rows are these and the difference between both means.
+        dx, dy = (theirs.double() - ours.double() for theirs, ours in zip(other._shift, self._shift, strict=True))
+        moved = (
+            total,
+            sum_x + total * dx,
+            sum_y + total * dy,
+            xx + torch.outer(sum_x, dx) + torch.outer(dx, sum_x) + total * torch.outer(dx, dx),
+            yx + torch.outer(sum_y, dx) + torch.outer(dy, sum_x) + total * torch.outer(dy, dx),
+            yy + 2 * (dy @ sum_y) + total * (dy @ dy),
+        )
+        self._parts = tuple(a.add_(b) for a, b in zip(self._parts, moved, strict=True))
+
     def finish(self) -> Comoment:
         """Return the co-moment of all rows added; raise StatisticsError if there were none, or if any was not finite."""
-        if self._parts is None or float(self._parts[0]) <= 0:
+        if self._parts is None or self._shift is None or float(self._parts[0]) <= 0:
             raise StatisticsError("No calibration row carries any weight; give more calibration rows.")
         if not all(bool(torch.isfinite(part).all()) for part in self._parts):
             raise StatisticsError(

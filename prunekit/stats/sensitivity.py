@@ -13,7 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from prunekit.arch.view import Embedder, ModelView
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
+from prunekit.validation import group
 
 #: Maximum number of padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
 TOKENS = 1024
@@ -90,6 +92,27 @@ class _SiteSums:
             self.units = self.units or ComomentSum()
             self.units.add(rows[chosen], rows[chosen][:, :0], size[chosen])
 
+    def about(self, mask: Tensor, grads: Sequence[Tensor], entering: Sequence[Tensor]) -> None:
+        """Take the products of the units about the mean of rows that are another process's to add."""
+        chosen = (sum(grad.square().sum(-1) for grad in grads) * mask) > 0
+        if entering:
+            self.units = self.units or ComomentSum()
+            self.units.about(entering[0][chosen], entering[0][chosen][:, :0])
+
+    @staticmethod
+    def of(parts: Sequence[_SiteSums], shares: Sequence[Sequence[int]]) -> _SiteSums:
+        """Return the sums of several processes, each of its share of the batches."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = _SiteSums()
+        sizes = {number: size for part, share in zip(parts, shares, strict=True) for number, size in zip(share, part.sizes, strict=True)}
+        whole.sizes = [sizes[number] for number in sorted(sizes)]
+        metrics = [part.metric for part in parts if part.metric is not None]
+        whole.metric = torch.stack(metrics).sum(0) if metrics else None
+        units = [part.units for part in parts if part.units is not None]
+        whole.units = ComomentSum.of(units) if units else None
+        return whole
+
     def finish(self, site: Site, rows: int) -> Sensitivity:
         """Return the normalised sensitivity; raise StatisticsError where the output does not depend on the site."""
         sizes = torch.cat([size.flatten() for size in self.sizes]).double()
@@ -155,17 +178,63 @@ def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, see
         As in `check_batches`; and if a gradient is not finite.
     """
     check_batches(view, batches)
-    generator = torch.Generator().manual_seed(seed)
-    sums = {site: _SiteSums() for site in sites(view)}
-    entries = {site: site.units_tap(view) for site in sums if units and site.projection(view) is not None}
-    with _trainable(view.model):
-        for batch in batches:
-            for index, part in enumerate(_parts(batch)):
-                mask = part["attention_mask"].bool()
-                for site, (grads, entering) in _differentiate(view, part, list(sums), entries, generator).items():
-                    sums[site].add(grads, mask, entering, same_batch=index > 0)
+    shares = group.shares(len(batches))
+    parts = list(group.spread(_Differentiating(view, tuple(batches), seed, units), shares))
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    return {site: total.finish(site, rows) for site, total in sums.items()}
+    return {site: _SiteSums.of([part[site] for part in parts], shares).finish(site, rows) for site in parts[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Differentiating:
+    """The work on a share of the batches; random directions are those of one process, which has all batches."""
+
+    view: ModelView
+    batches: Sequence[Mapping[str, Tensor]]
+    seed: int
+    units: bool
+
+    def __call__(self, share: Sequence[int]) -> dict[Site, _SiteSums]:
+        view, generator = self.view, torch.Generator().manual_seed(self.seed)
+        sums = {site: _SiteSums() for site in sites(view)}
+        entries = {site: site.units_tap(view) for site in sums if self.units and site.projection(view) is not None}
+        blank: _Blank | None = None
+        with _trainable(view.model):
+            for number, batch in enumerate(self.batches):
+                for index, part in enumerate(_parts(batch)):
+                    if blank is not None and number not in share:
+                        _scalar(view, blank(part), part, generator)
+                        continue
+                    mask = part["attention_mask"].bool()
+                    by_site, blank = _differentiate(view, part, list(sums), entries, generator)
+                    for site, (grads, entering) in by_site.items():
+                        if number in share:
+                            sums[site].add(grads, mask, entering, same_batch=index > 0)
+                        else:
+                            sums[site].about(mask, grads, entering)
+        return sums
+
+
+class _Blank(NamedTuple):
+    """The shape of a model's outputs, for which as many random directions are drawn: {name: (one for each token, width)}."""
+
+    tensors: Mapping[str, tuple[bool, tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, output: Any) -> _Blank:
+        """Return the shape of an output."""
+        found: dict[str, tuple[bool, tuple[int, ...]]] = {}
+        for name in ("logits", "start_logits", "end_logits", "sentence_embedding", "last_hidden_state"):
+            tensor: Tensor | None = getattr(output, name, None)
+            if tensor is not None:
+                per_token = tensor.ndim == 3 or name in ("start_logits", "end_logits")
+                found[name] = per_token, tuple(tensor.shape[1 + per_token :])
+        return cls(found)
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Any:
+        """Return an output of this shape for a batch."""
+        rows, length = batch["attention_mask"].shape
+        tensors = {name: (rows, *([length] if per_token else []), *width) for name, (per_token, width) in self.tensors.items()}
+        return SimpleNamespace(**{name: torch.zeros(1).expand(shape) for name, shape in tensors.items()})
 
 
 @contextmanager
@@ -195,8 +264,11 @@ def _differentiate(
     wanted: Sequence[Site],
     entries: Mapping[Site, Tap],
     generator: torch.Generator,
-) -> dict[Site, tuple[list[Tensor], list[Tensor]]]:
-    """Return, of each site and pass, the gradient at the residual sum, in single precision at least, and the outputs of the units."""
+) -> tuple[dict[Site, tuple[list[Tensor], list[Tensor]]], _Blank]:
+    """Return, of each site and pass, the gradient at the residual sum, in single precision at least, and the outputs of the units.
+
+    And the shape of the model's output.
+    """
     with ExitStack() as stack, torch.enable_grad():
         recorded: dict[int, dict[Tap, list[Tensor]]] = {}
         for number, block in enumerate(view.blocks):
@@ -206,9 +278,7 @@ def _differentiate(
             )
         output = view.model(**{name: batch[name] for name in view.inputs if name in batch}, return_dict=True)
         passes = {site: recorded[site.block][site.sum_tap(view)] for site in wanted}
-        tokens = isinstance(view.model, Embedder) and view.model.averages
-        read = batch.get(READ, batch["attention_mask"]).bool()
-        scalar = fisher_scalar(output, read, generator, labels=view.many_labels, tokens=tokens)
+        scalar = _scalar(view, output, batch, generator)
         grads = iter(torch.autograd.grad(scalar, [tensor for site_sums in passes.values() for tensor in site_sums], allow_unused=True))
     by_site = {}
     for site, site_sums in passes.items():
@@ -216,7 +286,13 @@ def _differentiate(
         site_grads = [widened(torch.zeros_like(tensor) if grad is None else grad) for tensor, grad in zip(site_sums, grads, strict=False)]
         units = recorded[site.block][entries[site]] if site in entries else []
         by_site[site] = [batch_first(view, grad) for grad in site_grads], [batch_first(view, rows.detach()) for rows in units]
-    return by_site
+    return by_site, _Blank.of(output)
+
+
+def _scalar(view: ModelView, output: Any, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+    tokens = isinstance(view.model, Embedder) and view.model.averages
+    read = batch.get(READ, batch["attention_mask"]).bool()
+    return fisher_scalar(output, read, generator, labels=view.many_labels, tokens=tokens)
 
 
 def fisher_scalar(output: Any, mask: Tensor, generator: torch.Generator, *, labels: bool = False, tokens: bool = False) -> Tensor:

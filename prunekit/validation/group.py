@@ -1,0 +1,368 @@
+"""The processes of one run, as torchrun and accelerate start them: rank 0 runs the command, the others compute for it.
+
+Rank 0 alone reads, decides, times, prints and writes, so that no two processes can come to different decisions. A pass over batches that
+can be divided is written ``for result in spread(work, batches)``: results come in the order of the batches, whichever process computed
+them, and with one process it is ``map(work, batches)``. Between passes the others wait.
+
+`work` and what it returns travel between the processes of one run as pickles, as `torch.distributed` itself sends objects.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import timedelta
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from prunekit.errors import ProcessError, PrunekitError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Within this time all processes must have come; a launcher starts them at once.
+COME = timedelta(minutes=5)
+#: What rank 0 does alone, such as training or timing, may take this long.
+_WAIT = timedelta(days=30)
+#: Environment variables by which a launcher tells a process its place; without one of them there is no group.
+_NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Processes of the machine of rank 0; ranks are counted machine by machine.
+_BESIDE = "LOCAL_WORLD_SIZE"
+#: Those by which accelerate, or a program that is started, would take part in a group of its own.
+_READ = ("RANK", "WORLD_SIZE", "LOCAL_RANK", _BESIDE)
+
+
+class Place(NamedTuple):
+    """A process among those of its run: its number, how many there are, and how many of these run on the machine of rank 0."""
+
+    rank: int
+    size: int
+    beside: int
+
+
+def launched(environment: Mapping[str, str]) -> Place | None:
+    """Return the place that a launcher gave this process; None where there is one process.
+
+    Raises
+    ------
+    ProcessError
+        Variables of a launcher that are no numbers, or a rank that there is not.
+    """
+    if not all(environment.get(name) for name in _NAMES):
+        return None
+    numbers: dict[str, int] = {}
+    for name, value in ((name, environment.get(name, "1")) for name in ("RANK", "WORLD_SIZE", _BESIDE)):
+        if not value.isascii() or not value.isdigit():
+            raise ProcessError(
+                f"The variable {name} of the environment must be a number, as torchrun sets it. Got {value[:200]!r} instead."
+            )
+        numbers[name] = int(value)
+    place = Place(numbers["RANK"], numbers["WORLD_SIZE"], min(numbers[_BESIDE], numbers["WORLD_SIZE"]))
+    if place.rank >= place.size:
+        raise ProcessError(f"The variable RANK of the environment must be below WORLD_SIZE, {place.size}. Got {place.rank} instead.")
+    return place if place.size > 1 else None
+
+
+class Divider(Protocol):
+    """Who computes a pass: this process alone, or several.
+
+    Attributes
+    ----------
+    size : int
+        Number of processes among which a pass is divided; within the work of one item that is 1.
+    """
+
+    size: int
+
+    def spread(self, work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
+        """See `spread`."""
+
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        """See `total`."""
+
+
+class _Alone:
+    size = 1
+
+    def spread(self, work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
+        return map(work, items)
+
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        return part
+
+
+_ALONE = _Alone()
+_CURRENT: ContextVar[Divider] = ContextVar("divider", default=_ALONE)
+
+
+def size() -> int:
+    """Return the number of processes among which `spread` divides."""
+    return _CURRENT.get().size
+
+
+def shares(items: int) -> list[range]:
+    """Return the numbers of the items of each process, at least one each: every n-th, as `spread` hands them out."""
+    return [range(rank, items, size()) for rank in range(min(size(), items))]
+
+
+def spread(work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
+    """Yield ``work(item)`` for each of `items`, in their order, computed by all processes in turn.
+
+    Parameters
+    ----------
+    work : callable
+        Of a class or function of this package, with all that it needs; it and its results can be pickled. What it raises in another
+        process is raised here.
+    items : iterable
+        Read by rank 0 alone, one for each process ahead.
+    beside : bool
+        Only by processes on the machine of rank 0, which see its files.
+    """
+    return _CURRENT.get().spread(work, items, beside=beside)
+
+
+def total(part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+    """Return, inside the `work` on one of `shares`, ``add`` of the parts of all processes that have one, in the order of their ranks."""
+    return _CURRENT.get().total(part, add)
+
+
+class _StopError(Exception):
+    """What a process waits for will not come: another one has failed."""
+
+
+class _Wire:
+    """Messages between rank 0 and the others, each a word and a value."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._sent: dict[int, list[Any]] = {}
+
+    def send(self, ranks: Iterable[int], word: str, value: object) -> None:
+        """Send a message, without waiting until it is received."""
+        import torch
+        from torch import distributed
+
+        packed = io.BytesIO()
+        torch.save((word, value), packed)
+        body = torch.frombuffer(packed.getbuffer(), dtype=torch.uint8)
+        for rank in ranks:
+            self.flush(rank)
+            with self._connected(rank):
+                parts = torch.tensor([len(body)]), body
+                self._sent[rank] = [(distributed.isend(part, rank, tag=tag), part) for tag, part in enumerate(parts)]
+
+    def flush(self, rank: int) -> None:
+        """Wait until what was sent to a process is received."""
+        with self._connected(rank):
+            for sent, _ in self._sent.pop(rank, ()):
+                sent.wait()
+
+    def receive(self, rank: int) -> tuple[str, Any]:
+        """Wait for the next message of a process."""
+        import torch
+        from torch import distributed
+
+        with self._connected(rank):
+            length = torch.empty(1, dtype=torch.int64)
+            distributed.recv(length, rank, tag=0)
+            body = torch.empty(int(length), dtype=torch.uint8)
+            distributed.recv(body, rank, tag=1)
+        word, value = torch.load(io.BytesIO(body.numpy().tobytes()), weights_only=False)
+        return str(word), value
+
+    @contextmanager
+    def _connected(self, rank: int) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise ProcessError(f"Process {rank + 1} of {self.place.size} (rank {rank}) has ended, and with it the run.") from error
+
+
+class Leader:
+    """Rank 0, which hands out what is to be computed; the context in which it does so is that of `leading`."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire, self.size = wire, wire.place.size
+        self._owed: Counter[int] = Counter()
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Divide what is given to `spread` while the context is open; what else runs in it sees one process."""
+        token = _CURRENT.set(self)
+        hidden = {name: os.environ.pop(name) for name in _READ if name in os.environ}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
+            _CURRENT.reset(token)
+
+    def end(self, code: int) -> None:
+        """Let the other processes end with an exit code."""
+        # Who has ended already needs no message.
+        with suppress(ProcessError):
+            self._settle()
+            others = range(1, self.size)
+            self._wire.send(others, "end", code)
+            for rank in others:
+                self._wire.flush(rank)
+
+    def spread(self, work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
+        """See `spread`."""
+        others = range(1, self._wire.place.beside if beside else self.size)
+        self._settle()
+        self._wire.send(others, "work", work)
+        coming, helped = iter(items), _Helped(self, self._wire)
+        now = self._hand(coming, others)
+        while now:
+            # One ahead, so that nobody waits while results are put away here.
+            after = self._hand(coming, others)
+            helped.others = others[: len(now) - 1]
+            token = _CURRENT.set(helped)
+            try:
+                result = work(now[0])
+            finally:
+                _CURRENT.reset(token)
+            yield result
+            for rank, _ in zip(others, now[1:], strict=False):
+                yield self.take(rank, "done")
+            now = after
+        self._wire.send(others, "work", None)
+
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        """See `total`: outside of all work there is one part."""
+        return part
+
+    def take(self, rank: int, word: str) -> Any:
+        """Return what a process answers; raise what it raised."""
+        found, value = self._wire.receive(rank)
+        if found != "part":
+            self._owed[rank] -= 1
+        if found == "failed":
+            raise value
+        assert found == word, "every process takes part in every total"
+        return value
+
+    def _hand(self, coming: Iterator[Item], others: Sequence[int]) -> tuple[Item, ...]:
+        items = tuple(islice(coming, 1 + len(others)))
+        for rank, item in zip(others, items[1:], strict=False):
+            self._wire.send([rank], "item", item)
+            self._owed[rank] += 1
+        return items
+
+    def _settle(self) -> None:
+        """Wait for the answers of a pass that was given up."""
+        for rank in range(1, self.size):
+            while self._owed[rank]:
+                word, _ = self._wire.receive(rank)
+                if word == "part":
+                    self._wire.send([rank], "stop", None)
+                else:
+                    self._owed[rank] -= 1
+
+
+class _Helped(_Alone):
+    """Rank 0 within the work of one item: what is spread there is its own."""
+
+    def __init__(self, leader: Leader, wire: _Wire) -> None:
+        self._leader, self._wire = leader, wire
+        self.others: Sequence[int] = ()
+
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        parts = [part]
+        try:
+            for rank in self.others:
+                parts.append(self._leader.take(rank, "part"))
+            whole = add(parts)
+        except BaseException:
+            # Whose part has been taken would wait for the whole.
+            self._wire.send(self.others[: len(parts) - 1], "stop", None)
+            raise
+        self._wire.send(self.others, "whole", whole)
+        return whole
+
+
+class Helper(_Alone):
+    """Any other process, which computes what it is handed until it is told to end."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    def help(self) -> int:
+        """Compute until rank 0 ends; return its exit code, 2 where it has ended without a word."""
+        token = _CURRENT.set(self)
+        try:
+            return self._help()
+        except ProcessError:
+            # The launcher says which process was killed.
+            return 2
+        finally:
+            _CURRENT.reset(token)
+
+    def _help(self) -> int:
+        work: Callable[[Any], Any] | None = None
+        while True:
+            word, value = self._wire.receive(0)
+            if word == "end":
+                return int(value)
+            if word == "work":
+                work = value
+                continue
+            assert work is not None, "rank 0 sends the work first"
+            try:
+                answer = "done", work(value)
+            except ProcessError:
+                raise
+            except Exception as error:
+                if not isinstance(error, PrunekitError):
+                    place = self._wire.place
+                    error.add_note(f"In process {place.rank + 1} of {place.size}:\n{traceback.format_exc()}")
+                answer = "failed", error
+            self._wire.send([0], *answer)
+
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        """See `total`."""
+        self._wire.send([0], "part", part)
+        word, whole = self._wire.receive(0)
+        if word == "stop":
+            raise _StopError
+        result: Result = whole
+        return result
+
+
+@contextmanager
+def joined(place: Place) -> Iterator[Leader | Helper]:
+    """Meet the other processes of the run in one `torch.distributed` group, which is left at the end.
+
+    Raises
+    ------
+    ProcessError
+        Not all processes have come within five minutes.
+    """
+    import torch
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(rendezvous(f"env://?rank={place.rank}&world_size={place.size}", timeout=COME))
+        store = distributed.PrefixStore("prunekit", store)  # type: ignore[attr-defined]  # torch does not say that it exports it
+        store.set(str(place.rank), "here")
+        store.wait([str(rank) for rank in range(place.size)], COME)
+    except (RuntimeError, ValueError, OSError) as error:
+        met = f"{os.environ['MASTER_ADDR'][:200]}:{os.environ['MASTER_PORT'][:20]}"
+        raise ProcessError(
+            f"The {place.size} processes that WORLD_SIZE announces have not met at {met}: {str(error).splitlines()[0][:200]}. Start them "
+            "with torchrun, or leave WORLD_SIZE unset for one process."
+        ) from error
+    # What is trained on a GPU is averaged by nccl, everything else is computed on the processor.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=_WAIT)
+    try:
+        wire = _Wire(place)
+        yield Helper(wire) if place.rank else Leader(wire)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,110 @@
+"""Processes of one run, started as a launcher starts them, each with an output of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from prunekit.validation import group
+
+#: The program itself, with latency measured for as short as may be.
+QUICK = "import sys; from tests.lines import quick; from prunekit import cli\nwith quick(): code = cli.main(sys.argv[1:])\nsys.exit(code)"
+
+
+class Ended(NamedTuple):
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def together(root: Path, words: list[str], *, code: str | None = None, size: int = 2) -> list[Ended]:
+    """Run ``python -m prunekit``, or `code`, in so many processes; return how each has ended, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    # Gloo binds to what a machine calls itself, which need not be an address where there is no network.
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **common}
+    command = [sys.executable, *(["-m", "prunekit"] if code is None else ["-c", code]), *words]
+    started = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(size)
+    ]
+    said = [process.communicate() for process in started]
+    return [Ended(process.returncode, *words) for process, words in zip(started, said, strict=True)]
+
+
+class Threads:
+    """Divides work among threads as a group does among processes: all but the first have what was pickled."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._parts: dict[int, Any] = {}
+
+    def spread(self, work: Any, items: Iterable[Any], *, beside: bool = False) -> Iterator[Any]:
+        """As `group.spread`."""
+        coming = iter(items)
+        while now := list(islice(coming, self.size)):
+            barrier, results = threading.Barrier(len(now)), dict[int, Any]()
+            sent = [(work, now[0]), *(_sent((work, item)) for item in now[1:])]
+
+            def run(rank: int, sent: list[Any] = sent, barrier: threading.Barrier = barrier, results: dict[int, Any] = results) -> None:
+                group._CURRENT.set(_Thread(self, rank, barrier))
+                own, item = sent[rank]
+                results[rank] = own(item)
+
+            threads = [threading.Thread(target=run, args=[rank]) for rank in range(len(now))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            yield from (results[rank] for rank in range(len(now)))
+
+
+class _Thread(group._Alone):
+    def __init__(self, threads: Threads, rank: int, barrier: threading.Barrier) -> None:
+        self._threads, self._rank, self._barrier = threads, rank, barrier
+
+    def total(self, part: Any, add: Any) -> Any:
+        parts = self._threads._parts
+        parts[self._rank] = _sent(part)
+        self._barrier.wait(60)
+        whole = add([parts[rank] for rank in range(self._barrier.parties)])
+        self._barrier.wait(60)
+        return whole
+
+
+def _sent(value: Any) -> Any:
+    packed = io.BytesIO()
+    torch.save(value, packed)
+    return torch.load(io.BytesIO(packed.getvalue()), weights_only=False)
+
+
+@contextmanager
+def divided(size: int) -> Iterator[None]:
+    """Divide what is given to `spread` among so many threads."""
+    token = group._CURRENT.set(Threads(size))  # type: ignore[arg-type]  # a test's own
+    try:
+        yield
+    finally:
+        group._CURRENT.reset(token)

@@ -1,0 +1,177 @@
+"""Several processes of one run: what is divided, what ends them, and what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prunekit
+from prunekit import cli
+from prunekit.errors import ProcessError
+from prunekit.plan import Plan
+from prunekit.validation.group import launched, size, spread, total
+from tests.lines import checkpoint, data
+from tests.processes import QUICK, Ended, together
+
+HERE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+
+
+def test_the_place_of_a_process() -> None:
+    assert launched(HERE) == (1, 4, 2)
+    assert launched({**HERE, "WORLD_SIZE": "1", "RANK": "0"}) is None
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        assert launched({**HERE, name: ""}) is None
+    # Without a word on it, rank 0 is alone on its machine.
+    assert launched({name: value for name, value in HERE.items() if name != "LOCAL_WORLD_SIZE"}) == (1, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "evil"), ("RANK", "-1"), ("RANK", "4"), ("RANK", "\u0661"), ("WORLD_SIZE", "2.0"), ("LOCAL_WORLD_SIZE", "x")],
+)
+def test_a_place_that_there_is_not(name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ProcessError, match=f"The variable {name} of the environment"):
+        launched({**HERE, name: value})
+    for other, usual in {**HERE, name: value}.items():
+        monkeypatch.setenv(other, usual)
+    assert cli.main(["show", "nothing"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_one_process_divides_nothing() -> None:
+    assert (size(), list(spread(str, [1, 2])), total([3], lambda parts: [0])) == (1, ["1", "2"], [3])
+
+
+def alone_spoke(ended: list[Ended], code: int) -> str:
+    """All have ended with a code, and only the first has said something; what it said as an error."""
+    assert [process.code for process in ended] == [code] * len(ended), ended
+    assert [process.out + process.err for process in ended[1:]] == [""] * (len(ended) - 1)
+    return ended[0].err
+
+
+def test_statistics_of_three_processes_are_those_of_one(root: Path, tmp_path: Path) -> None:
+    model, rows = checkpoint("tokens"), data("tokens")
+    alone = prunekit.collect(model, rows, out=tmp_path / "alone")
+    out = tmp_path / "three"
+    ended = together(root, ["collect", str(model), "--data", str(rows), "-o", str(out), "-q"], size=3)
+    assert not alone_spoke(ended, 0)
+    assert ended[0].out == f"{out}\n"
+    assert out.read_bytes() == alone.read_bytes()
+
+
+def test_torchrun_gives_one_output_and_the_plan_of_one_process(root: Path, tmp_path: Path) -> None:
+    words = ["compress", str(checkpoint("sequence")), "--data", str(data("text")), "--keep", "60% params", "--dtype", "fp32", "-q"]
+    program = tmp_path / "program.py"
+    program.write_text(QUICK)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "two"
+    done = subprocess.run(
+        [*launch, *words, "--recover", "none", "-o", str(out)], capture_output=True, text=True, env=environment, cwd=root, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py", "two"]
+    alone = prunekit.make_plan(checkpoint("sequence"), data("text"), keep="60% params")
+    assert alone.ffn
+    assert Plan.load(out / "plan.json").digest == alone.digest
+
+
+def test_an_error_is_said_once_and_ends_all(root: Path, tmp_path: Path) -> None:
+    ended = together(root, ["compress", "--kep", "1", "--data", str(data("topics")), "-o", str(tmp_path / "out")])
+    assert alone_spoke(ended, 2) == "error: No such option: --kep. Did you mean --keep? See 'prunekit compress --help'.\n"
+    assert not (tmp_path / "out").exists()
+
+
+#: A program of which one process, and only that, is in `BROKEN` when it has its second item.
+_BROKEN = """
+import os, signal, sys
+from unittest.mock import patch
+from prunekit import cli
+from prunekit.errors import StatisticsError
+from prunekit.validation.group import spread
+
+class Work:
+    done = 0
+    def __call__(self, item):
+        self.done += 1
+        # Rank 0 has hidden its own from what it runs.
+        if self.done == 2 and os.environ.get("RANK", "0") == "WHO":
+            BROKEN
+        return item
+
+def app(**_):
+    print(list(spread(Work(), range(9))))
+
+with patch("prunekit.cli.base.app", app):
+    sys.exit(cli.main([]))
+"""
+
+
+def broken(root: Path, who: int, how: str) -> list[Ended]:
+    return together(root, [], code=_BROKEN.replace("WHO", str(who)).replace("BROKEN", how))
+
+
+def test_an_error_of_another_process_is_that_of_the_run(root: Path) -> None:
+    assert alone_spoke(broken(root, 1, "raise StatisticsError('NaN in the second process.')"), 2) == "error: NaN in the second process.\n"
+
+
+def test_a_process_that_is_killed_ends_the_run(root: Path) -> None:
+    first, second = broken(root, 1, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert (first.code, second) == (2, (-9, "", ""))
+    assert (first.out, first.err) == ("", "error: Process 2 of 2 (rank 1) has ended, and with it the run.\n")
+
+
+def test_the_others_end_when_the_first_is_killed(root: Path) -> None:
+    assert broken(root, 0, "os.kill(os.getpid(), signal.SIGKILL)") == [(-9, "", ""), (2, "", "")]
+
+
+def test_parts_of_a_collection_do_not_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in HERE.items():
+        monkeypatch.setenv(name, value)
+    words = [str(checkpoint("base")), "--data", str(data("topics")), "-o", str(tmp_path / "part"), "-q"]
+    assert cli.main(["collect", "--shard=2/4", *words]) == 0
+    assert (tmp_path / "part").exists()
+
+
+#: Three processes that add up what they are given, of which one may fail; whatever happened, the next pass is right.
+_TOTAL = """
+import os, sys
+from prunekit.errors import StatisticsError
+from prunekit.validation.group import Helper, joined, launched, size, spread, total
+
+class Add:
+    def __init__(self, bad, error):
+        self.bad, self.error = bad, error
+    def __call__(self, item):
+        if item == self.bad:
+            raise self.error
+        return total(item, sum) + total(1, sum)
+
+def double(item):
+    return 2 * item
+
+with joined(launched(os.environ)) as group:
+    if isinstance(group, Helper):
+        sys.exit(group.help())
+    with group.leading():
+        for bad, error in (9, None), (0, StatisticsError("no")), (1, StatisticsError("no")), (2, KeyError("bug")):
+            try:
+                print(list(spread(Add(bad, error), range(size()))))
+            except Exception as error:
+                print(repr(error), [note.splitlines()[0] for note in getattr(error, "__notes__", ())])
+            print(next(spread(double, range(9))))
+            print(list(spread(double, range(7))), list(spread(double, range(3), beside=True)), list(spread(double, [])))
+    group.end(3)
+"""
+
+
+def test_parts_are_added_up_in_all_processes(root: Path) -> None:
+    ended = together(root, [], code=_TOTAL, size=3)
+    assert [process.code for process in ended] == [0, 3, 3], ended
+    first = ["[6, 6, 6]", "StatisticsError('no') []", "StatisticsError('no') []", "KeyError('bug') ['In process 3 of 3:']"]
+    after = ["0", "[0, 2, 4, 6, 8, 10, 12] [0, 2, 4] []"]
+    assert ended[0].out.splitlines() == [line for said in first for line in (said, *after)]
