@@ -261,7 +261,7 @@ def changed(rows: list[dict[str, Any]], at: int, **change: Any) -> None:
         (lambda rows: changed(rows, 2, answers={"text": ["a"], "answer_start": [None]}), "texts and whole numbers"),
         (lambda rows: changed(rows, 2, context="  "), "'context' of train is empty in 1 row, first in row 3"),
         (lambda rows: changed(rows, 2, question=None), "'question' of train is empty in 1 row, first in row 3"),
-        (lambda rows: [row.update(answers="banal") for row in rows], "It holds a str"),
+        (lambda rows: [row.update(answers="banal") for row in rows], "neither JSON nor a Python literal, .banal."),
         (lambda rows: [row.update(answers=7) for row in rows], "It holds a int"),
         # What nobody has answered is not what has no answer.
         (lambda rows: changed(rows, 2, answers=None), "Row 3 of train .* It holds nothing"),
