@@ -17,6 +17,8 @@ from prunekit.benchmark.candidates import Candidate
 from prunekit.benchmark.counts import vocabulary_size
 from prunekit.data.options import Column
 from prunekit.errors import ModelError, ParameterError
+from prunekit.exporters.manifest import PLAN
+from prunekit.plan import Plan
 from prunekit.runtime.timing import bucketed_rows, single_rows
 from prunekit.tasks import TaskKind
 from prunekit.validation.limits import BATCH, POSITIONS
@@ -159,7 +161,11 @@ def _embed(candidates: Sequence[Candidate]) -> bool:
 
     folders = [candidate.source.folder for candidate in candidates if candidate.source.folder is not None]
     # sentence-transformers writes the file beside cross-encoders, too.
-    return any((folder / MODULES).is_file() for folder in folders) and not any(
+    if not any((folder / MODULES).is_file() for folder in folders):
+        return False
+    # A slim encoder with a readout states no head.
+    readouts = any(Plan.load(folder / PLAN).readout is not None for folder in folders if (folder / PLAN).is_file())
+    return not readouts and not any(
         stated_head(read_config(folder / "config.json", f"The model {str(folder)!r}")).fine_tuned for folder in folders
     )
 

@@ -44,6 +44,9 @@ app = typer.Typer(name="prunekit", **_PLAIN)
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
+#: Commands whose work processes of one run divide, and options with which each process does its own.
+_DIVIDED = {"compress", "plan", "apply", "collect", "analyze", "export", "bench"}
+_ALONE = {"--shard", "--help", "-h", "--version"}
 
 
 #: How the variables begin by which launchers of several processes speak to accelerate, which reads them when a training starts.
@@ -81,33 +84,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PrunekitError as error:
         _complain(str(error))
         return error.exit_code
-    if place is not None and place.rank:
-        # Nothing is written here that a signal must not cut short.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        return _caught(partial(_with_others, place, argv))
     # Ignored signals stay ignored, as nohup requires.
     numbers = [number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN]
-    handlers = {number: signal.signal(number, _interrupt) for number in numbers}
+    # Before processes have met, and in those that only compute, nothing is written that a signal must not cut short.
+    handlers = {number: signal.signal(number, _interrupt if place is None else signal.SIG_DFL) for number in numbers}
     try:
-        return _caught(partial(_run, argv)) if place is None else _caught(partial(_with_others, place, argv))
+        return _caught(partial(_run, argv)) if place is None else _caught(partial(_with_others, place, argv, numbers))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _independent(argv: Sequence[str]) -> bool:
-    """Return whether processes that a launcher started need not talk to each other: each collects a part of its own."""
-    return any(word.partition("=")[0] == "--shard" for word in argv)
+    """Return whether processes that a launcher started need not talk to each other: each collects a part of its own, or shows something."""
+    return not argv or argv[0] not in _DIVIDED or any(word.partition("=")[0] in _ALONE for word in argv)
 
 
-def _with_others(place: Place, argv: Sequence[str] | None) -> int:
+def _with_others(place: Place, argv: Sequence[str] | None, interrupts: Sequence[signal.Signals]) -> int:
     """Run a command line as rank 0 of several processes, or compute for the one that does, and return the exit code of all."""
     with joined(place) as group:
         if isinstance(group, Helper):
             # What is sent is read by what takes seconds to import; the other process imports it meanwhile.
+            from transformers.dynamic_module_utils import init_hf_modules
+
             import prunekit.pipeline.compress  # noqa: F401
 
+            # Code that came with a model is found by its name there.
+            init_hf_modules()  # type: ignore[no-untyped-call]  # transformers does not annotate it
             return group.help()
+        for number in interrupts:
+            signal.signal(number, _interrupt)
         code = 1
         try:
             with group.leading():

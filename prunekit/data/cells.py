@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ENDS = {"[": "]", "{": "}"}
+#: Whole numbers from here on do not fit into a column.
+_WIDE = 2**63
 
 
 def parsed(cell: object) -> object:
@@ -27,9 +31,17 @@ def parsed(cell: object) -> object:
         pass
     try:
         # As pandas writes a list; literals alone, nothing is run.
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
+        return cell if _joins_texts(text) else value
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return cell
+
+
+def _joins_texts(text: str) -> bool:
+    """Return whether texts follow each other without a comma, as numpy writes an array: Python would make one of them."""
+    blank = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in blank]
+    return any(kinds[at] == kinds[at + 1] == tokenize.STRING for at in range(len(kinds) - 1))
 
 
 def with_lists(data: Dataset, named: Iterable[str | None], split: str) -> Dataset:
@@ -42,7 +54,9 @@ def with_lists(data: Dataset, named: Iterable[str | None], split: str) -> Datase
         Columns that the user named; others are found by their names.
     split : str
     """
-    known = {*LABELS, *TAGS, *TOKENS}
+    tabled = any(name.casefold() in TOKENS for name in data.column_names)
+    # Without words a column called "tags" is not read, or is one of texts.
+    known = {*LABELS, *(TAGS if tabled else ()), *TOKENS}
     wanted = [name for name in data.column_names if name in named or name.casefold() in known]
     for name in wanted:
         if is_list(data, name) or getattr(data.features[name], "dtype", None) not in ("string", "large_string"):
@@ -55,10 +69,13 @@ def with_lists(data: Dataset, named: Iterable[str | None], split: str) -> Datase
 
 def _lists(cells: list[Any]) -> list[Any] | None:
     """Return a column's lists of texts or of whole numbers; None where a cell is none of these."""
-    if not cells or not isinstance(cells[0], str) or not cells[0].lstrip().startswith("["):
+    full = [cell for cell in cells if cell is not None and cell != ""]
+    if not full or not isinstance(full[0], str) or not full[0].lstrip().startswith("["):
         return None
-    lists = [parsed(cell) for cell in cells]
+    # A cell that is empty is a row without an answer, which whoever reads the column refuses by its number.
+    lists = [None if cell is None or cell == "" else parsed(cell) for cell in cells]
     for kind in (str, int):
-        if all(isinstance(row, list) and all(type(item) is kind for item in row) for row in lists):
-            return lists
+        if all(row is None or (isinstance(row, list) and all(type(item) is kind for item in row)) for row in lists):
+            numbers = [item for row in lists if isinstance(row, list) and kind is int for item in row]
+            return lists if all(-_WIDE <= number < _WIDE for number in numbers) else None
     return None

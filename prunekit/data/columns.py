@@ -31,9 +31,9 @@ PAIRS = (
     ("query", "passage"),
     ("query", "document"),
     ("query", "text"),
-    ("anchor", "positive"),
-    ("query", "positive"),
 )
+#: Of texts that are trained to be alike; where no other pair matches.
+_ALIKE_PAIRS = (("anchor", "positive"), ("query", "positive"))
 TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "review_body", "document", "comment", "tweet", "body")
 LABELS = ("label", "labels", "score", "target", "category", "class", "sentiment", "intent", "stars", "rating", "similarity_score")
 #: Names of labels where no column has one of `LABELS`.
@@ -180,8 +180,23 @@ def text_column(data: Dataset) -> str:
 
 def pair_columns(data: Dataset) -> tuple[str, str] | None:
     """Return the columns of two texts, by convention; None where there are none, or where several match."""
-    pairs = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,))]
+    pairs = _pairs(data)
     return pairs[0] if len(pairs) == 1 else None
+
+
+def _pairs(data: Dataset) -> list[tuple[str, str]]:
+    """Return all pairs of columns that are named as two texts are."""
+    return _of_names(data, PAIRS) or _of_names(data, _ALIKE_PAIRS)
+
+
+def _of_names(data: Dataset, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(a, b) for first, second in names for a in _named(data, (first,)) for b in _named(data, (second,))]
+
+
+def _holds_texts(data: Dataset, name: str) -> bool:
+    """Return whether a column is one of texts, or of lists of texts."""
+    feature = data.features[name]
+    return getattr(_item(feature) or feature, "dtype", None) in ("string", "large_string")
 
 
 def triple_columns(data: Dataset) -> list[str]:
@@ -189,15 +204,18 @@ def triple_columns(data: Dataset) -> list[str]:
     first, second = (_named(data, names) for names in (_ANCHORS, _ALIKE))
     others = [name for name in data.column_names if _UNLIKE.fullmatch(name)]
     columns = [*first, *second, *others]
-    triple = len(first) == len(second) == 1 and (bool(others) or is_list(data, second[0]))
-    return columns if triple else []
+    if len(first) != 1 or len(second) != 1 or _of_names(data, PAIRS) or not all(_holds_texts(data, name) for name in (*first, *second)):
+        return []
+    # A list called "pos" alone is one of parts of speech.
+    alone = is_list(data, second[0]) and second[0].casefold() != "pos"
+    return columns if others or alone else []
 
 
 def _of_texts(data: Dataset, text: str | None, pair: str | None, label: str | None) -> Columns:
     labels = LABELS if _named(data, LABELS) else (*LABELS, *OTHER_LABELS)
     label = label or _only(data, labels, "label", "--label", without=(text, pair))
     if text is None and pair is None:
-        pairs = [(a, b) for first, second in PAIRS for a in _named(data, (first,)) for b in _named(data, (second,)) if label not in (a, b)]
+        pairs = [pair for pair in _pairs(data) if label not in pair]
         if len(pairs) == 1:
             return Columns(label, *pairs[0])
         if pairs:

@@ -161,7 +161,10 @@ def run(
         with stages(progress, verbose=verbose) as stage:
             final_plan, report, model = _run(recipe, place, overwrite, stage, plan, sources)
     except UnmetError as unmet:
-        raise keep_reached(unmet, place) from None
+        kept = keep_reached(unmet, place)
+        # There is nothing to resume: the training was complete, and its model is kept.
+        shutil.rmtree(checkpoint_place(recipe, unmet.plan, place), ignore_errors=True)
+        raise kept from None
     # The artefact is complete: checkpoints for it are no longer needed, those of runs that were interrupted before among them.
     clear_checkpoints(place)
     return Result(place, final_plan, report, model)
@@ -223,8 +226,6 @@ def _make(run: Run, stored: Recipe, plan: Plan | None, out: Path, folder: Path) 
     try:
         check_constraints(report, run.recipe, measured)
     except BudgetError as error:
-        # There is nothing to resume: the training was complete.
-        shutil.rmtree(checkpoint_place(run.recipe, models.plan, out), ignore_errors=True)
         plans = {path.stem: Plan.load(path) for path in (folder / FRONTIER).glob("*.json")}
         raise UnmetError(str(error), models.plan, report, plans, save if models.trained else None) from None
     save(folder)

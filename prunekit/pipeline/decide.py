@@ -33,6 +33,9 @@ from prunekit.transforms.apply import apply, check_fit, check_units, completed, 
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 
+#: Most bytes of moments that are kept for the baselines while the slim model is cut.
+_SHARED = 2**30
+
 
 class _Reading(NamedTuple):
     """Blocks and neurons that are left before heads and FFN neurons are chosen: `reader`, made by the plan `before` from a `cut` model."""
@@ -114,6 +117,9 @@ def _prune(run: Run, reading: _Reading, goals: tuple[Goal, ...]) -> _Structure:
         start = iterative_pruner(run.recipe, run.inputs, reading.reader)
         start.check_reach(goals)
         work = start.fork()
+        if start.moment_bytes > _SHARED:
+            # Baselines measure anew what the slim model would otherwise hold beside its own, later measurements.
+            start.forget()
         check = verify(run, reading.neurons, goals)
         prune_to_targets(work, goals, tighten=check, trained=run.recipe.effort is not None, progress=run.stage.step)
         if check is not None and work.trace:

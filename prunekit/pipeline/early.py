@@ -112,7 +112,8 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
     if recipe.freeze is not None:
         parse_freeze(recipe.freeze, of="compress")
     if recipe.max_drop is not None or _MEASURED & {budget.unit for budget in recipe.budgets}:
-        check_output(unmet_place(out), overwrite=True)
+        # What an earlier run left there may be what this one reads.
+        check_output(unmet_place(out), overwrite=True, inputs=(recipe.model, recipe.data, recipe.plan))
     return check_places(recipe, in_memory=in_memory)
 
 

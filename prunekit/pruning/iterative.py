@@ -204,6 +204,12 @@ class IterativePruner:
         forked._state, forked.criterion, forked.draw = self._state.copy(), criterion or self.criterion, draw
         return forked
 
+    @property
+    def moment_bytes(self) -> int:
+        """Bytes of the moments of the units, which sensitivities hold in float64."""
+        widths = [projection.weight.shape[1] for site in self._state.kept if (projection := site.projection(self.view)) is not None]
+        return sum(8 * width**2 for width in widths)
+
     def forget(self) -> None:
         """Drop the statistics, which are computed again if a step or a fork needs them."""
         self._dense_calls = self._sensitivities = None

@@ -206,7 +206,9 @@ class _Differentiating:
                         continue
                     mask = part["attention_mask"].bool()
                     by_site, blank = _differentiate(view, part, list(sums), entries, generator)
-                    for site, (grads, entering) in by_site.items():
+                    for site in list(by_site):
+                        # Held no longer than needed: the next graph takes as much.
+                        grads, entering = by_site.pop(site)
                         if number in share:
                             sums[site].add(grads, mask, entering, same_batch=index > 0)
                         else:

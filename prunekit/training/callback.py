@@ -232,8 +232,9 @@ class PruneCallback(TrainerCallback):
         if not self._budgets or state.global_step not in self._due:
             return
         start, (live, before) = time.perf_counter(), self._state()
+        sliced = live.plan
         self._shrink(self._due[state.global_step], getattr(optimizer, "optimizer", optimizer), state.global_step)
-        if self._target != before:
+        if (self._target, live.plan) != (before, sliced):
             # Checkpoints of a larger model do not compete with those of this one: the best is one that keeps the budget.
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         metrics = {
@@ -318,7 +319,7 @@ class PruneCallback(TrainerCallback):
         live, target = self._state()
         if self._budgets and state.global_step < (last := max(self._due)):
             logger.warning("PruneCallback: training ended at step %d, before the last cut at step %d.", state.global_step, last)
-        if self._budgets and args.load_best_model_at_end and state.best_model_checkpoint is None:
+        if self._budgets and args.load_best_model_at_end and state.best_metric is None:
             logger.warning("PruneCallback: no checkpoint was judged after the last cut; the model is that of the last step.")
         if self._masks is not None:
             # Training ended before the last cut.

@@ -170,7 +170,9 @@ class _Wire:
         with self._connected(rank):
             length = torch.empty(1, dtype=torch.int64)
             distributed.recv(length, rank, tag=0)
-            body = torch.empty(int(length), dtype=torch.uint8)
+        # No memory for it is another error than a process that has ended.
+        body = torch.empty(int(length), dtype=torch.uint8)
+        with self._connected(rank):
             distributed.recv(body, rank, tag=1)
         word, value = torch.load(io.BytesIO(body.numpy().tobytes()), weights_only=False)
         return str(word), value
@@ -352,15 +354,15 @@ def joined(place: Place) -> Iterator[Leader | Helper]:
         store = distributed.PrefixStore("prunekit", store)  # type: ignore[attr-defined]  # torch does not say that it exports it
         store.set(str(place.rank), "here")
         store.wait([str(rank) for rank in range(place.size)], COME)
+        # What is trained on a GPU is averaged by nccl, everything else is computed on the processor.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=_WAIT)
     except (RuntimeError, ValueError, OSError) as error:
         met = f"{os.environ['MASTER_ADDR'][:200]}:{os.environ['MASTER_PORT'][:20]}"
         raise ProcessError(
             f"The {place.size} processes that WORLD_SIZE announces have not met at {met}: {str(error).splitlines()[0][:200]}. Start them "
             "with torchrun, or leave WORLD_SIZE unset for one process."
         ) from error
-    # What is trained on a GPU is averaged by nccl, everything else is computed on the processor.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=_WAIT)
     try:
         wire = _Wire(place)
         yield Helper(wire) if place.rank else Leader(wire)

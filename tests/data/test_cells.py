@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
-from prunekit.data.cells import parsed
+from prunekit.data.cells import parsed, with_lists
+from prunekit.data.columns import is_list
 from prunekit.data.load import load_data
 from prunekit.errors import DataError
 from prunekit.tasks import TaskKind
@@ -49,7 +51,40 @@ def test_what_is_not_the_text_of_a_list_stays_a_name(tmp_path: Path) -> None:
         assert (found.task.kind, set(found.task.labels)) == (TaskKind.CLASSIFICATION, set(names))
 
 
-@pytest.mark.parametrize("text", ["", "[", "[1", "[__import__('os')]", "[" * 500 + "]" * 500, "{'a': array([1])}", "[1, 2", "f()"])
+def test_an_empty_cell_among_lists_is_named(tmp_path: Path) -> None:
+    rows = [{"text": f"text {at}", "labels": json.dumps(["glad", "sad"][: 1 + at % 2])} for at in range(60)]
+    rows[6]["labels"] = ""
+    with pytest.raises(DataError, match="Row 7 of train has no list"):
+        load_data(table(tmp_path / "rows.csv", rows))
+
+
+def test_numbers_that_fit_into_no_column_stay_text(tmp_path: Path) -> None:
+    rows = [{"text": f"text {at}", "target": f"[{2**64 + at % 2}]"} for at in range(60)]
+    assert load_data(table(tmp_path / "rows.csv", rows)).task.kind is TaskKind.CLASSIFICATION
+
+
+def test_tags_of_texts_are_no_tags_of_words(tmp_path: Path) -> None:
+    rows = [{"text": f"text {at}", "tags": "['python', 'ml']", "label": "ab"[at % 2]} for at in range(60)]
+    found = with_lists(Dataset.from_list(rows), [], "train")
+    assert not is_list(found, "tags")
+    assert is_list(with_lists(Dataset.from_list([{"words": "['a', 'b']", "tags": "['X', 'Y']"}]), [], "train"), "tags")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "['EU' 'rejects' 'German']",
+        "['EU'\n 'rejects']",
+        "",
+        "[",
+        "[1",
+        "[__import__('os')]",
+        "[" * 500 + "]" * 500,
+        "{'a': array([1])}",
+        "[1, 2",
+        "f()",
+    ],
+)
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert parsed(text) == text
 

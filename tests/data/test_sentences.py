@@ -85,6 +85,15 @@ def test_what_is_no_text_in_a_triple_is_a_mistake(bad: list[Any], says: str) -> 
         load_data({"query": ["a", "b"], "pos": ["c", "d"], "neg": [[], bad]}, task="embedding")
 
 
+def test_columns_that_are_called_as_those_of_triples_are_and_hold_something_else() -> None:
+    texts = {"query": [f"one {at}" for at in range(40)], "text": [f"two {at}" for at in range(40)]}
+    for more in ({"pos": [3] * 40, "neg": [1] * 40}, {"pos": [["NOUN", "NUM"]] * 40}, {"positive": ["a"] * 40}):
+        found = load_data({**texts, **more}, task="embedding").train
+        assert (found.texts[0].split()[0], (found.pairs or ("",))[0].split()[0]) == ("one", "two")
+    labelled = load_data({**texts, "positive": ["a", "b"] * 20, "label": [0, 1] * 20})
+    assert labelled.train.pairs is not None
+
+
 def test_a_row_need_not_have_a_negative() -> None:
     found = load_data(triples(40, negative=[None, ""] * 20), task="embedding")
     assert len(found.train) + len(found.validation) + len(found.test) == 80

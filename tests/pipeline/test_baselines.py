@@ -10,7 +10,7 @@ import pytest
 
 from prunekit.errors import ParameterError
 from prunekit.metrics import Metric
-from prunekit.pipeline import evaluate, models
+from prunekit.pipeline import decide, evaluate, models
 from prunekit.pipeline.compress import compress, dry_run
 from prunekit.pipeline.records import Answers
 from prunekit.pipeline.result import Result
@@ -133,3 +133,15 @@ def test_the_statistics_of_the_choice_are_not_held_while_the_slim_model_is_train
         compress(checkpoint("sequence"), data("text"), dtype="fp32", out=tmp_path / "slim", keep="40% params", recover="1epochs")
     assert starts
     assert held == [False]
+
+
+def test_baselines_are_the_same_where_their_statistics_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for most in (2**30, 0):
+        monkeypatch.setattr(decide, "_SHARED", most)
+        recipe = {"keep": "40% params", "dtype": "fp32", "recover": "none"}
+        with lines.quick():
+            found[most] = compress(checkpoint("sequence"), data("text"), out=tmp_path / str(most), **recipe).report
+    scores = [{row.name: row.value for row in report.rows} for report in found.values()]
+    assert scores[0] == scores[1]
+    assert {"random", "magnitude"} <= scores[0].keys()

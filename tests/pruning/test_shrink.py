@@ -264,6 +264,12 @@ def test_statistics_that_were_forgotten_are_computed_again() -> None:
         torch.testing.assert_close(tensor, first.view.model.state_dict()[name], rtol=0.0, atol=0.0)
 
 
+def test_what_moments_weigh_is_known_beforehand() -> None:
+    work = IterativePruner(build("bert", HEAD), rows(4, 16))
+    held = work._measure_sensitivities().by_site.values()
+    assert work.moment_bytes == sum(each.covariance.nbytes for each in held if each.covariance is not None)
+
+
 def test_a_model_in_training_mode_is_pruned_without_dropout() -> None:
     batches = [batch_of(12, seed=seed) for seed in range(2)]
     model = build("bert", "ForSequenceClassification", hidden_dropout_prob=0.5)

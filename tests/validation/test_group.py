@@ -11,6 +11,7 @@ import pytest
 
 import prunekit
 from prunekit import cli
+from prunekit.cli import base
 from prunekit.errors import ProcessError
 from prunekit.plan import Plan
 from prunekit.validation.group import launched, size, spread, total
@@ -38,7 +39,7 @@ def test_a_place_that_there_is_not(name: str, value: str, monkeypatch: pytest.Mo
         launched({**HERE, name: value})
     for other, usual in {**HERE, name: value}.items():
         monkeypatch.setenv(other, usual)
-    assert cli.main(["show", "nothing"]) == 2
+    assert cli.main(["plan", "nothing"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -107,7 +108,7 @@ def app(**_):
     print(list(spread(Work(), range(9))))
 
 with patch("prunekit.cli.base.app", app):
-    sys.exit(cli.main([]))
+    sys.exit(cli.main(["plan"]))
 """
 
 
@@ -127,6 +128,14 @@ def test_a_process_that_is_killed_ends_the_run(root: Path) -> None:
 
 def test_the_others_end_when_the_first_is_killed(root: Path) -> None:
     assert broken(root, 0, "os.kill(os.getpid(), signal.SIGKILL)") == [(-9, "", ""), (2, "", "")]
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["compress", "--help"], ["show", "nothing"], []])
+def test_what_divides_nothing_does_not_wait_for_others(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in HERE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(base, "joined", None)
+    assert cli.main(words) == (2 if words[:1] == ["show"] else 0)
 
 
 def test_parts_of_a_collection_do_not_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
