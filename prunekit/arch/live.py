@@ -15,7 +15,6 @@ from prunekit.arch.config import check_config
 from prunekit.arch.known import settled
 from prunekit.arch.load import LoadedModel, agree, check_finite
 from prunekit.arch.stated import head_named
-from prunekit.arch.token_types import as_fed
 from prunekit.arch.view import DENSE, UNITS, ModelView, digest_of
 from prunekit.errors import ModelError, ParameterError
 from prunekit.validation.escape import reason
@@ -78,7 +77,6 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     head = head_named((type(model).__name__,))
     copied, tokenizer_copy = _copies(model, tokenizer, whole=head is not None)
     name = f"{MEMORY}{digest_of(copied)}"
-    as_fed(tokenizer_copy)
     agree(_NAME, tokenizer_copy, copied.config, None, head is not None)
     return LoadedModel(copied.eval(), tokenizer_copy, copied.config, head is not None, head == "ForTokenClassification", name)
 

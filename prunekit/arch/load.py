@@ -41,7 +41,6 @@ from prunekit.arch.embedding import FILES, MODULES, PROMPTS, EmbeddingModel
 from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
 from prunekit.arch.known import check_fields, check_tokenizer_class, settled
 from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
-from prunekit.arch.token_types import as_fed
 from prunekit.arch.tried import try_out
 from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
@@ -357,8 +356,7 @@ def _load_tokenizer(name: str, at: str, place: dict[str, Any]) -> PreTrainedToke
         raise ModelError(f"The model {name!r} has a tokenizer whose model_max_length is no number above 0, but {str(longest)[:60]!r}.")
     if len(tokenizer) > VOCABULARY:
         raise ModelError(f"The model {name!r} has a tokenizer of {len(tokenizer):,} tokens; {VOCABULARY:,} are the most.")
-    fed: PreTrainedTokenizerBase = as_fed(tokenizer)
-    return fed
+    return tokenizer
 
 
 def agree(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, labels: Sequence[str] | None, fine_tuned: bool) -> None:

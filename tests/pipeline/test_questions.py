@@ -15,7 +15,6 @@ import transformers
 import prunekit
 from prunekit import cli
 from prunekit.arch.load import load_model
-from prunekit.arch.token_types import as_fed
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data
@@ -58,7 +57,7 @@ def rows_of(model: Any, count: int, seed: int, *, unanswered: bool = False) -> l
     empty = np.empty(count, dtype=object)
     empty[:] = [Reference(context) for context in contexts]
     asked = Rows(labels=empty, texts=tuple(questions), pairs=tuple(contexts))
-    split = encode(asked, as_fed(tokenizer_of()), max_length=48, per_token=False)
+    split = encode(asked, tokenizer_of(), max_length=48, per_token=False)
     spans = split.every(outputs_of_model(ModelView.of(model), split, 2))
     found = []
     for at, (span, context) in enumerate(zip(spans, contexts, strict=True)):
@@ -97,7 +96,7 @@ def train_rows(asked: Path) -> list[dict[str, Any]]:
 def split_of(asked: Path) -> Encoded:
     """As the model reads it."""
     data = load_data(asked, answers=TaskKind.QUESTIONS, fine_tuned=True)
-    return encode(data.test, as_fed(tokenizer_of()), max_length=48, per_token=False)
+    return encode(data.test, tokenizer_of(), max_length=48, per_token=False)
 
 
 def test_a_model_keeps_its_head_and_is_judged_by_answers(slim: Path, asked: Path) -> None:
@@ -115,7 +114,7 @@ def test_a_model_keeps_its_head_and_is_judged_by_answers(slim: Path, asked: Path
     assert "slim: share of dense, exact match" in (slim / "report.md").read_text()
     # By hand, of the file that ships: every question in its windows, the best sum, the text, and SQuAD's count.
     data = load_data(asked, answers=TaskKind.QUESTIONS, fine_tuned=True)
-    split = encode(data.test, as_fed(tokenizer_of()), max_length=48, per_token=False)
+    split = encode(data.test, tokenizer_of(), max_length=48, per_token=False)
     assert split.windows is not None
     assert len(split) > len(data.test)
     spans = split.every(outputs_of_file(slim / "onnx" / "model.onnx", split))
@@ -130,7 +129,9 @@ def test_what_is_written_loads_elsewhere(slim: Path, asked: Path, monkeypatch: p
     own, stock = prunekit.load(slim), transformers.AutoModelForQuestionAnswering.from_pretrained(slim).eval()
     session = OnnxSession(slim / "onnx" / "model.onnx")
     assert session.outputs == ("start_logits", "end_logits")
-    batch = next(split_of(asked).batches())
+    batch = next(
+        encode(load_data(asked, answers=TaskKind.QUESTIONS, fine_tuned=True).test, tokenizer_of(), max_length=48, per_token=False).batches()
+    )
     given = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     with torch.no_grad():
         for model in (own, stock):

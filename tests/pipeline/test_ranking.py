@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from prunekit import cli
-from prunekit.arch.token_types import as_fed
 from prunekit.data.batches import encode
 from prunekit.data.load import load_data
 from prunekit.metrics import Metric
@@ -50,7 +49,7 @@ def test_a_cross_encoder_is_judged_by_query(tmp_path: Path, lists: Path, capsys:
     found = {row["name"]: row for row in report["rows"]}
     assert set(found) >= {"dense", "slim", "untrained", "random", "magnitude", "bag"}
     test = load_data(lists, answers=TaskKind.REGRESSION).test
-    encoded = encode(test, as_fed(tokenizer_of()), max_length=64, per_token=False)
+    encoded = encode(test, tokenizer_of(), max_length=64, per_token=False)
     session, scores = OnnxSession(out / "onnx" / "model.onnx"), np.empty(len(test))
     for batch in encoded.batches():
         scores[batch.rows] = session(batch.inputs)["logits"][:, 0]
@@ -93,7 +92,7 @@ def test_a_query_is_on_one_side_of_every_cut(tmp_path: Path) -> None:
 
 
 def test_batches_keep_a_query_together(lists: Path) -> None:
-    encoded = encode(load_data(lists, answers=TaskKind.REGRESSION).train, as_fed(tokenizer_of()), max_length=64, per_token=False)
+    encoded = encode(load_data(lists, answers=TaskKind.REGRESSION).train, tokenizer_of(), max_length=64, per_token=False)
     assert encoded.queries is not None
     batches = encoded.list_batches(4096, 64)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(encoded)))
