@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ENDS = {"[": "]", "{": "}"}
+_EMPTY = (None, "")
 #: Whole numbers from here on do not fit into a column.
 _WIDE = 2**63
 
@@ -69,13 +70,12 @@ def with_lists(data: Dataset, named: Iterable[str | None], split: str) -> Datase
 
 def _lists(cells: list[Any]) -> list[Any] | None:
     """Return a column's lists of texts or of whole numbers; None where a cell is none of these."""
-    full = [cell for cell in cells if cell is not None and cell != ""]
+    full = [cell for cell in cells if cell not in _EMPTY]
     if not full or not isinstance(full[0], str) or not full[0].lstrip().startswith("["):
         return None
     # A cell that is empty is a row without an answer, which whoever reads the column refuses by its number.
-    lists = [None if cell is None or cell == "" else parsed(cell) for cell in cells]
-    for kind in (str, int):
-        if all(row is None or (isinstance(row, list) and all(type(item) is kind for item in row)) for row in lists):
-            numbers = [item for row in lists if isinstance(row, list) and kind is int for item in row]
-            return lists if all(-_WIDE <= number < _WIDE for number in numbers) else None
-    return None
+    lists = [None if cell in _EMPTY else parsed(cell) for cell in cells]
+    rows = [row for row in lists if isinstance(row, list)]
+    texts = all(type(item) is str for row in rows for item in row)
+    numbers = all(type(item) is int and -_WIDE <= item < _WIDE for row in rows for item in row)
+    return lists if len(rows) == len(full) and (texts or numbers) else None

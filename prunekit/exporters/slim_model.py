@@ -186,11 +186,9 @@ class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook
     head = None
 
     def _wrapped_part(self, slim: nn.Module) -> nn.Module:
-        body = getattr(slim, str(slim.base_model_prefix), slim)
-        assert isinstance(body, nn.Module)
         # The head is kept, for saving, but is no part of the model.
         self.__dict__["_head"] = slim
-        return body
+        return ModelView.of(slim).body
 
     def _saved_model(self) -> nn.Module:
         model: nn.Module = self.__dict__["_head"]

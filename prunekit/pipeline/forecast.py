@@ -2,8 +2,8 @@
 
 Speed is measured on the model and the rows themselves, for about a second. The cost of a stage relative to a forward pass is estimated
 from what it computes, with constants that were compared with the stages of three runs (MiniLM-L6 on the docstrings, SST-2 and TREC; on
-two cores and on one). Memory was compared with the peaks of four: the docstrings, 1,000 classes, and random models of the shapes of
-BERT-base and BERT-large.
+two cores and on one). Memory was compared with the peaks of four: TREC with two kinds of label, 1,000 classes, and random models of
+the shapes of BERT-base and BERT-large, while they still held more than now.
 """
 
 from __future__ import annotations
@@ -198,9 +198,12 @@ class _Costs:
         return labels * (1.0 if most is None else min(1.0, most / self.rows["train"]))
 
     def _probes(self, passes: int, rows: float, share: float = 1.0) -> float:
+        return self._computed(4.0 * passes * rows * self.width * share * self._columns())
+
+    def _columns(self) -> int:
+        """Return how many columns of weights a probe has: two classes have one."""
         task = self.inputs.data.task
-        columns = 1 if task.outputs == 2 and not task.many else task.outputs
-        return self._computed(4.0 * passes * rows * self.width * share * columns)
+        return 1 if task.outputs == 2 and not task.many else task.outputs
 
     def chosen(self) -> list[Expected]:
         """Return the stages that choose neurons, heads and FFN neurons, and cut baselines."""
@@ -303,9 +306,7 @@ class _Costs:
         token = 4.0 * blocks * (11 * hidden + 2 * inner)
         probing = cutting = training = 0.0
         if self.reads:
-            task = self.inputs.data.task
-            columns = 1 if task.outputs == 2 and not task.many else task.outputs
-            probing = 32.0 * self.width**2 + len(ALPHAS) * _PROBE_VECTORS * 8.0 * self.width * columns
+            probing = 32.0 * self.width**2 + len(ALPHAS) * _PROBE_VECTORS * 8.0 * self.width * self._columns()
             probing += min(LIMIT, 4.0 * self._read_places(None) * self.width)
         if self.cuts:
             moments = 8.0 * blocks * (inner**2 + 2 * hidden**2)

@@ -136,7 +136,22 @@ def test_the_statistics_of_the_choice_are_not_held_while_the_slim_model_is_train
 
 
 def test_baselines_are_the_same_where_their_statistics_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {}
+    found, held = {}, list[bool]()
+    starts = list[IterativePruner]()
+    fork, prune = IterativePruner.fork, decide.prune_to_targets
+
+    def forked(self: IterativePruner, *rest: Any, **named: Any) -> IterativePruner:
+        starts.append(self)
+        return fork(self, *rest, **named)
+
+    def pruned(*rest: Any, tighten: Any = None, **named: Any) -> None:
+        if "trained" in named:
+            # The slim model, not a baseline.
+            held.append(starts[-1]._sensitivities is not None)
+        prune(*rest, tighten=tighten, **named)
+
+    monkeypatch.setattr(IterativePruner, "fork", forked)
+    monkeypatch.setattr(decide, "prune_to_targets", pruned)
     for most in (2**30, 0):
         monkeypatch.setattr(decide, "_SHARED", most)
         recipe = {"keep": "40% params", "dtype": "fp32", "recover": "none"}
@@ -145,3 +160,4 @@ def test_baselines_are_the_same_where_their_statistics_are_measured_anew(tmp_pat
     scores = [{row.name: row.value for row in report.rows} for report in found.values()]
     assert scores[0] == scores[1]
     assert {"random", "magnitude"} <= scores[0].keys()
+    assert held == [True, False]

@@ -170,12 +170,21 @@ def test_a_model_that_was_trained_is_kept_where_a_budget_is_missed(tmp_path: Pat
     def miss(*_: object) -> None:
         raise BudgetError("--speedup 9x was not met.")
 
+    def full(*_: object) -> None:
+        raise OSError("The disk is full.")
+
     asked: dict[str, Any] = {"keep": "60% params", "recover": "1epochs", "dtype": "fp32"}
     with lines.quick():
         met = compress(checkpoint("sequence"), data("text"), **asked, out=tmp_path / "met")
         monkeypatch.setattr("prunekit.pipeline.compress.check_constraints", miss)
         with pytest.raises(BudgetError, match=r"the trained model of what was reached .*prunekit export.* are in .*slim-unmet"):
             compress(checkpoint("sequence"), data("text"), **asked, out=tmp_path / "slim")
+        assert not list(tmp_path.glob(".slim.recover-*"))
+        # Where it cannot be kept, the same command goes on from the checkpoints.
+        monkeypatch.setattr("prunekit.pipeline.compress.keep_reached", full)
+        with pytest.raises(OSError, match="full"):
+            compress(checkpoint("sequence"), data("text"), **asked, out=tmp_path / "slim")
+        assert list(tmp_path.glob(".slim.recover-*"))
     kept = prunekit.load(tmp_path / "slim-unmet")
     for (name, one), other in zip(met.model.state_dict().items(), kept.state_dict().values(), strict=True):
         assert torch.equal(one, other), name

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunekit.errors import BudgetError, PrunekitError
+from prunekit.errors import BudgetError, ParameterError, PrunekitError
 from prunekit.pipeline import early, preflight
 from prunekit.pipeline.compress import compress, make_plan
 from prunekit.plan import Plan, Source
@@ -126,6 +126,20 @@ def test_what_misses_a_bound_keeps_its_plan_and_its_report(tmp_path: Path) -> No
         plan = tmp_path / "slim-unmet" / "plan.json"
         carried = compress(checkpoint("sequence"), data("text"), plan=plan, recover="none", dtype="fp32", out=tmp_path / "slim")
     assert carried.plan.heads == kept.heads
+
+
+def test_what_a_failed_run_left_is_not_replaced_by_a_run_that_reads_it(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"keep": "10% params", "max_drop": "0%", "recover": "1epochs", "dtype": "fp32", "out": tmp_path / "slim"}
+    with lines.quick(), pytest.raises(BudgetError, match="was not met"):
+        compress(checkpoint("sequence"), data("text"), **asked)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "slim-unmet").iterdir() if path.is_file()}
+    with pytest.raises(ParameterError, match="slim-unmet"):
+        compress(tmp_path / "slim-unmet", data("text"), **asked)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "slim-unmet").iterdir() if path.is_file()} == before
+    # Elsewhere it goes on from there.
+    with lines.quick():
+        on = compress(tmp_path / "slim-unmet", data("text"), keep="90% params", recover="none", dtype="fp32", out=tmp_path / "on")
+    assert on.report.slim.params_layers < on.report.dense.params_layers
 
 
 def test_a_search_that_finds_nothing_keeps_the_nearest(tmp_path: Path) -> None:

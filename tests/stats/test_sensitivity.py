@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor
 from prunekit.arch.embedding import Embedding, EmbeddingModel
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import StatisticsError
+from prunekit.stats import sensitivity as sensitivities
 from prunekit.stats.blocks import Site, record_calls, run_until
 from prunekit.stats.sensitivity import _fisher, check_batches, sensitivity
 from tests.models import LAYERS, batch_of, build
@@ -232,3 +235,21 @@ def test_of_calibration_rows_only_what_the_model_reads_must_be_tensors() -> None
     check_batches(view, [{**batch_of(), "example_id": ["a", "b", "c"]}])
     with pytest.raises(StatisticsError, match=r"Batch 1 of the calibration rows cannot be read: input_ids must be a tensor"):
         check_batches(view, [{**batch_of(), "input_ids": [[1]]}])
+
+
+def test_gradients_of_one_part_are_not_held_beside_the_graph_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, alive = list[list[weakref.ref[Tensor]]](), list[int]()
+    differentiate = sensitivities._differentiate
+
+    def counted(*rest: Any) -> Any:
+        if made:
+            alive.append(sum(each() is not None for each in made[-1]))
+        by_site, blank = differentiate(*rest)
+        made.append([weakref.ref(grad) for grads, _ in by_site.values() for grad in grads])
+        return by_site, blank
+
+    monkeypatch.setattr(sensitivities, "_differentiate", counted)
+    sensitivity(ModelView.of(build("bert", "ForSequenceClassification")), [batch_of(4, seed=seed) for seed in range(3)])
+    # Those of the last site alone.
+    assert alive == [1, 1]
+    assert len(made[0]) == 2 * LAYERS
