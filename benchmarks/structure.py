@@ -2,10 +2,12 @@
 
     python benchmarks/structure.py MODEL SST2_DIR --params 50% 28% 18% 12% --seeds 0 1 2 --baselines --json results.json
     python benchmarks/structure.py MODEL SST2_DIR --layers 5 4 3 --json layers.json
+    python benchmarks/structure.py TAGGER UD_EWT_DIR --tags upos --params 50% 28% 18% 12% --baselines --seeds 0 --json upos.json
 
-Rows: prunekit (selection and refit), the same selection without refit, random units + refit, magnitude + refit; with
-`--layers`, the first k blocks with all weights left refitted, beside the same cut with the head alone fitted anew.
-`benchmarks/peer_torch_pruning.py` makes the rows of Torch-Pruning, in an environment of its own.
+Any task that has a head will do; what is retained is the share of the dense model's metric. Rows: prunekit (selection and refit), the
+same selection without refit, random units + refit, magnitude + refit; with `--layers`, the first k blocks with all weights left
+refitted, beside the same cut with the head alone fitted anew. `benchmarks/peer_torch_pruning.py` makes the rows of Torch-Pruning, in
+an environment of its own.
 """
 
 from __future__ import annotations
@@ -38,31 +40,32 @@ class Bench:
         rows = load_data(data, labels=self.loaded.labels, tags=tags)
         self.task, tokenizer = rows.task, self.loaded.tokenizer
         self.encoded = {name: encode(part, tokenizer, max_length=128, per_token=self.task.per_token) for name, part in rows.splits.items()}
-        self.dense = {name: self.measure(self.loaded.model, name) for name in ("validation", "test")}
+        # What is held out and has labels: cut from the data where there is one such split.
+        self.dense = {name: self.measure(self.loaded.model, name) for name in ("validation", "test") if name in self.encoded}
         self.rows: list[dict[str, object]] = []
-        print(json.dumps({"dense": {name: found["accuracy"] for name, found in self.dense.items()}}), flush=True)
+        print(json.dumps({"dense": {name: found["score"] for name, found in self.dense.items()}}), flush=True)
 
     def measure(self, model: torch.nn.Module, split: str) -> dict[str, np.ndarray | float]:
-        """Accuracy, and the log-probabilities row by row, or word by word."""
-        logs, labels = [], []
+        """The task's metric, and the outputs row by row, or word by word: log-probabilities where there are classes."""
+        outputs, labels = [], []
         with torch.inference_mode():
             for batch in self.encoded[split].batches():
                 tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
                 logits = model(**tensors).logits
                 if batch.first is not None:
                     logits = logits[batch.first[:, 0], batch.first[:, 1]]
-                logs.append(logits.log_softmax(-1).double().numpy())
+                outputs.append((logits.log_softmax(-1) if logits.shape[-1] > 1 else logits).double().numpy())
                 labels.append(batch.labels)
-        found, right = np.concatenate(logs), np.concatenate(labels)
-        return {"logs": found, "accuracy": float((found.argmax(-1) == right).mean())}
+        found = np.concatenate(outputs)
+        return {"outputs": found, "score": self.task.score(found, np.concatenate(labels))}
 
     def add(self, row: dict[str, object], model: torch.nn.Module) -> None:
-        """One row: accuracy retained and, on validation, which does not see the labels, the divergence from the dense model."""
+        """One row: the metric retained and, on validation, which does not see the labels, the divergence from the dense model."""
         for split, dense in self.dense.items():
             found = self.measure(model, split)
-            row = {**row, split: round(found["accuracy"] / dense["accuracy"], 4)}
-            if split == "validation":
-                row["kl"] = round(float((np.exp(dense["logs"]) * (dense["logs"] - found["logs"])).sum(-1).mean()), 4)
+            row = {**row, split: round(found["score"] / dense["score"], 4)}
+            if split == "validation" and dense["outputs"].shape[-1] > 1:
+                row["kl"] = round(float((np.exp(dense["outputs"]) * (dense["outputs"] - found["outputs"])).sum(-1).mean()), 4)
         self.rows.append(row)
         print(json.dumps(row), flush=True)
 
@@ -107,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
+    parser.add_argument("--tags")
     parser.add_argument("--params", nargs="*", default=[])
     parser.add_argument("--layers", nargs="*", type=int, default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -115,7 +119,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.model, arguments.data)
+    bench = Bench(arguments.model, arguments.data, arguments.tags)
     for seed in arguments.seeds:
         for share in arguments.params:
             bench.structure(share, seed, arguments.baselines and seed == arguments.seeds[0])
@@ -123,10 +127,11 @@ def main() -> None:
             bench.layers(kept, seed)
     keys = sorted({(str(row.get("keep", row.get("layers"))), str(row["how"])) for row in bench.rows})
     for key, how in keys:
-        test = [float(str(row["test"])) for row in bench.rows if (str(row.get("keep", row.get("layers"))), row["how"]) == (key, how)]
-        print(f"{key} {how}: retained on test {np.mean(test):.2%} (mean of {len(test)} seeds, {min(test):.2%} to {max(test):.2%})")
+        split = list(bench.dense)[-1]
+        test = [float(str(row[split])) for row in bench.rows if (str(row.get("keep", row.get("layers"))), row["how"]) == (key, how)]
+        print(f"{key} {how}: retained on {split} {np.mean(test):.2%} (mean of {len(test)} seeds, {min(test):.2%} to {max(test):.2%})")
     if arguments.json:
-        dense = {name: found["accuracy"] for name, found in bench.dense.items()}
+        dense = {name: found["score"] for name, found in bench.dense.items()}
         arguments.json.write_text(json.dumps({"dense": dense, "results": bench.rows}, indent=1) + "\n", encoding="utf-8")
 
 

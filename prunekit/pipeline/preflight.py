@@ -7,9 +7,10 @@ from pathlib import Path
 
 from prunekit.arch.count import count
 from prunekit.budget import Unit
-from prunekit.errors import BudgetError, OutputError, ParameterError
+from prunekit.errors import OutputError, ParameterError
 from prunekit.pipeline.decide import check_plan, forget_dense, iterative_pruner, named_plan
 from prunekit.pipeline.early import Sources, check_frozen
+from prunekit.pipeline.file_size import check_bytes
 from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
@@ -76,7 +77,7 @@ def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Pat
             held = {name: rows for name, rows in inputs.data.splits.items() if name != "train"}
             encode_splits(held, shrink_tokenizer(inputs.loaded.tokenizer, kept), task, inputs.max_length, inputs.stride)
     _check_freeze(recipe, inputs, named)
-    _check_bytes(recipe, inputs)
+    check_bytes(recipe, inputs)
     _check_shares(recipe, inputs, named)
 
 
@@ -108,16 +109,6 @@ def _check_freeze(recipe: Recipe, inputs: Inputs, plan: Plan | None) -> None:
     check_frozen(recipe, kept)
     if inputs.view.spec.shared_blocks and len(frozen) < len(kept):
         raise ParameterError("freeze", "compress", f"all blocks or none ({inputs.view.spec.shared_blocks})", recipe.freeze)
-
-
-def _check_bytes(recipe: Recipe, inputs: Inputs) -> None:
-    """Refuse a size below that of the embedding, which is left when heads, FFN neurons and layers are removed."""
-    rows, table = inputs.view.source.vocabulary, _embedding(inputs)
-    least = 4 * table * (len(seen_tokens(inputs)) if recipe.vocabulary == "data" else rows) // rows
-    for budget in recipe.budgets:
-        if budget.unit is Unit.BYTES and budget.amount < least:
-            cure = "Allow more." if recipe.vocabulary == "data" else "Add --vocabulary data, or allow more."
-            raise BudgetError(f"{budget.option} cannot be met: the embedding alone takes {least / 1e6:.2f} MB. {cure}")
 
 
 def _check_shares(recipe: Recipe, inputs: Inputs, named: Plan | None) -> None:

@@ -19,6 +19,7 @@ from prunekit.pipeline.targets import STRUCTURE
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.runtime.heap import trim
 from prunekit.validation.scratch import locked
 
 if TYPE_CHECKING:
@@ -110,8 +111,10 @@ class Training:
         from prunekit.training.distill import recover
 
         recipe, inputs = self.recipe, self.inputs
+        # What was cut and refitted is no longer in use.
+        trim()
         with self.stage(f"{title}, {self.effort} at most", unit="%"):
-            return recover(
+            recovered = recover(
                 model,
                 self.dense if inputs.own_head else None,
                 inputs.encoded["train"],
@@ -126,3 +129,5 @@ class Training:
                 checkpoints=checkpoints,
                 progress=self.stage.step,
             )
+        trim()
+        return recovered

@@ -14,7 +14,7 @@ from prunekit.arch.count import Counts
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.live import MEMORY
 from prunekit.arch.load import LoadedModel
-from prunekit.budget import Budget, Unit
+from prunekit.budget import Unit
 from prunekit.data.files import IN_MEMORY
 from prunekit.errors import BudgetError
 from prunekit.exporters.int8_gate import INT8_GATE
@@ -22,6 +22,7 @@ from prunekit.exporters.layout import ONNX, Card, short_name
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import FILES, LowFile
 from prunekit.pipeline.data_free import DataFree
+from prunekit.pipeline.file_size import bounded_dtype
 from prunekit.pipeline.paired import paired
 from prunekit.pipeline.records import Files, Inputs, Measured, Models, Neurons, Run
 from prunekit.pipeline.vectors import nearness
@@ -79,6 +80,7 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
     dense = _sizes(models.dense, models.counts["dense"], files.dense)
     slim = _sizes(models.slim, models.counts["slim"], files.slim)
     trace = () if neurons is None or neurons.choice is None else neurons.choice.trace
+    budgets = _reached(run, dense, slim, models.plan, files, measured)
     return Report(
         model=_model_name(run.recipe, run.inputs.loaded),
         data=_data_name(run.recipe, run.inputs),
@@ -98,7 +100,7 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
         latency=measured.latency,
         parity=files.parity,
         plan_digest=models.plan.digest,
-        budgets=tuple(_reached(budget, dense, slim, models.plan, run.recipe, measured) for budget in run.recipe.budgets),
+        budgets=budgets,
         max_drop=run.recipe.max_drop,
         vectors=nearness(run.inputs.data.test, measured.test, own_space=run.recipe.space == "own", seed=run.recipe.seed)
         if task.kind.traits.vectors
@@ -106,7 +108,13 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
         retrieval=measured.retrieval,
         dimensions=run.inputs.shortened,
         trace=tuple(Point(neurons=size, value=value) for size, value in trace),
-        notes=(*run.inputs.notes, *_notes(run.recipe, neurons, measured), *_precision(files.low), *models.notes, *models.text.notes),
+        notes=(
+            *run.inputs.notes,
+            *_notes(run.recipe, neurons, measured, budgets),
+            *_precision(files.low),
+            *models.notes,
+            *models.text.notes,
+        ),
         stages=dict(run.stage.seconds),
         seed=run.recipe.seed,
         environment=environment(),
@@ -213,20 +221,27 @@ def _scored(
     return tuple(scored)
 
 
-def _reached(budget: Budget, dense: Sizes, slim: Sizes, plan: Plan, recipe: Recipe, measured: Measured) -> BudgetResult:
+def _reached(run: Run, dense: Sizes, slim: Sizes, plan: Plan, files: Files, measured: Measured) -> tuple[BudgetResult, ...]:
     neurons, params = slim.neurons / dense.neurons, slim.params_layers / dense.params_layers
     # A classifier on chosen neurons that came with the model stays as it is, as any other head does.
     chosen = plan.readout is not None and slim.neurons < dense.neurons
-    shares = {
+    reached = {
         Unit.MODEL: max(params, neurons) if chosen else params,
         Unit.NEURONS: neurons,
         Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,
-        Unit.BYTES: float(slim.bytes),
         # At every batch size that was named the interval's lower end must meet the budget.
-        Unit.LATENCY: max(1 / comparison.ratio("slim").low for comparison in measured.latency[: len(recipe.batches)]),
+        Unit.LATENCY: max(1 / comparison.ratio("slim").low for comparison in measured.latency[: len(run.recipe.batches)]),
     }
-    return BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=shares[budget.unit])
+    results = []
+    for budget in run.recipe.budgets:
+        result = BudgetResult(asked=str(budget), unit=budget.unit, limit=budget.amount, reached=reached.get(budget.unit, 0.0))
+        if budget.unit is Unit.BYTES:
+            dtype = bounded_dtype(run.recipe, run.inputs, budget)
+            bounded = files.slim if dtype == "fp32" or files.low is None else files.low.file
+            result = result.model_copy(update={"reached": float(bounded.bytes), "dtype": dtype})
+        results.append(result)
+    return tuple(results)
 
 
 def _precision(low: LowFile | None) -> tuple[str, ...]:
@@ -243,7 +258,7 @@ def _precision(low: LowFile | None) -> tuple[str, ...]:
     return (f"{low.dtype}: asked for {limits} on rows of validation, reached {reached}; {unchanged}{balanced}",)
 
 
-def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[str]:
+def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured, budgets: Sequence[BudgetResult]) -> list[str]:
     notes = []
     choice = None if neurons is None else neurons.choice
     if choice is not None:
@@ -255,8 +270,12 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[
             notes.append(
                 f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
             )
-    if recipe.dtype != "fp32" and {budget.unit for budget in recipe.budgets} & {Unit.LATENCY, Unit.BYTES}:
-        notes.append("budgets of time and of bytes are held against the file in fp32")
+    if recipe.dtype != "fp32" and Unit.LATENCY in {budget.unit for budget in recipe.budgets}:
+        notes.append("a budget of time is held against the file in fp32")
+    for budget in budgets:
+        if budget.unit is Unit.BYTES and recipe.dtype != "fp32":
+            why = "" if budget.dtype == "fp32" else ", since in fp32 it leaves next to nothing of the layers"
+            notes.append(f"{budget.asked} bounds the file in {budget.dtype}{why}")
     if recipe.effort is not None and recipe.searches:
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:

@@ -10,10 +10,10 @@ from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
 from prunekit.budget import Budget, Unit
 from prunekit.exporters.onnx import export_onnx
+from prunekit.pipeline import file_size
 from prunekit.pipeline.dense import dense_file, deployed_dense
 from prunekit.pipeline.latency_table import Timed, latency_table
-from prunekit.pipeline.records import Inputs, Neurons, Run, space_of
-from prunekit.pipeline.vocabulary import seen_tokens
+from prunekit.pipeline.records import Neurons, Run, space_of
 from prunekit.plan import Plan
 from prunekit.pruning.costs import Bytes, Cost, Goal, Latency, Macs, Params, head_width
 from prunekit.pruning.iterative import IterativePruner
@@ -67,7 +67,7 @@ def goals_of(run: Run, base: Plan, neurons: Neurons | None) -> tuple[Goal, ...]:
                 goals.append(Goal(goal.cost, budget.amount * (1 - _MARGIN), 1.0, option))
             continue
         if budget.unit is Unit.BYTES:
-            cost: Cost = _bytes(run, neurons, start.params_layers)
+            cost: Cost = file_size.cost_of(run, neurons, budget)
             goals.append(Goal(cost, budget.amount, cost.of(run.inputs.view), option))
             continue
         cost = Macs(lengths) if budget.unit is Unit.MACS else Params()
@@ -83,23 +83,6 @@ def latency_goal(run: Run, base: Plan, neurons: Neurons | None, batch: int) -> G
     return Goal(Latency(table, head_width(run.inputs.view)), 1.0, 1.0, "--keep '100% latency'")
 
 
-def _bytes(run: Run, neurons: Neurons | None, params_layers: int) -> Bytes:
-    """Return the cost in bytes: the dense file gives those outside the layers, less the rows of the embedding that are removed."""
-    per_parameter = 4.0
-    with run.stage("export"):
-        fixed = dense_file(run, neurons).bytes - per_parameter * params_layers
-    return Bytes(fixed=fixed - _embedding_lost(run.recipe, run.inputs), each_parameter=per_parameter)
-
-
-def _embedding_lost(recipe: Recipe, inputs: Inputs) -> float:
-    """Return the bytes of the rows of the embedding that are removed."""
-    if recipe.vocabulary != "data":
-        return 0.0
-    lost = inputs.view.source.vocabulary - len(seen_tokens(inputs))
-    table = next(parameter for parameter in inputs.view.body.parameters() if parameter.shape[0] == inputs.view.source.vocabulary)
-    return 4.0 * lost * table.shape[1]
-
-
 @dataclass
 class Verify:
     """Measurement of a cut model's file before its refit, which takes far longer, and correction of the prices."""
@@ -107,7 +90,6 @@ class Verify:
     run: Run
     neurons: Neurons | None
     goals: tuple[Goal, ...]
-    gone: float
     rounds: int = 0
 
     def __call__(self, view: ModelView) -> tuple[Goal, ...] | None:
@@ -133,8 +115,9 @@ class Verify:
             cost = goal.cost
             if isinstance(cost, Bytes):
                 # A slim graph may hold a few more nodes than the dense one.
-                overhead = slim.bytes - (cost.of(view) + self.gone)
-                missed = missed or slim.bytes - self.gone > goal.limit
+                reached = file_size.size(self.run, slim, cost.dtype) - cost.gone
+                overhead = reached - cost.of(view)
+                missed = missed or reached > goal.limit
                 goals.append(replace(goal, limit=goal.limit - max(overhead, 0.0)))
                 continue
             if not isinstance(cost, Latency):
@@ -166,4 +149,4 @@ def verify(run: Run, neurons: Neurons | None, goals: tuple[Goal, ...]) -> Verify
     """Return a check of time and bytes, where a goal is one of them."""
     if not any(isinstance(goal.cost, (Bytes, Latency)) for goal in goals):
         return None
-    return Verify(run, neurons, goals, _embedding_lost(run.recipe, run.inputs))
+    return Verify(run, neurons, goals)

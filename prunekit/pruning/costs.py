@@ -14,6 +14,7 @@ from prunekit.budget import Unit
 from prunekit.pruning.latency_model import LatencyTable, Prices, Widths
 from prunekit.stats.blocks import ROLES, Role, Site, sites
 from prunekit.transforms.stubs import Affine
+from prunekit.validation.dtypes import Dtype
 
 
 class Cost(ABC):
@@ -118,10 +119,16 @@ class Bytes(Params):
         Bytes of all but the layers' parameters.
     each_parameter : float
         Bytes of one parameter.
+    dtype : Dtype
+        Type of the file's weights.
+    gone : float
+        Bytes of tokens that are removed after the units, so that `fixed` is without them.
     """
 
     fixed: float = 0.0
     each_parameter: float = 4.0
+    dtype: Dtype = "fp32"
+    gone: float = 0.0
 
     def of(self, view: ModelView) -> float:
         """Return the size of the file in bytes."""

@@ -23,7 +23,7 @@ from prunekit.refit.refit import Damping, refit, stand_in
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Calls, Site, record_calls, sites
 from prunekit.stats.sensitivity import Sensitivity, check_batches, sensitivity
-from prunekit.transforms.apply import apply, settled
+from prunekit.transforms.apply import apply, check_uncut, settled
 from prunekit.transforms.cut import cut, prunable
 
 Criterion = Literal["cost", "random", "magnitude"]
@@ -94,10 +94,14 @@ class Origin:
 
 @dataclass
 class _State:
-    """The slim model during pruning; `kept` holds its units in the dense model's numbering."""
+    """The slim model during pruning; `kept` holds its units in the dense model's numbering.
+
+    `shared` says that it is still the dense model itself, which is copied before anything is removed from it.
+    """
 
     view: ModelView
     kept: dict[Site, tuple[int, ...]] = field(default_factory=dict)
+    shared: bool = False
 
     def cut(self, site: Site, gone: Sequence[int]) -> None:
         """Remove the units at these positions among those that are left."""
@@ -109,7 +113,15 @@ class _State:
 
     def copy(self) -> _State:
         """Return an independent copy."""
-        return _State(ModelView.of(copy.deepcopy(self.view.model)), dict(self.kept))
+        model = self.view.model
+        # A model with a readout has been cut already, and keeps its dense config.
+        dense = self.shared and not isinstance(model, Reader)
+        copied = apply(model, Plan(source=self.view.source)) if dense else copy.deepcopy(model)
+        return _State(ModelView.of(copied), dict(self.kept))
+
+    def owned(self) -> _State:
+        """Return a state of which the model may be changed."""
+        return self.copy() if self.shared else self
 
 
 @dataclass(frozen=True)
@@ -161,11 +173,11 @@ class IterativePruner:
             lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches]).numpy()
         self.batches, self.lengths, self.start = batches, lengths, origin.full or count(self.dense, lengths)
         self.criterion, self.damping, self.seed, self.draw = criterion, damping, seed, 0
-        # A model with a readout has been cut already, and keeps its dense config.
-        copied = copy.deepcopy(model) if isinstance(model, Reader) else apply(model, Plan(source=self.dense.source))
+        if not isinstance(model, Reader):
+            check_uncut(self.dense)
         kept = origin.kept or (lambda site: tuple(range(self.dense.units(site.role, site.block))))
         sizes = {site: kept(site) for site in sites(self.dense) if _is_removable(self.dense, site, self.shape)}
-        self._state = _State(ModelView.of(copied), sizes)
+        self._state = _State(self.dense, sizes, shared=True)
         self._dense_calls: Calls | None = None
         self._sensitivities: _Sensitivities | None = None
         self._steps_taken = 0
@@ -253,7 +265,7 @@ class IterativePruner:
         tightened: Sequence[Goal] | None = goals
         while tightened is not None:
             goals, removed = tightened, select(tightened)
-            candidate = self._state if tighten is None else self._state.copy()
+            candidate = self._state.owned() if tighten is None else self._state.copy()
             for site, units in removed.items():
                 candidate.cut(site, units)
             tightened = None if tighten is None else tighten(candidate.view)
@@ -280,7 +292,7 @@ class IterativePruner:
         StatisticsError
             If the calibration rows are degenerate.
         """
-        sensitivities = self._measure_sensitivities()
+        sensitivities, self._state = self._measure_sensitivities(), self._state.owned()
         damping = (self.damping or Damping()).projection
         for site, units in self._selection(sensitivities, share=8)(goals).items():
             moment, projection = sensitivities.by_site[site].units, site.projection(self.view)
@@ -323,6 +335,7 @@ class IterativePruner:
         """Return the current model and its plan."""
         if not self.trace:
             self._append_shares()
+        self._state = self._state.owned()
         plan = plan_of(self.dense, self._state.kept)
         return Shrunk(settled(self.dense.model, plan, self.view.model), plan, self.trace, self.solutions)
 

@@ -198,12 +198,20 @@ class BudgetResult(Frozen):
     unit : Unit
     limit, reached : float
         Shares of the dense model, or bytes.
+    dtype : {"fp32", "fp16", "int8", "int8-static"}
+        Type of the file that a budget of bytes or of latency bounds.
     """
 
     asked: str
     unit: Unit
     limit: float
     reached: float
+    dtype: Dtype = "fp32"
+
+    @property
+    def file(self) -> str:
+        """What was asked, and of which file, where that is not the one in fp32."""
+        return self.asked if self.dtype == "fp32" else f"{self.asked} in {self.dtype}"
 
     @property
     def met(self) -> bool:

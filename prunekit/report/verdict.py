@@ -24,7 +24,7 @@ def verdict(report: Report) -> str:
     difference is at most 0.01 of the metric, and its paired interval does not lie above 0), or where a bag of words comes within 0.01 of
     the metric. A larger difference whose interval contains 0 is no reason to refuse, since too few rows can be the cause; the sentence
     states that it is not shown. Where the dense model was timed in lower precision too, the faster of the slim files must be faster than
-    that as well.
+    that as well. Where the file in lower precision meets a budget of bytes, neither speed nor the random baseline counts.
     """
     reasons = [reason for reason in (_no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason]
     summary = ", ".join((*_lost(report), *_retrieved(report), *_shortened(report), *_gained(report), *_against_baselines(report)))
@@ -35,8 +35,8 @@ def verdict(report: Report) -> str:
 
 
 def _no_faster(report: Report) -> str:
-    if report.dimensions:
-        # Shorter vectors make a smaller index, whatever the speed of the model.
+    if report.dimensions or _bounded(report) is not None:
+        # Shorter vectors make a smaller index, and a file that had to fit fits, whatever the speed of the model.
         return ""
     if not report.latency or any(comparison.ratio("slim").low > FASTER for comparison in report.latency):
         return _no_faster_than_low(report)
@@ -77,8 +77,13 @@ def _against(report: Report, name: RowName) -> Paired | None:
     return next((pair for pair in report.paired if pair.against == name and pair.by == "difference"), None)
 
 
+def _bounded(report: Report) -> DeployedFile | None:
+    """Return the file in lower precision, where a budget of bytes bounds it: it may fit with hardly anything removed."""
+    return report.low if any(budget.dtype != "fp32" and budget.met for budget in report.budgets) else None
+
+
 def _random_as_good(report: Report) -> str:
-    pair = _against(report, "random")
+    pair = None if _bounded(report) is not None else _against(report, "random")
     return "as much chosen at random is as good" if pair is not None and pair.low <= 0 and pair.value <= NEAR else ""
 
 
@@ -144,9 +149,11 @@ def _difference(report: Report, pair: Paired) -> str:
 
 
 def _gained(report: Report) -> tuple[str, ...]:
+    low = _bounded(report)
     return (
         *(_as_fast(comparison.ratio("slim"), comparison) for comparison in report.latency),
         f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes",
+        *([] if low is None else [f"{words.share(low.bytes / report.dense.bytes)} of them in {low.dtype}"]),
     )
 
 

@@ -333,7 +333,8 @@ def budgets(report: Report) -> Table:
     rows = []
     for budget in report.budgets:
         show = (lambda value: amount(value, "B")) if budget.unit is Unit.BYTES else share
-        rows.append((UNITS[budget.unit], f"≤ {show(budget.limit)}", show(budget.reached), "met" if budget.met else NOT_MET))
+        counted = UNITS[budget.unit] + ("" if budget.dtype == "fp32" else f", {budget.dtype}")
+        rows.append((counted, f"≤ {show(budget.limit)}", show(budget.reached), "met" if budget.met else NOT_MET))
     return Table("Budgets", ("what is counted", "asked", "kept", ""), tuple(rows))
 
 
@@ -408,7 +409,7 @@ def found_between(each: Retrieved) -> str:
 def headline(report: Report) -> str:
     """Return the result in one sentence."""
     slim, kept = report.row("slim"), _retained(report)
-    asked = [f"at {'least' if budget.asked.endswith('as fast') else 'most'} {budget.asked}" for budget in report.budgets]
+    asked = [f"at {'least' if budget.asked.endswith('as fast') else 'most'} {budget.file}" for budget in report.budgets]
     asked += [] if report.max_drop is None else [f"a loss of at most {share(report.max_drop)}"]
     parts = [f"asked for {' and '.join(asked)}"] if asked else []
     if slim is not None:

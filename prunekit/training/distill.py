@@ -200,7 +200,9 @@ def recover(
             with occurring(view, (rows, held)):
                 arguments = make_arguments(folder, effort, learning_rate, seed)
                 distiller = Distiller(view, objective, Buckets(rows, seed), held, pace := Pace(effort, progress), arguments, precision)
-                trained = _train(distiller, model, objective, folder, pace, effort, precision)
+                trained, helped = _train(distiller, objective, folder, pace, effort, precision)
+            if not helped:
+                model.load_state_dict(slim.state_dict())
             write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
     _release(model, trainable)
     return replace(trained, model=model.cpu().eval())
@@ -237,23 +239,21 @@ def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
 
 
 def _train(
-    distiller: Distiller, model: nn.Module, objective: Objective, folder: Path, pace: Pace, effort: Effort, precision: torch.dtype | None
-) -> Recovered:
-    """Train, and keep the best of the stops, or the initial weights where none is better."""
+    distiller: Distiller, objective: Objective, folder: Path, pace: Pace, effort: Effort, precision: torch.dtype | None
+) -> tuple[Recovered, bool]:
+    """Train, and keep the best of the stops; return whether that is better than the initial weights, which are the caller's to restore."""
+    model = distiller.view.model
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
-    start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     before, close = distiller.judge()
     distiller.rematch()
     done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder, model))
     best = distiller.state.best_metric
-    if best is None or float(best) <= close:
-        # Training has not helped: restore the initial weights.
-        model.load_state_dict(start)
-    after, _ = distiller.judge()
+    helped = best is not None and float(best) > close
+    after = distiller.judge()[0] if helped else before
     if objective.teacher is not None:
         objective.teacher.view.model.cpu()
-    return Recovered(
+    trained = Recovered(
         model=model,
         metric=objective.metric,
         before=before,
@@ -265,6 +265,7 @@ def _train(
         effort=str(effort),
         distilled=objective.teacher is not None,
     )
+    return trained, helped
 
 
 def _rows_of(

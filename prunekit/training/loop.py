@@ -273,7 +273,7 @@ class Distiller(Trainer):
         arguments: TrainingArguments,
         precision: torch.dtype | None,
     ) -> None:
-        self._view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
+        self.view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
         parameters = [parameter for parameter in view.model.parameters() if parameter.requires_grad]
         # Without the fused kernel, a step over the embeddings of a small model takes as long as its forward and backward passes.
         optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.01, fused=True)
@@ -297,7 +297,7 @@ class Distiller(Trainer):
         theirs = None if teacher is None else teacher(inputs["number"], inputs, first)
         states = theirs is not None and bool(theirs.states)
         with self._autocast():
-            ours = answer(self._view, inputs, first, states=states, through=model)
+            ours = answer(self.view, inputs, first, states=states, through=model)
         loss = self._objective.loss(ours, theirs, inputs["labels"], inputs["attention_mask"].bool(), inputs["queries"])
         if not bool(torch.isfinite(loss)):
             raise StatisticsError(
@@ -323,7 +323,7 @@ class Distiller(Trainer):
         teacher both are the metric. In single precision, in which the model ships.
         """
         task, teacher = self._objective.task, self._objective.teacher
-        self._view.model.eval()
+        self.view.model.eval()
         outputs: list[np.ndarray[Any, Any]] = []
         labels: list[np.ndarray[Any, Any]] = []
         total, rows = 0.0, 0
@@ -332,7 +332,7 @@ class Distiller(Trainer):
             batches = self._held.batches() if queries is None else map(self._held.batch, self._held.list_batches(TOKENS, ROWS))
             for number, batch in enumerate(batches):
                 inputs = self._prepare_inputs(tensors(batch, queries))
-                ours = answer(self._view, inputs, inputs["first"], states=False)
+                ours = answer(self.view, inputs, inputs["first"], states=False)
                 if teacher is not None:
                     theirs = teacher(-1 - number, inputs, inputs["first"], states=False)
                     # Rounding must not make a divergence negative.
@@ -356,7 +356,7 @@ class Distiller(Trainer):
         inputs = self._prepare_inputs(tensors(batch))
         mask = inputs["attention_mask"].bool()
         with torch.no_grad(), self._autocast():
-            ours = answer(self._view, inputs, inputs["first"], states=True)
+            ours = answer(self.view, inputs, inputs["first"], states=True)
             theirs = answer(teacher.view, inputs, inputs["first"], states=True)
         costs = [[float(distance(a, self._objective.across(b), mask)) for b in theirs.states] for a in ours.states]
         self._objective.layers = match_layers(np.array(costs))
@@ -367,7 +367,7 @@ class Distiller(Trainer):
     # The methods below keep pickles out of the checkpoints, and the Trainer from reading files itself.
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_model(self._view.model, Path(output_dir or str(self.args.output_dir)))
+        save_model(self.view.model, Path(output_dir or str(self.args.output_dir)))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         # The scheduler follows `Pace`, whose seconds are in the Trainer's state.
@@ -379,7 +379,7 @@ class Distiller(Trainer):
         pass
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(self._view.model, Path(resume_from_checkpoint))
+        load_model(self.view.model, Path(resume_from_checkpoint))
         # As at the stop that wrote it.
         self.rematch()
 
@@ -392,7 +392,7 @@ class Distiller(Trainer):
         pass
 
     def _load_best_model(self) -> None:
-        load_model(self._view.model, Path(str(self.state.best_model_checkpoint)))
+        load_model(self.view.model, Path(str(self.state.best_model_checkpoint)))
 
 
 def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:

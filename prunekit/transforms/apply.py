@@ -32,6 +32,12 @@ def check_fit(view: ModelView, plan: Plan) -> None:
             raise PlanError(f"The plan was made for a model with {name} = {theirs}; this one has {name} = {ours}.")
 
 
+def check_uncut(view: ModelView) -> None:
+    """Raise PlanError if a plan has been applied to the model."""
+    if getattr(view.config, DENSE, None) is not None:
+        raise PlanError("The model is pruned already; compose the plans (prunekit.plan.compose) and apply them to the dense model.")
+
+
 def check_units(view: ModelView, plan: Plan) -> None:
     """Raise PlanError if a plan keeps units that an already pruned model does not have."""
     for role, named in (("heads", plan.heads), ("ffn", plan.ffn)):
@@ -65,8 +71,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         If the family cannot express what the plan requires.
     """
     dense = ModelView.of(model)
-    if getattr(dense.config, DENSE, None) is not None:
-        raise PlanError("The model is pruned already; compose the plans (prunekit.plan.compose) and apply them to the dense model.")
+    check_uncut(dense)
     check_fit(dense, plan)
     check_units(dense, plan)
     view = ModelView.of(copy.deepcopy(model))

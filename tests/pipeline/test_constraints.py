@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from prunekit.pipeline.latency_table import CACHE
 from prunekit.pipeline.max_drop import Evaluator
 from prunekit.plan import Plan
 from prunekit.pruning.latency_model import LatencyTable, Prices
+from prunekit.report import words
 from tests import lines
 from tests.lines import checkpoint, data
 
@@ -46,6 +48,28 @@ def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
     (budget,) = found.report.budgets
     assert (budget.unit, budget.met) == (Unit.BYTES, True)
     assert {"random", "magnitude"} <= {row.name for row in found.report.rows}
+
+
+def test_a_file_size_that_fp32_cannot_meet_bounds_the_file_in_int8(tmp_path: Path) -> None:
+    model = copy.deepcopy(lines.dense("sequence"))
+    model.resize_token_embeddings(20_000, mean_resizing=False)
+    place = lines.save(model, tmp_path / "wide")
+    with lines.quick():
+        whole = compress(place, data("text"), keep="1 GB", recover="none", out=tmp_path / "whole").report
+        table = whole.dense_low.bytes - whole.dense.params_layers
+        wanted = int(table + 0.6 * whole.dense.params_layers)
+        found = compress(place, data("text"), keep=f"{wanted} B", recover="none", out=tmp_path / "slim").report
+    plain, low = found.files
+    assert low.bytes <= wanted < 4 * 20_000 * model.config.hidden_size < plain.bytes
+    assert 0.3 < found.slim.params_layers / found.dense.params_layers < 0.7
+    assert [(budget.dtype, budget.met, budget.reached) for budget in found.budgets] == [("int8", True, low.bytes)]
+    assert "in int8, " in words.headline(found)
+    assert any("bounds the file in int8, since in fp32 it leaves next to nothing" in note for note in found.notes)
+    assert [(budget.dtype, budget.met) for budget in whole.budgets] == [("fp32", True)]
+    with pytest.raises(
+        BudgetError, match=r"embedding alone takes .* MB in fp32. Add --vocabulary data, or leave out --dtype fp32, so that"
+    ):
+        compress(place, data("text"), keep=f"{wanted} B", **PLAIN, out=tmp_path / "plain")
 
 
 def test_a_largest_drop_alone_is_searched_for_and_a_frontier_beside_it(tmp_path: Path) -> None:
@@ -117,7 +141,7 @@ def test_a_search_is_said_not_to_have_seen_the_training_nor_the_precision(tmp_pa
         trained = compress(checkpoint("sequence"), data("text"), max_drop="25%", recover="1epochs", dtype="fp32", out=tmp_path / "trained")
         low = compress(checkpoint("sequence"), data("text"), keep="90 KB", dtype="int8", recover="none", out=tmp_path / "low")
     assert any("judged candidates before any training" in note for note in trained.report.notes)
-    assert any("held against the file in fp32" in note for note in low.report.notes)
+    assert any("90 KB bounds the file in fp32" in note or "0.09 MB bounds the file in fp32" in note for note in low.report.notes)
     assert low.report.budgets[0].reached == low.report.files[0].bytes
     assert not any("in fp32" in note or "any training" in note for note in lines.line("sequence").report.notes)
 

@@ -39,7 +39,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> tuple[Ver
     monkeypatch.setattr(Verify, "_shares", lambda *_: {1: next(given) * full})
     inputs: Any = SimpleNamespace(view=view, loaded=SimpleNamespace(config=None, tokenizer=None))
     run = Run(Recipe(speedup="2x"), inputs, Path(), Stages())
-    return Verify(run, None, (Goal(cost, full, 1.0, "--speedup 2x"),), 0.0), view, full
+    return Verify(run, None, (Goal(cost, full, 1.0, "--speedup 2x"),)), view, full
 
 
 def verified(monkeypatch: pytest.MonkeyPatch, measured: list[float]) -> list[float | None]:

@@ -1,0 +1,81 @@
+"""Budgets of bytes: which of the files that are written they bound, and what its parts weigh."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prunekit.arch.count import count
+from prunekit.budget import Budget, Unit
+from prunekit.errors import BudgetError
+from prunekit.exporters.onnx import OnnxFile
+from prunekit.exporters.precision import lower
+from prunekit.exporters.quantize import LARGE
+from prunekit.pipeline.dense import dense_file
+from prunekit.pipeline.records import Inputs, Neurons, Run
+from prunekit.pipeline.vocabulary import seen_tokens
+from prunekit.pruning.costs import Bytes
+from prunekit.recipe import Recipe
+from prunekit.validation.dtypes import Dtype
+
+#: Bytes of a parameter of the layers.
+_PARAMETER: dict[Dtype, float] = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int8-static": 1.0}
+#: Share of the layers that a budget must leave in fp32; a lower precision, where one is written, leaves more for the same bytes.
+_LEAST = 0.05
+
+
+def bounded_dtype(recipe: Recipe, inputs: Inputs, budget: Budget) -> Dtype:
+    """Return the type of the file that a budget of bytes bounds: fp32 where that can be met, else the lower one that is written too."""
+    if recipe.dtype == "fp32":
+        return "fp32"
+    counts = count(inputs.view, np.ones(1, dtype=np.int64))
+    outside = 4.0 * (counts.params - counts.params_layers) - removed(recipe, inputs, "fp32")
+    return "fp32" if budget.amount >= outside + _LEAST * 4.0 * counts.params_layers else recipe.dtype
+
+
+def removed(recipe: Recipe, inputs: Inputs, dtype: Dtype) -> float:
+    """Return the bytes of the rows of the embedding that are removed."""
+    if recipe.vocabulary != "data":
+        return 0.0
+    return _table(inputs, dtype, inputs.view.source.vocabulary) - _table(inputs, dtype, len(seen_tokens(inputs)))
+
+
+def check_bytes(recipe: Recipe, inputs: Inputs) -> None:
+    """Refuse a size below that of the embedding, which is left when heads, FFN neurons and layers are removed."""
+    rows = len(seen_tokens(inputs)) if recipe.vocabulary == "data" else inputs.view.source.vocabulary
+    for budget in recipe.budgets:
+        if budget.unit is not Unit.BYTES:
+            continue
+        dtype = bounded_dtype(recipe, inputs, budget)
+        least = _table(inputs, dtype, rows)
+        if budget.amount < least:
+            cures = [] if recipe.vocabulary == "data" else ["Add --vocabulary data"]
+            cures += ["leave out --dtype fp32, so that int8 counts"] if recipe.dtype == "fp32" else []
+            cure = ", or ".join([*cures, "allow more" if cures else "Allow more"])
+            raise BudgetError(f"{budget.option} cannot be met: the embedding alone takes {least / 1e6:.2f} MB in {dtype}. {cure}.")
+
+
+def cost_of(run: Run, neurons: Neurons | None, budget: Budget) -> Bytes:
+    """Return the cost in bytes of the file that a budget bounds: the dense file gives those outside the layers."""
+    dtype = bounded_dtype(run.recipe, run.inputs, budget)
+    with run.stage("export"):
+        dense = size(run, dense_file(run, neurons), dtype)
+    layers = count(run.inputs.view, np.ones(1, dtype=np.int64)).params_layers
+    gone = removed(run.recipe, run.inputs, dtype)
+    return Bytes(fixed=dense - _PARAMETER[dtype] * layers - gone, each_parameter=_PARAMETER[dtype], dtype=dtype, gone=gone)
+
+
+def size(run: Run, file: OnnxFile, dtype: Dtype) -> int:
+    """Return the bytes of a float32 file, or of the file in lower precision that can be made of it."""
+    if dtype == "fp32":
+        return file.bytes
+    # Fixed ranges take calibration rows, and weigh next to nothing.
+    return lower(file, run.scratch / "sized.onnx", "fp16" if dtype == "fp16" else "int8").file.bytes
+
+
+def _table(inputs: Inputs, dtype: Dtype, rows: int) -> float:
+    """Return the bytes of so many rows of the token embedding."""
+    table = inputs.view.source.vocabulary
+    width = next(int(each.shape[1]) for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)
+    if dtype in ("fp32", "fp16"):
+        return rows * width * _PARAMETER[dtype]
+    return rows * width * (0.75 if rows * width >= LARGE and width % 4 == 0 else 1.0)
