@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, find
+from prunekit.data import parallel
 from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.validation import group
 
 Batches = Sequence[Mapping[str, Tensor]]
 
@@ -76,7 +76,7 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
             reader, dense_reader = Linear.at(slim.model, path), Linear.at(dense.model, path)
             assert reader is not None
             assert dense_reader is not None
-            moment = group.total(total, ComomentSum.of).finish()
+            moment = parallel.total(total, ComomentSum.of).finish()
             fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else dense_reader.weight)
             solutions.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
     return solutions
@@ -109,7 +109,7 @@ def solve_norms(
                 total.agree(x, y - x)
                 total.add(x, y - x, torch.ones(len(x)))
         for (_, path), total in totals.items():
-            moment = group.total(total, ComomentSum.of).finish()
+            moment = parallel.total(total, ComomentSum.of).finish()
             solutions.append(scale(find(slim.body, path), moment, damping, where=path))
     return solutions
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prunekit.data import parallel
 from prunekit.errors import StatisticsError
-from prunekit.validation import group
 
 #: Share of the mean variance of the inputs below which a direction counts as one without variance.
 _SINGULAR = 1e-6
@@ -167,7 +167,7 @@ class ComomentSum:
         """Take products about the mean of the first rows of the first process in all that share the work; called before each `add`."""
         if not self._agreed:
             self._agreed = True
-            self._shift = group.total((widened(x).mean(0), widened(y).mean(0)) if len(x) else None, _first)
+            self._shift = parallel.total((widened(x).mean(0), widened(y).mean(0)) if len(x) else None, _first)
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         """Add rows x (n, k) with targets y (n, o) and weights (n,)."""
