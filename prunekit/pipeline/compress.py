@@ -195,7 +195,7 @@ def _run(
     plan: Plan | None,
     sources: Sources,
 ) -> tuple[Plan, Report, nn.Module]:
-    writer = ArtefactWriter(out, overwrite, of="compress" if recipe.plan is None else "apply")
+    writer = ArtefactWriter(out, overwrite)
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
         if plan is not None and recipe.data is None and sources.rows is None:
             return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=sources.live)

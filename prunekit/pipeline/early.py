@@ -105,7 +105,7 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
     ------
     OutputError, DependencyError, DataError, ModelError, ParameterError
     """
-    check_output(out, overwrite, of="compress" if recipe.plan is None else "apply", inputs=(recipe.model, recipe.data, recipe.plan))
+    check_output(out, overwrite, inputs=(recipe.model, recipe.data, recipe.plan))
     provider_of("cpu")
     if recipe.effort is not None and importlib.util.find_spec("accelerate") is None:
         raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1', or give --recover none.")

@@ -352,9 +352,9 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
         planned = plan.readout.pooling
         if (planned == "token") != per_token:
             reads = "words" if planned == "token" else f"a text as a whole ({planned})"
-            raise ParameterError("plan", "apply", "for the data's task", f"a plan whose readout reads {reads}")
+            raise ParameterError("plan", "compress", "for the data's task", f"a plan whose readout reads {reads}")
         if recipe.pooling not in (None, planned):
-            raise ParameterError("pooling", "apply", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
+            raise ParameterError("pooling", "compress", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
         return planned
     assert recipe.pooling != "max", "refused by the recipe"
     return "token" if per_token else recipe.pooling or ("cls" if fine_tuned else "mean")

@@ -317,7 +317,7 @@ def card_of(run: Run, models: Models, files: Files, report: Report, name: str) -
 
 def data_free_card(recipe: Recipe, data_free: DataFree, files: Files, report: Report, name: str) -> Card:
     """Return the content of the card of a plan that was carried out without data."""
-    longest = data_free.loaded.row_length(recipe.max_length, of="apply")
+    longest = data_free.loaded.row_length(recipe.max_length, of="compress")
     card = _card(recipe, data_free.tokenizer, data_free.labels, files, report, name, longest, pair=False)
     return _of_vectors(card, data_free.slim, recipe)
 
