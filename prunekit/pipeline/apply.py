@@ -13,8 +13,8 @@ from prunekit.arch.view import ModelView, evaluated
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan, kept_blocks
 from prunekit.refit.readers import Stream
+from prunekit.refit.records import Solution
 from prunekit.refit.refit import Damping, matches, refit
-from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import ROLES, Site
 from prunekit.stats.principal import principals
 from prunekit.stats.sensitivity import check_batches, sensitivity

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, find
 from prunekit.data import parallel
-from prunekit.refit.solution import Solution
+from prunekit.refit.records import Solution
 from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 

@@ -26,7 +26,7 @@ from prunekit.arch.view import ModelView, Reader, find
 from prunekit.data import parallel
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.refit.readers import Stream, fold, outer_norms, scale, solve_norms, solve_readers
-from prunekit.refit.solution import Solution
+from prunekit.refit.records import Solution
 from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
