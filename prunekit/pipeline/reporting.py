@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
 from prunekit.arch.embedding import EmbeddingModel
-from prunekit.arch.live import MEMORY
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Budget, Unit
 from prunekit.data.files import IN_MEMORY
@@ -34,6 +33,7 @@ from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import apart
 from prunekit.tasks import Task
+from prunekit.validation.fingerprint import digest_at
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 #: Where the embedded model comes from.
@@ -116,8 +116,8 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
 def _model_name(recipe: Recipe, loaded: LoadedModel) -> str:
     if recipe.model is None:
         return _EMBEDDED
-    if recipe.model.startswith(MEMORY):
-        return f"{type(loaded.model).__name__} in memory (sha256 {recipe.model.removeprefix(MEMORY)[:12]})"
+    if (digest := digest_at(recipe.model)) is not None:
+        return f"{type(loaded.model).__name__} in memory (sha256 {digest[:12]})"
     return short_name(recipe.model)
 
 
@@ -342,7 +342,7 @@ def _card(
 ) -> Card:
     return Card(
         name=name,
-        base=report.model if (recipe.model or "").startswith(MEMORY) else recipe.model or EMBEDDED_BASE,
+        base=(recipe.model or EMBEDDED_BASE) if digest_at(recipe.model) is None else report.model,
         kind=report.kind,
         labels=labels,
         inputs=files.slim.inputs,
