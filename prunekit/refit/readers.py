@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
@@ -126,7 +127,7 @@ def scale(norm: nn.Module, moment: Comoment, damping: float, *, where: str) -> S
     return Solution(where, moment.rows, 1, damping, True)
 
 
-def fold(layer: Linear, turn: Tensor, shift: Tensor, through: Tensor | None = None) -> None:
+def fold(layer: Linear, turn: Float[Tensor, "h x"], shift: Float[Tensor, " h"], through: Float[Tensor, "outputs h"] | None = None) -> None:
     """Make a linear layer read ``x + turn @ x + shift`` where it read x; without a bias, the shift must be zero.
 
     Where `turn` and `shift` give more dimensions than x has, `through` is the weight (out, H) with which all of them are read.

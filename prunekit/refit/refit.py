@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
@@ -389,7 +390,7 @@ def _bias_left(view: ModelView, site: Site) -> Tensor | None:
     return bias
 
 
-def correct(layer: Linear, weight: Tensor, bias: Tensor) -> None:
+def correct(layer: Linear, weight: Float[Tensor, "o k"], bias: Float[Tensor, " o"]) -> None:
     """Add to the weight and bias of a linear layer."""
     layer.weight.add_(weight.to(layer.weight))
     if layer.bias is not None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from prunekit.arch.config import positions_of
@@ -53,11 +54,11 @@ class Sensitivity:
     """
 
     weights: tuple[Tensor, ...]
-    metric: Tensor
+    metric: Float64[Tensor, "h h"]
     units: Comoment | None
 
     @property
-    def covariance(self) -> Tensor | None:
+    def covariance(self) -> Float64[Tensor, "k k"] | None:
         """Covariance of the units' outputs, (k, k) float64."""
         return None if self.units is None else self.units.xx
 
