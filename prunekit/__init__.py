@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from prunekit.validation.on_import import call_after
+from prunekit.exporters.on_import import call_after
 
 __version__ = "0.1.0"
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from prunekit.validation import group
+from prunekit.data import parallel
 
 #: The program itself, with latency measured for as short as may be.
 QUICK = "import sys; from tests.lines import quick; from prunekit import cli\nwith quick(): code = cli.main(sys.argv[1:])\nsys.exit(code)"
@@ -62,14 +62,14 @@ class Threads:
         self._parts: dict[int, Any] = {}
 
     def spread(self, work: Any, items: Iterable[Any], *, beside: bool = False) -> Iterator[Any]:
-        """As `group.spread`."""
+        """As `parallel.spread`."""
         coming = iter(items)
         while now := list(islice(coming, self.size)):
             barrier, results = threading.Barrier(len(now)), dict[int, Any]()
             sent = [(work, now[0]), *(_sent((work, item)) for item in now[1:])]
 
             def run(rank: int, sent: list[Any] = sent, barrier: threading.Barrier = barrier, results: dict[int, Any] = results) -> None:
-                group._CURRENT.set(_Thread(self, rank, barrier))
+                parallel._CURRENT.set(_Thread(self, rank, barrier))
                 own, item = sent[rank]
                 results[rank] = own(item)
 
@@ -81,7 +81,7 @@ class Threads:
             yield from (results[rank] for rank in range(len(now)))
 
 
-class _Thread(group._Alone):
+class _Thread(parallel._Alone):
     def __init__(self, threads: Threads, rank: int, barrier: threading.Barrier) -> None:
         self._threads, self._rank, self._barrier = threads, rank, barrier
 
@@ -103,8 +103,8 @@ def _sent(value: Any) -> Any:
 @contextmanager
 def divided(size: int) -> Iterator[None]:
     """Divide what is given to `spread` among so many threads."""
-    token = group._CURRENT.set(Threads(size))  # type: ignore[arg-type]  # a test's own
+    token = parallel._CURRENT.set(Threads(size))  # type: ignore[arg-type]  # a test's own
     try:
         yield
     finally:
-        group._CURRENT.reset(token)
+        parallel._CURRENT.reset(token)

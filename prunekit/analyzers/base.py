@@ -28,7 +28,7 @@ from prunekit.tasks import Task
 
 Ints = NDArray[np.int64]
 #: Size of the largest co-moment that is held in memory, in bytes.
-MEMORY = 2 * 2**30
+LARGEST_COMOMENT = 2 * 2**30
 #: Most co-moments that probes and rankings hold at once.
 PROBES = 6
 
@@ -48,7 +48,7 @@ class Need(Enum):
     TOKENS = "tokens"
     """`Subject.train.tokens`: a seeded sample of single tokens."""
     MOMENTS = "moments"
-    """`Subject.train.moments` in memory, several copies of it. Where one takes more than `MEMORY` the analyzer cannot run."""
+    """`Subject.train.moments` in memory, several copies of it. Where one takes more than `LARGEST_COMOMENT` the analyzer cannot run."""
     TREES = "trees"
     """`Subject.trees`: a token task's dependency trees. Without columns head and deprel the analyzer cannot run."""
     COMPARE = "compare"
@@ -94,8 +94,8 @@ class Subject:
 
     @property
     def fits(self) -> bool:
-        """Whether the co-moment takes at most `MEMORY`; where it takes more, avoid `train.moments`."""
-        return comoment_bytes(self.train.rows.width) <= MEMORY
+        """Whether the co-moment takes at most `LARGEST_COMOMENT`; where it takes more, avoid `train.moments`."""
+        return comoment_bytes(self.train.rows.width) <= LARGEST_COMOMENT
 
     @cached_property
     def non_constant(self) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
@@ -284,7 +284,7 @@ def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | Non
     return cka(total, own, own)
 
 
-def find_blocks(similarity: Floats, layers: NDArray[np.int64]) -> Blocks | None:
+def find_blocks(similarity: Float64[Floats, "layers layers"], layers: Int64[NDArray[np.int64], " m"]) -> Blocks | None:
     """Cut the layers into an early and a late block at the widest step between neighbours, and test whether that step stands out.
 
     In a chain without blocks similarity falls with the distance along the stack, so layers are not exchangeable, but the
@@ -311,7 +311,7 @@ def find_blocks(similarity: Floats, layers: NDArray[np.int64]) -> Blocks | None:
     return Blocks(int(layers[cut]), _contrast(matrix, cut), p_value, may_go)
 
 
-def outlying(values: Floats, at: int) -> float:
+def outlying(values: Float64[Floats, " n"], at: int) -> float:
     """Return the p-value of one of n values for a one-sided outlier of a normal sample, (n,) float64: Grubbs' test.
 
     With G the value's distance from the mean in standard deviations, ``t^2 = n (n - 2) G^2 / ((n - 1)^2 - n G^2)`` follows

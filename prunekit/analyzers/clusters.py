@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster
 
@@ -148,7 +149,7 @@ def _nonconstant(model: Subject) -> NDArray[np.bool_]:
     return mask
 
 
-def cluster(model: Subject, non_constant: NDArray[np.bool_]) -> Clusters:
+def cluster(model: Subject, non_constant: Bool[NDArray[np.bool_], " d"]) -> Clusters:
     """Cluster the non-constant neurons at all thresholds, from one tree."""
     ids, hidden = np.flatnonzero(non_constant), model.source.hidden
     layer = ids // hidden
@@ -197,7 +198,7 @@ def _cut(labels: Ints, layer: Ints, members: Ints) -> _Cut:
     return _Cut(count, (windows[0], windows[1], windows[2]), 1.0 - distinct / size, below / size)
 
 
-def top_of(tree: Floats, layer: Ints, layers: int) -> Dendrogram:
+def top_of(tree: Float64[Floats, "merges 4"], layer: Int64[Ints, " n"], layers: int) -> Dendrogram:
     """Return the last merges of a tree, with each subtree below them as one leaf."""
     n = len(layer)
     per_layer = np.zeros((2 * n - 1, layers), dtype=np.int64)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import fastcluster
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import fcluster
 from sklearn.base import BaseEstimator
@@ -18,6 +19,7 @@ from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 
 Floats = NDArray[np.float64]
+Condensed = Float64[Floats, " pairs"]
 
 
 class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -92,17 +94,17 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
         return mask
 
 
-def linkage(distances: Floats) -> Floats:
+def linkage(distances: Condensed) -> Float64[Floats, "merges 4"]:
     """Return the average-linkage tree of condensed distances, (D - 1, 4) as in scipy; the distances are overwritten."""
     return np.asarray(fastcluster.linkage(distances, method="average", preserve_input=False))
 
 
-def distances(moments: Moments) -> Floats:
+def distances(moments: Moments) -> Condensed:
     """Return condensed distances 1 - |Pearson correlation| of all columns, (D (D - 1) / 2,); 1 for a column without variance."""
     return _distances(moments, _scale(moments))
 
 
-def distances_of_rows(rows: RowStore, columns: NDArray[np.int64], *, limit: int = LIMIT) -> Floats:
+def distances_of_rows(rows: RowStore, columns: Int64[NDArray[np.int64], " d"], *, limit: int = LIMIT) -> Condensed:
     """Return the same for some columns of rows whose co-moment does not fit in memory.
 
     It is computed in parts of `limit` bytes; the rows are read once for each part.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject
@@ -89,7 +90,7 @@ def run(inputs: Observations) -> Rsa:
     return Rsa(inside, rsa_layers(*inputs.outside, model, base), len(ours.ids), len(inputs.outside[0].ids))
 
 
-def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> Floats:
+def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> Float64[Floats, " layers"]:
     """Compute RSA of each layer with the same layer of the base, (L + 1,); as many layers as the shallower model has."""
     if not np.array_equal(ours.ids, theirs.ids):
         raise StatisticsError("RSA needs two models that split the text into the same tokens; their tokenizers differ.")
@@ -97,7 +98,7 @@ def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> F
     return np.array([rsa(ours.rows[:, model.columns(layer)], theirs.rows[:, base.columns(layer)]) for layer in layers])
 
 
-def rsa(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+def rsa(a: Float[NDArray[np.floating], "n h"], b: Float[NDArray[np.floating], "n g"]) -> float:
     """Return the Pearson correlation of the upper triangles of two cosine kernels, each n x n without its diagonal.
 
     Parameters

@@ -18,12 +18,11 @@ from prunekit.arch.stated import head_named
 from prunekit.arch.view import DENSE, UNITS, ModelView, digest_of
 from prunekit.errors import ModelError, ParameterError
 from prunekit.validation.escape import reason
+from prunekit.validation.fingerprint import place_of
 from prunekit.validation.reading import shown
 
 #: Name in errors.
 _NAME = "in memory"
-#: Prefix of the name of a model that was in memory; its fingerprint follows.
-MEMORY = "memory:"
 
 
 def given_model(model: Any, tokenizer: object, *, of: str) -> tuple[Any, LoadedModel | None]:
@@ -57,7 +56,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     Returns
     -------
     LoadedModel
-        Its name is `MEMORY` and the sha256 of the weights.
+        Its name is the place of the sha256 of the weights, as `prunekit.validation.fingerprint` writes it.
 
     Raises
     ------
@@ -76,7 +75,7 @@ def live_model(model: nn.Module, tokenizer: object, *, of: str = "compress") -> 
     ModelView.of(model)  # raises if the family is not supported
     head = head_named((type(model).__name__,))
     copied, tokenizer_copy = _copies(model, tokenizer, whole=head is not None)
-    name = f"{MEMORY}{digest_of(copied)}"
+    name = place_of(digest_of(copied))
     agree(_NAME, tokenizer_copy, copied.config, None, head is not None)
     return LoadedModel(copied.eval(), tokenizer_copy, copied.config, head is not None, head == "ForTokenClassification", name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +31,7 @@ def answers_by_span(model: nn.Module) -> bool:
     return QUESTION in type(model).__name__
 
 
-class Reader(nn.Module):
+class Reader(nn.Module, ABC):
     """A body with a linear classifier on selected neurons, as opposed to one of the stock heads.
 
     Attributes

@@ -24,7 +24,7 @@ from prunekit import __version__
 from prunekit.cli.mistakes import usage
 from prunekit.errors import PrunekitError
 from prunekit.validation.escape import one_line, terminal
-from prunekit.validation.group import Helper, Place, joined, launched
+from prunekit.validation.launcher import Place, launched
 
 # Base class of all usage errors; Typer does not export it by name.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -102,6 +102,8 @@ def _independent(argv: Sequence[str]) -> bool:
 
 def _with_others(place: Place, argv: Sequence[str] | None, interrupts: Sequence[signal.Signals]) -> int:
     """Run a command line as rank 0 of several processes, or compute for the one that does, and return the exit code of all."""
+    from prunekit.data.parallel import Helper, joined
+
     with joined(place) as group:
         if isinstance(group, Helper):
             # What is sent is read by what takes seconds to import; the other process imports it meanwhile.

@@ -113,9 +113,9 @@ def apply(
 def _run(
     request: Recipe, out: Path, json: Path | None, overwrite: bool, *, recipe: Path | None, dry_run: bool, verbose: bool, quiet: bool
 ) -> None:
-    of = "compress" if request.plan is None else "apply"
-    _check_loud(verbose, quiet, of)
-    _check_json(json, out, of, dry_run, overwrite, (recipe, request.model, request.data, request.plan, request.retrieval))
+    # As in the checks of a recipe, `with_options` puts the command that was called in the place of compress.
+    _check_loud(verbose, quiet, "compress")
+    _check_json(json, out, "compress", dry_run, overwrite, (recipe, request.model, request.data, request.plan, request.retrieval))
     from prunekit.pipeline.early import Sources, check_early
 
     early = check_early(request, out, overwrite)  # torch is imported afterwards

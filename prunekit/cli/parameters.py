@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 
 from prunekit.cli.mistakes import check_quoted
 from prunekit.recipe.option import Group, Option
+from prunekit.validation.arguments import called
 
 DECLARED = tuple(
     Option(**{**row, "commands": tuple(row["commands"]), "choices": tuple(row["choices"])})
@@ -106,7 +107,7 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
     """Give a command, a function that takes ``**options``, the declared options that it does not have of its own.
 
     Every default is None, "not given", and what was not given is not passed on: a recipe's value is replaced by one that was given,
-    and the defaults themselves are the Recipe's.
+    and the defaults themselves are the Recipe's. Errors of options name the command.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -122,7 +123,8 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
         @functools.wraps(function)
         def call(**values: Any) -> None:
             unset = {row.name for row in taken if values[row.name] in (None, [], ())}
-            function(**{name: value for name, value in values.items() if name not in unset})
+            with called(command):
+                function(**{name: value for name, value in values.items() if name not in unset})
 
         arguments = [_parameter(row) for row in taken if row.positional]
         options = [_parameter(row) for row in taken if not row.positional]

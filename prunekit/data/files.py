@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prunekit.data.parquet import read_parquet
 from prunekit.errors import DataError, ParameterError
 from prunekit.validation.escape import reason
+from prunekit.validation.fingerprint import digest_at
 from prunekit.validation.limits import memory
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _MUST = (
     "a CSV, TSV, JSON, JSONL or Parquet file, a directory of such files, a hub data set id, a datasets.Dataset(Dict), a pandas DataFrame, "
     "a dict of lists, a pair (texts, labels) or a dict of these by split"
 )
-#: The name of data that was in no file, and its prefix in a recipe, before the fingerprint.
-IN_MEMORY, MEMORY = "data in memory", "memory:"
+#: The name of data that was in no file.
+IN_MEMORY = "data in memory"
 #: More of one of these is refused: rows of a split, columns, characters of a cell, lists in lists of a cell. docs/limits.md has them.
 ROWS, COLUMNS, CELL, NESTED = 10_000_000, 1_000, 1_000_000, 8
 
@@ -69,9 +70,8 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
     ParameterError
         An object that is not a source, or a `config` for a source that has none.
     """
-    if isinstance(source, str) and source.startswith(MEMORY):
-        digest = source.removeprefix(MEMORY)[:12]
-        raise DataError(f"The data was in memory (sha256 {digest}): give the same rows in Python, or a file that holds them.")
+    if isinstance(source, str) and (digest := digest_at(source)) is not None:
+        raise DataError(f"The data was in memory (sha256 {digest[:12]}): give the same rows in Python, or a file that holds them.")
     if isinstance(source, str | Path):
         if _is_path(source):
             _no_config(config)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import nn
 
-from prunekit.analyzers.base import MEMORY, PROBES, Analyzer, AnalyzerResult, Need, Subject, comoment_bytes, plain
+from prunekit.analyzers.base import LARGEST_COMOMENT, PROBES, Analyzer, AnalyzerResult, Need, Subject, comoment_bytes, plain
 from prunekit.analyzers.registry import ANALYZERS, find
 from prunekit.data.texts import load_texts
 from prunekit.errors import OutputError, ParameterError, StatisticsError
@@ -191,7 +191,7 @@ def _memory(inputs: Inputs, base: Base | None, needs: Set[Need], *, clusters: bo
     comoment = comoment_bytes(width)
     vectors = 4 * width * len(inputs.encoded["train"].labels) * (1 if base is None else 2)
     made = "made in parts" if clusters else "not made"
-    excess = "" if comoment <= MEMORY else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
+    excess = "" if comoment <= LARGEST_COMOMENT else f" if it were held whole: it is {made}, and statistics.safetensors is not written"
     tree = f"; {comoment / 2e6:,.0f} MB for the tree of clusters" if clusters else ""
     probes = f"; up to {PROBES * comoment / 1e6:,.0f} MB for probes and rankings on all of them" if Need.MOMENTS in needs else ""
     return (

@@ -13,9 +13,10 @@ from prunekit.arch.view import ModelView, evaluated
 from prunekit.errors import StatisticsError
 from prunekit.plan import Plan, kept_blocks
 from prunekit.refit.readers import Stream
+from prunekit.refit.records import Solution
 from prunekit.refit.refit import Damping, matches, refit
-from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import ROLES, Site
+from prunekit.stats.principal import principals
 from prunekit.stats.sensitivity import check_batches, sensitivity
 from prunekit.transforms.apply import apply as cut
 from prunekit.transforms.apply import settled
@@ -112,5 +113,5 @@ def solve(
         }
     solutions = refit(slim, dense, calibration, matched=pairs, weights=weights, damping=damping, stream=stream)
     if plan.components is not None:
-        fold_components(slim, calibration, plan.components)
+        fold_components(slim, principals(slim, calibration, plan.components))
     return Solved(slim.model if plan.vocabulary is None else settled(model, plan, slim.model), solutions)

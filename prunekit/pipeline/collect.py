@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from prunekit import __version__
-from prunekit.analyzers.base import MEMORY, comoment_bytes
+from prunekit.analyzers.base import LARGEST_COMOMENT, comoment_bytes
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.early import check_places
 from prunekit.pipeline.inputs import load_inputs, recipe_of
@@ -166,8 +166,8 @@ def _check(inputs: Inputs, shard: str, of: int) -> None:
     if not kind.traits.readout:
         raise ParameterError("data", "collect", "of a task whose labels neurons are chosen for", kind.value)
     size = comoment_bytes((source.layers + 1) * source.hidden)
-    if size > MEMORY:
-        most = f"{MEMORY / 1e9:.1f} GB is the most that is taken"
+    if size > LARGEST_COMOMENT:
+        most = f"{LARGEST_COMOMENT / 1e9:.1f} GB is the most that is taken"
         raise StatisticsError(f"The co-moment of all neurons would take {size / 1e9:.1f} GB; {most}.")
     least = sum(1 for _ in inputs.encoded["train"].by_row.layout())
     if of > least:

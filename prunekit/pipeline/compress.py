@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from prunekit.arch.load import LoadedModel
-from prunekit.data.files import MEMORY
 from prunekit.errors import BudgetError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import RECIPE, ArtefactWriter
 from prunekit.exporters.checkpoint import save_checkpoint
@@ -41,6 +40,7 @@ from prunekit.report.model import Report
 from prunekit.report.progress import Stages, stages
 from prunekit.stats.record import Statistics
 from prunekit.validation.arguments import Place, checked
+from prunekit.validation.fingerprint import place_of
 
 PLAN_FILE = Kind("plan", "a plan", Plan.load)
 
@@ -195,7 +195,7 @@ def _run(
     plan: Plan | None,
     sources: Sources,
 ) -> tuple[Plan, Report, nn.Module]:
-    writer = ArtefactWriter(out, overwrite, of="compress" if recipe.plan is None else "apply")
+    writer = ArtefactWriter(out, overwrite)
     with writer as folder, tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch:
         if plan is not None and recipe.data is None and sources.rows is None:
             return _slice(recipe, plan, folder, Path(scratch), stage, name=out.resolve().name, live=sources.live)
@@ -203,7 +203,7 @@ def _run(
         expect(recipe, inputs, plan, stage)
         writer.data = inputs.data.provenance["sha256"]
         # Rows that were in memory are named by their digest, so that the recipe cannot be run on others.
-        stored = recipe if sources.rows is None else recipe.model_copy(update={"data": f"{MEMORY}{writer.data}"})
+        stored = recipe if sources.rows is None else recipe.model_copy(update={"data": place_of(writer.data)})
         return _make(Run(recipe, inputs, Path(scratch), stage), stored, plan, out, folder)
 
 

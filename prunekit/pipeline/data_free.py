@@ -83,27 +83,27 @@ class DataFree:
 def data_free_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | None = None) -> DataFree:
     """Load the model and slice it."""
     if recipe.max_drop is not None:
-        raise ParameterError("max_drop", "apply", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
+        raise ParameterError("max_drop", "compress", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
     if recipe.effort is not None and recipe.recover != "auto":
-        raise ParameterError("recover", "apply", "left out without data to train on", recipe.recover)
+        raise ParameterError("recover", "compress", "left out without data to train on", recipe.recover)
     if recipe.freeze is not None:
-        raise ParameterError("freeze", "apply", "left out without data to train on", recipe.freeze)
+        raise ParameterError("freeze", "compress", "left out without data to train on", recipe.freeze)
     if recipe.dtype == "int8-static":
-        raise ParameterError("data", "apply", "given for int8-static, whose ranges come from it", recipe.data)
+        raise ParameterError("data", "compress", "given for int8-static, whose ranges come from it", recipe.data)
     if plan.readout is not None:
-        raise ParameterError("data", "apply", "given for a plan with a readout, whose classifier is fitted on it", recipe.data)
+        raise ParameterError("data", "compress", "given for a plan with a readout, whose classifier is fitted on it", recipe.data)
     if plan.components is not None:
         must = "given for a plan that reads principal components, which are those of the data"
-        raise ParameterError("data", "apply", must, recipe.data)
+        raise ParameterError("data", "compress", must, recipe.data)
     if recipe.dims is not None:
-        raise ParameterError("data", "apply", "given for fewer dimensions, which are fitted to it", recipe.data)
+        raise ParameterError("data", "compress", "given for fewer dimensions, which are fitted to it", recipe.data)
     if recipe.retrieval is not None:
-        raise ParameterError("data", "apply", "given with retrieval, which is measured beside the rows of a task", recipe.data)
+        raise ParameterError("data", "compress", "given with retrieval, which is measured beside the rows of a task", recipe.data)
     with stage("load"):
         loaded = load_dense(recipe, live)
-        longest = loaded.row_length(recipe.max_length, of="apply")
+        longest = loaded.row_length(recipe.max_length, of="compress")
     if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):
-        raise ParameterError("data", "apply", "given for a model without a head of its own, which has nothing to answer", recipe.data)
+        raise ParameterError("data", "compress", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)
     check_fit(view, plan)
     plan = completed(view, plan)

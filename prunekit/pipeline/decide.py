@@ -27,7 +27,7 @@ from prunekit.pruning.costs import Goal, Params
 from prunekit.pruning.iterative import Criterion, IterativePruner, Origin, Shape, Shrunk
 from prunekit.pruning.shrink import prune_to_targets
 from prunekit.recipe import Recipe
-from prunekit.refit.solution import Solution
+from prunekit.refit.records import Solution
 from prunekit.stats.record import Statistics
 from prunekit.transforms.apply import apply, check_fit, check_units, completed, note_sizes, take_solved
 from prunekit.transforms.layers import configs

@@ -13,7 +13,7 @@ from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.stated import Stated, expected_labels, stated_head
 from prunekit.budget import Unit
 from prunekit.data.demo import check_demo
-from prunekit.data.files import MEMORY, check_place
+from prunekit.data.files import check_place
 from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
 from prunekit.errors import DependencyError, ParameterError
@@ -21,6 +21,7 @@ from prunekit.exporters.artefact import check_output
 from prunekit.recipe import Recipe
 from prunekit.runtime.session import provider_of
 from prunekit.tasks import TaskKind
+from prunekit.validation.fingerprint import digest_at
 from prunekit.validation.indices import parse_freeze
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def check_early(recipe: Recipe, out: str | Path, overwrite: bool, *, in_memory: 
     ------
     OutputError, DependencyError, DataError, ModelError, ParameterError
     """
-    check_output(out, overwrite, of="compress" if recipe.plan is None else "apply", inputs=(recipe.model, recipe.data, recipe.plan))
+    check_output(out, overwrite, inputs=(recipe.model, recipe.data, recipe.plan))
     provider_of("cpu")
     if recipe.effort is not None and importlib.util.find_spec("accelerate") is None:
         raise DependencyError("Training needs accelerate: pip install 'accelerate>=1.1', or give --recover none.")
@@ -131,14 +132,14 @@ def check_places(recipe: Recipe, *, in_memory: bool = False) -> Early | None:
     """
     check_demo(model=recipe.model is None, data=recipe.data is None and recipe.plan is None and not in_memory)
     head = Stated() if recipe.model is None else None
-    if recipe.model is not None and not recipe.model.startswith(MEMORY) and (folder := local_folder(recipe.model)) is not None:
+    if recipe.model is not None and digest_at(recipe.model) is None and (folder := local_folder(recipe.model)) is not None:
         config = check_folder(folder)
         # Padding of another number than 0 only leaves fewer positions.
         row_length(positions_of(config, 0), recipe.max_length, of="compress")
         if recipe.plan is None and (total := layers_of(config)):
             check_frozen(recipe, blocks_asked(recipe, total))
         head = None if (folder / PRUNED).is_file() else stated_head(config)
-    if recipe.data is None or recipe.data.startswith(MEMORY):
+    if recipe.data is None or digest_at(recipe.data) is not None:
         return None
     if not check_place(recipe.data) or head is None:
         return None

@@ -12,7 +12,6 @@ import yaml
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from prunekit.arch.live import MEMORY
 from prunekit.errors import OutputError, ParameterError
 from prunekit.exporters.artefact import RECIPE
 from prunekit.exporters.layout import CARD, HUB_ID, short_name
@@ -24,6 +23,7 @@ from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.report.model import Report
 from prunekit.validation.escape import reason
+from prunekit.validation.fingerprint import digest_at
 from prunekit.validation.reading import ReadError
 from prunekit.validation.yaml_text import front_matter
 
@@ -80,13 +80,13 @@ def push(
 
 def _on_hub(name: str | None) -> str | None:
     """Return a name if it is one of the hub, which a path on a local disk and a fingerprint are not; else None."""
-    valid = name is not None and not name.startswith(MEMORY) and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", name)
+    valid = name is not None and digest_at(name) is None and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", name)
     return name if valid and not Path(str(name)).expanduser().exists() else None
 
 
 def _card_metadata(base: str) -> dict[str, Any]:
     """Return license and language of the base model's card, as far as there is one."""
-    if base.startswith(MEMORY):
+    if digest_at(base) is not None:
         return {}
     folder = Path(base).expanduser()
     try:

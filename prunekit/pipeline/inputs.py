@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.config import positions_of
 from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
-from prunekit.arch.live import MEMORY as IN_MEMORY_MODEL
 from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, load_model, modules_folder
 from prunekit.arch.stated import MANY_LABELS, read_thresholds
@@ -25,7 +24,6 @@ from prunekit.arch.view import ModelView
 from prunekit.data.batches import Batch, Encoded, encode
 from prunekit.data.complete import set_aside
 from prunekit.data.demo import demo_model
-from prunekit.data.files import MEMORY
 from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
 from prunekit.data.retrieval import read_retrieval
@@ -44,6 +42,7 @@ from prunekit.report.progress import Stages
 from prunekit.stats.collected import Pooling
 from prunekit.stats.sensitivity import READ
 from prunekit.tasks import Task, TaskKind
+from prunekit.validation.fingerprint import digest_at
 
 #: Rows of train on which heads and FFN neurons are chosen and refitted, and their tokens: at most, as far as `LEAST` rows allow.
 CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
@@ -283,23 +282,21 @@ def _answered(
 
 def _same_model(recipe: Recipe, live: LoadedModel | None) -> None:
     """Raise ModelError where a recipe was made from another model in memory than the one that is given, or where none is given."""
-    if recipe.model is None or not recipe.model.startswith(IN_MEMORY_MODEL):
+    if (digest := digest_at(recipe.model)) is None:
         return
-    was = recipe.model.removeprefix(IN_MEMORY_MODEL)[:12]
+    was = digest[:12]
     if live is None:
         raise ModelError(f"The recipe was made from a model in memory (sha256 {was}). Give that model: compress(model, tokenizer=...).")
     if recipe.model != live.name:
-        now = live.name.removeprefix(IN_MEMORY_MODEL)[:12]
+        now = (digest_at(live.name) or "")[:12]
         raise ModelError(f"The recipe was made from another model in memory (sha256 {was}) than the one that is given (sha256 {now}).")
 
 
 def _same_memory(recipe: Recipe, data: TaskData, rows: object) -> None:
     """Raise DataError where a recipe was made on other rows in memory than those that are given."""
-    if rows is None or recipe.data is None or not recipe.data.startswith(MEMORY):
-        return
-    if recipe.data != f"{MEMORY}{data.provenance['sha256']}":
-        was, now = recipe.data.removeprefix(MEMORY)[:12], data.provenance["sha256"][:12]
-        raise DataError(f"The recipe was made on other rows in memory (sha256 {was}) than those that are given (sha256 {now}).")
+    was, now = digest_at(recipe.data), data.provenance["sha256"]
+    if rows is not None and was not in (None, now):
+        raise DataError(f"The recipe was made on other rows in memory (sha256 {was[:12]}) than those that are given (sha256 {now[:12]}).")
 
 
 def _check_order(view: ModelView, encoded: Mapping[str, Encoded], task: Task, seed: int) -> str:
@@ -352,9 +349,9 @@ def _pooling(recipe: Recipe, plan: Plan | None, per_token: bool, fine_tuned: boo
         planned = plan.readout.pooling
         if (planned == "token") != per_token:
             reads = "words" if planned == "token" else f"a text as a whole ({planned})"
-            raise ParameterError("plan", "apply", "for the data's task", f"a plan whose readout reads {reads}")
+            raise ParameterError("plan", "compress", "for the data's task", f"a plan whose readout reads {reads}")
         if recipe.pooling not in (None, planned):
-            raise ParameterError("pooling", "apply", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
+            raise ParameterError("pooling", "compress", f"{planned!r}, as the plan has it, or left out", recipe.pooling)
         return planned
     assert recipe.pooling != "max", "refused by the recipe"
     return "token" if per_token else recipe.pooling or ("cls" if fine_tuned else "mean")

@@ -18,7 +18,7 @@ from prunekit.pipeline.recovery import Training, bounded, effort_of
 from prunekit.pipeline.vocabulary import slim_text
 from prunekit.plan import Plan, slim_source
 from prunekit.readout.baselines import numbered
-from prunekit.refit.solution import summary
+from prunekit.refit.records import summary
 from prunekit.report.base import BASELINES, Baseline
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens

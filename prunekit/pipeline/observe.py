@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunekit.analyzers.base import MEMORY, PROBES, Need, Observations, Subject, comoment_bytes
+from prunekit.analyzers.base import LARGEST_COMOMENT, PROBES, Need, Observations, Subject, comoment_bytes
 from prunekit.arch.view import ModelView, Reader
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.rows import Rows
@@ -63,10 +63,10 @@ def unmet(inputs: Inputs, base: Base | None) -> dict[Need, str]:
         reasons[Need.VALIDATION] = f"it needs labels that neurons can be fitted to, and {inputs.data.task.kind.value} has none"
     source = inputs.view.source
     comoment = comoment_bytes((source.layers + 1) * source.hidden)
-    if comoment > MEMORY:
+    if comoment > LARGEST_COMOMENT:
         reasons[Need.MOMENTS] = (
             f"it needs the co-moment of all neurons, {comoment / 1e9:.1f} GB whatever the number of rows, up to {PROBES} times over, and "
-            f"{MEMORY / 1e9:.1f} GB is the most that is taken for one: dimensions, cka and clusters do without (--analyzers)"
+            f"{LARGEST_COMOMENT / 1e9:.1f} GB is the most that is taken for one: dimensions, cka and clusters do without (--analyzers)"
         )
     if inputs.data.train.trees is None:
         reasons[Need.TREES] = "it needs a token task whose data has trees, in columns head and deprel"
@@ -182,7 +182,7 @@ class _Reader:
                 pooling=self._inputs.pooling,
                 outputs=self._inputs.data.task.outputs,
                 directory=self._run.scratch,
-                moments=comoment_bytes((view.num_layers + 1) * view.hidden_size) <= MEMORY,
+                moments=comoment_bytes((view.num_layers + 1) * view.hidden_size) <= LARGEST_COMOMENT,
                 tokens=tokens,
                 seed=self._run.recipe.seed,
                 progress=self._run.stage.step,

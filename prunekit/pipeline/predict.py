@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.data.batches import Batch, Encoded
+from prunekit.data.parallel import spread
 from prunekit.training.teacher import answer
-from prunekit.validation.group import spread
 
 
 def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray[np.float32]:

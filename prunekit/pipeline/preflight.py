@@ -60,10 +60,10 @@ def check_request(recipe: Recipe, inputs: Inputs, plan: Plan | None, folder: Pat
     if plan is not None:
         check_plan(inputs.view, plan)
         if plan.readout is not None and not inputs.data.task.kind.traits.readout:
-            raise ParameterError("plan", "apply", "one without a readout for an embedder", f"{recipe.plan}, which has one")
+            raise ParameterError("plan", "compress", "one without a readout for an embedder", f"{recipe.plan}, which has one")
         if plan.readout is None and not inputs.own_head:
             must = "one with a readout for a model without a head of its own for the task"
-            raise ParameterError("plan", "apply", must, f"{recipe.plan}, which has none")
+            raise ParameterError("plan", "compress", must, f"{recipe.plan}, which has none")
         _check_freeze(recipe, inputs, plan)
         return
     named = named_plan(recipe, inputs)

@@ -26,7 +26,7 @@ from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import IterativePruner
 from prunekit.readout.select import ReadoutChoice
 from prunekit.recipe import Recipe
-from prunekit.refit.solution import Solution
+from prunekit.refit.records import Solution
 from prunekit.report.embedder import Retrieved, Shortened
 from prunekit.report.progress import Stages
 from prunekit.runtime.records import Comparison, Parity

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.count import Counts
 from prunekit.arch.embedding import EmbeddingModel
-from prunekit.arch.live import MEMORY
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Unit
 from prunekit.data.files import IN_MEMORY
@@ -35,6 +34,7 @@ from prunekit.report.tables import to_markdown
 from prunekit.runtime.records import Comparison, environment
 from prunekit.runtime.scores import apart
 from prunekit.tasks import Task
+from prunekit.validation.fingerprint import digest_at
 
 _EMBEDDED = "all-MiniLM-L6-v2 (embedded)"
 #: Where the embedded model comes from.
@@ -124,8 +124,8 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
 def _model_name(recipe: Recipe, loaded: LoadedModel) -> str:
     if recipe.model is None:
         return _EMBEDDED
-    if recipe.model.startswith(MEMORY):
-        return f"{type(loaded.model).__name__} in memory (sha256 {recipe.model.removeprefix(MEMORY)[:12]})"
+    if (digest := digest_at(recipe.model)) is not None:
+        return f"{type(loaded.model).__name__} in memory (sha256 {digest[:12]})"
     return short_name(recipe.model)
 
 
@@ -336,7 +336,7 @@ def card_of(run: Run, models: Models, files: Files, report: Report, name: str) -
 
 def data_free_card(recipe: Recipe, data_free: DataFree, files: Files, report: Report, name: str) -> Card:
     """Return the content of the card of a plan that was carried out without data."""
-    longest = data_free.loaded.row_length(recipe.max_length, of="apply")
+    longest = data_free.loaded.row_length(recipe.max_length, of="compress")
     card = _card(recipe, data_free.tokenizer, data_free.labels, files, report, name, longest, pair=False)
     return _of_vectors(card, data_free.slim, recipe)
 
@@ -361,7 +361,7 @@ def _card(
 ) -> Card:
     return Card(
         name=name,
-        base=report.model if (recipe.model or "").startswith(MEMORY) else recipe.model or EMBEDDED_BASE,
+        base=(recipe.model or EMBEDDED_BASE) if digest_at(recipe.model) is None else report.model,
         kind=report.kind,
         labels=labels,
         inputs=files.slim.inputs,

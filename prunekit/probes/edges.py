@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int64, Shaped
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
@@ -24,7 +25,7 @@ def relation(label: str) -> str:
     return label.partition(":")[0]
 
 
-def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Ids, Ids, int]:
+def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Int64[Ids, "m 2"], Int64[Ids, " m"], int]:
     """Return all edges of the sentences as pairs of one-word spans.
 
     Parameters
@@ -58,7 +59,7 @@ def edge_pairs(found: Sequence[Sentence], labels: Sequence[str]) -> tuple[Ids, I
     return array[:, :2], array[:, 2], len(edges) - len(known)
 
 
-def edge_rows(words: NDArray[Any], pairs: Ids) -> NDArray[np.float32]:
+def edge_rows(words: Shaped[NDArray[Any], "words h"], pairs: Int64[Ids, "m 2"]) -> Float32[NDArray[np.float32], "m 3*h"]:
     """Return the input of the probe for each pair, (m, 3H): the dependent, the head, and their elementwise product.
 
     Without the product a linear probe could only add up a score of each word by itself.

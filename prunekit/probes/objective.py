@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+# Sizes of one name are equal in a call: n rows, d columns, k outputs.
+Coef = Float64[Floats, "k d"]
+Intercept = Float64[Floats, " k"]
 
 
 @runtime_checkable
@@ -33,14 +37,14 @@ class Scaling:
     mean, inverse : (D,) float64
     """
 
-    mean: Floats
-    inverse: Floats
+    mean: Float64[Floats, " d"]
+    inverse: Float64[Floats, " d"]
 
     def take(self, ids: slice | NDArray[np.int64]) -> Scaling:
         """Return the scaling of a subset of the columns."""
         return Scaling(self.mean[ids], self.inverse[ids])
 
-    def raw(self, solution: Floats) -> tuple[Floats, Floats]:
+    def raw(self, solution: Float64[Floats, "_ k"]) -> tuple[Coef, Intercept]:
         """Fold the standardisation back: (D + 1, K) solution in standard coordinates -> coef (K, D), intercept (K,)."""
         coef = (solution[:-1] * self.inverse[:, None]).T
         return np.ascontiguousarray(coef), solution[-1] - coef @ self.mean
@@ -111,7 +115,7 @@ def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Se
     ]
 
 
-def decision(rows: RowSource, coef: Floats, intercept: Floats) -> Floats:
+def decision(rows: RowSource, coef: Coef, intercept: Intercept) -> Float64[Floats, "n k"]:
     """Return the scores (n, K) of a linear probe given in raw coordinates: coef (K, width), intercept (K,)."""
     return decisions(rows, [(coef, intercept)])[0]
 

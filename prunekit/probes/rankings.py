@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau
 
@@ -63,7 +63,7 @@ def probeless(moments: Moments, outputs: int) -> Vector:
     return np.asarray(ordered @ rank)
 
 
-def class_means(moments: Moments, outputs: int) -> Floats:
+def class_means(moments: Moments, outputs: int) -> Float64[Floats, "d k"]:
     """Return the mean of each neuron in each class that occurs, less its mean over all rows, (D, classes)."""
     if outputs < 2:
         raise StatisticsError("Class means need classes; the task is a regression.")
@@ -75,7 +75,7 @@ def class_means(moments: Moments, outputs: int) -> Floats:
     return np.asarray(moments.comoment[:width, width:][:, occurs] / counts[occurs])
 
 
-def mutual_information(rows: NDArray[Any], labels: NDArray[Any], *, bins: int = BINS) -> Floats:
+def mutual_information(rows: Shaped[NDArray[Any], "n d"], labels: Shaped[NDArray[Any], " n"], *, bins: int = BINS) -> Vector:
     """Estimate the mutual information of each neuron with the label, in nats, by counting.
 
     A neuron is binned by its quantiles, a regression's target too (8 bins); the plug-in estimate is biased upwards by about
@@ -124,7 +124,9 @@ def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
     return codes
 
 
-def probe_gradient_activation(rows: RowSource, labels: NDArray[Any], coef: Floats, intercept: Floats) -> Floats:
+def probe_gradient_activation(
+    rows: RowSource, labels: Shaped[NDArray[Any], " n"], coef: Float64[Floats, "k d"], intercept: Float64[Floats, " k"]
+) -> Vector:
     """Return the mean over the rows of |gradient x activation| of each neuron, (D,).
 
     The gradient is that of a linear probe's loss at the labels: its cross-entropy, or half its squared error.
@@ -172,8 +174,8 @@ class Agreement:
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
-    overlap: Floats
-    tau: Floats
+    overlap: Float64[Floats, "s m m"]
+    tau: Float64[Floats, "m m"]
 
 
 def compare_rankings(orders: Mapping[str, Ids], sizes: Sequence[int]) -> Agreement:

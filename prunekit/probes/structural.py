@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
@@ -31,9 +32,9 @@ class StructuralProbe:
         Columns of B transposed.
     """
 
-    projection: Floats
+    projection: Float64[Floats, "h r"]
 
-    def distances(self, words: NDArray[Any]) -> Floats:
+    def distances(self, words: Shaped[NDArray[Any], "t h"]) -> Float64[Floats, "t t"]:
         """Predict the distances between the words of a sentence, (T, H) -> (T, T)."""
         return _squared(np.asarray(words, dtype=np.float64) @ self.projection)
 

@@ -26,7 +26,7 @@ Curve = tuple[tuple[int, float], ...]
 _CELLS = 2**22
 
 
-def principal_axes(moments: Moments, outputs: int) -> tuple[Floats, Floats]:
+def principal_axes(moments: Moments, outputs: int) -> tuple[Float64[Floats, "d m"], Float64[Floats, " m"]]:
     """Return the principal axes of the neurons, (D, m), by falling variance, and their variances, (m,), all positive."""
     width = moments.width - outputs
     values, vectors = np.linalg.eigh(moments.covariance[:width, :width])

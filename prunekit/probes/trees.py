@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from scipy.stats import rankdata
@@ -13,6 +14,10 @@ from scipy.stats import rankdata
 from prunekit.errors import DataError
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: t words.
+Heads = Int64[Ids, " t"]
+Pairs = Float64[Floats, "t t"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +92,13 @@ def _check_tree(heads: NDArray[np.int64], number: int) -> None:
         raise DataError(f"The heads of sentence {number} hold a cycle.")
 
 
-def edges(heads: NDArray[np.int64]) -> NDArray[np.int64]:
+def edges(heads: Heads) -> Int64[Ids, "e 2"]:
     """Return the undirected edges of a tree, (T - 1, 2) word numbers from 0, each pair ascending."""
     words = np.flatnonzero(heads > 0)
     return np.sort(np.stack([words, heads[words] - 1], axis=1), axis=1)
 
 
-def distances(heads: NDArray[np.int64]) -> Floats:
+def distances(heads: Heads) -> Pairs:
     """Return the number of edges between any two words, (T, T)."""
     size = len(heads)
     graph = np.zeros((size, size))
@@ -102,7 +107,7 @@ def distances(heads: NDArray[np.int64]) -> Floats:
     return np.asarray(shortest_path(graph, directed=False, unweighted=True)) if size else graph
 
 
-def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
+def uuas(predicted: Pairs, sentence: Sentence) -> tuple[int, int]:
     """Count (edges recovered, edges in total) by the minimum spanning tree of predicted distances.
 
     Words that do not count are left out of the spanning tree, and edges with one of them are not counted.
@@ -125,7 +130,7 @@ def uuas(predicted: Floats, sentence: Sentence) -> tuple[int, int]:
     return len(true_edges & predicted_edges), len(true_edges)
 
 
-def distance_spearman(predicted: Floats, true: Floats) -> Floats:
+def distance_spearman(predicted: Pairs, true: Pairs) -> Float64[Floats, " t"]:
     """Return the Spearman correlation of each word's predicted with its true distances to the other words, (T,).
 
     NaN where one of them does not vary: in sentences of fewer than three words, or around a star's centre.

@@ -19,8 +19,8 @@ from prunekit.errors import BudgetError, ParameterError
 from prunekit.plan import Plan
 from prunekit.pruning.allocation import Candidates, Curve, Path, allocate, allocate_evenly, at_random, by_magnitude, elimination
 from prunekit.pruning.costs import Cost, Goal
+from prunekit.refit.records import Solution
 from prunekit.refit.refit import Damping, refit, stand_in
-from prunekit.refit.solution import Solution
 from prunekit.stats.blocks import Calls, Site, record_calls, sites
 from prunekit.stats.sensitivity import Sensitivity, check_batches, sensitivity
 from prunekit.transforms.apply import apply, check_uncut, settled

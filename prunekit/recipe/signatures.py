@@ -18,6 +18,7 @@ from prunekit.errors import ParameterError
 from prunekit.recipe.fields import Name
 from prunekit.recipe.option import Kind, Option
 from prunekit.recipe.options import Options
+from prunekit.validation.arguments import called
 from prunekit.validation.near import near
 
 P = ParamSpec("P")
@@ -46,7 +47,8 @@ def accepts(field: FieldInfo) -> Any:
 def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a function that takes ``**parameters`` the signature with a command's options in their place, each by keyword alone.
 
-    An option of other commands alone is a ParameterError, and so is a misspelled name; any other name is left to the Recipe.
+    An option of other commands alone is a ParameterError, and so is a misspelled name; any other name is left to the Recipe. Errors of
+    options name the command.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -63,7 +65,8 @@ def with_options(command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     raise ParameterError(name, command, f"left out: it is an option of {' and '.join(commands) or 'recipes'}", value)
                 if name not in Options.model_fields and name not in names and (suggestion := near(name, [*fields, *names])) is not None:
                     raise ParameterError(name, command, "one that exists", value, f"Did you mean {suggestion!r}?")
-            return function(*args, **kwargs)
+            with called(command):
+                return function(*args, **kwargs)
 
         dumped = Options().model_dump(mode="json")
         defaults = {name: tuple(value) if isinstance(value, list) else value for name, value in dumped.items()}

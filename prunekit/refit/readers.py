@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, find
-from prunekit.refit.solution import Solution
+from prunekit.data import parallel
+from prunekit.refit.records import Solution
 from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.validation import group
 
 Batches = Sequence[Mapping[str, Tensor]]
 
@@ -76,7 +77,7 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
             reader, dense_reader = Linear.at(slim.model, path), Linear.at(dense.model, path)
             assert reader is not None
             assert dense_reader is not None
-            moment = group.total(total, ComomentSum.of).finish()
+            moment = parallel.total(total, ComomentSum.of).finish()
             fold(reader, *moment.solve(damping, bias=reader.bias is not None), through=None if stream.kept is None else dense_reader.weight)
             solutions.append(Solution(f"input of {path}", moment.rows, len(moment.xx), damping, moment.rows > len(moment.xx)))
     return solutions
@@ -109,7 +110,7 @@ def solve_norms(
                 total.agree(x, y - x)
                 total.add(x, y - x, torch.ones(len(x)))
         for (_, path), total in totals.items():
-            moment = group.total(total, ComomentSum.of).finish()
+            moment = parallel.total(total, ComomentSum.of).finish()
             solutions.append(scale(find(slim.body, path), moment, damping, where=path))
     return solutions
 
@@ -126,7 +127,7 @@ def scale(norm: nn.Module, moment: Comoment, damping: float, *, where: str) -> S
     return Solution(where, moment.rows, 1, damping, True)
 
 
-def fold(layer: Linear, turn: Tensor, shift: Tensor, through: Tensor | None = None) -> None:
+def fold(layer: Linear, turn: Float[Tensor, "h x"], shift: Float[Tensor, " h"], through: Float[Tensor, "outputs h"] | None = None) -> None:
     """Make a linear layer read ``x + turn @ x + shift`` where it read x; without a bias, the shift must be zero.
 
     Where `turn` and `shift` give more dimensions than x has, `through` is the weight (out, H) with which all of them are read.

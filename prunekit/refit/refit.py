@@ -19,16 +19,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, Reader, find
+from prunekit.data import parallel
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.refit.readers import Stream, fold, outer_norms, scale, solve_norms, solve_readers
-from prunekit.refit.solution import Solution
+from prunekit.refit.records import Solution
 from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.validation import group
 
 Weights = Mapping[Site, Sequence[Tensor]]
 #: Bytes that the targets of one block may take in memory; where they would take more, they are recomputed for each solution.
@@ -129,7 +130,7 @@ def refit(
         return ()
     work = _Refitting(slim, dense, pairs, damping or Damping(), stream or Stream())
     # All solve alike, each for its own copy of the slim model; this process's is the one that was given.
-    solutions = list(group.spread(work, [_Share.of(share, batches, weights, calls) for share in group.shares(len(batches))]))
+    solutions = list(parallel.spread(work, [_Share.of(share, batches, weights, calls) for share in parallel.shares(len(batches))]))
     return solutions[0]
 
 
@@ -318,7 +319,7 @@ class _Solver:
                 rows = batch_first(self.slim, values[entering])[chosen] if entering in values else error[:, :0]
                 total.agree(rows, error)
                 total.add(rows, error, weights[batch][chosen])
-        return group.total(total, ComomentSum.of).finish()
+        return parallel.total(total, ComomentSum.of).finish()
 
     def _weights(self, site: Site) -> Sequence[Tensor]:
         if self.site_weights is None:
@@ -389,7 +390,7 @@ def _bias_left(view: ModelView, site: Site) -> Tensor | None:
     return bias
 
 
-def correct(layer: Linear, weight: Tensor, bias: Tensor) -> None:
+def correct(layer: Linear, weight: Float[Tensor, "o k"], bias: Float[Tensor, " o"]) -> None:
     """Add to the weight and bias of a linear layer."""
     layer.weight.add_(weight.to(layer.weight))
     if layer.bias is not None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.data.parallel import spread
 from prunekit.errors import StatisticsError
 from prunekit.runtime.records import Score
 from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import Task
-from prunekit.validation.group import spread
 
 if TYPE_CHECKING:
     from prunekit.data.batches import Batch, Encoded

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from prunekit.arch.view import ModelView, last_positions
 from prunekit.data.batches import Batch, Encoded
+from prunekit.data.parallel import spread
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.stats.collected import Collected, Pooling, check_labels
 from prunekit.stats.rows import LIMIT, RowStore
 from prunekit.stats.sample import Sample, lowest
-from prunekit.validation.group import spread
 
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""

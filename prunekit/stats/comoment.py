@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from prunekit.data import parallel
 from prunekit.errors import StatisticsError
-from prunekit.validation import group
+
+# Sizes of one name are equal in a call: k inputs, o outputs, n rows.
+Vector = Float64[Tensor, " k"]
+Map = Float64[Tensor, "o k"]
+Inputs = Float[Tensor, "n k"]
+Targets = Float[Tensor, "n o"]
 
 #: Share of the mean variance of the inputs below which a direction counts as one without variance.
 _SINGULAR = 1e-6
@@ -39,13 +46,13 @@ class Comoment:
 
     rows: int
     weight: float
-    mean_x: Tensor
-    mean_y: Tensor
-    xx: Tensor
-    yx: Tensor
+    mean_x: Vector
+    mean_y: Float64[Tensor, " o"]
+    xx: Float64[Tensor, "k k"]
+    yx: Map
     yy: float
 
-    def solve(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
+    def solve(self, damping: float, *, bias: bool = True) -> tuple[Map, Float64[Tensor, " o"]]:
         """Return weight (o, k) and bias (o,), float64, of the best linear map from inputs to targets, by damped least squares.
 
         The minimiser of ``E|y - Wx - b|^2 + lambda |W|^2``, lambda being `damping` times the mean variance of the inputs,
@@ -76,7 +83,7 @@ class Comoment:
             )
         return weight, self.mean_y - weight @ self.mean_x if bias else torch.zeros_like(self.mean_y)
 
-    def solve_diagonal(self, damping: float, *, bias: bool = True) -> tuple[Tensor, Tensor]:
+    def solve_diagonal(self, damping: float, *, bias: bool = True) -> tuple[Vector, Vector]:
         """Return the same with a diagonal weight, inputs and targets being paired: weight (k,) and bias (k,), float64.
 
         Each input is damped by its own variance, so that the scale of the others does not matter; one that never varies
@@ -89,7 +96,7 @@ class Comoment:
         weight = torch.where(varies, yx / torch.where(varies, xx * (1 + damping), torch.ones_like(xx)), torch.zeros_like(xx))
         return weight, self.mean_y - weight * self.mean_x if bias else torch.zeros_like(self.mean_y)
 
-    def lost(self, gone: Tensor, weight: Tensor) -> Comoment:
+    def lost(self, gone: Int64[Tensor, " g"], weight: Float[Tensor, "o k"]) -> Comoment:
         """Return the co-moment of the retained inputs with what a layer loses when the others are removed.
 
         Parameters
@@ -123,7 +130,7 @@ class Comoment:
         _, failed = torch.linalg.cholesky_ex(self.xx - threshold * torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device))
         return bool(failed)
 
-    def error(self, weight: Tensor) -> float:
+    def error(self, weight: Float[Tensor, "o k"]) -> float:
         """Return the mean squared error of a weight (o, k) with its best bias, summed over the outputs."""
         weight = weight.to(self.xx)
         return float(self.yy - 2 * (weight * self.yx).sum() + ((weight @ self.xx) * weight).sum())
@@ -158,18 +165,18 @@ class ComomentSum:
         self._shift: _Mean = None
         self._agreed = False
 
-    def about(self, x: Tensor, y: Tensor) -> None:
+    def about(self, x: Inputs, y: Targets) -> None:
         """Take the products of what is added about the mean of these rows, which are not added: those of another part's first chunk."""
         if len(x) and self._shift is None:
             self._shift = widened(x).mean(0), widened(y).mean(0)
 
-    def agree(self, x: Tensor, y: Tensor) -> None:
+    def agree(self, x: Inputs, y: Targets) -> None:
         """Take products about the mean of the first rows of the first process in all that share the work; called before each `add`."""
         if not self._agreed:
             self._agreed = True
-            self._shift = group.total((widened(x).mean(0), widened(y).mean(0)) if len(x) else None, _first)
+            self._shift = parallel.total((widened(x).mean(0), widened(y).mean(0)) if len(x) else None, _first)
 
-    def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
+    def add(self, x: Inputs, y: Targets, weights: Shaped[Tensor, " n"]) -> None:
         """Add rows x (n, k) with targets y (n, o) and weights (n,)."""
         if not len(x):
             return

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
 from prunekit.stats.rows import RowStore
 
 Floats = NDArray[np.float64]
+# Sizes of one name are equal in a call: d columns.
+Vector = Float64[Floats, " d"]
 
 #: Maximum bytes of the co-moment held at once.
 LIMIT = 256 * 2**20
@@ -52,7 +55,7 @@ def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMI
         yield first, comoment
 
 
-def cross_norms(a: RowStore, b: RowStore, width_a: int, width_b: int, *, limit: int = LIMIT) -> Floats:
+def cross_norms(a: RowStore, b: RowStore, width_a: int, width_b: int, *, limit: int = LIMIT) -> Float64[Floats, "a b"]:
     """Return the squared Frobenius norms of the co-moments between all layers of two models over the same rows.
 
     Parameters
@@ -76,7 +79,7 @@ def cross_norms(a: RowStore, b: RowStore, width_a: int, width_b: int, *, limit: 
     return np.concatenate(parts)
 
 
-def column_mean(rows: RowStore) -> Floats:
+def column_mean(rows: RowStore) -> Vector:
     """Return the mean of each column, (D,) float64."""
     total = np.zeros(rows.width)
     for _, chunk in rows.chunks():
@@ -84,7 +87,7 @@ def column_mean(rows: RowStore) -> Floats:
     return np.asarray(total / len(rows))
 
 
-def column_squares(rows: RowStore, mean: Floats) -> Floats:
+def column_squares(rows: RowStore, mean: Vector) -> Vector:
     """Return the sum of squares of each centred column, the diagonal of the co-moment, (D,) float64."""
     total = np.zeros(rows.width)
     for _, chunk in rows.chunks():

@@ -36,8 +36,8 @@ class Moments:
     """
 
     count: int
-    mean: Floats
-    comoment: Floats
+    mean: Vector
+    comoment: Square
 
     @classmethod
     def of(cls, rows: ArrayLike) -> Moments:
@@ -69,11 +69,11 @@ class Moments:
         return self.comoment / self.count
 
     @property
-    def varies(self) -> NDArray[np.bool_]:
+    def varies(self) -> Mask:
         """Mask of the columns that have a variance, (D,) bool; float64 noise around a constant does not count as variance."""
         return _varies(self.count, self.mean, self.comoment.diagonal())
 
-    def non_constant(self, width: int) -> NDArray[np.bool_]:
+    def non_constant(self, width: int) -> Mask:
         """Return which of the first `width` columns, the neurons, are non-constant in float32, (width,) bool.
 
         A pretrained LayerNorm can hold gains of 1e-32: such a neuron varies, but a classifier could read it only with weights
@@ -104,7 +104,7 @@ class Moments:
         np.fill_diagonal(correlation, 1.0)
         return correlation
 
-    def block(self, rows: ArrayLike | slice, columns: ArrayLike | slice) -> Floats:
+    def block(self, rows: ArrayLike | slice, columns: ArrayLike | slice) -> Float64[Floats, "a b"]:
         """Return a part of the co-moment, (rows, columns): the cross-product of two sets of centred columns."""
         if isinstance(rows, slice) and isinstance(columns, slice):
             return self.comoment[rows, columns]
@@ -195,7 +195,7 @@ def check_finite(rows: NDArray[np.floating]) -> None:
         )
 
 
-def one_hot(labels: ArrayLike, outputs: int) -> Floats:
+def one_hot(labels: ArrayLike, outputs: int) -> Float64[Floats, "n k"]:
     """Return targets as columns: (n, outputs) indicators of class ids or of label sets, or (n, 1) for a single output (a regression)."""
     values = np.asarray(labels)
     if values.ndim == 2:

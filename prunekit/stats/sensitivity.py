@@ -17,14 +17,15 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from prunekit.arch.config import positions_of
 from prunekit.arch.view import Embedder, ModelView
+from prunekit.data import parallel
 from prunekit.errors import StatisticsError
 from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.validation import group
 
 #: Maximum number of padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
 TOKENS = 1024
@@ -53,11 +54,11 @@ class Sensitivity:
     """
 
     weights: tuple[Tensor, ...]
-    metric: Tensor
+    metric: Float64[Tensor, "h h"]
     units: Comoment | None
 
     @property
-    def covariance(self) -> Tensor | None:
+    def covariance(self) -> Float64[Tensor, "k k"] | None:
         """Covariance of the units' outputs, (k, k) float64."""
         return None if self.units is None else self.units.xx
 
@@ -178,8 +179,8 @@ def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, see
         As in `check_batches`; and if a gradient is not finite.
     """
     check_batches(view, batches)
-    shares = group.shares(len(batches))
-    parts = list(group.spread(_Differentiating(view, tuple(batches), seed, units), shares))
+    shares = parallel.shares(len(batches))
+    parts = list(parallel.spread(_Differentiating(view, tuple(batches), seed, units), shares))
     rows = sum(len(batch["input_ids"]) for batch in batches)
     return {site: _SiteSums.of([part[site] for part in parts], shares).finish(site, rows) for site in parts[0]}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -167,7 +168,9 @@ def _energy(moments: Comoment, weight: Tensor, units: int) -> Tensor:
     return torch.einsum("uow,uwv,uov->u", parts, grouped, parts)
 
 
-def removal_costs(covariance: NDArray[np.float64], weight: NDArray[np.float64], units: int) -> NDArray[np.float64]:
+def removal_costs(
+    covariance: Float64[NDArray[np.float64], "k k"], weight: Float64[NDArray[np.float64], "o k"], units: int
+) -> Float64[NDArray[np.float64], " u"]:
     """Return the growth of the mean squared error of ``W a`` if a unit of `a` is removed and the others' weights and bias are refitted.
 
     The costs are (units,); with C the covariance they are ``tr(W_u [(C^-1)_uu]^-1 W_u^T)``, exactly. A unit that never varies costs

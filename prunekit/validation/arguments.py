@@ -15,7 +15,8 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -72,6 +73,22 @@ class Exists:
 
 Place = Annotated[str | Path, Exists()]
 Seed = Annotated[int, Within(0, 2**32 - 1)]
+
+
+#: What the checks of a recipe say that its parameters are of; several commands and functions take them.
+_RECIPE = "compress"
+
+
+@contextmanager
+def called(command: str) -> Iterator[None]:
+    """Let errors of a recipe's parameters name the command that was called, while the context is open."""
+    try:
+        yield
+    except ParameterError as error:
+        if error.of != _RECIPE or command == _RECIPE:
+            raise
+        named = ParameterError(error.parameter, command, error.must, error.got, error.hint)
+        raise named.with_traceback(error.__traceback__) from error.__cause__
 
 
 def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

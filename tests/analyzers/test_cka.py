@@ -179,5 +179,5 @@ def test_one_row_is_an_error_of_one_line() -> None:
 def test_the_same_numbers_where_the_moments_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(64, layers=4, hidden=5)
     whole = run(inputs_of(rows, hidden=5))
-    monkeypatch.setattr("prunekit.analyzers.base.MEMORY", 10)
+    monkeypatch.setattr("prunekit.analyzers.base.LARGEST_COMOMENT", 10)
     np.testing.assert_allclose(run(inputs_of(rows, hidden=5)).rows["mean"].within, whole.rows["mean"].within, rtol=1e-10)

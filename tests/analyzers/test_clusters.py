@@ -70,7 +70,7 @@ def test_figures_and_json_of_a_single_neuron() -> None:
 def test_a_model_over_the_limit_is_clustered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(100, layers=2, hidden=6)
     whole = run(inputs_of(rows, hidden=6))
-    monkeypatch.setattr("prunekit.analyzers.base.MEMORY", 10)
+    monkeypatch.setattr("prunekit.analyzers.base.LARGEST_COMOMENT", 10)
     inputs = inputs_of(rows, hidden=6)
     assert isinstance(inputs, Observations)
     assert isinstance(inputs.model, Subject)

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from prunekit.arch import SPECS
-from prunekit.arch.view import ModelView, last_positions
+from prunekit.arch.view import ModelView, Reader, last_positions
 from prunekit.errors import ModelError, UnsupportedError
 from prunekit.plan import Plan
 from prunekit.transforms.apply import apply
@@ -94,3 +94,11 @@ def test_an_undeclared_parameter_is_refused() -> None:
     model.encoder.layer[0].adapter = torch.nn.Linear(2, 2)
     with pytest.raises(UnsupportedError, match=r"encoder\.layer\.0\.adapter\.weight"):
         apply(model, Plan(source=ModelView.of(model).source, ffn={0: (1,)}))
+
+
+def test_a_reader_says_what_its_outputs_are() -> None:
+    class Silent(Reader):
+        per_token = False
+
+    with pytest.raises(TypeError, match=r"abstract method '?averaged"):
+        Silent()  # type: ignore[abstract]  # what is tested

@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import prunekit
 from prunekit import cli
+from prunekit.errors import ParameterError
 from prunekit.exporters import artefact
 from prunekit.pipeline import compress
 from prunekit.plan import Plan
@@ -256,6 +259,32 @@ def test_of_a_plan_and_what_it_needs(
     options = [str(data(option)) if option == "topics" else option for option in options]
     given = ["apply", str(checkpoint(model)), "--plan", str(line(case).path / "plan.json"), *options]
     assert says in complaint(capsys, given, tmp_path / "slim")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("compress", ["--max-length", "9999"]),
+        ("plan", ["--max-length", "9999"]),
+        ("apply", ["--max-length", "9999"]),
+        ("apply", ["--prompt", "query"]),
+        ("analyze", ["--max-length", "9999"]),
+        ("analyze", ["--pooling", "max"]),
+        ("collect", ["--pooling", "max"]),
+    ],
+)
+def test_an_error_names_the_command(command: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["--plan", str(line("base").path / "plan.json")] if command == "apply" else []
+    given = [command, str(checkpoint("base")), "--data", str(data("topics")), *plan, *options]
+    assert f" parameter of {command} must be " in complaint(capsys, given, tmp_path / "out")
+
+
+def test_an_error_names_the_function() -> None:
+    plan = line("base").path / "plan.json"
+    calls = {"plan": prunekit.make_plan, "analyze": prunekit.analyze, "compress": partial(prunekit.compress, plan=plan)}
+    for name, function in calls.items():
+        with pytest.raises(ParameterError, match=f"The 'pooling' parameter of {name} must be given for an embedder only"):
+            function(checkpoint("base"), data("topics"), pooling="max")
 
 
 def test_of_a_plan_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_a_length_beyond_the_models_positions_is_refused(command: str, tmp_path:
     given = (command, str(checkpoint("sequence")), "--data", str(data("text")), "-o", str(tmp_path / "out"), "--max-length", "65")
     said = complaint(capsys, tmp_path, *given, "--quiet")
     assert said == (
-        "error: The 'max_length' parameter of compress must be at most 64, the longest row that the model takes. Got 65 instead.\n"
+        f"error: The 'max_length' parameter of {command} must be at most 64, the longest row that the model takes. Got 65 instead.\n"
     )
 
 

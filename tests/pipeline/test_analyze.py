@@ -76,7 +76,7 @@ def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Analysis
 ) -> None:
     for module in ("analyzers.base", "pipeline.analyze", "pipeline.observe"):
-        monkeypatch.setattr(importlib.import_module(f"prunekit.{module}"), "MEMORY", 1000)
+        monkeypatch.setattr(importlib.import_module(f"prunekit.{module}"), "LARGEST_COMOMENT", 1000)
     parts = analyze(pair[0], data("text"), analyzers=["cka", "clusters"], rows=80, out=tmp_path / "a", pooling="mean")
     assert parts.statistics is None
     assert {path.name for path in parts.path.iterdir()} == FILES - {"statistics.safetensors"}

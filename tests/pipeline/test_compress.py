@@ -352,7 +352,7 @@ def test_named_blocks_are_the_ones_that_stay() -> None:
     [
         ({"max_drop": "1%"}, "The 'max_drop' parameter of plan must be left out"),
         ({"plan": "plan.json"}, "The 'plan' parameter of plan must be left out"),
-        ({"layers": "0-3"}, "The 'layers' parameter of compress must be of the model's blocks 0-2. Got '0-3' instead."),
+        ({"layers": "0-3"}, "The 'layers' parameter of plan must be of the model's blocks 0-2. Got '0-3' instead."),
     ],
 )
 def test_a_plan_cannot_decide_what_is_measured(parameters: dict[str, Any], says: str) -> None:

@@ -44,7 +44,7 @@ _REFUSED = [
     (["compress", "MODEL", "--data", "DATA", "--layers", "0-3"], "must be of the model's blocks 0-2. Got '0-3' instead."),
     (["compress", "MODEL", "--data", "DATA", "--layers", "0", "--drop", "ffn:2"], "must be sub-blocks of the blocks kept (0)"),
     (["compress", "MODEL", "--data", "DATA", "--layers", "0", "--freeze", "layers:2"], "must be blocks that are kept (0)"),
-    (["plan", "--data", "DATA", "--stride", "8"], "The 'stride' parameter of compress must be left out"),
+    (["plan", "--data", "DATA", "--stride", "8"], "The 'stride' parameter of plan must be left out"),
 ]
 
 

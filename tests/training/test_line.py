@@ -76,7 +76,7 @@ def test_another_run_has_another_place_and_what_training_does_not_depend_on_has_
 
 def test_mistakes_are_found_before_anything_is_loaded(tmp_path: Path) -> None:
     plan = save_plan(tmp_path)
-    with pytest.raises(ParameterError, match="The 'recover' parameter of apply must be left out without data to train on"):
+    with pytest.raises(ParameterError, match="The 'recover' parameter of compress must be left out without data to train on"):
         compress(lines.checkpoint("sequence"), None, out=tmp_path / "slim", plan=str(plan), recover="1min")
     with pytest.raises(
         ParameterError, match=r"The 'recover' parameter of compress must be .auto., or a time or a number of epochs above 0"

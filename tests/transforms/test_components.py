@@ -17,8 +17,8 @@ from prunekit.exporters.checkpoint import load, save_checkpoint
 from prunekit.pipeline.apply import apply
 from prunekit.plan import Plan, compose, describe, slim_source
 from prunekit.stats.blocks import reader_paths
-from prunekit.stats.comoment import ComomentSum
-from prunekit.transforms.components import Principal, fold_components
+from prunekit.stats.principal import principals
+from prunekit.transforms.components import fold_components
 from prunekit.transforms.stubs import ReadsComponents
 from prunekit.transforms.vocabulary import drop_tokens
 from tests.models import CASES, batch_of, build
@@ -64,28 +64,13 @@ def test_the_head_reads_what_pca_gives(case: str, head: str) -> None:
         torch.testing.assert_close(layer(states), dense(again), atol=1e-4, rtol=1e-4)
 
 
-def test_directions_are_ordered_signed_and_share_the_variance() -> None:
-    x = np.random.default_rng(0).normal(size=(50, 6)) * np.array([5.0, 3.0, 2.0, 1.0, 0.5, 0.1])
-    total = ComomentSum()
-    total.add(torch.from_numpy(x), torch.zeros(50, 0, dtype=torch.float64), torch.ones(50, dtype=torch.float64))
-    found, pca = Principal.of(total.finish(), 3), PCA(3).fit(x)
-    np.testing.assert_allclose(found.directions.abs().numpy(), np.abs(pca.components_), atol=1e-8)
-    assert found.share == pytest.approx(pca.explained_variance_ratio_.sum())
-    largest = found.directions.abs().argmax(1)
-    assert bool((found.directions[torch.arange(3), largest] > 0).all())
-    few = ComomentSum()
-    few.add(torch.from_numpy(x[:4]), torch.zeros(4, 0, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
-    moment = few.finish()
-    with pytest.raises(StatisticsError, match="4 calibration rows of 6 dimensions have 3 principal components; the plan asks for 4"):
-        Principal.of(moment, 4)
-
-
 def test_all_of_the_variance_is_the_dense_model() -> None:
     model = build("bert", HEAD)
     view = ModelView.of(model)
     batches = rows(view, 1, 8)
-    share = fold_components(view, batches, 7)
-    assert share == pytest.approx(1.0)
+    found = principals(view, batches, 7)
+    assert [principal.share for principal in found.values()] == [pytest.approx(1.0)]
+    fold_components(view, found)
     with torch.no_grad():
         torch.testing.assert_close(model(**batches[0]).logits, build("bert", HEAD)(**batches[0]).logits, atol=1e-4, rtol=1e-4)
 

@@ -8,6 +8,7 @@ of some dimensions takes those columns of the weights that produce them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,9 +34,9 @@ class _Hoist(GraphPass):
 
     reshapes = True
 
+    @abstractmethod
     def seeds(self, node: ir.Node, traced: TracedGraph) -> Selection | None:
         """Return the selection that a Gather reads of its first input, if it is of the kind that is moved."""
-        raise NotImplementedError
 
     def stops(self, node: ir.Node, steps: Mapping[ir.Node, Mapping[int, int]], traced: TracedGraph) -> bool:
         """Return whether a node is not worth narrowing, given the steps of the nodes before it."""

@@ -11,36 +11,12 @@ import pytest
 
 import prunekit
 from prunekit import cli
-from prunekit.cli import base
-from prunekit.errors import ProcessError
+from prunekit.data.parallel import size, spread, total
 from prunekit.plan import Plan
-from prunekit.validation.group import launched, size, spread, total
 from tests.lines import checkpoint, data
 from tests.processes import QUICK, Ended, together
 
 HERE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
-
-
-def test_the_place_of_a_process() -> None:
-    assert launched(HERE) == (1, 4, 2)
-    assert launched({**HERE, "WORLD_SIZE": "1", "RANK": "0"}) is None
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        assert launched({**HERE, name: ""}) is None
-    # Without a word on it, rank 0 is alone on its machine.
-    assert launched({name: value for name, value in HERE.items() if name != "LOCAL_WORLD_SIZE"}) == (1, 4, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("RANK", "evil"), ("RANK", "-1"), ("RANK", "4"), ("RANK", "\u0661"), ("WORLD_SIZE", "2.0"), ("LOCAL_WORLD_SIZE", "x")],
-)
-def test_a_place_that_there_is_not(name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ProcessError, match=f"The variable {name} of the environment"):
-        launched({**HERE, name: value})
-    for other, usual in {**HERE, name: value}.items():
-        monkeypatch.setenv(other, usual)
-    assert cli.main(["plan", "nothing"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_one_process_divides_nothing() -> None:
@@ -93,7 +69,7 @@ import os, signal, sys
 from unittest.mock import patch
 from prunekit import cli
 from prunekit.errors import StatisticsError
-from prunekit.validation.group import spread
+from prunekit.data.parallel import spread
 
 class Work:
     done = 0
@@ -134,7 +110,7 @@ def test_the_others_end_when_the_first_is_killed(root: Path) -> None:
 def test_what_divides_nothing_does_not_wait_for_others(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in HERE.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(base, "joined", None)
+    monkeypatch.setattr("prunekit.data.parallel.joined", None)
     assert cli.main(words) == (2 if words[:1] == ["show"] else 0)
 
 
@@ -150,7 +126,8 @@ def test_parts_of_a_collection_do_not_wait_for_each_other(tmp_path: Path, monkey
 _TOTAL = """
 import os, sys
 from prunekit.errors import StatisticsError
-from prunekit.validation.group import Helper, joined, launched, size, spread, total
+from prunekit.data.parallel import Helper, joined, size, spread, total
+from prunekit.validation.launcher import launched
 
 class Add:
     def __init__(self, bad, error):

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun and accelerate start them: rank 0 runs the command, the others compute for it.
+"""Data parallelism: passes over batches that the processes of one run divide; rank 0 runs the command, the others compute for it.
 
 Rank 0 alone reads, decides, times, prints and writes, so that no two processes can come to different decisions. A pass over batches that
 can be divided is written ``for result in spread(work, batches)``: results come in the order of the batches, whichever process computed
@@ -13,14 +13,15 @@ import io
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prunekit.errors import ProcessError, PrunekitError
+from prunekit.validation.launcher import Place
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,43 +30,8 @@ Result = TypeVar("Result")
 COME = timedelta(minutes=5)
 #: What rank 0 does alone, such as training or timing, may take this long.
 _WAIT = timedelta(days=30)
-#: Environment variables by which a launcher tells a process its place; without one of them there is no group.
-_NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: Processes of the machine of rank 0; ranks are counted machine by machine.
-_BESIDE = "LOCAL_WORLD_SIZE"
-#: Those by which accelerate, or a program that is started, would take part in a group of its own.
-_READ = ("RANK", "WORLD_SIZE", "LOCAL_RANK", _BESIDE)
-
-
-class Place(NamedTuple):
-    """A process among those of its run: its number, how many there are, and how many of these run on the machine of rank 0."""
-
-    rank: int
-    size: int
-    beside: int
-
-
-def launched(environment: Mapping[str, str]) -> Place | None:
-    """Return the place that a launcher gave this process; None where there is one process.
-
-    Raises
-    ------
-    ProcessError
-        Variables of a launcher that are no numbers, or a rank that there is not.
-    """
-    if not all(environment.get(name) for name in _NAMES):
-        return None
-    numbers: dict[str, int] = {}
-    for name, value in ((name, environment.get(name, "1")) for name in ("RANK", "WORLD_SIZE", _BESIDE)):
-        if not value.isascii() or not value.isdigit():
-            raise ProcessError(
-                f"The variable {name} of the environment must be a number, as torchrun sets it. Got {value[:200]!r} instead."
-            )
-        numbers[name] = int(value)
-    place = Place(numbers["RANK"], numbers["WORLD_SIZE"], min(numbers[_BESIDE], numbers["WORLD_SIZE"]))
-    if place.rank >= place.size:
-        raise ProcessError(f"The variable RANK of the environment must be below WORLD_SIZE, {place.size}. Got {place.rank} instead.")
-    return place if place.size > 1 else None
+#: Environment variables by which accelerate, or a program that is started, would take part in a group of its own.
+_READ = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 class Divider(Protocol):
