@@ -16,6 +16,7 @@ from prunekit.arch.live import MEMORY
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Budget, Unit
 from prunekit.data.files import IN_MEMORY
+from prunekit.data.token_types import has_types
 from prunekit.errors import BudgetError
 from prunekit.exporters.int8_gate import INT8_GATE
 from prunekit.exporters.layout import ONNX, Card, short_name
@@ -352,7 +353,8 @@ def _card(
         max_length=max_length,
         plan_digest=report.plan_digest,
         results=to_markdown(report).partition("\n\n")[2],
-        pad_type_id=tokenizer.pad_token_type_id,
+        pad_type_id=tokenizer.pad_token_type_id if has_types(tokenizer) else 0,
+        typed=has_types(tokenizer),
         padding_side="left" if tokenizer.padding_side == "left" else "right",
         pair=pair,
     )
