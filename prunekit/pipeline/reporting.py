@@ -261,7 +261,8 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured) -> list[
     if recipe.effort is not None and recipe.searches:
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:
-        notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
+        beside = "the random one is drawn" if "random" in measured.test else "there are no baselines of the same size"
+        notes.append(f"the plan was given: nothing was chosen on this data, so {beside}")
     notes += [
         f"largest drop: on {drop.rows:,} rows {measured.held} {name} loses {drop.value:.2%}, up to {drop.upper:.2%} with 95% confidence"
         for name, drop in (("slim" if name == "slim" else f"slim {recipe.dtype}", drop) for name, drop in measured.drops.items())
