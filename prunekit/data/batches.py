@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prunekit.data.places import Windows, Words, offsets_of, ranges
 from prunekit.data.rows import Rows
+from prunekit.data.token_types import has_types, types_of
 from prunekit.data.windows import cut_windows
 from prunekit.errors import DataError, ModelError, ParameterError
 
@@ -393,7 +394,7 @@ def _encode_chunk(rows: Rows, span: slice, tokenizer: PreTrainedTokenizerBase, m
     texts: Sequence[Any] = rows.tokens[span] if rows.tokens else rows.texts[span]
     pairs = None if rows.pairs is None else rows.pairs[span]
     encoding = _tokenize(tokenizer, texts, pairs, max_length)
-    ids, kinds = encoding["input_ids"], encoding["token_type_ids"]
+    ids = encoding["input_ids"]
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     # Only a row that fills the limit can have been cut; its full length shows whether it was.
     full = np.flatnonzero(lengths == max_length).tolist()
@@ -403,7 +404,7 @@ def _encode_chunk(rows: Rows, span: slice, tokenizer: PreTrainedTokenizerBase, m
         cut = sum(len(row) > max_length for row in uncut["input_ids"])
     return _Part(
         ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]),
-        kinds=np.concatenate([np.asarray(row, dtype=np.int8) for row in kinds]),
+        kinds=np.concatenate(types_of(encoding, tokenizer)),
         lengths=lengths,
         truncated=cut,
         firsts=[_firsts(encoding.word_ids(at)) for at in range(len(texts))] if rows.tokens else [],
@@ -445,4 +446,5 @@ def _padding_of(tokenizer: PreTrainedTokenizerBase) -> _Padding:
     token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if token is None:
         raise ModelError(f"{type(tokenizer).__name__} has neither a padding nor an end-of-text token: set its pad_token.")
-    return _Padding(int(token), int(tokenizer.pad_token_type_id), tokenizer.padding_side == "left")
+    kind = int(tokenizer.pad_token_type_id) if has_types(tokenizer) else 0
+    return _Padding(int(token), kind, tokenizer.padding_side == "left")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from prunekit.data.places import Windows, offsets_of
 from prunekit.data.rows import Rows
+from prunekit.data.token_types import types_of
 from prunekit.errors import ModelError, ParameterError
 from prunekit.metrics.spans import Reference
 
@@ -89,12 +90,12 @@ def cut_windows(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: i
             padding=False,
             verbose=False,
         )
+        kinds += types_of(encoding, tokenizer)
         for at, row in enumerate(encoding["overflow_to_sample_mapping"]):
             tokens = np.asarray(encoding["input_ids"][at], dtype=np.int32)
             in_context = np.array([sequence == int(first) for sequence in encoding.sequence_ids(at)])
             characters = np.asarray(encoding["offset_mapping"][at], dtype=np.int32)
             ids.append(tokens)
-            kinds.append(np.asarray(encoding["token_type_ids"][at], dtype=np.int8))
             pieces.append(_window_of(tokens, characters, in_context, tokenizer.cls_token_id, rows.labels[start + row]))
             owners.append(start + row)
     references = np.asarray(rows.labels, dtype=object)

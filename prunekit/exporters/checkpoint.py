@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modu
 from prunekit.arch.folder import PRUNED
 from prunekit.arch.known import config_of, model_class
 from prunekit.arch.view import COLUMNS, DENSE, UNITS, ModelView, Reader, find
+from prunekit.data.token_types import TYPES, as_fed, has_types
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError
 from prunekit.exporters.heads import head_of
 from prunekit.exporters.slim_config import POINTER, SLIM_CONFIG, slim_fields
@@ -111,14 +113,18 @@ def _same_pattern(config: Any) -> bool:
     return list(types) == ["sliding_attention" if at % every else "full_attention" for at in range(len(types))]
 
 
-def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """Save a tokenizer so that transformers 4 loads it too, which lacks the class that 5 names by default."""
-    tokenizer.save_pretrained(str(directory))
+def save_tokenizer(tokenizer: Any, inputs: Sequence[str], directory: Path) -> None:
+    """Save a tokenizer so that every loader feeds a model that takes `inputs` the token types that it was fed here.
+
+    transformers 4 lacks the class that 5 names by default, and feeds token types by default where 5 does not.
+    """
+    (as_fed(tokenizer) if TYPES in inputs else tokenizer).save_pretrained(str(directory))
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    config["model_input_names"] = [name for name in inputs if name != TYPES or has_types(tokenizer)]
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directory: str | Path) -> Path:
@@ -129,7 +135,7 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
     model : nn.Module
         Model that `apply` returned, fine-tuned or not.
     tokenizer : PreTrainedTokenizer, optional
-        Saved beside the model, unchanged.
+        Saved beside the model; where `model_input_names` lack token types, its file gives none either.
     plan : Plan
         The plan of the model.
     directory : path
@@ -175,7 +181,7 @@ def save_checkpoint(model: nn.Module, tokenizer: Any | None, plan: Plan, directo
         save_file(state, weights, metadata={"format": "pt", "plan": plan.digest})
         _sort_metadata(weights)
         if tokenizer is not None:
-            save_tokenizer(tokenizer, directory)
+            save_tokenizer(tokenizer, ModelView.of(model).inputs, directory)
     except OSError as error:
         raise OutputError(f"The directory {str(directory)!r} cannot be written: {error}") from error
     return weights

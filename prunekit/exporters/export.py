@@ -275,9 +275,7 @@ def _write_model_files(source: Exportable, folder: Path) -> None:
             if (directory / RECIPE).is_file():
                 # It records what the slim model was made from.
                 shutil.copyfile(directory / RECIPE, folder / RECIPE)
-        # Loaders feed the inputs that the tokenizer names.
-        source.tokenizer.model_input_names = list(source.inputs)
-        save_tokenizer(source.tokenizer, folder)
+        save_tokenizer(source.tokenizer, source.inputs, folder)
         if isinstance(source.model, EmbeddingModel):
             # Without it sentence-transformers takes the mean of the tokens, whatever the model does.
             stated = source.model.embedding

@@ -61,6 +61,8 @@ class Card:
         Of the tokenizer.
     max_length : int
         Tokens after which a text was cut.
+    typed : bool
+        Whether the tokenizer gives token types; else they are 0.
     pair : bool
         Whether the task compares two texts.
     thresholds : tuple of float
@@ -87,6 +89,7 @@ class Card:
     results: str
     pad_type_id: int = 0
     padding_side: Literal["right", "left"] = "right"
+    typed: bool = True
     pair: bool = False
     thresholds: tuple[float, ...] = ()
     normalized: bool = True

@@ -10,6 +10,7 @@ from torch import nn
 
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
+from prunekit.pipeline.at_random import drawn_plan, solved_at_random
 from prunekit.pipeline.decide import baseline, other_readout
 from prunekit.pipeline.dense import deployed_dense
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, fit_slim
@@ -59,7 +60,9 @@ def build_models(run: Run, decided: Decided, out: Path) -> Models:
         recovered = training.slim(slim, plan, out)
         slim, notes = recovered.model, (*notes, str(recovered))
         if baseline_training is None and (baselines or (neurons is not None and neurons.test.keys() & set(BASELINES))):
-            notes = (*notes, "random and magnitude were not trained: they are compared with the slim model as it was before training")
+            one = baselines.keys() == {"random"} and neurons is None
+            untrained = "random was not trained: it is" if one else "random and magnitude were not trained: they are"
+            notes = (*notes, f"{untrained} compared with the slim model as it was before training")
         if baseline_training is not None and neurons is not None and not run.inputs.own_head:
             tuned = baseline_training.baseline(dense, None, "dense")
         baselines["untrained"] = before
@@ -70,9 +73,16 @@ def build_models(run: Run, decided: Decided, out: Path) -> Models:
 
 
 def _drawn(run: Run, decided: Decided, read: Callable[[nn.Module], nn.Module], *, trained: bool) -> Iterator[Drawn]:
-    """Yield models of the same size, or that read as many neurons, by other criteria; several of each where that is asked for."""
+    """Yield models of the same size, or that read as many neurons, by other criteria; several of each where that is asked for.
+
+    Where the structure was given, and not chosen, one that is drawn at random.
+    """
     others = run.recipe.baselines and trained and decided.neurons is not None and bool(decided.neurons.others)
     if not decided.goals and not others:
+        for draw in range(DRAWS if run.recipe.baselines else 1):
+            plan = drawn_plan(run, decided, draw)
+            if plan is not None:
+                yield "random", draw, solved_at_random(run, plan, numbered("random", draw)), plan
         return
     for name in BASELINES:
         draws = DRAWS if run.recipe.baselines and (name == "random" or trained) else 1

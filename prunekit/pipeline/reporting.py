@@ -15,6 +15,7 @@ from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.load import LoadedModel
 from prunekit.budget import Unit
 from prunekit.data.files import IN_MEMORY
+from prunekit.data.token_types import has_types
 from prunekit.errors import BudgetError
 from prunekit.exporters.int8_gate import INT8_GATE
 from prunekit.exporters.layout import ONNX, Card, short_name
@@ -279,7 +280,8 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured, budgets:
     if recipe.effort is not None and recipe.searches:
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")
     if recipe.plan is not None:
-        notes.append("the plan was given: nothing was chosen on this data, so there are no baselines of the same size")
+        beside = "the random one is drawn" if "random" in measured.test else "there are no baselines of the same size"
+        notes.append(f"the plan was given: nothing was chosen on this data, so {beside}")
     notes += [
         f"largest drop: on {drop.rows:,} rows {measured.held} {name} loses {drop.value:.2%}, up to {drop.upper:.2%} with 95% confidence"
         for name, drop in (("slim" if name == "slim" else f"slim {recipe.dtype}", drop) for name, drop in measured.drops.items())
@@ -371,7 +373,8 @@ def _card(
         max_length=max_length,
         plan_digest=report.plan_digest,
         results=to_markdown(report).partition("\n\n")[2],
-        pad_type_id=tokenizer.pad_token_type_id,
+        pad_type_id=tokenizer.pad_token_type_id if has_types(tokenizer) else 0,
+        typed=has_types(tokenizer),
         padding_side="left" if tokenizer.padding_side == "left" else "right",
         pair=pair,
     )

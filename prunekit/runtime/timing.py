@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,7 @@ def _measure(
                 start = protocol.lap()
                 run(batches[index])
                 measured.taken[name].append(protocol.lap() - start)
+            del run  # it would hold a candidate while the next ones are loaded
             order.append(index)
         measured.seconds = clock() - begin
     return measured
@@ -406,9 +407,10 @@ def latency_of_files(
             raise ParameterError("batch_sizes", "latency_of_files", "at least 1", size)
         rows = single_rows(encoded.lengths, _SINGLES, seed=seed) if size == 1 else bucketed_rows(encoded.lengths, size, _BUCKETS, seed=seed)
         inputs = {name: [encodings[name].batch(selected).inputs for selected in rows] for name in files}
+        reopen = partial(_anew, {}, partial(load_files, files, inputs, threads, device))
         comparisons.append(
             compare(
-                load_files(files, inputs, threads, device),
+                reopen(0),
                 range(len(rows)),
                 baseline=baseline,
                 shapes=[(len(selected), int(encoded.lengths[selected].max())) for selected in rows],
@@ -419,10 +421,17 @@ def latency_of_files(
                 threads=threads,
                 device=device,
                 lap=stopwatch(threads, device),
-                reopen=lambda _, inputs=inputs: load_files(files, inputs, threads, device),  # type: ignore[misc]  # bound in the loop
+                reopen=reopen,
             )
         )
     return tuple(comparisons)
+
+
+def _anew(loaded: dict[str, Callable[[int], None]], load: Callable[[], dict[str, Callable[[int], None]]], _: int) -> dict[str, Any]:
+    """Load the files again, the earlier ones freed first: a session holds the memory of its largest batch."""
+    loaded.clear()
+    loaded.update(load())
+    return loaded
 
 
 def load_files(

@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -389,6 +390,30 @@ def test_files_are_compared_on_the_datas_lengths(rng: np.random.Generator, tmp_p
     looks = itertools.count()
     monkeypatch.setattr("prunekit.runtime.timing.compare", partial(compare, clock=lambda: next(looks) / 10))
     assert len(latency_of_files(paths, data, batch_sizes=(2,), max_seconds=8.0)[0].invocations) >= 4
+
+
+def test_files_are_freed_before_they_are_loaded_anew(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most, loads = weakref.WeakSet[Any](), list[int](), itertools.count()
+
+    class Session:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            next(loads)
+            alive.add(self)
+            most.append(len(alive))
+
+        def feeds(self, batch: Any) -> Any:
+            return batch
+
+        def run(self, feeds: Any) -> None:
+            pass
+
+    looks = itertools.count()
+    monkeypatch.setattr("prunekit.runtime.timing.OnnxSession", Session)
+    monkeypatch.setattr("prunekit.runtime.timing.compare", partial(compare, clock=lambda: next(looks) / 10, lap=lambda: next(looks)))
+    monkeypatch.setattr("prunekit.runtime.timing.stopwatch", lambda *_: lambda: next(looks))
+    latency_of_files({"dense": "a", "slim": "b", "slim int8": "c"}, encoded(rng), batch_sizes=(2,), max_seconds=8.0)
+    assert next(loads) >= 4 * 3
+    assert max(most) == 3
 
 
 def test_the_environment_reads_the_processor(tmp_path: Path) -> None:
