@@ -80,9 +80,9 @@ def _drawn(run: Run, decided: Decided, read: Callable[[nn.Module], nn.Module], *
     others = run.recipe.baselines and trained and decided.neurons is not None and bool(decided.neurons.others)
     if not decided.goals and not others:
         for draw in range(DRAWS if run.recipe.baselines else 1):
-            plan = drawn_plan(run, decided, draw)
-            if plan is not None:
-                yield "random", draw, solved_at_random(run, plan, numbered("random", draw)), plan
+            other = drawn_plan(run, decided, draw)
+            if other is not None:
+                yield "random", draw, solved_at_random(run, other, numbered("random", draw)), other
         return
     for name in BASELINES:
         draws = DRAWS if run.recipe.baselines and (name == "random" or trained) else 1

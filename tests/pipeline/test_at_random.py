@@ -22,11 +22,11 @@ from tests.lines import checkpoint, data, dense
 from tests.models import build
 
 
-def drawn(plan: Plan, model: Any, draw: int = 0, **recipe: Any) -> Plan | None:
+def drawn(given: Plan, model: Any, draw: int = 0, **recipe: Any) -> Plan | None:
     """What is drawn beside a plan for a model, with nothing but what decides it."""
     view = ModelView.of(model)
     run: Any = SimpleNamespace(recipe=Recipe(**{"plan": "plan.json", **recipe}), inputs=SimpleNamespace(view=view))
-    decided: Any = SimpleNamespace(plan=completed(view, plan))
+    decided: Any = SimpleNamespace(plan=completed(view, given))
     return drawn_plan(run, decided, draw)
 
 

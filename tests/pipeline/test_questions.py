@@ -158,7 +158,7 @@ def test_plan_apply_export_analyze_and_bench(tmp_path: Path, model: Path, asked:
         assert cli.main([*given, *untrained, "--dtype", "fp32", "--out", str(tmp_path / "cut")]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["metric"] == "exact-match"
-    assert {row["name"] for row in report["rows"]} == {"dense", "slim", "slim-low", "dense-low"}
+    assert {row["name"] for row in report["rows"]} == {"dense", "slim", "slim-low", "dense-low", "random"}
     assert cli.main(["export", str(out), "--data", str(asked), "--out", str(tmp_path / "file")]) == 0
     scores = json.loads((tmp_path / "file" / "export.json").read_text())["scores"]
     assert 0 <= scores["fp32"]["low"] <= scores["fp32"]["value"] <= scores["fp32"]["high"] <= 1
