@@ -19,13 +19,12 @@ _ATTEMPTS = 20
 def drawn_plan(run: Run, decided: Decided, draw: int) -> Plan | None:
     """Return a plan of as many blocks, of the same widths in another order, and of other heads and FFN neurons; None where there is none.
 
-    There is none where something was chosen on this data, where dimensions or a readout are named, and for models whose blocks share
+    There is none where a budget asks for more than is named, where dimensions or a readout are named, and for models whose blocks share
     weights or were pruned before.
     """
     plan, view, recipe = decided.plan, run.inputs.view, run.recipe
-    named = recipe.plan is not None or (not recipe.budgets and not recipe.searches)
-    unlike = not view.spec.shared_blocks and getattr(view.config, UNITS, None) is None
-    if not named or not unlike or any((plan.hidden, plan.components, plan.readout)):
+    alike = view.spec.shared_blocks or getattr(view.config, UNITS, None) is not None
+    if recipe.budgets or alike or any((plan.hidden, plan.components, plan.readout)):
         return None
     for attempt in range(_ATTEMPTS):
         other = completed(view, _shuffled(plan, np.random.default_rng((recipe.seed, draw, attempt))))
