@@ -183,13 +183,12 @@ def recover(
     _check(view, dense, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
-    unit = _check_answers(view, dense, sample)
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
     blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
     _freeze(view, freeze, blocks)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
     objective = _objective(view, dense, plan, blocks, task, memory, forward)
-    objective = replace(objective, own_space=own_space, lists=rows.queries is not None, unit=unit)
+    objective = replace(objective, own_space=own_space, lists=rows.queries is not None, unit=_check_answers(view, dense, sample))
     with place(checkpoints) as folder, _isolated():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
@@ -198,8 +197,8 @@ def recover(
             trained = Recovered(model=model, **outcome)
         else:
             with occurring(view, (rows, held)):
-                arguments = make_arguments(folder, effort, learning_rate, seed)
-                distiller = Distiller(view, objective, Buckets(rows, seed), held, pace := Pace(effort, progress), arguments, precision)
+                pace, arguments = Pace(effort, progress), make_arguments(folder, effort, learning_rate, seed)
+                distiller = Distiller(view, objective, Buckets(rows, seed), held, pace, arguments, precision)
                 trained, helped = _train(distiller, objective, folder, pace, effort, precision)
             if not helped:
                 model.load_state_dict(slim.state_dict())
@@ -253,7 +252,7 @@ def _train(
     after = distiller.judge()[0] if helped else before
     if objective.teacher is not None:
         objective.teacher.view.model.cpu()
-    trained = Recovered(
+    return Recovered(
         model=model,
         metric=objective.metric,
         before=before,
@@ -264,8 +263,7 @@ def _train(
         precision="float32" if precision is None else str(precision).removeprefix("torch."),
         effort=str(effort),
         distilled=objective.teacher is not None,
-    )
-    return trained, helped
+    ), helped
 
 
 def _rows_of(
