@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -72,6 +73,7 @@ SKIPS: dict[str, tuple[Callable[[], bool], str]] = {
     "fastembed": (lambda: not (INTEROP / "fastembed").is_dir(), f"fastembed's environment is not here; {_MAKE}"),
     "tjs": (lambda: not (INTEROP / "tjs").is_dir(), f"transformers.js is not here; {_MAKE}"),
     "linux": (lambda: not sys.platform.startswith("linux"), "/proc, /dev/full or an atomic exchange is not there elsewhere"),
+    "glibc": (lambda: platform.libc_ver()[0] != "glibc", "only glibc gives parts of its heap back when it is asked to"),
     "import-linter": (lambda: find_spec("importlinter") is None, "import-linter is not installed; pip install '.[lint]'"),
 }
 

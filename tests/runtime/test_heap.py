@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ def resident() -> int:
     return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives parts of its heap back when it is asked to")
+@pytest.mark.needs("glibc")
 def test_freed_tensors_are_given_back() -> None:
     # Every other one stays, so that the heap has no free end.
     tensors = [torch.ones(24_000) for _ in range(4000)]
