@@ -18,11 +18,11 @@ from prunekit.validation.near import near
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*([A-Za-z]*)\s*", re.ASCII)
-_MUST = "a percentage in (0%, 100%] (of the model, or with a unit: neurons, params, macs, latency) or a file size such as '8 MB'"
+_MUST = "a percentage in (0%, 100%] (of the model, or with a unit: neurons, params, macs, latency) or a file size such as '20 MB'"
 
 
 class Unit(StrEnum):
-    """Quantity that a budget bounds. All but the last are shares of the dense model, the last is absolute.
+    """Quantity that a budget bounds. All but the last two, which are absolute, are shares of the dense model.
 
     `MODEL` bounds the parameters of the layers and the neurons that a readout reads. A model that keeps its own head has no readout:
     its head still reads one layer.
@@ -34,9 +34,14 @@ class Unit(StrEnum):
     MACS = "macs"
     LATENCY = "latency"
     BYTES = "bytes"
+    P95 = "p95"
 
 
-_SHARES = {unit.value: unit for unit in Unit if unit is not Unit.BYTES}
+#: Units of which an amount is no share of the dense model's.
+ABSOLUTE = (Unit.BYTES, Unit.P95)
+#: Units of time, which is measured at the end.
+TIMES = (Unit.LATENCY, Unit.P95)
+_SHARES = {unit.value: unit for unit in Unit if unit not in ABSOLUTE}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Budget:
     unit : Unit
         The quantity bounded.
     amount : float
-        A share in (0, 1] of the dense model, or a number of bytes for `Unit.BYTES`.
+        A share in (0, 1] of the dense model, a number of bytes for `Unit.BYTES`, or seconds for `Unit.P95`: the 95th percentile of the
+        time of one row.
     factor : float or None
         The speed-up, for a budget of latency that was stated as one.
     """
@@ -79,9 +85,16 @@ class Budget:
         """Return the budget of latency that corresponds to a speed-up."""
         return cls(Unit.LATENCY, 1 / factor, factor)
 
+    @classmethod
+    def p95(cls, seconds: float) -> Budget:
+        """Return the budget of the 95th percentile of the time of one row."""
+        return cls(Unit.P95, seconds)
+
     @property
     def option(self) -> str:
         """The command-line option that states this budget."""
+        if self.unit is Unit.P95:
+            return f"--p95 {milliseconds(self.amount)}"
         return f"--keep {str(self)!r}" if self.factor is None else f"--speedup {self.factor:g}x"
 
     def __str__(self) -> str:
@@ -89,13 +102,22 @@ class Budget:
             return f"{self.factor:g}x as fast"
         if self.unit is Unit.BYTES:
             return f"{self.amount / 10**6:g} MB"
+        if self.unit is Unit.P95:
+            return f"{milliseconds(self.amount)} at the 95th percentile"
         return f"{self.amount * 100:g}%" if self.unit is Unit.MODEL else f"{self.amount * 100:g}% {self.unit.value}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time as an option states it: "5ms"."""
+    return f"{seconds * 1e3:.15g}ms"
 
 
 def _suggestion(number: float, percent: str, word: str) -> str:
     """Return a suggestion for a missing percent sign, a misspelled unit or a factor; the empty string if there is none."""
     if word.lower() == "x" and number > 1:
         return f"Did you mean --speedup {number:g}x?"
+    if word.lower() == "ms" and number > 0:
+        return f"Did you mean --p95 {number:g}ms?"
     unit = near(word, _SHARES) if word else ""
     share = number if percent or number >= 1 else 100 * number
     if unit is None or not 0 < share <= 100:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prunekit.arch.load import LoadedModel
 
 #: Budgets that only a finished file can be checked against; a result that misses them is kept beside the output.
-_MEASURED = {Unit.BYTES, Unit.LATENCY}
+_MEASURED = {Unit.BYTES, Unit.LATENCY, Unit.P95}
 
 
 @dataclass(frozen=True, eq=False)

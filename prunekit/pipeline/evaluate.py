@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prunekit import __version__
-from prunekit.budget import Unit
+from prunekit.budget import TIMES
 from prunekit.data.batches import Encoded
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx
 from prunekit.exporters.parity import check_parity
@@ -139,7 +139,7 @@ def measure(run: Run, neurons: Neurons | None, models: Models, files: Files) -> 
         with run.stage("search the corpus"):
             searches = retrieved(run, text, files)
     # A budget is checked against the lower end of the interval, which a busy machine makes wide.
-    longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit is Unit.LATENCY for budget in run.recipe.budgets) else {}
+    longer: dict[str, Any] = {"max_seconds": _LONG} if any(budget.unit in TIMES for budget in run.recipe.budgets) else {}
     with run.stage("latency"):
         timed, own = _alike(run.inputs.encoded["test"], text.encoded["test"])
         latency = latency_of_files(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunekit.budget import Unit
+from prunekit.budget import ABSOLUTE, TIMES, Unit
 from prunekit.pipeline.frontier import SHARES
 from prunekit.pipeline.inputs import calibration_size
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, neuron_budget
@@ -154,7 +154,7 @@ class _Costs:
         self.reads = not inputs.own_head or any(budget.unit is Unit.NEURONS for budget in recipe.budgets)
         if plan is not None:
             self.reads = plan.readout is not None
-        self.share = min((each.amount for each in structure_budgets(recipe) if each.unit is not Unit.BYTES), default=0.5)
+        self.share = min((each.amount for each in structure_budgets(recipe) if each.unit not in ABSOLUTE), default=0.5)
         self.cuts = bool(structure_budgets(recipe)) or recipe.searches
         self.width = (inputs.view.num_layers + 1) * inputs.view.hidden_size
         effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
@@ -216,7 +216,9 @@ class _Costs:
         if self.reads:
             stages += [*self._read(), Expected("select neurons", 2 * self._choice() + self._search()), *self._read(test=True)[2:]]
         for budget in structure_budgets(recipe):
-            if budget.unit is Unit.LATENCY:
+            if budget.unit is Unit.P95:
+                stages += [Expected("latency table, batch 1", _TABLE * self.speed.python), Expected("latency, dense", 8.0)]
+            elif budget.unit is Unit.LATENCY:
                 stages += [Expected(f"latency table, batch {batch}", _TABLE * self.speed.python) for batch in recipe.batches]
         before = steps_to(self.share) - 1
         if recipe.searches:
@@ -268,7 +270,7 @@ class _Costs:
 
     def _frontier(self) -> list[Expected]:
         """Return the stages that draw a frontier: a step, a file and its score for each point, and their times."""
-        timed = any(budget.unit is Unit.LATENCY for budget in structure_budgets(self.recipe))
+        timed = any(budget.unit in TIMES for budget in structure_budgets(self.recipe))
         table = [] if timed else [Expected("latency table, batch 1", _TABLE * self.speed.python)]
         fit = sum(stage.seconds for stage in (*self._read(max(self.share, 0.2)), Expected("fit", self._fitted())))
         each = self._passes(self.calibration, _STEP) + self._exports(1) + self._passes(self.tokens["validation"], _RUNTIME)

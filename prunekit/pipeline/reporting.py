@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.count import Counts
 from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.load import LoadedModel
-from prunekit.budget import Unit
+from prunekit.budget import TIMES, Unit
 from prunekit.data.files import IN_MEMORY
 from prunekit.data.token_types import has_types
 from prunekit.errors import BudgetError
@@ -232,6 +232,7 @@ def _reached(run: Run, dense: Sizes, slim: Sizes, plan: Plan, files: Files, meas
         Unit.PARAMS: params,
         Unit.MACS: slim.macs / dense.macs,
         # At every batch size that was named the interval's lower end must meet the budget.
+        Unit.P95: measured.latency[0].timing("slim").p95_ms / 1e3,
         Unit.LATENCY: max(1 / comparison.ratio("slim").low for comparison in measured.latency[: len(run.recipe.batches)]),
     }
     results = []
@@ -271,7 +272,7 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured, budgets:
             notes.append(
                 f"no size within the budget reached the target on validation ({choice.target:.4f}): the best that it allows was taken"
             )
-    if recipe.dtype != "fp32" and Unit.LATENCY in {budget.unit for budget in recipe.budgets}:
+    if recipe.dtype != "fp32" and {budget.unit for budget in recipe.budgets} & {*TIMES}:
         notes.append("a budget of time is held against the file in fp32")
     for budget in budgets:
         if budget.unit is Unit.BYTES and recipe.dtype != "fp32":
@@ -318,6 +319,8 @@ def _amount(budget: BudgetResult) -> str:
     """Return what was reached, in words."""
     if budget.unit is Unit.BYTES:
         return f"{budget.reached / 1e6:.2f} MB"
+    if budget.unit is Unit.P95:
+        return f"{budget.reached * 1e3:.3g} ms at the 95th percentile"
     speed = f" ({1 / budget.reached:.2f}x as fast at the lower end of the interval)" if budget.unit is Unit.LATENCY else ""
     return f"{budget.reached:.1%} {budget.unit.value}{speed}"
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
-from prunekit.budget import Effort, parse_budgets
+from prunekit.budget import Effort, milliseconds, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import LAYERS
@@ -19,6 +19,7 @@ from prunekit.validation.reading import place_fault
 NO_EFFORT = "none"
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)
 
+_TIME = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s)\s*", re.ASCII | re.IGNORECASE)
 _FACTOR = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*x?\s*", re.ASCII)
 
 _KINDS = {
@@ -53,6 +54,14 @@ def _factor(value: object) -> float:
     return float(match[1])
 
 
+def _seconds(value: object) -> float:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    seconds = 0.0 if match is None else float(match[1]) / (1000 if match[2].lower() == "ms" else 1)
+    if not 1e-6 <= seconds <= 3600:
+        raise ValueError("a time above 0, such as '5ms' or '0.2s'")
+    return seconds
+
+
 def format_factor(factor: float) -> str:
     """Format a factor as it is parsed: "3x"."""
     return f"{factor:.15g}x"
@@ -66,7 +75,7 @@ def read_budgets(value: object) -> object:
     """Validate budgets, one text or several; "none" is no budget."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise ParameterError("keep", "compress", "text such as '10%' or '8 MB', or a list of them", value)
+        raise ParameterError("keep", "compress", "text such as '10%' or '20 MB', or a list of them", value)
     budgets = tuple(text.strip() for text in texts)
     if budgets in ((), ("none",)):
         return ()
@@ -127,6 +136,7 @@ def _path(value: object) -> object:
 
 
 Percent = Annotated[float, BeforeValidator(_percent), PlainSerializer(_format_percent, return_type=str)]
+Seconds = Annotated[float, BeforeValidator(_seconds), PlainSerializer(milliseconds, return_type=str)]
 Factor = Annotated[float, BeforeValidator(_factor), PlainSerializer(format_factor, return_type=str)]
 Name = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_path)]
 Column = Annotated[str, Field(strict=True, min_length=1)]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from prunekit.metrics import Metric
-from prunekit.recipe.fields import Blocks, Column, Factor, Name, Percent, read_budgets, read_drop, read_effort
+from prunekit.recipe.fields import Blocks, Column, Factor, Name, Percent, Seconds, read_budgets, read_drop, read_effort
 from prunekit.recipe.option import CHOOSING, COLUMNS, MAKING, READING, ROWS, WRITING, Option
 from prunekit.tasks import TaskKind
 from prunekit.validation.dtypes import Dtype
@@ -96,12 +96,12 @@ class Options(BaseModel):
         tuple[str, ...],
         BeforeValidator(read_budgets),
         Option(
-            "'10%' of the model, '10% neurons', '40% params', '40% macs', '25% latency' or '8 MB'; repeat it, all hold "
+            "'10%' of the model, '10% neurons', '40% params', '40% macs', '25% latency' or '20 MB'; repeat it, all hold "
             "[default: 10% where nothing else says what to remove].",
             "What to keep",
             "BUDGET",
             CHOOSING,
-            more="Beside speedup, max_drop, layers, drop, vocabulary or plan it may be empty ('none'), and is by default.",
+            more="Beside speedup, p95, max_drop, layers, drop, vocabulary or plan it may be empty ('none'), and is by default.",
         ),
     ] = DEFAULT_KEEP
     speedup: Annotated[
@@ -112,6 +112,16 @@ class Options(BaseModel):
             "FACTOR",
             CHOOSING,
             more="A factor above 1, at the lower end of what is measured.",
+        ),
+    ] = None
+    p95: Annotated[
+        Seconds | None,
+        Option(
+            "'5ms': how long one row may take at most in 95 of 100 cases, on this machine and the data's lengths [default: no bound].",
+            "What to keep",
+            "TIME",
+            CHOOSING,
+            more="In milliseconds or seconds ('0.2s'), of the file in fp32.",
         ),
     ] = None
     batch: Annotated[

@@ -99,7 +99,7 @@ class Recipe(Options):
     def _check_removal(self) -> None:
         """Check that a plan, or budgets and units, name once what to remove; with neither, the default budget holds."""
         cuts = self._names_units
-        named = cuts or self.speedup is not None or (self.max_drop is not None and self.method == "prunekit")
+        named = cuts or self.speedup is not None or self.p95 is not None or (self.max_drop is not None and self.method == "prunekit")
         if (named or self.frontier) and "keep" not in self.model_fields_set:
             # The instance is frozen, but not in use yet.
             object.__setattr__(self, "keep", () if named else FRONTIER_KEEP)
@@ -116,6 +116,7 @@ class Recipe(Options):
             for name in (
                 "keep",
                 "speedup",
+                "p95",
                 "batch",
                 "layers",
                 "drop",
@@ -151,9 +152,10 @@ class Recipe(Options):
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """`keep` and `speedup`, parsed."""
+        """`keep`, `speedup` and `p95`, parsed."""
         kept = parse_budgets(self.keep) if self.keep else ()
-        return kept if self.speedup is None else (*kept, Budget.speedup(self.speedup))
+        faster = () if self.speedup is None else (Budget.speedup(self.speedup),)
+        return (*kept, *faster, *(() if self.p95 is None else (Budget.p95(self.p95),)))
 
     @property
     def effort(self) -> Effort | None:

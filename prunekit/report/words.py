@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prunekit.analyzers.figures import Table
 from prunekit.budget import Unit
@@ -33,6 +33,11 @@ UNITS = {
     Unit.MACS: "multiply-accumulates",
     Unit.LATENCY: "latency",
     Unit.BYTES: "ONNX file size",
+    Unit.P95: "time of one row, 95th percentile",
+}
+_ABSOLUTE: dict[Unit, Callable[[float], str]] = {
+    Unit.BYTES: lambda value: amount(value, "B"),
+    Unit.P95: lambda value: f"{_three_digits(value * 1e3)} ms",
 }
 #: Symbols of zero to eight eighths.
 _EIGHTHS = "·▁▂▃▄▅▆▇█"
@@ -332,7 +337,7 @@ def budgets(report: Report) -> Table:
     """Tabulate each budget in its unit, and whether it is met."""
     rows = []
     for budget in report.budgets:
-        show = (lambda value: amount(value, "B")) if budget.unit is Unit.BYTES else share
+        show = _ABSOLUTE.get(budget.unit, share)
         counted = UNITS[budget.unit] + ("" if budget.dtype == "fp32" else f", {budget.dtype}")
         rows.append((counted, f"≤ {show(budget.limit)}", show(budget.reached), "met" if budget.met else NOT_MET))
     return Table("Budgets", ("what is counted", "asked", "kept", ""), tuple(rows))

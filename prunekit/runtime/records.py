@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import AliasChoices, Field
 
 Clock = Literal["wall", "thread", "process"]
@@ -229,6 +230,11 @@ class Timing:
     p90_ms: float
     p99_ms: float
     rows_per_second: float
+
+    @property
+    def p95_ms(self) -> float:
+        """95th percentile of `milliseconds`."""
+        return float(np.percentile(self.milliseconds, 95))
 
 
 @dataclass(frozen=True)

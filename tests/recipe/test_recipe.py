@@ -142,7 +142,7 @@ def test_recipes_are_frozen() -> None:
         ({"keep": "25% latency", "speedup": "3x"}, "'speedup' parameter of compress must be left out beside a budget of latency"),
         ({"keep": ()}, "The 'keep' parameter of compress must be given where nothing else says what to remove. Got 'none'"),
         ({"keep": ""}, "The 'keep' parameter of compress must be a percentage in (0%, 100%]"),
-        ({"keep": "0 MB"}, "or a file size such as '8 MB'. Got '0 MB'"),
+        ({"keep": "0 MB"}, "or a file size such as '20 MB'. Got '0 MB'"),
         ({"max_drop": "1"}, "must be a percentage in [0%, 100%), such as '1%'. Got '1' instead."),
         ({"layer_delta": 0.01}, "must be a percentage in [0%, 100%), such as '1%'. Got 0.01 instead."),
         ({"neuron_delta": "100%"}, "must be a percentage in [0%, 100%)"),
