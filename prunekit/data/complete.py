@@ -186,6 +186,18 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
         notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
+def check_values(splits: Mapping[str, Rows], column: str) -> None:
+    """Refuse held-out values that are all the same: nothing is correlated with them."""
+    for name in ("validation", "test"):
+        values = np.asarray(splits[name].labels)
+        if np.ptp(values) == 0:
+            rows = f"{len(values):,} row{'s' * (len(values) > 1)}"
+            raise DataError(
+                f"The label column {column!r} holds one value only, {values[0]:g}, in the {rows} of {name}: no correlation can be "
+                "computed. Give more rows."
+            )
+
+
 def _check_groups(splits: Mapping[str, GroupedRows]) -> None:
     owner: dict[Hashable, str] = {}
     for split, part in splits.items():
