@@ -42,7 +42,7 @@ from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import are_sentences, load_sentences
-from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined
+from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined, one_each
 from prunekit.data.trees import TREE, trees_of
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.errors import DataError, ParameterError
@@ -391,7 +391,7 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
             )
         values[columns.label] = [None if row is None else [by_id[i] for i in row] for row in ids] if lists else [by_id[i] for i in ids]
     if columns.sets and not is_list(data, columns.label):
-        values[columns.label] = [None if value in (None, "") else [value] for value in values[columns.label]]
+        values[columns.label] = one_each(values[columns.label], columns.label, split)
     return values
 
 

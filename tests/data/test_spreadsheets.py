@@ -26,9 +26,7 @@ def test_numbers_that_are_written_otherwise_are_no_names(written: str, options: 
     scores = [written.format(score).replace(".", ",") for score in SCORES]
     path = tmp_path / "rows.csv"
     path.write_text("text;score\n" + "".join(f"{text};{score}\n" for text, score in zip(TEXTS, scores, strict=True)))
-    with pytest.raises(
-        DataError, match=r"'score' of train holds numbers that are not written as such, such as '\S+ ?': write"
-    ):
+    with pytest.raises(DataError, match=r"'score' of train holds numbers that are not written as such, such as '\S+ ?': write"):
         load_data(path, **options)
     assert load_data(path, task="text-classification").task.labels == tuple(sorted(set(scores)))
 
@@ -82,3 +80,12 @@ def test_a_file_in_another_encoding_is_refused_with_a_cure(tmp_path: Path) -> No
 def test_columns_with_blanks_in_their_names_are_shown_as_they_are() -> None:
     with pytest.raises(DataError, match=r"Name one of text, ' label', '': --label"):
         load_data({"text": TEXTS, " label": [0, 1] * 20, "": TEXTS})
+
+
+@pytest.mark.parametrize("mark", [",", "; ", "|"])
+def test_names_that_are_joined_in_one_text_are_no_label(mark: str) -> None:
+    cells = [mark.join(names) for names in (("a", "b"), ("b", "c"), ("a", "c"), ("a", "b", "c"), ("b",))]
+    with pytest.raises(DataError, match=r"holds several names in one text, such as 'a.+b'\. Give a list .*: \[\"a\", \"b\"\]\.$"):
+        load_data(table(cells * 8), task="multi-label-classification")
+    names = ("one", "two, or more")
+    assert load_data(table([names[at % 2] for at in range(40)]), task="multi-label-classification").task.labels == names
