@@ -186,16 +186,21 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
         notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
-def check_values(splits: Mapping[str, Rows], column: str) -> None:
-    """Refuse held-out values that are all the same: nothing is correlated with them."""
+def check_defined(task: Task, splits: Mapping[str, Rows], column: str) -> None:
+    """Refuse held-out labels on which a task's metric has no value, whatever a model answers; it would be reported as 0."""
     for name in ("validation", "test"):
-        values = np.asarray(splits[name].labels)
-        if np.ptp(values) == 0:
-            rows = f"{len(values):,} row{'s' * (len(values) > 1)}"
-            raise DataError(
-                f"The label column {column!r} holds one value only, {values[0]:g}, in the {rows} of {name}: no correlation can be "
-                "computed. Give more rows."
-            )
+        labels = splits[name].labels
+        rows = f"in the {len(labels):,} row{'s' * (len(labels) > 1)} of {name}"
+        flat = np.concatenate(labels) if isinstance(labels, tuple) else labels
+        others = [metric.value for metric in task.kind.traits.metrics if metric is not task.metric]
+        cure = f"Give more rows{', or another --metric (' + ', '.join(others) + ')' if others else ''}."
+        if (task.metric.of_values or task.metric is Metric.MATTHEWS) and np.ptp(flat) == 0:
+            value = f"{flat[0]:g}" if task.kind.traits.values else repr(task.labels[int(flat[0])])
+            raise DataError(f"The label column {column!r} holds one value only, {value}, {rows}: nothing correlates with it. {cure}")
+        if task.metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(flat)):
+            raise DataError(f"The tags column {column!r} has no entity {rows}, of which {task.metric.label} is counted. {cure}")
+        if task.metric is Metric.MICRO_F1 and task.many and not flat.any():
+            raise DataError(f"The label column {column!r} has no label {rows}, of which {task.metric.label} is counted. {cure}")
 
 
 def _check_groups(splits: Mapping[str, GroupedRows]) -> None:

@@ -23,7 +23,7 @@ from prunekit.data.columns import (
     text_column,
     text_values,
 )
-from prunekit.data.complete import GroupedRows, check_values, complete, note_majority
+from prunekit.data.complete import GroupedRows, check_defined, complete, note_majority
 from prunekit.data.files import CELL, RawData, read_source
 from prunekit.data.labels import (
     Label,
@@ -229,8 +229,8 @@ def _with_labels(
     completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:
         check_lists(completed, notes)
-    elif task.metric.of_values:
-        check_values(completed, columns.label)
+    else:
+        check_defined(task, completed, columns.label)
     if metric is None:
         note_majority(task, completed["test"], notes)
     return TaskData.of(task, completed, notes, {"source": loaded.name})

@@ -54,14 +54,6 @@ def test_names_that_differ_in_case_or_white_space_alone_are_said() -> None:
     assert not any("white space alone" in note for note in load_data(table(["good", "bad"] * 20)).notes)
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_held_out_values_that_are_all_the_same_are_refused(split: str) -> None:
-    data = {"train": table(SCORES), "validation": table([0.5, 1.5]), "test": table([0.5, 1.5, 2.5])}
-    data[split] = table([2.5] * 3)
-    with pytest.raises(DataError, match=rf"'score' holds one value only, 2\.5, in the 3 rows of {split}: no correlation can be computed"):
-        load_data(data)
-
-
 def test_files_that_are_no_splits_are_named(tmp_path: Path) -> None:
     for name in ("train", "holdout", "dev_matched", "dev_mismatched"):
         (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"{text},{at % 2}\n" for at, text in enumerate(TEXTS)))

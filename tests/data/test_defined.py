@@ -1,0 +1,35 @@
+"""Held-out labels on which a metric has no value: they are refused, and not reported as 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prunekit.data.load import load_data
+from prunekit.errors import DataError
+
+TEXTS = [f"text number {at}" for at in range(40)]
+WORDS = [["Ada", "spoke"]] * 40
+CASES: dict[str, tuple[str, list[Any], Any, dict[str, Any], str]] = {
+    "values": ("label", [0.5, 1.5, 2.5, 3.5] * 10, 2.5, {}, r"'label' holds one value only, 2\.5, in the 3 rows of .*--metric \(spearman"),
+    "classes": ("label", ["a", "b"] * 20, "b", {"metric": "matthews"}, r"'label' holds one value only, 'b', in the 3 rows of "),
+    "entities": ("tags", [["B-PER", "O"]] * 40, ["O", "O"], {}, r"'tags' has no entity in the 3 rows of .*--metric \(accuracy"),
+    "sets": ("label", [["a"], ["b"], [], ["a", "b"]] * 10, [], {}, r"'label' has no label in the 3 rows of "),
+}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("case", CASES)
+def test_what_no_metric_is_defined_on_is_refused(case: str, split: str) -> None:
+    column, labels, same, options, match = CASES[case]
+    texts = {"tokens": WORDS} if column == "tags" else {"text": TEXTS}
+
+    def rows(values: list[Any]) -> dict[str, list[Any]]:
+        return {**{name: cells[: len(values)] for name, cells in texts.items()}, column: values}
+
+    data = {"train": rows(labels), "validation": rows(labels[:4]), "test": rows(labels[:4])}
+    assert load_data(data, **options)
+    data[split] = rows([same] * 3)
+    with pytest.raises(DataError, match=match):
+        load_data(data, **options)
