@@ -73,6 +73,7 @@ def load_data(
     answers: TaskKind | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    judged: bool = True,
 ) -> TaskData:
     """Read a task's data.
 
@@ -112,6 +113,8 @@ def load_data(
         Seed of the cuts.
     trust_remote_code : bool
         Passed on to the `datasets` library for a hub data set (it runs no code of data sets from version 4 on).
+    judged : bool
+        Whether the metric must have a value on held-out rows.
 
     Returns
     -------
@@ -137,6 +140,8 @@ def load_data(
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     model = None if labels is None else tuple(labels)
     data = _read_task(loaded, named_columns, kind, model, wanted_metric, answers, fine_tuned=fine_tuned, seed=seed)
+    if judged and not data.task.kind.traits.vectors:
+        check_defined(data)
     return replace(data, notes=(*loaded.notes, *data.notes))
 
 
@@ -169,8 +174,7 @@ def _read_task(
     ranked = metric in TaskKind.RANKING.traits.metrics
     if kind is None and answers is TaskKind.REGRESSION and (ranked or query_column(loaded.splits["train"]) is not None):
         kind = TaskKind.RANKING
-    value = answers is TaskKind.REGRESSION
-    return _with_labels(loaded, named_columns, kind, model, metric, fine_tuned, seed, value=value)
+    return _with_labels(loaded, named_columns, kind, model, metric, fine_tuned, seed, value=answers is TaskKind.REGRESSION)
 
 
 def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
@@ -229,8 +233,6 @@ def _with_labels(
     completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:
         check_lists(completed, notes)
-    else:
-        check_defined(task, completed, columns.label)
     if metric is None:
         note_majority(task, completed["test"], notes)
     return TaskData.of(task, completed, notes, {"source": loaded.name})

@@ -12,10 +12,10 @@ from prunekit.errors import DataError
 TEXTS = [f"text number {at}" for at in range(40)]
 WORDS = [["Ada", "spoke"]] * 40
 CASES: dict[str, tuple[str, list[Any], Any, dict[str, Any], str]] = {
-    "values": ("label", [0.5, 1.5, 2.5, 3.5] * 10, 2.5, {}, r"'label' holds one value only, 2\.5, in the 3 rows of .*--metric \(spearman"),
-    "classes": ("label", ["a", "b"] * 20, "b", {"metric": "matthews"}, r"'label' holds one value only, 'b', in the 3 rows of "),
-    "entities": ("tags", [["B-PER", "O"]] * 40, ["O", "O"], {}, r"'tags' has no entity in the 3 rows of .*--metric \(accuracy"),
-    "sets": ("label", [["a"], ["b"], [], ["a", "b"]] * 10, [], {}, r"'label' has no label in the 3 rows of "),
+    "values": ("label", [0.5, 1.5, 2.5, 3.5] * 10, 2.5, {}, r"The labels of the 3 rows of {split} are all 2\.5: .*--metric \(spearman"),
+    "classes": ("label", ["a", "b"] * 20, "b", {"metric": "matthews"}, r"The labels of the 3 rows of {split} are all 'b': "),
+    "entities": ("tags", [["B-PER", "O"]] * 40, ["O", "O"], {}, r"The tags of the 3 rows of {split} have no entity, .*--metric \(accuracy"),
+    "sets": ("label", [["a"], ["b"], [], ["a", "b"]] * 10, [], {}, r"The label sets of the 3 rows of {split} are all empty, "),
 }
 
 
@@ -31,5 +31,6 @@ def test_what_no_metric_is_defined_on_is_refused(case: str, split: str) -> None:
     data = {"train": rows(labels), "validation": rows(labels[:4]), "test": rows(labels[:4])}
     assert load_data(data, **options)
     data[split] = rows([same] * 3)
-    with pytest.raises(DataError, match=match):
+    with pytest.raises(DataError, match=match.replace("{split}", split)):
         load_data(data, **options)
+    assert load_data(data, judged=False, **options)
