@@ -140,7 +140,7 @@ def load_data(
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     model = None if labels is None else tuple(labels)
     data = _read_task(loaded, named_columns, kind, model, wanted_metric, answers, fine_tuned=fine_tuned, seed=seed)
-    if judged and not data.task.kind.traits.vectors:
+    if judged and data.labelled and not data.task.kind.traits.vectors:
         check_defined(data)
     return replace(data, notes=(*loaded.notes, *data.notes))
 

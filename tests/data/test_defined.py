@@ -8,6 +8,7 @@ import pytest
 
 from prunekit.data.load import load_data
 from prunekit.errors import DataError
+from prunekit.tasks import TaskKind
 
 TEXTS = [f"text number {at}" for at in range(40)]
 WORDS = [["Ada", "spoke"]] * 40
@@ -34,3 +35,8 @@ def test_what_no_metric_is_defined_on_is_refused(case: str, split: str) -> None:
     with pytest.raises(DataError, match=match.replace("{split}", split)):
         load_data(data, **options)
     assert load_data(data, judged=False, **options)
+
+
+def test_rows_without_labels_have_no_values_yet() -> None:
+    assert not load_data({"text": TEXTS}, labels=("LABEL_0",), fine_tuned=True, answers=TaskKind.REGRESSION).labelled
+    assert not load_data({"text": TEXTS}, labels=("a", "b"), fine_tuned=True, answers=TaskKind.CLASSIFICATION, metric="matthews").labelled
