@@ -356,6 +356,8 @@ def _read_json(path: Path) -> Dataset:
     elif (questions := _nested_questions(content)) is not None:
         content = questions
     elif isinstance(content, dict) and content and all(isinstance(values, list) for values in content.values()):
+        if all(values and all(isinstance(value, dict) for value in values) for values in content.values()):
+            raise ValueError(f"it holds lists of objects by name ({listed([*content])}): write each to a file of its own, as train.json")
         return _table(content)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ValueError("it must hold a list of objects, an object of lists, or an object a line")

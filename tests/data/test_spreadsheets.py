@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,13 @@ def test_names_that_are_joined_in_one_text_are_no_label(mark: str) -> None:
         load_data(table(cells * 8), task="multi-label-classification")
     names = ("one", "two, or more")
     assert load_data(table([names[at % 2] for at in range(40)]), task="multi-label-classification").task.labels == names
+
+
+@pytest.mark.parametrize("names", [("data",), ("train", "test")])
+def test_lists_of_objects_by_name_are_no_columns(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({name: [{"text": text, "label": at % 2} for at, text in enumerate(TEXTS)] for name in names}))
+    with pytest.raises(
+        DataError, match=rf"lists of objects by name \({', '.join(names)}\): write each to a file of its own, as train\.json"
+    ):
+        load_data(path)
