@@ -1,4 +1,4 @@
-"""The modes of torch that a caller may have switched on, as a notebook does around all it runs."""
+"""The modes and defaults of torch that a caller may have changed, as a notebook does for all it runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 @contextmanager
 def usual_modes() -> Iterator[None]:
-    """Run as if no mode of torch were on: gradients can be computed, and nothing is in half precision that did not ask for it.
+    """Run as if nothing had been changed: gradients can be computed, and tensors are of float32 and on the processor unless stated.
 
-    Modes are a thread's own, and are as they were afterwards. Where torch has not been imported, none is on.
+    All is as it was afterwards. Where torch has not been imported, nothing has been changed.
     """
     torch: Any = sys.modules.get("torch")
     with ExitStack() as stack:
-        if torch is not None and hasattr(torch, "is_autocast_enabled"):  # not while it is being imported
+        if torch is not None and hasattr(torch, "get_default_device"):  # not while it is being imported
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(mode=False))
             if not torch.is_grad_enabled():
@@ -24,4 +24,9 @@ def usual_modes() -> Iterator[None]:
             for device in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            if (dtype := torch.get_default_dtype()) != torch.float32:
+                stack.callback(torch.set_default_dtype, dtype)
+                torch.set_default_dtype(torch.float32)
         yield
