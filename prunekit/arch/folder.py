@@ -11,6 +11,8 @@ from prunekit.validation.reading import place_fault
 
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer_config.json"
+#: File of an adapter, whose base model may be loaded from anywhere.
+ADAPTER = "adapter_config.json"
 #: Weights of a pruned model, which `prunekit.load` reads.
 PRUNED = "pruned.safetensors"
 #: Files of which a checkpoint's directory has at least one.
@@ -42,8 +44,10 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """Refuse a directory that transformers would reject at length, or not at all; return the contents of its config.json."""
     where = f"The model directory {str(folder)!r}"
     path = folder / "config.json"
+    if (folder / ADAPTER).exists():
+        raise adapter_error(str(folder))
     if not path.is_file():
-        raise ModelError(f"{where} has no config.json.")
+        raise ModelError(f"{where} has no config.json.{_inside(folder)}")
     config = read_config(path, f"{where} has a config.json that")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{where} has a config.json without a model_type.")
@@ -63,6 +67,17 @@ def check_folder(folder: Path) -> dict[str, Any]:
         # A pruned checkpoint holds less than its config describes, and is built from its plan.
         check_memory(config, stored_elements(folder)[0], str(folder))
     return config
+
+
+def adapter_error(name: str) -> ModelError:
+    """Return the error for an adapter in the place of a model."""
+    return ModelError(f"The model {name!r} is an adapter ({ADAPTER}). Merge it into its base model and save that.")
+
+
+def _inside(folder: Path) -> str:
+    """Return a hint on a model in a folder of the directory: the last checkpoint of a training, say."""
+    found = [path.parent.name for path in sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)]
+    return f" Did you mean {str(folder / found[-1])!r}?" if found else ""
 
 
 def _check_readable(folder: Path) -> None:

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers import __version__ as transformers_version
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
@@ -38,7 +39,7 @@ from prunekit.arch.config import (
     row_length,
 )
 from prunekit.arch.embedding import FILES, MODULES, PROMPTS, EmbeddingModel
-from prunekit.arch.folder import INDEX, PRUNED, TOKENIZER, check_folder, local_folder
+from prunekit.arch.folder import ADAPTER, INDEX, PRUNED, TOKENIZER, adapter_error, check_folder, local_folder
 from prunekit.arch.known import check_fields, check_tokenizer_class, settled
 from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
 from prunekit.arch.tried import try_out
@@ -54,8 +55,10 @@ _AUTO_CLASSES = {
     TOKENS: AutoModelForTokenClassification,
     **dict.fromkeys(QUESTIONS, AutoModelForQuestionAnswering),
 }
-#: File of an adapter, whose base model may be loaded from anywhere.
-_ADAPTER_CONFIG = "adapter_config.json"
+#: Ends of the names of buffers that older versions stored among the weights.
+_BUFFERS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".masked_bias")
+#: First parts of the names of a task head's weights.
+_HEADS = ("classifier", "score", "qa_outputs")
 # Errors that transformers raises on a broken checkpoint; their messages name no remedy.
 _LOAD_ERRORS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError, AssertionError,
@@ -224,8 +227,8 @@ def _check_weights(name: str, at: str, place: dict[str, Any]) -> None:
     for file in files.values():
         if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).name != file:
             raise ModelError(f"The {INDEX} of the model {name!r} names {file!r}; only safetensors beside it are read, never a pickle.")
-    if _fields_of(name, at, place, _ADAPTER_CONFIG) is not None:
-        raise ModelError(f"The model {name!r} is an adapter ({_ADAPTER_CONFIG}). Merge it into its base model and save that.")
+    if _fields_of(name, at, place, ADAPTER) is not None:
+        raise adapter_error(name)
 
 
 def _load_config(name: str, at: str, place: dict[str, Any]) -> PretrainedConfig:
@@ -249,10 +252,16 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     auto = AutoModel if head is None else _AUTO_CLASSES[head]
     try:
         model, loading_info = auto.from_pretrained(
-            at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **place
+            at, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **place
         )
     except _LOAD_ERRORS as error:
         raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {reason(error)}.") from None
+    for key, stored, described in sorted(loading_info["mismatched_keys"]):
+        raise ModelError(
+            f"The weights of the model {name!r} do not fit its config.json: {shown(key)} is stored with the shape {tuple(stored)}, and the "
+            f"config describes {tuple(described)}."
+        )
+    _check_unread(name, model, sorted(loading_info["unexpected_keys"]), named=bool(config.architectures))
     missing = sorted(loading_info["missing_keys"])
     if head is None and any(key.startswith("pooler.") for key in missing):
         missing = [key for key in missing if not key.startswith("pooler.")]
@@ -263,6 +272,30 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
     check_finite(name, model)
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _check_unread(name: str, model: PreTrainedModel, keys: Sequence[str], *, named: bool) -> None:
+    """Refuse weights of the encoder that would be left out, and those of a head where the config names (`named`) no class.
+
+    A pooler and the heads of pretraining are left out by design, and buffers of older versions are no weights.
+    """
+    prefix = f"{model.base_model_prefix}."
+    parts = {part for part, _ in model.base_model.named_children()} - {"pooler"}
+    unread = [key for key in keys if not key.endswith(_BUFFERS) and not key.startswith(f"{prefix}pooler.")]
+    unread = [key for key in unread if key.startswith(prefix) or key.partition(".")[0] in parts]
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        raise ModelError(
+            f"The weights of the model {name!r} hold {shown(unread[0], 120)}{more}, which the model that transformers "
+            f"{transformers_version} builds from its config.json does not have: without them it would be another model. Mend config.json, "
+            "or, if they are not needed, load it in Python and write it with save_pretrained."
+        )
+    head = [key for key in keys if key.partition(".")[0] in _HEADS]
+    if head and not named:
+        raise ModelError(
+            f"The weights of the model {name!r} hold a head ({shown(head[0])}), and its config.json has no 'architectures' that says how "
+            "it is read: write them, such as ['BertForSequenceClassification']."
+        )
 
 
 def check_finite(name: str, model: nn.Module) -> None:

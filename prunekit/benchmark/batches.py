@@ -142,7 +142,7 @@ def encode_for(
     row_length(positions, max_length, of="bench")  # refused before anything is read
     options: Any = dict(columns)
     # Only the texts are read: labels need not be there.
-    dataset = load_data(str(data), answers=TaskKind.EMBEDDING if _embed(candidates) else TaskKind.CLASSIFICATION, **options)
+    dataset = load_data(str(data), answers=TaskKind.EMBEDDING if _embed(candidates) else TaskKind.CLASSIFICATION, judged=False, **options)
     rows = dataset.test.singles if dataset.task.kind.traits.vectors else dataset.test
     longest = row_length(positions, max_length, of="bench", usual=WINDOW if rows.asks else LENGTH)
     encoded = {

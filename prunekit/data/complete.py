@@ -186,6 +186,24 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
         notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
+def check_defined(data: TaskData) -> None:
+    """Refuse held-out labels on which the task's metric has no value, whatever a model answers; it would be reported as 0."""
+    task = data.task
+    others = [metric.value for metric in task.kind.traits.metrics if metric is not task.metric]
+    cure = f"Give more rows{', or another --metric (' + ', '.join(others) + ')' if others else ''}."
+    for name in ("validation", "test"):
+        labels = data.splits[name].labels
+        rows = f"of the {len(labels):,} row{'s' * (len(labels) > 1)} of {name}"
+        flat = np.concatenate(labels) if isinstance(labels, tuple) else labels
+        if (task.metric.of_values or task.metric is Metric.MATTHEWS) and np.ptp(flat) == 0:
+            value = f"{flat[0]:g}" if task.kind.traits.values else repr(task.labels[int(flat[0])])
+            raise DataError(f"The labels {rows} are all {value}: nothing correlates with them. {cure}")
+        if task.metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(flat)):
+            raise DataError(f"The tags {rows} have no entity, of which {task.metric.label} is counted. {cure}")
+        if task.metric is Metric.MICRO_F1 and task.many and not flat.any():
+            raise DataError(f"The label sets {rows} are all empty, of whose labels {task.metric.label} is counted. {cure}")
+
+
 def _check_groups(splits: Mapping[str, GroupedRows]) -> None:
     owner: dict[Hashable, str] = {}
     for split, part in splits.items():

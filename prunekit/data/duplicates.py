@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.rows import Rows
+from prunekit.data.words import words_of
 
 #: Words of the shortest phrase that is searched for: shorter ones occur in unrelated rows.
 PHRASE = 4
 #: Words of the longest row that is searched for phrases, and words in all beyond which none is, so that the search takes seconds.
 LONGEST, MOST = 128, 5_000_000
-_WORD = re.compile(r"\w+")
 
 Ids = NDArray[np.int64]
 
 
 def normalised(text: str) -> str:
     """Return the words of a text without case, white space and punctuation; the text itself where it has none."""
-    return " ".join(_WORD.findall(text.casefold())) or text.strip()
+    return " ".join(words_of(text.casefold())) or text.strip()
 
 
 def keys_of(rows: Rows) -> list[str]:

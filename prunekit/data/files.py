@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prunekit.data.delimited import read_delimited
+from prunekit.data.labels import listed
 from prunekit.data.parquet import read_parquet
 from prunekit.errors import DataError, ParameterError
 from prunekit.validation.escape import reason
@@ -25,10 +27,9 @@ if TYPE_CHECKING:
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 SPLITS = {
     "train": ("train", "training"),
-    "validation": ("validation", "dev", "valid", "val", "validation_matched"),
+    "validation": ("validation", "dev", "valid", "val", "validation_matched", "dev_matched"),
     "test": ("test", "testing", "eval", "evaluation", "test_matched"),
 }
-_LINE = 1 << 20  # characters of a header
 _SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")
 _RELEASE = re.compile(r"-v\d+\.\d+$")  # as SQuAD's files have it
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -53,11 +54,21 @@ class RawData(NamedTuple):
         Description of the source.
     single : bool
         Whether it is one table, which was not named train.
+    notes : tuple of str
+        What was left out.
     """
 
     splits: dict[str, Dataset]
     name: str
     single: bool
+    notes: tuple[str, ...] = ()
+
+
+class _Splits(NamedTuple):
+    """Tables by split, and the names of those that are none."""
+
+    tables: dict[str, Dataset]
+    unread: tuple[str, ...] = ()
 
 
 def read_source(source: object, *, config: str | None, trust_remote_code: bool) -> RawData:
@@ -84,11 +95,11 @@ def read_source(source: object, *, config: str | None, trust_remote_code: bool) 
         with _quiet():
             tables = _from_memory(source)
         name = IN_MEMORY
-    single = isinstance(tables, _dataset())
-    splits = {"train": tables} if single else tables
-    for split, data in splits.items():
+    found = tables if isinstance(tables, _Splits) else _Splits({"train": tables})
+    for split, data in found.tables.items():
         _check_size(data, split)
-    return RawData(splits, name, single)
+    notes = (f"not read, no names of splits: {listed(found.unread)}",) if found.unread else ()
+    return RawData(found.tables, name, not isinstance(tables, _Splits), notes)
 
 
 def check_place(source: str) -> bool:
@@ -133,7 +144,7 @@ def _no_config(config: str | None) -> None:
         raise ParameterError("config", "load_data", "given for a hub data set only", config)
 
 
-def _from_memory(source: object) -> Dataset | dict[str, Dataset]:
+def _from_memory(source: object) -> Dataset | _Splits:
     import datasets
 
     streams = (datasets.IterableDataset, datasets.IterableDatasetDict)
@@ -225,7 +236,7 @@ def _from_columns(columns: Mapping[Any, Any], where: str) -> Dataset:
         raise DataError(f"The lists of {where} do not make a table: {_cause(error)}.") from None
 
 
-def _from_path(path: Path) -> Dataset | dict[str, Dataset]:
+def _from_path(path: Path) -> Dataset | _Splits:
     try:
         if not path.exists():
             raise _absent(path)
@@ -260,7 +271,7 @@ def _split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if _RELEASE.sub("", name.lower()) in names), None)
 
 
-def _by_split(tables: Mapping[str, Dataset], where: str, names: Mapping[str, object] | None = None) -> dict[str, Dataset]:
+def _by_split(tables: Mapping[str, Dataset], where: str, names: Mapping[str, object] | None = None) -> _Splits:
     splits: dict[str, Dataset] = {}
     taken: dict[str, str] = {}
     for name, data in tables.items():
@@ -272,7 +283,7 @@ def _by_split(tables: Mapping[str, Dataset], where: str, names: Mapping[str, obj
         splits[split], taken[split] = _filled(data, f"{where}, split {name!r},"), name
     if "train" not in splits:
         raise DataError(f"{where} has no train split. Found: {', '.join(names or tables)}.")
-    return splits
+    return _Splits(splits, tuple(name for name in names or tables if _split_of(name) is None))
 
 
 def _filled(data: Dataset, where: str) -> Dataset:
@@ -311,10 +322,13 @@ def _read_file(path: Path) -> Dataset:
         if kind != "parquet" and path.stat().st_size > memory() // 2:
             raise DataError(f"The file {str(path)!r} is larger than half of the memory: give fewer rows, or Parquet.")
         if kind in ("csv", "tsv"):
-            return _filled(_read_delimited(path, kind), f"The file {str(path)!r}")
+            return _filled(read_delimited(path, kind, ROWS, COLUMNS), f"The file {str(path)!r}")
         return _filled(_read_json(path) if kind == "json" else _parquet(path), f"The file {str(path)!r}")
     except DataError:
         raise
+    except UnicodeDecodeError as error:
+        cure = "Save it as UTF-8 (in Excel: 'CSV UTF-8'), or convert it: iconv -f CP1252 -t UTF-8."
+        raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_cause(error)}. {cure}") from None
     except _read_errors() as error:
         raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_cause(error)}.") from None
 
@@ -324,46 +338,6 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
     known = OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RuntimeError, OverflowError, csv.Error
     return *known, datasets.exceptions.DatasetsError
-
-
-def _read_delimited(path: Path, kind: str) -> Dataset:
-    # Cells stay strings ("NA" and "null" are words, "01" is not 1), and a line of another width is an error, never a shift.
-    # A TSV has no quoting, as the format is registered: a lone quote must not swallow the lines that follow it.
-    import datasets
-
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if kind == "csv":
-            line = stream.readline(_LINE)
-            if len(line) == _LINE:
-                raise DataError(f"The header of {str(path)!r} has more than {_LINE - 1:,} characters.")
-            reader = csv.reader(chain([line], stream), delimiter=_delimiter(line), strict=True)
-        else:
-            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        header = next(reader, [])
-        if len(header) > COLUMNS:
-            raise DataError(f"The file {str(path)!r} has more than {COLUMNS:,} columns: give fewer.")
-        for at, name in enumerate(header):
-            if name in header[:at]:
-                raise DataError(f"The file {str(path)!r} has two columns named {_short(name)!r}.")
-        rows, begin = list[list[str]](), reader.line_num + 1
-        try:
-            for row in reader:
-                begin = reader.line_num + 1
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise DataError(f"Line {reader.line_num} of {str(path)!r} has {len(row)} cells, its header has {len(header)}.")
-                if len(rows) == ROWS:
-                    raise DataError(f"The file {str(path)!r} has more than {ROWS:,} rows: give fewer.")
-                rows.append(row)
-        except csv.Error as error:
-            raise DataError(f"The row in line {begin} of {str(path)!r} cannot be read as {kind.upper()}: {error}.") from None
-    return datasets.Dataset.from_dict({name: [row[at] for row in rows] for at, name in enumerate(header)})
-
-
-def _delimiter(header: str) -> str:
-    """Return the delimiter of a CSV: a comma, unless its header has none, as where spreadsheets write numbers with a decimal comma."""
-    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _read_json(path: Path) -> Dataset:
@@ -382,6 +356,8 @@ def _read_json(path: Path) -> Dataset:
     elif (questions := _nested_questions(content)) is not None:
         content = questions
     elif isinstance(content, dict) and content and all(isinstance(values, list) for values in content.values()):
+        if all(values and all(isinstance(value, dict) for value in values) for values in content.values()):
+            raise ValueError(f"it holds lists of objects by name ({listed([*content])}): write each to a file of its own, as train.json")
         return _table(content)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ValueError("it must hold a list of objects, an object of lists, or an object a line")
@@ -413,7 +389,7 @@ def _parquet(path: Path) -> Dataset:
         return read_parquet(path, ROWS, COLUMNS)
 
 
-def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> dict[str, Dataset]:
+def _from_hub(name: str, config: str | None, trust_remote_code: bool) -> _Splits:
     import datasets
 
     extra: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}

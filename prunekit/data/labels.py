@@ -6,6 +6,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prunekit.errors import DataError
 from prunekit.tasks import TaskKind
@@ -13,6 +17,8 @@ from prunekit.tasks import TaskKind
 # "01" is a code, and another one than "1".
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _PADDED = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: A number as spreadsheets write it, with a decimal comma or a percent sign.
+_WRITTEN = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*%?\s*", re.ASCII)
 _GENERIC = re.compile(r"LABEL_\d+")
 _SEPARATORS = re.compile(r"[\s_-]+")
 #: Whole numbers as labels that may well be values: from this many on, a note says that they are classes.
@@ -52,6 +58,11 @@ def reads_as_numbers(values: Iterable[object], *, padded: bool = False) -> bool:
     return bool(shown) and all(isinstance(value, str) and pattern.fullmatch(value) for value in shown)
 
 
+def is_number(value: object) -> bool:
+    """Return whether a label is a number, and no truth value."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
 def as_number(value: object) -> object:
     """Return the number that a string is, as in a CSV file, and anything else as it is."""
     return float(value) if isinstance(value, str) and _PADDED.fullmatch(value) else value
@@ -79,8 +90,8 @@ def plain(values: Iterable[object], column: str, where: str, *, numbers: bool, p
             labels.append(str(value))
         elif isinstance(value, str):
             labels.append(float(value) if numbers and pattern.fullmatch(value) else value)
-        elif isinstance(value, int | float):
-            labels.append(value)
+        elif isinstance(value, int | float | Decimal):
+            labels.append(float(value) if isinstance(value, Decimal) else value)
         else:
             raise DataError(f"The label column {column!r} of {where} must hold strings or numbers. It holds {type(value).__name__}.")
     if not numbers and len({isinstance(value, str) for value in labels}) > 1:
@@ -140,6 +151,8 @@ def space_of(
         and (value or any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1))
     ):
         kind = TaskKind.REGRESSION
+    if not per_token and not sets and model is None and kind in (None, TaskKind.REGRESSION):
+        _check_written(shown, column)
     if sets and len(shown) < 2:
         only = f"one label alone, {_first(shown)!r}" if shown else "no label at all"
         raise DataError(f"The label column {column!r} of train shows {only}: a task with many labels has two at least.")
@@ -164,10 +177,30 @@ def space_of(
     return _as_model(kind, order, declared, model, column)
 
 
-def note_whole_numbers(space: Space, notes: list[str]) -> None:
-    """Note that many whole numbers are classes: scores from 0 to 100 look like the ids of classes."""
-    if space.kind is TaskKind.CLASSIFICATION and len(space.labels) >= _MANY and not any(isinstance(label, str) for label in space.ids):
+def note_names(space: Space, notes: list[str], *, asked: bool) -> None:
+    """Note names that differ in nothing but case or white space, and, where no task was asked for, many whole numbers.
+
+    Scores from 0 to 100 look like the ids of classes.
+    """
+    whole = space.kind is TaskKind.CLASSIFICATION and not any(isinstance(label, str) for label in space.ids)
+    if whole and not asked and len(space.labels) >= _MANY:
         notes.append(f"labels: {len(space.labels)} whole numbers are taken for classes (--task regression takes them for values)")
+    by_name: dict[str, list[str]] = {}
+    for name in space.labels:
+        by_name.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = next((names for names in by_name.values() if len(names) > 1), None)
+    if alike is not None:
+        notes.append(f"labels: {listed(alike)} are classes of their own, and differ in case or white space alone")
+
+
+def _check_written(shown: set[Label], column: str) -> None:
+    """Refuse texts that are numbers but for a decimal comma, a percent sign or white space: as names each would be a class."""
+    other = next((value for value in shown if isinstance(value, str) and not _NUMBER.fullmatch(value) and not value.isdecimal()), None)
+    if other is not None and all(isinstance(value, str) and _WRITTEN.fullmatch(value) for value in shown):
+        raise DataError(
+            f"The label column {column!r} of train holds numbers that are not written as such, such as {other!r}: write them with a "
+            "decimal point and nothing else, or give --task text-classification where they are names."
+        )
 
 
 def _as_model(kind: TaskKind, order: Sequence[Label], declared: tuple[str, ...] | None, model: tuple[str, ...], column: str) -> Space:
@@ -193,6 +226,26 @@ def _folded(name: object) -> str:
     return _SEPARATORS.sub("_", str(name).casefold())
 
 
+def targets_of(labels: Sequence[Label], column: str, split: str) -> NDArray[np.float64]:
+    """Return the labels as numbers; train alone says that they are numbers, so that another split may hold text."""
+    values = [as_number(label) for label in labels]
+    strays = [value for value in values if not isinstance(value, int | float) or not abs(value) <= VALUE]
+    if strays:
+        must = f"numbers between -{VALUE:g} and {VALUE:g}"
+        raise DataError(f"The label column {column!r} of {split} must hold {must}, as that of train does. It holds {listed(strays)}.")
+    return np.array(values, dtype=np.float64)
+
+
+def ids_of(labels: Sequence[Label], column: str, space: Space, seen: set[Label], split: str) -> NDArray[np.int64]:
+    """Return the class ids of labels; raises DataError for one that no row of train shows."""
+    unseen = [label for label in labels if label not in seen or label not in space.ids]
+    if unseen:
+        numbers = space.kind is TaskKind.CLASSIFICATION and not any(isinstance(label, str) for label in (*seen, unseen[0]))
+        hint = " If labels are values, give --task regression." if numbers else ""
+        raise DataError(f"The label {unseen[0]!r} of {split} (column {column!r}) is in no row of train: it cannot be learned.{hint}")
+    return np.array([space.ids[label] for label in labels], dtype=np.int64)
+
+
 def _sorted(shown: set[Label]) -> list[Label]:
     if any(isinstance(value, str) for value in shown):
         return sorted(shown, key=str)
@@ -210,5 +263,7 @@ def listed(names: Sequence[object]) -> str:
 
 
 def _brief(name: str) -> str:
+    if name != name.strip() or not name:
+        return repr(name) if len(name) <= _WIDE else f"{name[: _WIDE - 3]!r}..."
     name = name if len(name) <= _WIDE else f"{name[: _WIDE - 3]}..."
     return name if name.isprintable() else ascii(name)[1:-1]

@@ -23,14 +23,27 @@ from prunekit.data.columns import (
     text_column,
     text_values,
 )
-from prunekit.data.complete import GroupedRows, complete, note_majority
+from prunekit.data.complete import GroupedRows, check_defined, complete, note_majority
 from prunekit.data.files import CELL, RawData, read_source
-from prunekit.data.labels import VALUE, Label, Space, as_number, listed, note_whole_numbers, plain, reads_as_numbers, space_of, withheld
+from prunekit.data.labels import (
+    Label,
+    Space,
+    ids_of,
+    is_number,
+    listed,
+    note_names,
+    plain,
+    reads_as_numbers,
+    space_of,
+    targets_of,
+    withheld,
+)
 from prunekit.data.lists import as_lists, check_lists
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import are_sentences, load_sentences
-from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined
+from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined, one_each
+from prunekit.data.trees import TREE, trees_of
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
@@ -40,7 +53,6 @@ from prunekit.tasks import ALIASES, Task, TaskKind
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TREE = ("head", "deprel")  # columns of a dependency tree, as Universal Dependencies call them
 _IGNORED = -100  # the label of a word without a tag, by convention
 
 
@@ -61,6 +73,7 @@ def load_data(
     answers: TaskKind | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    judged: bool = True,
 ) -> TaskData:
     """Read a task's data.
 
@@ -100,6 +113,8 @@ def load_data(
         Seed of the cuts.
     trust_remote_code : bool
         Passed on to the `datasets` library for a hub data set (it runs no code of data sets from version 4 on).
+    judged : bool
+        Whether the metric must have a value on held-out rows.
 
     Returns
     -------
@@ -123,26 +138,43 @@ def load_data(
     loaded = read_source(source, config=config, trust_remote_code=trust_remote_code)
     loaded = loaded._replace(splits={split: with_lists(data, (label, tokens, tags), split) for split, data in loaded.splits.items()})
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
+    model = None if labels is None else tuple(labels)
+    data = _read_task(loaded, named_columns, kind, model, wanted_metric, answers, fine_tuned=fine_tuned, seed=seed)
+    if judged and data.labelled and not data.task.kind.traits.vectors:
+        check_defined(data)
+    return replace(data, notes=(*loaded.notes, *data.notes))
+
+
+def _read_task(
+    loaded: RawData,
+    named_columns: Mapping[str, str | None],
+    kind: TaskKind | None,
+    model: tuple[str, ...] | None,
+    metric: Metric | None,
+    answers: TaskKind | None,
+    *,
+    fine_tuned: bool,
+    seed: int,
+) -> TaskData:
+    """Read rows as the task says that was named, or that the columns and the model's head show; the parameters are `load_data`'s."""
     if are_sentences(loaded, named_columns, kind, answers):
-        return load_sentences(loaded, named_columns, metric=wanted_metric, seed=seed)
+        return load_sentences(loaded, named_columns, metric=metric, seed=seed)
     if kind is TaskKind.QUESTIONS or (kind is None and _are_questions(loaded, named_columns, answers)):
         answering = answers is TaskKind.QUESTIONS
-        return load_questions(loaded, named_columns, metric=wanted_metric, fine_tuned=fine_tuned, answering=answering, seed=seed)
-    model = None if labels is None else tuple(labels)
-    if kind is TaskKind.LABELS and label is None and model is not None and _has_columns(loaded.splits["train"], model):
+        return load_questions(loaded, named_columns, metric=metric, fine_tuned=fine_tuned, answering=answering, seed=seed)
+    if kind is TaskKind.LABELS and named_columns["label"] is None and model is not None and _has_columns(loaded.splits["train"], model):
         # Columns of 0 and 1 under the names of the model's own labels.
-        label = named_columns["label"] = ",".join(model)
-    named = label is not None or tags is not None or kind not in (None, answers)
+        named_columns = {**named_columns, "label": ",".join(model)}
+    named = named_columns["label"] is not None or named_columns["tags"] is not None or kind not in (None, answers)
     if answers is not None and not named and lacks_labels(loaded.splits["train"]):
-        return _without_labels(loaded, named_columns, answers, model or ("text",), wanted_metric, seed)
-    if wanted_metric is Metric.AGREEMENT:
+        return _without_labels(loaded, named_columns, answers, model or ("text",), metric, seed)
+    if metric is Metric.AGREEMENT:
         must = "another where the data has labels: agreement is with the dense model, on data without"
-        raise ParameterError("metric", "load_data", must, wanted_metric.value)
-    ranked = wanted_metric in TaskKind.RANKING.traits.metrics
+        raise ParameterError("metric", "load_data", must, metric.value)
+    ranked = metric in TaskKind.RANKING.traits.metrics
     if kind is None and answers is TaskKind.REGRESSION and (ranked or query_column(loaded.splits["train"]) is not None):
         kind = TaskKind.RANKING
-    value = answers is TaskKind.REGRESSION
-    return _with_labels(loaded, named_columns, kind, model, wanted_metric, fine_tuned, seed, value=value)
+    return _with_labels(loaded, named_columns, kind, model, metric, fine_tuned, seed, value=answers is TaskKind.REGRESSION)
 
 
 def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
@@ -188,15 +220,15 @@ def _with_labels(
     splits, space = _read(tables, columns, kind, model, notes, names or None, value=value)
     if trees:
         splits = {
-            split: replace(part, rows=replace(part.rows, trees=_trees(tables[split], part.rows, split))) for split, part in splits.items()
+            split: replace(part, rows=replace(part.rows, trees=trees_of(tables[split], part.rows, split))) for split, part in splits.items()
         }
     if lists:
         assert kind is not None
         splits = {split: as_lists(part, split, columns.label) for split, part in splits.items()}
         space = replace(space, kind=kind)
         notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
-    if kind is None and model is None:
-        note_whole_numbers(space, notes)
+    if model is None:
+        note_names(space, notes, asked=kind is not None)
     task = Task(space.kind, metric or _usual_metric(space, notes), space.labels)
     completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
     if lists:
@@ -320,7 +352,8 @@ def _read(
         _check_rows(values, columns, name)
 
     padded = value or (kind is not None and kind.traits.values)
-    numbers = declared is None and reads_as_numbers(train_labels, padded=padded)
+    # A file of another kind may hold the numbers of train as text.
+    numbers = declared is None and (all(map(is_number, train_labels)) or reads_as_numbers(train_labels, padded=padded))
     flat = {name: plain(_flat(values, columns), columns.label, name, numbers=numbers, padded=padded) for name, values in raw.items()}
     per_token = columns.tokens is not None
     # A label that a fine-tuned model has need not be in train.
@@ -360,7 +393,7 @@ def _values(data: Dataset, columns: Columns, split: str) -> dict[str, list[Any]]
             )
         values[columns.label] = [None if row is None else [by_id[i] for i in row] for row in ids] if lists else [by_id[i] for i in ids]
     if columns.sets and not is_list(data, columns.label):
-        values[columns.label] = [None if value in (None, "") else [value] for value in values[columns.label]]
+        values[columns.label] = one_each(values[columns.label], columns.label, split)
     return values
 
 
@@ -403,19 +436,9 @@ def _check_rows(values: dict[str, list[Any]], columns: Columns, split: str) -> N
     check(columns.label, "has words without a tag", lambda _, row: any(tag in (None, "", _IGNORED) for tag in row))
 
 
-def _targets(labels: Sequence[Label], column: str, split: str) -> NDArray[np.float64]:
-    """Return the labels as numbers; train alone says that they are numbers, so that another split may hold text."""
-    values = [as_number(label) for label in labels]
-    strays = [value for value in values if not isinstance(value, int | float) or not abs(value) <= VALUE]
-    if strays:
-        must = f"numbers between -{VALUE:g} and {VALUE:g}"
-        raise DataError(f"The label column {column!r} of {split} must hold {must}, as that of train does. It holds {listed(strays)}.")
-    return np.array(values, dtype=np.float64)
-
-
 def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, space: Space, seen: set[Label], split: str) -> Rows:
     values_asked = space.kind.traits.values
-    encoded: NDArray[Any] = _targets(labels, columns.label, split) if values_asked else _ids(labels, columns.label, space, seen, split)
+    encoded: NDArray[Any] = targets_of(labels, columns.label, split) if values_asked else ids_of(labels, columns.label, space, seen, split)
     if columns.tokens is None:
         assert columns.text is not None
         pairs = None if columns.pair is None else tuple(values[columns.pair])
@@ -425,24 +448,3 @@ def _rows(values: dict[str, list[Any]], labels: list[Label], columns: Columns, s
     words = tuple(tuple(row) for row in values[columns.tokens])
     ends = np.cumsum([len(row) for row in words])[:-1]
     return Rows(labels=tuple(np.split(encoded, ends)), tokens=words)
-
-
-def _trees(data: Dataset, rows: Rows, split: str) -> tuple[tuple[tuple[int, ...], tuple[str, ...]], ...]:
-    """Return the dependency tree of each row."""
-    values = read_columns(data, TREE, split)
-    trees = tuple((tuple(heads or ()), tuple(names or ())) for heads, names in zip(values[TREE[0]], values[TREE[1]], strict=True))
-    for at, ((heads, names), words) in enumerate(zip(trees, rows.tokens, strict=True)):
-        fits = len(heads) == len(names) == len(words)
-        if not fits or not all(isinstance(head, int) for head in heads) or not all(isinstance(name, str) for name in names):
-            must = f"a number in {TREE[0]!r} and a name in {TREE[1]!r} for each word"
-            raise DataError(f"Row {at + 1} of {split} must have {must} (the first row is 1).")
-    return trees
-
-
-def _ids(labels: list[Label], column: str, space: Space, seen: set[Label], split: str) -> NDArray[Any]:
-    unseen = [label for label in labels if label not in seen or label not in space.ids]
-    if unseen:
-        numbers = space.kind is TaskKind.CLASSIFICATION and not any(isinstance(label, str) for label in seen)
-        hint = " If labels are values, give --task regression." if numbers else ""
-        raise DataError(f"The label {unseen[0]!r} of {split} (column {column!r}) is in no row of train: it cannot be learned.{hint}")
-    return np.array([space.ids[label] for label in labels], dtype=np.int64)

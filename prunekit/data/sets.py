@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from prunekit.validation.reading import first_duplicate
 if TYPE_CHECKING:
     from datasets import Dataset
 
+#: Marks between names in one text.
+_MARKS = ",;|"
 _YES_NO = {0: False, 1: True, "0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
@@ -72,6 +75,24 @@ def _flags(values: Sequence[Any], name: str, split: str) -> list[bool]:
             )
         flags.append(_YES_NO[key])
     return flags
+
+
+def one_each(values: Sequence[Any], column: str, split: str) -> list[list[Any] | None]:
+    """Return one label a row as lists of labels, None for an empty cell.
+
+    Raises
+    ------
+    DataError
+        Cells of several names with a mark between: fewer names make all cells than there are different ones.
+    """
+    texts = {value for value in values if isinstance(value, str)}
+    for mark in _MARKS:
+        several = min((text for text in texts if mark in text), default=None)
+        names = {name.strip() for text in texts for name in text.split(mark)} - {""}
+        if several is not None and len(names) < len(texts - {""}):
+            cure = f"Give a list of names in each row, as JSON in a CSV: {json.dumps([name.strip() for name in several.split(mark)])}."
+            raise DataError(f"The label column {column!r} of {split} holds several names in one text, such as {several!r}. {cure}")
+    return [None if value in (None, "") else [value] for value in values]
 
 
 def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:

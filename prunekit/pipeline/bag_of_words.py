@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.data.rows import Rows, TaskData
+from prunekit.data.words import terms_of
 
 #: Most rows of train, drawn at random, and most words, by frequency, that are used.
 _ROWS, _WORDS = 20_000, 50_000
@@ -46,11 +47,11 @@ def bag_of_words(data: TaskData, *, seed: int) -> NDArray[np.float64] | None:
     labels: NDArray[Any] = np.asarray(drawn.labels)
     outputs = max(data.task.outputs, 1)
     words = min(_WORDS, max(2_000, _WEIGHTS // outputs))
-    vectors = TfidfVectorizer(max_features=words, token_pattern=r"(?u)\b\w+\b")
-    analyse, texts = vectors.build_analyzer(), _texts(drawn)
+    vectors = TfidfVectorizer(max_features=words, analyzer=terms_of)
+    texts = _texts(drawn)
     if data.task.kind.traits.lists:
         return _overlap(data, vectors)
-    if len(np.unique(labels, axis=0)) < 2 or not any(analyse(text) for text in texts):
+    if len(np.unique(labels, axis=0)) < 2 or not any(map(terms_of, texts)):
         return None
     if data.task.many:
         return _one_vs_rest(data, vectors, texts, labels)

@@ -48,6 +48,8 @@ from prunekit.validation.fingerprint import digest_at
 CALIBRATION, TOKENS, LEAST = 2048, 65_536, 64
 #: Tokens where training follows, which recovered the loss from fewer of them (TREC, one seed).
 TOKENS_TRAINED = 16_384
+#: The classifier of SetFit, beside an embedder.
+_SETFIT = "model_head.pkl"
 #: Most rows of validation that choose.
 VALIDATION = 16_384
 
@@ -135,6 +137,8 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
         assert isinstance(loaded.config.num_labels, int)
         if loaded.fine_tuned and not own_head:
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
+        if sources.live is None and not vectors:
+            notes += _pickled_head(loaded.name)
         if not own_head:
             _name_classes(loaded, task)
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
@@ -146,6 +150,14 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
     return Inputs(
         loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts
     )
+
+
+def _pickled_head(name: str) -> list[str]:
+    """Return a note on the classifier of a SetFit directory, which is a pickle and never read."""
+    folder = local_folder(name)
+    if folder is None or not (folder / _SETFIT).is_file():
+        return []
+    return [f"the model's own classifier ({_SETFIT}) is a pickle and was not read: what is called dense has none of its own"]
 
 
 def _used(data: TaskData, *, bounded: bool) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prunekit.errors import ParameterError
+from prunekit.validation.modes import usual_modes
 from prunekit.validation.reading import place_fault
 
 P = ParamSpec("P")
@@ -92,7 +93,10 @@ def called(command: str) -> Iterator[None]:
 
 
 def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check the arguments of each call against the annotations; `of` is the name of the function in errors."""
+    """Check the arguments of each call against the annotations, and run it in torch's usual modes.
+
+    `of` is the name of the function in errors.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -117,7 +121,8 @@ def checked(of: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     for argument in value if variadic else (value,):
                         check(name, of, argument, hints()[name])
                     bound.arguments[name] = value if hints()[name] in (Any, object) else _plain(value)
-            return function(*bound.args, **bound.kwargs)
+            with usual_modes():
+                return function(*bound.args, **bound.kwargs)
 
         return call
 

@@ -46,3 +46,15 @@ def test_values_have_none() -> None:
     rows = Rows(np.array([0.1, 0.9]), ("a b", "c d"))
     data = TaskData(Task(TaskKind.REGRESSION, Metric.SPEARMAN), rows, rows, rows, (), {})
     assert bag_of_words(data, seed=0) is None
+
+
+@pytest.mark.parametrize("words", [("很好", "很坏"), ("ดีมาก", "แย่มาก"), ("良かった", "悪かった")])
+def test_a_script_without_spaces_has_words_too(words: tuple[str, str]) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=200).tolist()
+    around = [chr(0x4E00 + at) for at in generator.integers(2000, size=200)]
+    told = task_data([f"{sign}{words[label]}{sign}" for sign, label in zip(around, labels, strict=True)], labels)
+    half = told.train.take(range(100))
+    answers = bag_of_words(told.with_splits({"train": half, "validation": half, "test": told.test.take(range(100, 200))}), seed=0)
+    assert answers is not None
+    assert (answers.argmax(axis=1) == labels[100:]).mean() > 0.95

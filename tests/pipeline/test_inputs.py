@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -60,3 +63,11 @@ def test_a_head_that_is_not_used_leaves_no_kind_of_problem() -> None:
     assert not found.own_head
     assert found.loaded.config.problem_type is None
     assert found.loaded.config.num_labels == 2
+
+
+def test_a_classifier_that_is_a_pickle_is_said(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint("base"), tmp_path / "setfit"))
+    recipe = Recipe(model=str(folder), data=str(data("text")))
+    assert not any("pickle" in note for note in load_inputs(recipe, None, Stages()).notes)
+    (folder / "model_head.pkl").write_bytes(b"never read")
+    assert any("(model_head.pkl) is a pickle and was not read" in note for note in load_inputs(recipe, None, Stages()).notes)
