@@ -232,6 +232,18 @@ class _Costs:
                     stages += self._fit() if self.reads else []
                 if self.alike:
                     stages.append(self._recover(f"recover {numbered(name, draw)}"))
+        return [*stages, *self._at_random()]
+
+    def _at_random(self) -> list[Expected]:
+        """Return the stages of what a structure that was given is compared with: as much, drawn at random."""
+        recipe, stages = self.recipe, list[Expected]()
+        given = self.plan is not None or recipe.layers is not None or bool(recipe.drop)
+        if not given or recipe.budgets or self.reads or self.inputs.view.spec.shared_blocks:
+            return []
+        for name in (numbered("random", draw) for draw in range(DRAWS if recipe.baselines else 1)):
+            stages.append(Expected(f"solve, {name}", self._passes(self.calibration, _REFIT)))
+            if self.alike:
+                stages.append(self._recover(f"recover {name}"))
         return stages
 
     def _baselines(self) -> list[tuple[str, int]]:
@@ -245,7 +257,7 @@ class _Costs:
         if self.reads:
             oracle = Expected("oracle", self._choice() + self._probes(_ORACLE_PASSES, self._read_places(None)))
             stages = [*self._read(), Expected("fit", self._fitted()), *self._read(), oracle, *self._read(test=True)[2:]]
-        return [*stages, Expected("solve", self._passes(self.calibration, _REFIT))]
+        return [*stages, Expected("solve", self._passes(self.calibration, _REFIT)), *self._at_random()]
 
     def written(self) -> list[Expected]:
         """Return the stages that train, export and measure."""
@@ -256,7 +268,7 @@ class _Costs:
             stages.append(self._recover("recover"))
         if self.alike and self.reads:
             stages.append(self._recover("recover dense", 1.0))
-        files = 3 + self.alike + len(self._baselines()) if self.cuts else 2
+        files = 3 + self.alike + len(self._baselines()) if self.cuts else 2 + sum(stage.name.startswith("solve") for stage in self._at_random())
         stages.append(Expected("export", self._exports(files)))
         if self.recipe.dtype != "fp32":
             stages.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))

@@ -105,6 +105,7 @@ def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None
     decides = {
         "keep",
         "speedup",
+        "p95",
         "batch",
         "layers",
         "drop",

@@ -28,7 +28,7 @@ from prunekit import cli
         ("compress --keep 40params", "Did you mean '40% params'?"),
         ("compress --keep 3x", "Did you mean --speedup 3x?"),
         ("compress --keep 30% params", "must be in quotes where it has two words: --keep '30% params'. Got ['30%', 'params'] instead."),
-        ("compress a --keep=8 MB", "must be in quotes where it has two words: --keep '20 MB'."),
+        ("compress a --keep=8 MB", "must be in quotes where it has two words: --keep '8 MB'."),
         ("compress --recover 10 min a", "must be in quotes where it has two words: --recover '10 min'."),
         ("compress --max-drop 1 %", "must be in quotes where it has two words: --max-drop '1 %'."),
         ("compress --dtype int-8", "Did you mean 'int8'?"),

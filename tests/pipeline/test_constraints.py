@@ -21,6 +21,7 @@ from prunekit.pipeline.max_drop import Evaluator
 from prunekit.plan import Plan
 from prunekit.pruning.latency_model import LatencyTable, Prices
 from prunekit.report import words
+from prunekit.runtime.records import Timing
 from tests import lines
 from tests.lines import checkpoint, data
 
@@ -48,6 +49,24 @@ def test_a_file_size_is_chosen_by(tmp_path: Path) -> None:
     (budget,) = found.report.budgets
     assert (budget.unit, budget.met) == (Unit.BYTES, True)
     assert {"random", "magnitude"} <= {row.name for row in found.report.rows}
+
+
+def test_a_time_in_milliseconds_is_chosen_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 50 ms are half of the dense file's time.
+    monkeypatch.setattr(targets, "_dense_p95", lambda *_: 0.1)
+    monkeypatch.setattr(Timing, "p95_ms", 40.0)
+    with lines.quick():
+        found = compress(checkpoint("sequence"), data("text"), p95="50ms", **PLAIN, out=tmp_path / "slim").report
+        loose = compress(checkpoint("sequence"), data("text"), p95="1s", **PLAIN, out=tmp_path / "loose").report
+        with pytest.raises(BudgetError, match=r"--p95 0.1ms cannot be met by removing heads and FFN neurons"):
+            compress(checkpoint("sequence"), data("text"), p95="0.1ms", **PLAIN, out=tmp_path / "tight")
+    assert found.slim.params_layers < 0.6 * found.dense.params_layers
+    assert loose.slim.params_layers == loose.dense.params_layers
+    (budget,) = found.budgets
+    assert (budget.unit, budget.limit, budget.met) == (Unit.P95, 0.05, True)
+    assert budget.reached == 0.04
+    assert "asked for at most 50ms at the 95th percentile" in words.headline(found)
+    assert ("time of one row, 95th percentile", "≤ 50.0 ms") in {row[:2] for row in words.budgets(found).rows}
 
 
 def test_a_file_size_that_fp32_cannot_meet_bounds_the_file_in_int8(tmp_path: Path) -> None:

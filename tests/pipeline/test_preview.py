@@ -70,6 +70,7 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, monkeypatch: pytes
         ("sequence", "text", {"keep": "50%", "recover": "none"}),
         ("base", "topics", {"keep": "50%", "recover": "1epochs"}),
         ("sequence", "text", {"keep": "50% params", "dtype": "int8", "recover": "none"}),
+        ("sequence", "text", {"layers": "0-1", "recover": "none"}),
     ],
     ids=str,
 )

@@ -122,6 +122,10 @@ def test_recipes_are_frozen() -> None:
         ({"speedup": "1x"}, "must be a factor above 1x"),
         ({"speedup": "0x"}, "must be a factor above 1x"),
         ({"speedup": "3x", "batch": 1}, "The 'batch' parameter of compress must be greater than or equal to 2"),
+        ({"p95": "5"}, "The 'p95' parameter of compress must be a time above 0, such as '5ms' or '0.2s'. Got '5' instead."),
+        ({"p95": "0ms"}, "must be a time above 0, such as '5ms' or '0.2s'. Got '0ms' instead."),
+        ({"plan": "plan.json", "p95": "5ms"}, "The 'p95' parameter of compress must be left out where a plan is given"),
+        ({"keep": "5 ms"}, "Did you mean --p95 5ms?"),
         ({"batch": 8}, "The 'batch' parameter of compress must be left out without a budget of latency"),
         ({"plan": "plan.json", "speedup": "3x"}, "The 'speedup' parameter of compress must be left out where a plan is given"),
         ({"keep": "0% latency"}, "The 'keep' parameter of compress must be a percentage in (0%, 100%]"),
@@ -224,6 +228,17 @@ def test_a_speedup_is_a_share_of_the_time() -> None:
     assert recipe.batches == (1, 8)
     assert Recipe(keep="90% latency").budgets[0].option == "--keep '90% latency'"
     assert Recipe(**recipe.model_dump(mode="json", exclude={"keep"}, exclude_none=True)).speedup == 4.0
+
+
+def test_a_time_in_milliseconds_is_one_more_budget() -> None:
+    recipe = Recipe(p95="5ms", speedup="2x")
+    assert Recipe(p95="0.005 s", speedup="2x") == recipe
+    faster, budget = recipe.budgets
+    assert (faster.unit, budget.unit, budget.amount) == (Unit.LATENCY, Unit.P95, 0.005)
+    assert budget.option == "--p95 5ms"
+    assert recipe.keep == ()
+    assert Recipe(**recipe.model_dump(mode="json", exclude={"keep"}, exclude_none=True)).p95 == 0.005
+    assert not Recipe(max_drop="1%", p95="5ms").searches
 
 
 def test_what_says_how_far_to_go_takes_the_place_of_the_default() -> None:
