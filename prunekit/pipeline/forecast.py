@@ -268,7 +268,9 @@ class _Costs:
             stages.append(self._recover("recover"))
         if self.alike and self.reads:
             stages.append(self._recover("recover dense", 1.0))
-        files = 3 + self.alike + len(self._baselines()) if self.cuts else 2 + sum(stage.name.startswith("solve") for stage in self._at_random())
+        files = (
+            3 + self.alike + len(self._baselines()) if self.cuts else 2 + sum(stage.name.startswith("solve") for stage in self._at_random())
+        )
         stages.append(Expected("export", self._exports(files)))
         if self.recipe.dtype != "fp32":
             stages.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))

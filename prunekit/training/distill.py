@@ -53,6 +53,8 @@ Progress = Callable[[int, int, str], None]
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 #: Rows of a validation split that choose the best stop.
 _MOST_JUDGED = 2048
+#: And tokens: of long rows fewer tell as much, and 2,048 of them would take the time of the training.
+_JUDGED_TOKENS = 2**17
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
 
 
@@ -284,7 +286,8 @@ def _rows_of(
         data = encode(Rows(labels=np.zeros(len(data)), texts=tuple(data)), tokenizer, max_length=max_length, per_token=False)
     if validation is not None:
         # Hundreds of rows tell divergences apart; all of a large split, eleven times over, would leave no time to train.
-        return pool(data, seed), validation if validation.starts is not None else fewer(validation, _MOST_JUDGED, seed)
+        most = min(_MOST_JUDGED, int(_JUDGED_TOKENS / validation.lengths.mean()))
+        return pool(data, seed), validation if validation.starts is not None else fewer(validation, most, seed)
     order = np.random.default_rng(seed).permutation(len(data))
     size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
     if not size:

@@ -100,7 +100,8 @@ def test_what_is_not_a_checkpoint_of_ours_stays(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-notes"}
 
 
-def test_a_large_validation_split_leaves_time_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["_MOST_JUDGED", "_JUDGED_TOKENS"])
+def test_a_large_validation_split_leaves_time_to_train(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
     judge = Distiller.judge
 
@@ -109,7 +110,8 @@ def test_a_large_validation_split_leaves_time_to_train(monkeypatch: pytest.Monke
         return judge(self)
 
     monkeypatch.setattr(Distiller, "judge", seen)
-    monkeypatch.setattr("prunekit.training.distill._MOST_JUDGED", 8)
+    most = 8 if limit == "_MOST_JUDGED" else int(8.5 * encoded("validation").lengths.mean())
+    monkeypatch.setattr(f"prunekit.training.distill.{limit}", most)
     recover(slim().model, dense(), encoded("train"), effort="1epochs", validation=encoded("validation"))
     assert set(held) == {8}
 
