@@ -63,6 +63,7 @@ def lower(
     calibration: Sequence[Feeds] = (),
     gate: Int8Gate = INT8_GATE,
     accept: Callable[[Path], bool] | None = None,
+    most: int | None = None,
 ) -> LowFile:
     """Write a file in lower precision.
 
@@ -83,6 +84,8 @@ def lower(
     gate : Int8Gate
     accept : callable, optional
         Returns whether an int8 file is acceptable, in addition to the gate on the rows of `search`.
+    most : int, optional
+        Bytes that an int8 file may take: only as much is balanced and stays float32 as leaves it within them.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def lower(
     """
     proto = onnx.load(str(source.path))
     with tempfile.TemporaryDirectory(prefix=".low-", dir=path.parent) as scratch:
-        trial = _Trial(proto, Path(scratch), search, gate, accept)
+        trial = _Trial(proto, Path(scratch), search, gate, accept, most)
         if dtype == "fp16":
             lowered = halve(proto)
             weights, balanced_names = tuple[WeightError, ...](), tuple[str, ...]()
@@ -113,6 +116,16 @@ def lower(
     return LowFile(file, dtype, measured, weights, balanced_names)
 
 
+def bytes_in(source: OnnxFile, dtype: LowDtype) -> int:
+    """Return the bytes of a float32 file in lower precision, with all the weights in it that can be, and nothing balanced."""
+    proto = onnx.load(str(source.path))
+    if dtype == "fp16":
+        return int(halve(proto).ByteSize())
+    # What the ranges are changes no byte.
+    inputs = {name for weight in quantizable(proto) if weight.kind == "product" for name in weight.inputs}
+    return int(quantize(proto, ranges=dict.fromkeys(inputs, (-1.0, 1.0)) if dtype == "int8-static" else None).ByteSize())
+
+
 @dataclass(frozen=True, eq=False)
 class _Treatment:
     """Treatment of costly weights: names of those that stay float32, and factors for the inputs of others."""
@@ -125,9 +138,15 @@ class _Trial:
     """Comparison of models with the float32 one on the rows of the search."""
 
     def __init__(
-        self, proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds], gate: Int8Gate, accept: Callable[[Path], bool] | None
+        self,
+        proto: onnx.ModelProto,
+        scratch: Path,
+        batches: Sequence[Feeds],
+        gate: Int8Gate,
+        accept: Callable[[Path], bool] | None = None,
+        most: int | None = None,
     ) -> None:
-        self.proto, self.batches, self.gate = proto, batches, gate
+        self.proto, self.batches, self.gate, self._most = proto, batches, gate, most
         self.ranges: Mapping[str, tuple[float, float]] | None = None
         self._path, self._accept = scratch / "trial.onnx", accept
         self._reference: Replies | None = None
@@ -144,13 +163,18 @@ class _Trial:
 
     def subset(self) -> _Trial:
         """Return a trial on every fourth batch."""
-        trial = _Trial(self.proto, self._path.parent, self.batches[::_STEP], self.gate, None)
+        trial = _Trial(self.proto, self._path.parent, self.batches[::_STEP], self.gate)
         trial.ranges = self.ranges
         return trial
 
     def passes(self, measured: Fidelity) -> bool:
         """Return whether the model that was run last passes the gate and is accepted."""
         return self.gate.passes(measured) and (self._accept is None or self._accept(self._path))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the file of the model that was run last is small enough."""
+        return self._most is None or self._path.stat().st_size <= self._most
 
     def factors(self, weights: Sequence[Weight]) -> dict[str, NDArray[np.float32]]:
         """Return factors that balance the inputs of the products among these weights, from the rows of the search."""
@@ -188,7 +212,7 @@ def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
     balance: dict[str, NDArray[np.float32]] = {}
     if trial.ranges is None:
         with_balance = trial.int8_fidelity((), factors := trial.factors(weights))
-        if with_balance.error < measured.error:
+        if with_balance.error < measured.error and trial.fits:
             measured, balance = with_balance, factors
             if trial.passes(with_balance):
                 return _Treatment(balance=balance), ()
@@ -204,8 +228,11 @@ def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
     keep: list[str] = []
     # At least one weight becomes int8.
     for weight in ordered[:-1]:
+        measured = trial.int8_fidelity([*keep, weight.name], balance)
+        if not trial.fits:
+            continue
         keep.append(weight.name)
-        if trial.passes(trial.int8_fidelity(keep, balance)):
+        if trial.passes(measured):
             break
     errors = [
         WeightError(

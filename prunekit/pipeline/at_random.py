@@ -19,12 +19,12 @@ _ATTEMPTS = 20
 def drawn_plan(run: Run, decided: Decided, draw: int) -> Plan | None:
     """Return a plan of as many blocks, of the same widths in another order, and of other heads and FFN neurons; None where there is none.
 
-    There is none where a budget asks for more than is named, where dimensions or a readout are named, and for models whose blocks share
-    weights or were pruned before.
+    There is none where a budget asks for more than is named, where dimensions or a readout are named, where training freezes blocks by
+    their numbers, and for models whose blocks share weights or were pruned before.
     """
     plan, view, recipe = decided.plan, run.inputs.view, run.recipe
     alike = view.spec.shared_blocks or getattr(view.config, UNITS, None) is not None
-    if recipe.budgets or alike or any((plan.hidden, plan.components, plan.readout)):
+    if recipe.budgets or recipe.freeze is not None or alike or any((plan.hidden, plan.components, plan.readout)):
         return None
     for attempt in range(_ATTEMPTS):
         other = completed(view, _shuffled(plan, np.random.default_rng((recipe.seed, draw, attempt))))

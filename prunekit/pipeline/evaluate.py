@@ -24,6 +24,7 @@ from prunekit.exporters.verify import write_probe
 from prunekit.pipeline.bag_of_words import bag_of_words
 from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.drop import LEVEL, Drop, relative_drop
+from prunekit.pipeline.file_size import most_of
 from prunekit.pipeline.max_drop import answers_of, thresholds_of
 from prunekit.pipeline.records import Answers, Files, Inputs, Measured, Models, Neurons, Run, Text, space_of
 from prunekit.pipeline.retrieval import retrieved
@@ -81,7 +82,7 @@ def _lowered(run: Run, text: Text, files: Files, path: Path) -> LowFile:
     if run.recipe.max_drop is not None:
         accept = accepting(run.recipe.max_drop, _drop_from(run.inputs, text, files, threads=run.recipe.threads))
 
-    return lower(files.slim, path, run.recipe.dtype, **drawn._asdict(), accept=accept)
+    return lower(files.slim, path, run.recipe.dtype, **drawn._asdict(), accept=accept, most=most_of(run.recipe, run.inputs))
 
 
 def _dense_lowered(run: Run, dense: OnnxFile, path: Path) -> OnnxFile:

@@ -8,7 +8,7 @@ from prunekit.arch.count import count
 from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError
 from prunekit.exporters.onnx import OnnxFile
-from prunekit.exporters.precision import lower
+from prunekit.exporters.precision import bytes_in
 from prunekit.exporters.quantize import LARGE
 from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.records import Inputs, Neurons, Run
@@ -21,6 +21,8 @@ from prunekit.validation.dtypes import Dtype
 _PARAMETER: dict[Dtype, float] = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int8-static": 1.0}
 #: Share of the layers that a budget must leave in fp32; a lower precision, where one is written, leaves more for the same bytes.
 _LEAST = 0.05
+#: Share of a budget of an int8 file that is left for what its search adds: factors that balance inputs, and a weight in float32.
+_RESERVE = 0.01
 
 
 def bounded_dtype(recipe: Recipe, inputs: Inputs, budget: Budget) -> Dtype:
@@ -48,9 +50,10 @@ def check_bytes(recipe: Recipe, inputs: Inputs) -> None:
         dtype = bounded_dtype(recipe, inputs, budget)
         least = _table(inputs, dtype, rows)
         if budget.amount < least:
-            cures = [] if recipe.vocabulary == "data" else ["Add --vocabulary data"]
-            cures += ["leave out --dtype fp32, so that int8 counts"] if recipe.dtype == "fp32" else []
-            cure = ", or ".join([*cures, "allow more" if cures else "Allow more"])
+            cures = [] if recipe.vocabulary == "data" else ["add --vocabulary data"]
+            cures += [f"leave out --dtype {recipe.dtype}, so that int8 counts"] if recipe.dtype in ("fp32", "fp16") else []
+            cure = ", or ".join([*cures, "allow more"])
+            cure = cure[0].upper() + cure[1:]
             raise BudgetError(f"{budget.option} cannot be met: the embedding alone takes {least / 1e6:.2f} MB in {dtype}. {cure}.")
 
 
@@ -58,18 +61,26 @@ def cost_of(run: Run, neurons: Neurons | None, budget: Budget) -> Bytes:
     """Return the cost in bytes of the file that a budget bounds: the dense file gives those outside the layers."""
     dtype = bounded_dtype(run.recipe, run.inputs, budget)
     with run.stage("export"):
-        dense = size(run, dense_file(run, neurons), dtype)
+        dense = size(dense_file(run, neurons), dtype)
     layers = count(run.inputs.view, np.ones(1, dtype=np.int64)).params_layers
     gone = removed(run.recipe, run.inputs, dtype)
     return Bytes(fixed=dense - _PARAMETER[dtype] * layers - gone, each_parameter=_PARAMETER[dtype], dtype=dtype, gone=gone)
 
 
-def size(run: Run, file: OnnxFile, dtype: Dtype) -> int:
+def limit_of(recipe: Recipe, inputs: Inputs, budget: Budget) -> float:
+    """Return the bytes that pruning may leave for a budget."""
+    return budget.amount * (1 - _RESERVE) if bounded_dtype(recipe, inputs, budget).startswith("int8") else budget.amount
+
+
+def most_of(recipe: Recipe, inputs: Inputs) -> int | None:
+    """Return the bytes that the file in lower precision may take; None where no budget bounds it."""
+    bounds = [each.amount for each in recipe.budgets if each.unit is Unit.BYTES and bounded_dtype(recipe, inputs, each) != "fp32"]
+    return int(min(bounds)) if bounds else None
+
+
+def size(file: OnnxFile, dtype: Dtype) -> int:
     """Return the bytes of a float32 file, or of the file in lower precision that can be made of it."""
-    if dtype == "fp32":
-        return file.bytes
-    # Fixed ranges take calibration rows, and weigh next to nothing.
-    return lower(file, run.scratch / "sized.onnx", "fp16" if dtype == "fp16" else "int8").file.bytes
+    return file.bytes if dtype == "fp32" else bytes_in(file, dtype)
 
 
 def _table(inputs: Inputs, dtype: Dtype, rows: int) -> float:

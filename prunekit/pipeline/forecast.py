@@ -157,7 +157,7 @@ class _Costs:
         self.share = min((each.amount for each in structure_budgets(recipe) if each.unit not in ABSOLUTE), default=0.5)
         self.cuts = bool(structure_budgets(recipe)) or recipe.searches
         self.width = (inputs.view.num_layers + 1) * inputs.view.hidden_size
-        effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers else None)
+        effort = effort_of(recipe, plan) if plan is not None else (recipe.effort if self.cuts or recipe.layers or recipe.drop else None)
         self.effort = None if effort is None else bounded(effort, inputs)
         self.alike = recipe.baselines and self.effort is not None
 
@@ -237,7 +237,9 @@ class _Costs:
     def _at_random(self) -> list[Expected]:
         """Return the stages of what a structure that was given is compared with: as much, drawn at random."""
         recipe, stages = self.recipe, list[Expected]()
-        given = self.plan is not None or recipe.layers is not None or bool(recipe.drop)
+        plan = self.plan
+        cut = plan is not None and (plan.layers is not None or bool(plan.heads or plan.ffn or plan.affine))
+        given = (cut or recipe.layers is not None or bool(recipe.drop)) and recipe.freeze is None
         if not given or recipe.budgets or self.reads or self.inputs.view.spec.shared_blocks:
             return []
         for name in (numbered("random", draw) for draw in range(DRAWS if recipe.baselines else 1)):

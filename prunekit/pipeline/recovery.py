@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from prunekit.budget import Effort
+from prunekit.budget import ABSOLUTE, Effort
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import STRUCTURE
 from prunekit.plan import Plan
@@ -76,7 +76,8 @@ def bounded(effort: Effort, inputs: Inputs) -> Effort:
 def effort_of(recipe: Recipe, plan: Plan) -> Effort | None:
     """Return how long the slim model is trained; "auto" trains none that has lost neither layers nor heads nor FFN neurons."""
     cut = plan.layers is not None or plan.hidden is not None or plan.affine or plan.heads or plan.ffn
-    budgeted = any(budget.unit in STRUCTURE for budget in recipe.budgets)
+    # A file or a time that is small enough as it is gives nothing to recover from.
+    budgeted = any(budget.unit in STRUCTURE and budget.unit not in ABSOLUTE for budget in recipe.budgets)
     return None if recipe.recover == "auto" and not cut and not budgeted else recipe.effort
 
 

@@ -58,7 +58,7 @@ def _seconds(value: object) -> float:
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     seconds = 0.0 if match is None else float(match[1]) / (1000 if match[2].lower() == "ms" else 1)
     if not 1e-6 <= seconds <= 3600:
-        raise ValueError("a time above 0, such as '5ms' or '0.2s'")
+        raise ValueError("a time from 0.001ms to 3600s, such as '5ms' or '0.2s'")
     return seconds
 
 

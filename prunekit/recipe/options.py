@@ -194,8 +194,8 @@ class Options(BaseModel):
             "Output",
             "NAME",
             WRITING,
-            more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train. Budgets of time "
-            "and of bytes are held against the file in fp32.",
+            more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train. A budget of "
+            "time is held against the file in fp32, one of bytes against this one where fp32 cannot meet it.",
         ),
     ] = "int8"
     max_drop: Annotated[

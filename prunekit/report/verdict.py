@@ -24,9 +24,12 @@ def verdict(report: Report) -> str:
     difference is at most 0.01 of the metric, and its paired interval does not lie above 0), or where a bag of words comes within 0.01 of
     the metric. A larger difference whose interval contains 0 is no reason to refuse, since too few rows can be the cause; the sentence
     states that it is not shown. Where the dense model was timed in lower precision too, the faster of the slim files must be faster than
-    that as well. Where the file in lower precision meets a budget of bytes, neither speed nor the random baseline counts.
+    that as well. Where the file in lower precision meets a budget of bytes that no dense file does, neither speed nor the random
+    baseline counts, and its own answers are what is retained.
     """
-    reasons = [reason for reason in (_no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason]
+    reasons = [
+        reason for reason in (_fits_already(report), _no_faster(report), _random_as_good(report), _words_are_enough(report)) if reason
+    ]
     summary = ", ".join((*_lost(report), *_retrieved(report), *_shortened(report), *_gained(report), *_against_baselines(report)))
     low_precision = _low_precision(report)
     return (
@@ -78,8 +81,16 @@ def _against(report: Report, name: RowName) -> Paired | None:
 
 
 def _bounded(report: Report) -> DeployedFile | None:
-    """Return the file in lower precision, where a budget of bytes bounds it: it may fit with hardly anything removed."""
-    return report.low if any(budget.dtype != "fp32" and budget.met for budget in report.budgets) else None
+    """Return the file in lower precision, where it meets a budget of bytes that no dense file does."""
+    met = any(budget.dtype != "fp32" and budget.met for budget in report.budgets)
+    return report.low if met and not _fits_already(report) else None
+
+
+def _fits_already(report: Report) -> str:
+    rival = report.dense_low
+    if rival is None or not any(budget.dtype != "fp32" and rival.bytes <= budget.limit for budget in report.budgets):
+        return ""
+    return f"dense in {rival.dtype} fits already"
 
 
 def _random_as_good(report: Report) -> str:
@@ -106,10 +117,12 @@ def _lost(report: Report) -> tuple[str, ...]:
         )
         label = metric.label if metric is Metric.AGREEMENT else f"{metric.label} with dense"
         return (f"no labels were seen, {label} {metric.formatted(slim.value)} ({interval}) on held-out text{divergence}",)
+    low = _bounded(report)
     for reference in REFERENCES:
-        pair = report.pair("slim", reference)
+        pair = report.pair("slim" if low is None else "slim-low", reference)
         if pair is not None:
-            retained = f"{words.share(pair.value)} ({words.between(pair)}) of the {report.metric.label} of {_REFERENCES[reference]}"
+            of = f"of the {report.metric.label} of {_REFERENCES[reference]}{'' if low is None else f', in {low.dtype}'}"
+            retained = f"{words.share(pair.value)} ({words.between(pair)}) {of}"
             tuned = report.pair("slim", "tuned")
             as_long = [] if tuned is None else [f"{words.share(tuned.value)} ({words.between(tuned)}) of that of dense trained for as long"]
             return (retained, *as_long)
@@ -153,7 +166,7 @@ def _gained(report: Report) -> tuple[str, ...]:
     return (
         *(_as_fast(comparison.ratio("slim"), comparison) for comparison in report.latency),
         f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes",
-        *([] if low is None else [f"{words.share(low.bytes / report.dense.bytes)} of them in {low.dtype}"]),
+        *([] if low is None else [f"{words.share(low.bytes / report.dense.bytes)} in {low.dtype}"]),
     )
 
 

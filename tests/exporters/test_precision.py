@@ -12,7 +12,7 @@ from prunekit.errors import StatisticsError
 from prunekit.exporters.fidelity import Replies, fidelity, fidelity_of, replies
 from prunekit.exporters.int8_gate import Int8Gate
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
-from prunekit.exporters.precision import lower, ranges_of
+from prunekit.exporters.precision import bytes_in, lower, ranges_of
 from prunekit.exporters.quantize import quantizable
 from prunekit.runtime.records import Fidelity
 from prunekit.runtime.session import OnnxSession
@@ -52,6 +52,23 @@ def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: P
     assert sum(weight.share for weight in found.weights) == pytest.approx(1)
     assert sum(weight.bytes_share for weight in found.weights) == pytest.approx(1)
     assert all(weight.share > weight.bytes_share for weight in found.weights if weight.kept)
+
+
+def test_no_more_stays_than_there_is_room_for(file: OnnxFile, tmp_path: Path) -> None:
+    plain = lower(file, tmp_path / "plain.onnx", "int8")
+    gate = Int8Gate(0.0, 1)
+    tight = lower(file, tmp_path / "tight.onnx", "int8", search=batches(), gate=gate, most=plain.file.bytes)
+    free = lower(file, tmp_path / "free.onnx", "int8", search=batches(), gate=gate)
+    # A weight that is small takes fewer bytes than the nodes that read it in int8.
+    assert tight.file.bytes <= plain.file.bytes < free.file.bytes
+    kept = {name: {weight.name for weight in found.weights if weight.kept} for name, found in (("tight", tight), ("free", free))}
+    assert kept["tight"] < kept["free"]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "int8-static"])
+def test_the_bytes_of_a_file_in_lower_precision_are_known_beforehand(file: OnnxFile, dtype: Any, tmp_path: Path) -> None:
+    made = lower(file, tmp_path / "low.onnx", dtype, calibration=batches())
+    assert bytes_in(file, dtype) == made.file.bytes
 
 
 def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:

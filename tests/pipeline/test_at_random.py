@@ -30,6 +30,12 @@ def drawn(given: Plan, model: Any, draw: int = 0, **recipe: Any) -> Plan | None:
     return drawn_plan(run, decided, draw)
 
 
+def test_blocks_that_training_freezes_by_number_are_not_drawn_again() -> None:
+    plan = Plan(source=ModelView.of(dense("sequence")).source, layers=(0, 2))
+    assert drawn(plan, dense("sequence")) is not None
+    assert drawn(plan, dense("sequence"), freeze="layers:2") is None
+
+
 def widths(plan: Plan) -> list[list[int]]:
     """Heads and FFN neurons of the blocks kept, from few to many; an affine map counts as none."""
     blocks = kept_blocks(plan)

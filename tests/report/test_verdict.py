@@ -137,14 +137,17 @@ def test_shorter_vectors_are_beside_whole_ones_and_need_not_be_faster() -> None:
 
 
 def test_a_file_in_int8_that_had_to_fit_and_does_need_not_be_faster() -> None:
-    files = (
-        DeployedFile(path="onnx/model.onnx", dtype="fp32", bytes=90_000_000),
-        DeployedFile(path="q.onnx", dtype="int8", bytes=18_000_000),
-    )
-    slow = {"latency": SLOW, "paired": paired((0.0, -0.1, 0.1), (0.1, 0.05, 0.2)), "files": files}
+    files = (DeployedFile(path="m.onnx", dtype="fp32", bytes=90_000_000), DeployedFile(path="q.onnx", dtype="int8", bytes=18_000_000))
+    slow: dict[str, Any] = {"latency": SLOW, "paired": paired((0.0, -0.1, 0.1), (0.1, 0.05, 0.2)), "files": files}
     asked = BudgetResult(asked="20 MB", unit=Unit.BYTES, limit=2e7, reached=1.8e7, dtype="int8")
     fits, misses = (report(**slow, budgets=(asked.model_copy(update={"reached": bytes}),)) for bytes in (1.8e7, 2.1e7))
     assert not fits.verdict.startswith("Do not ship")
-    assert "19.8% of them in int8" in fits.verdict
+    assert "19.8% in int8" in fits.verdict
     assert misses.verdict.startswith("Do not ship: slim is no faster; as much chosen at random is as good. ")
     assert "asked for at most 20 MB in int8" in words.headline(fits)
+    dense = DeployedFile(dtype="int8", bytes=19_000_000, of="dense")
+    larger = dense.model_copy(update={"bytes": 21_000_000})
+    slow["latency"] = ()
+    already, needed = (report(**slow, rivals=(rival,), budgets=(asked,)).verdict for rival in (dense, larger))
+    assert already.startswith("Do not ship: dense in int8 fits already; as much chosen at random is as good. ")
+    assert not needed.startswith("Do not ship")
