@@ -76,7 +76,8 @@ def adapter_error(name: str) -> ModelError:
 
 def _inside(folder: Path) -> str:
     """Return a hint on a model in a folder of the directory: the last checkpoint of a training, say."""
-    found = [path.parent.name for path in sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)]
+    models = [path for path in folder.glob("*/config.json") if any((path.parent / name).is_file() for name in WEIGHTS)]
+    found = [path.parent.name for path in sorted(models, key=lambda path: (path.stat().st_mtime, len(path.parent.name), path.parent.name))]
     return f" Did you mean {str(folder / found[-1])!r}?" if found else ""
 
 

@@ -55,10 +55,10 @@ _AUTO_CLASSES = {
     TOKENS: AutoModelForTokenClassification,
     **dict.fromkeys(QUESTIONS, AutoModelForQuestionAnswering),
 }
-#: Ends of the names of buffers that older versions stored among the weights.
-_BUFFERS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".masked_bias")
+#: Ends of the names of buffers that older versions stored among the weights, and of what DeBERTa's pretraining leaves beside an embedding.
+_BUFFERS = (".position_ids", ".token_type_ids", ".inv_freq", ".attn.bias", ".masked_bias", "_embeddings._weight")
 #: First parts of the names of a task head's weights.
-_HEADS = ("classifier", "score", "qa_outputs")
+_HEADS = ("classifier", "score", "qa_outputs", "logits_proj")
 # Errors that transformers raises on a broken checkpoint; their messages name no remedy.
 _LOAD_ERRORS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError, AssertionError,
@@ -256,11 +256,13 @@ def _load_weights(name: str, at: str, place: dict[str, Any], config: PretrainedC
         )
     except _LOAD_ERRORS as error:
         raise ModelError(f"The weights of the model {name!r} cannot be loaded from safetensors: {reason(error)}.") from None
-    for key, stored, described in sorted(loading_info["mismatched_keys"]):
-        raise ModelError(
-            f"The weights of the model {name!r} do not fit its config.json: {shown(key)} is stored with the shape {tuple(stored)}, and the "
-            f"config describes {tuple(described)}."
-        )
+    for mismatched in sorted(loading_info["mismatched_keys"], key=str):
+        # transformers 4 names the weight alone.
+        key, *shapes = (mismatched,) if isinstance(mismatched, str) else mismatched
+        stored = "has another shape"
+        if shapes:
+            stored = f"is stored with the shape {tuple(shapes[0])}, and the config describes {tuple(shapes[1])}"
+        raise ModelError(f"The weights of the model {name!r} do not fit its config.json: {shown(key)} {stored}.")
     _check_unread(name, model, sorted(loading_info["unexpected_keys"]), named=bool(config.architectures))
     missing = sorted(loading_info["missing_keys"])
     if head is None and any(key.startswith("pooler.") for key in missing):

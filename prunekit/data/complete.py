@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunekit.data.duplicates import groups_of, keys_of
 from prunekit.data.rows import Rows, TaskData
@@ -186,22 +188,41 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
         notes.append(f"metric: accuracy, of which {name!r} for all {unit} of test gets {share:.1%} (--metric f1 counts each class alike)")
 
 
-def check_defined(data: TaskData) -> None:
-    """Refuse held-out labels on which the task's metric has no value, whatever a model answers; it would be reported as 0."""
-    task = data.task
-    others = [metric.value for metric in task.kind.traits.metrics if metric is not task.metric]
-    cure = f"Give more rows{', or another --metric (' + ', '.join(others) + ')' if others else ''}."
-    for name in ("validation", "test"):
-        labels = data.splits[name].labels
-        rows = f"of the {len(labels):,} row{'s' * (len(labels) > 1)} of {name}"
-        flat = np.concatenate(labels) if isinstance(labels, tuple) else labels
-        if (task.metric.of_values or task.metric is Metric.MATTHEWS) and np.ptp(flat) == 0:
-            value = f"{flat[0]:g}" if task.kind.traits.values else repr(task.labels[int(flat[0])])
-            raise DataError(f"The labels {rows} are all {value}: nothing correlates with them. {cure}")
-        if task.metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(flat)):
-            raise DataError(f"The tags {rows} have no entity, of which {task.metric.label} is counted. {cure}")
-        if task.metric is Metric.MICRO_F1 and task.many and not flat.any():
-            raise DataError(f"The label sets {rows} are all empty, of whose labels {task.metric.label} is counted. {cure}")
+def check_defined(data: TaskData, given: Collection[str]) -> list[str]:
+    """Refuse held-out labels on which the task's metric has no value, whatever a model answers; it would be reported as 0.
+
+    Splits of the data (`given`) are refused one by one, those that were cut from one only together; of a cut alone a note is returned.
+    """
+    notes = []
+    held = {name: data.splits[name].labels for name in ("validation", "test")}
+    flat = {name: np.concatenate(labels) if isinstance(labels, tuple) else labels for name, labels in held.items()}
+    together = _undefined(data.task.metric, data.task, np.concatenate(list(flat.values())))
+    for name, labels in flat.items():
+        fault = _undefined(data.task.metric, data.task, labels)
+        if fault is None:
+            continue
+        rows = f"{fault[0]} of the {len(held[name]):,} row{'s' * (len(held[name]) > 1)} of {name} {fault[1]}"
+        if name not in given and together is None:
+            notes.append(f"metric: {rows[0].lower()}{rows[1:]}, and any answers have the value 0 (another --seed cuts other rows)")
+            continue
+        metrics = data.task.kind.traits.metrics
+        others = [each for each in metrics if each is not Metric.AGREEMENT and _undefined(each, data.task, labels) is None]
+        cures = ["give more rows", *([f"another --metric ({', '.join(others)})"] if others else [])]
+        cures += [f"leave {name} out"] if name in given else []
+        raise DataError(f"The {rows[0].lower()}{rows[1:]}. {', or '.join(cures).capitalize()}.")
+    return notes
+
+
+def _undefined(metric: Metric, task: Task, labels: NDArray[Any]) -> tuple[str, str] | None:
+    """Return what labels are like on which a metric has no value, and why it has none; None where it has one."""
+    if (metric.of_values or metric is Metric.MATTHEWS) and np.ptp(labels) == 0:
+        value = f"{labels[0]:g}" if task.kind.traits.values else repr(task.labels[int(labels[0])])
+        return "Labels", f"are all {value}: nothing correlates with them"
+    if metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(labels)):
+        return "Tags", f"have no entity, of which {metric.label} is counted"
+    if metric is Metric.MICRO_F1 and task.many and not labels.any():
+        return "Label sets", f"are all empty, of whose labels {metric.label} is counted"
+    return None
 
 
 def _check_groups(splits: Mapping[str, GroupedRows]) -> None:

@@ -151,7 +151,7 @@ def space_of(
         and (value or any(isinstance(v, float) for v in shown) or (model is not None and len(model) == 1))
     ):
         kind = TaskKind.REGRESSION
-    if not per_token and not sets and model is None and kind in (None, TaskKind.REGRESSION):
+    if not per_token and not sets and model is None and declared is None and kind in (None, TaskKind.REGRESSION):
         _check_written(shown, column)
     if sets and len(shown) < 2:
         only = f"one label alone, {_first(shown)!r}" if shown else "no label at all"
