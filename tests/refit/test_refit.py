@@ -239,17 +239,18 @@ def test_the_shift_of_a_norm_is_scaled_too() -> None:
         torch.testing.assert_close(norm(x), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_folding_is_reading_something_else() -> None:
-    layer = torch.nn.Linear(5, 3)
-    other, x = copy.deepcopy(layer), torch.randn(7, 5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_folding_is_reading_something_else(dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(5, 3, dtype=dtype)
+    other, x = copy.deepcopy(layer), torch.randn(7, 5, dtype=dtype)
     turn, shift = torch.randn(5, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     found = Linear(layer.weight.detach(), layer.bias.detach())
     with torch.no_grad():
         fold(found, turn, shift)
-        torch.testing.assert_close(layer(x), other(x + x @ turn.T.float() + shift.float()))
+        torch.testing.assert_close(layer(x), other(x + x @ turn.T.to(dtype) + shift.to(dtype)))
         correct(found, torch.ones(3, 5, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
         torch.testing.assert_close(
-            layer(x), other(x + x @ turn.T.float() + shift.float()) + x.sum(1, keepdim=True) + 1, atol=1e-5, rtol=1e-5
+            layer(x), other(x + x @ turn.T.to(dtype) + shift.to(dtype)) + x.sum(1, keepdim=True) + 1, atol=1e-5, rtol=1e-5
         )
 
 
