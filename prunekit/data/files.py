@@ -329,7 +329,8 @@ def _read_file(path: Path) -> Dataset:
     except UnicodeDecodeError as error:
         with path.open("rb") as stream:
             other = "UTF-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "CP1252"
-        cure = f"Save it as UTF-8{" (in Excel: 'CSV UTF-8')" * (kind == 'csv')}, or convert it: iconv -f {other} -t UTF-8."
+        excel = " (in Excel: 'CSV UTF-8')" if kind == "csv" else ""
+        cure = f"Save it as UTF-8{excel}, or convert it: iconv -f {other} -t UTF-8."
         raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_cause(error)}. {cure}") from None
     except _read_errors() as error:
         raise DataError(f"The file {str(path)!r} cannot be read as {kind.upper()}: {_cause(error)}.") from None

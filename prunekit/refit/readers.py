@@ -133,6 +133,8 @@ def fold(layer: Linear, turn: Float[Tensor, "h x"], shift: Float[Tensor, " h"], 
     Where `turn` and `shift` give more dimensions than x has, `through` is the weight (out, H) with which all of them are read.
     """
     old = (layer.weight if through is None else through).double()
-    layer.weight.add_((old @ turn).to(layer.weight))
+    # In double precision `old` is the weight itself: both are computed before it changes.
+    turned, moved = old @ turn, old @ shift
+    layer.weight.add_(turned.to(layer.weight))
     if layer.bias is not None:
-        layer.bias.add_((old @ shift).to(layer.bias))
+        layer.bias.add_(moved.to(layer.bias))

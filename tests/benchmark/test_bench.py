@@ -17,6 +17,8 @@ from prunekit.benchmark.results import Benchmark
 from prunekit.cli import main
 from prunekit.errors import DataError, ModelError, ParameterError, PrunekitError
 from prunekit.exporters.onnx import export_onnx, sample_space
+from prunekit.runtime.records import Comparison
+from prunekit.runtime.timing import compare
 from tests.models import FFN, HIDDEN, build
 
 pytestmark = pytest.mark.needs("onnxruntime")
@@ -62,6 +64,19 @@ def test_two_files_are_counted_exactly_and_timed_side_by_side(files: dict[str, P
     assert {comparison.clock for comparison in found.comparisons} <= {"thread", "process"}
     assert {each.clock for each in prunekit.bench(files["dense"], threads=2, **QUICK).comparisons} == {"wall"}
     assert found.ratio() == found.ratio("slim", "batch 1, 5 tokens")
+
+
+def test_all_comparisons_together_take_the_time_budget(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+
+    def counting(*args: Any, max_seconds: float, **given: Any) -> Comparison:
+        seconds.append(max_seconds)
+        return compare(*args, max_seconds=0.0, **given)
+
+    monkeypatch.setattr("prunekit.benchmark.bench.compare", counting)
+    prunekit.bench(files["slim"], batch_sizes=[1, 2], lengths=[4, 5], time_budget=60.0, memory=False)
+    assert len(seconds) == 4
+    assert sum(seconds) == pytest.approx(60.0)
 
 
 def test_a_benchmark_is_read_back(files: dict[str, Path], tmp_path: Path) -> None:

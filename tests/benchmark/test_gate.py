@@ -42,6 +42,13 @@ def test_time_fails_only_where_the_whole_interval_is_beyond_the_limit(growth: tu
     assert gate.decided([time_of(growth)]) == (outcome != "undecided")
 
 
+def test_rounds_go_on_while_a_wide_limit_is_within_the_interval() -> None:
+    """Twice the time is half the speed, and not none of it."""
+    gate, ratio = Gate(max_regression=1.0), time_of((1.0, 0.9, 1.1))
+    assert gate.of_ratio("", ratio)[0].outcome == "undecided"
+    assert not gate.decided([ratio])
+
+
 @pytest.mark.parametrize(
     ("low", "high", "outcome"), [(1.51, 1.7, "passed"), (1.5, 1.7, "passed"), (1.4, 1.9, "failed"), (1.1, 1.2, "failed")]
 )

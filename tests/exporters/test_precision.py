@@ -71,6 +71,18 @@ def test_the_bytes_of_a_file_in_lower_precision_are_known_beforehand(file: OnnxF
     assert bytes_in(file, dtype) == made.file.bytes
 
 
+def test_weights_stay_by_their_cost_per_byte(tmp_path: Path) -> None:
+    """Wide FFNs cost more than projections of attention do, and save far more."""
+    model: Any = build("bert", "ForSequenceClassification", intermediate_size=400)
+    file = export_onnx(model, tmp_path / "model.onnx", inputs=NAMES, space=sample_space(model.config))
+    plain = lower(file, tmp_path / "plain.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
+    assert plain.fidelity is not None
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Int8Gate(plain.fidelity.error / 10, 0))
+    per_byte = {kept: [weight.share / weight.bytes_share for weight in found.weights if weight.kept == kept] for kept in (True, False)}
+    assert per_byte[True]
+    assert min(per_byte[True]) >= max(per_byte[False])
+
+
 def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:
     loose = lower(file, tmp_path / "loose.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0))
     assert not any(weight.kept for weight in loose.weights)
@@ -171,6 +183,22 @@ def test_fidelity_is_the_share_of_what_varies() -> None:
     same = fidelity(want, want)
     assert (same.error, same.agreement) == (0, 1)
     assert fidelity(Replies(want.values, None), Replies(want.values, None)).agreement is None
+
+
+def test_an_answer_is_not_sought_in_padding() -> None:
+    class Spans:
+        outputs, per_token, path = ("start_logits", "end_logits"), frozenset({"start_logits", "end_logits"}), Path("spans.onnx")
+
+        def __call__(self, feeds: Any) -> dict[str, np.ndarray]:
+            logits = feeds["input_ids"].astype(np.float32)
+            return {"start_logits": logits, "end_logits": -logits}
+
+    ids = np.array([[0, 3, 5, 9], [9, 4, 7, 6]])
+    session: Any = Spans()
+    found = replies(session, [{"input_ids": ids, "attention_mask": np.array([[1, 1, 1, 0], [0, 1, 1, 1]])}])
+    assert found.choices is not None
+    assert found.choices.tolist() == [2, 2, 0, 1]
+    assert found.values["start_logits"].tolist() == [0, 3, 5, 4, 7, 6]
 
 
 def test_answers_that_are_not_finite_stop(tmp_path: Path) -> None:

@@ -178,6 +178,16 @@ def test_a_channel_that_is_far_larger_than_the_others_is_balanced() -> None:
     assert np.abs(turned - want).max() < 0.05 * np.abs(want).max()
 
 
+def test_products_of_one_value_may_be_balanced_by_different_factors() -> None:
+    model = small_model(other=SQUARE[::-1].copy())
+    model.graph.node[2].input[:] = ["rows", "other"]
+    keep = [weight.name for weight in quantizable(model) if weight.name not in ("body.one", "body.two")]
+    balance = {"body.one": np.geomspace(0.5, 2, WIDTH, dtype=np.float32), "body.two": np.geomspace(2, 0.5, WIDTH, dtype=np.float32)}
+    want = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
+    found = ReferenceEvaluator(quantize(model, keep=keep, balance=balance)).run(None, {"ids": IDS})[0]
+    assert np.abs(found - want).max() < 0.05 * np.abs(want).max()
+
+
 @given(st.integers(0, 10_000))
 def test_four_numbers_lie_in_three_bytes(seed: int) -> None:
     """Bit by bit, as the docstring says."""

@@ -42,6 +42,14 @@ def test_noise_of_a_few_percent_stays_a_few_percent() -> None:
     assert min(found.rest, *vars(found.inner).values(), *vars(found.last).values()) >= 0
 
 
+def test_errors_count_as_shares_of_the_measured_times() -> None:
+    """(t / 1 - 1)^2 + (t / 3 - 1)^2 is least at t = 1.2, where (t - 1)^2 + (t - 3)^2 is at 2."""
+    widths = Widths((2, 2), (8, 8))
+    found = fit_table([(widths, 1.0), (widths, 3.0)], batch=1)
+    assert found.share(widths) == pytest.approx(1.2)
+    assert found.residual == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize("even", [False, True])
 def test_no_probe_has_ffns_without_any_attention(even: bool) -> None:
     # An exporter computes these for the position that is read alone, which says nothing of any other model.

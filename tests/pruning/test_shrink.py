@@ -264,6 +264,20 @@ def test_statistics_that_were_forgotten_are_computed_again() -> None:
         torch.testing.assert_close(tensor, first.view.model.state_dict()[name], rtol=0.0, atol=0.0)
 
 
+@pytest.mark.parametrize("taken", ["step", "trim"])
+def test_a_fork_of_a_model_that_was_cut_leaves_it_as_it_is(taken: str) -> None:
+    work = IterativePruner(build("bert", HEAD), rows())
+    first, second = ([goal_of(parse_budgets(text)[0], work.start, work.lengths)] for text in ("70% params", "40% params"))
+    work.step(first)
+    kept, weights = work.kept, copy.deepcopy(work.view.model.state_dict())
+    forked = work.fork()
+    getattr(forked, taken)(second)
+    assert second[0].met(forked.view)
+    assert work.kept == kept
+    for name, tensor in work.view.model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0.0, atol=0.0)
+
+
 def test_what_moments_weigh_is_known_beforehand() -> None:
     work = IterativePruner(build("bert", HEAD), rows(4, 16))
     held = work._measure_sensitivities().by_site.values()

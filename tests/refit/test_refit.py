@@ -12,7 +12,7 @@ from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.pipeline.apply import apply as solved
 from prunekit.plan import Plan
-from prunekit.refit.readers import fold, solve_readers
+from prunekit.refit.readers import fold, scale, solve_readers
 from prunekit.refit.refit import Damping, Match, correct, matches, refit
 from prunekit.stats.blocks import Linear, Site, record_calls, run_until
 from prunekit.stats.comoment import ComomentSum
@@ -86,6 +86,44 @@ def test_every_block_kept_about_an_inner_gap_aims_at_the_dense_model_s_own_state
                 units = units - units.mean(0)
                 np.testing.assert_allclose(missing.mean(0) / target.norm() * len(target) ** 0.5, torch.zeros(24), atol=1e-5)
             assert (missing.T @ units).abs().max() / (target.norm() * units.norm()) < 1e-5
+
+
+def test_all_tokens_count_alike_in_what_attention_reads() -> None:
+    """Attention reads every token: what its queries miss is orthogonal to their input, whatever an error at each token costs."""
+    model = build("bert")
+    dense = ModelView.of(model)
+    slim = ModelView.of(apply(model, Plan(source=dense.source, ffn={0: (0, 3, 4)})))
+    batches = rows()
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        Site(block, role): [torch.rand(12, 9, generator=generator) ** 4 for _ in batches]
+        for block in range(LAYERS)
+        for role in ("heads", "ffn")
+    }
+    refit(slim, dense, batches, weights=weights, damping=NONE)
+    mask = torch.cat([batch["attention_mask"].bool() for batch in batches])
+    with torch.no_grad():
+        read, wanted = (torch.cat([view.hidden_states(batch)[1] for batch in batches])[mask] for view in (slim, dense))
+        missing = (dense.blocks[1].attention.self.query(wanted) - slim.blocks[1].attention.self.query(read)).double()
+    read = (read - read.mean(0)).double()
+    assert missing.norm() > 1e-3
+    assert missing.mean(0).norm() < 1e-4 * missing.norm() / len(missing) ** 0.5
+    assert (missing.T @ read).abs().max() < 1e-4 * missing.norm() * read.norm()
+
+
+def test_a_layer_below_a_gap_begins_with_the_norm_at_the_end_of_the_gap() -> None:
+    """With a damping that lets no scale be fitted, the copied scale is what stays."""
+    model = build("bert", num_hidden_layers=6)
+    generator = torch.Generator().manual_seed(0)
+    norms = [layer.output.LayerNorm for layer in model.encoder.layer]
+    for norm in norms:
+        norm.weight.data.copy_(torch.rand(24, generator=generator) + 0.5)
+    kept = (1, 3, 4)
+    dense = ModelView.of(model)
+    slim = ModelView.of(apply(model, Plan(source=dense.source, layers=kept)))
+    refit(slim, dense, rows(), matched=matches(kept, 6), damping=Damping(1e9, 1e9))
+    for block, end in zip(slim.blocks, (2, 3, 5), strict=True):
+        torch.testing.assert_close(block.output.LayerNorm.weight, norms[end].weight)
 
 
 @pytest.mark.parametrize("case", ["bert", "albert", "gpt2", "xlnet"])
@@ -188,17 +226,31 @@ def test_refit_lowers_the_error_of_every_site(case: str) -> None:
     assert all(small < large for small, large in zip(error(after), error(before), strict=True))
 
 
-def test_folding_is_reading_something_else() -> None:
-    layer = torch.nn.Linear(5, 3)
-    other, x = copy.deepcopy(layer), torch.randn(7, 5)
+def test_the_shift_of_a_norm_is_scaled_too() -> None:
+    norm, x = torch.nn.LayerNorm(6), torch.randn(40, 6)
+    total = ComomentSum()
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_()
+        reached = norm(x)
+        wanted = reached * torch.linspace(0.5, 2, 6) + torch.arange(6.0)
+        total.add(reached, wanted - reached, torch.ones(40))
+        scale(norm, total.finish(), 1e-12, where="a norm")
+        torch.testing.assert_close(norm(x), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_folding_is_reading_something_else(dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(5, 3, dtype=dtype)
+    other, x = copy.deepcopy(layer), torch.randn(7, 5, dtype=dtype)
     turn, shift = torch.randn(5, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     found = Linear(layer.weight.detach(), layer.bias.detach())
     with torch.no_grad():
         fold(found, turn, shift)
-        torch.testing.assert_close(layer(x), other(x + x @ turn.T.float() + shift.float()))
+        torch.testing.assert_close(layer(x), other(x + x @ turn.T.to(dtype) + shift.to(dtype)))
         correct(found, torch.ones(3, 5, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
         torch.testing.assert_close(
-            layer(x), other(x + x @ turn.T.float() + shift.float()) + x.sum(1, keepdim=True) + 1, atol=1e-5, rtol=1e-5
+            layer(x), other(x + x @ turn.T.to(dtype) + shift.to(dtype)) + x.sum(1, keepdim=True) + 1, atol=1e-5, rtol=1e-5
         )
 
 

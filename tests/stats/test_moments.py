@@ -137,3 +137,10 @@ def test_neurons_too_small_to_read_are_dead() -> None:
 def test_neurons_that_hardly_move_about_their_mean_are_dead_on_either_side_of_zero(sign: float) -> None:
     x = np.random.default_rng(0).normal(size=(200, 4)) + sign * np.array([0.0, 500.0, 2000.0, 1e6])
     assert Moments.of(x).non_constant(4).tolist() == [True, True, False, False]
+
+
+def test_most_neurons_may_be_dead_without_reviving_one_that_hardly_moves() -> None:
+    """The deviation that is usual is that of the columns that vary."""
+    x = np.zeros((200, 5))
+    x[:, :2] = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 1e-9]
+    assert Moments.of(x).non_constant(5).tolist() == [True, False, False, False, False]
