@@ -57,7 +57,7 @@ def test_readme(desk: Path) -> None:
 
 def test_quickstart(desk: Path) -> None:
     names: dict[str, Any] = {}
-    execute("docs/quickstart.md", 0, names, ('keep=["10%", "8 MB"]', 'keep=["60%", "8 MB"], recover="none"'), ROWS)
+    execute("docs/quickstart.md", 0, names, ('keep=["10%", "20 MB"]', 'keep=["60%", "8 MB"], recover="none"'), ROWS)
     assert names["result"].path == Path("half")
     assert [path.name for path in sorted(desk.glob("*.json"))] == ["half.json", "plan.json"]
 

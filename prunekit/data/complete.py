@@ -191,9 +191,10 @@ def note_majority(task: Task, test: Rows, notes: list[str]) -> None:
 def check_defined(data: TaskData, given: Collection[str]) -> list[str]:
     """Refuse held-out labels on which the task's metric has no value, whatever a model answers; it would be reported as 0.
 
-    Splits of the data (`given`) are refused one by one, those that were cut from one only together; of a cut alone a note is returned.
+    Where both are splits of the data (`given`), they are refused one by one, halves of one of them only together; of any other a note is
+    returned.
     """
-    notes = []
+    notes, known = [], len({"validation", "test"} & {*given})
     held = {name: data.splits[name].labels for name in ("validation", "test")}
     flat = {name: np.concatenate(labels) if isinstance(labels, tuple) else labels for name, labels in held.items()}
     together = _undefined(data.task.metric, data.task, np.concatenate(list(flat.values())))
@@ -202,13 +203,13 @@ def check_defined(data: TaskData, given: Collection[str]) -> list[str]:
         if fault is None:
             continue
         rows = f"{fault[0]} of the {len(held[name]):,} row{'s' * (len(held[name]) > 1)} of {name} {fault[1]}"
-        if name not in given and together is None:
+        if known == 0 or (known == 1 and together is None):
             notes.append(f"metric: {rows[0].lower()}{rows[1:]}, and any answers have the value 0 (another --seed cuts other rows)")
             continue
         metrics = data.task.kind.traits.metrics
         others = [each for each in metrics if each is not Metric.AGREEMENT and _undefined(each, data.task, labels) is None]
         cures = ["give more rows", *([f"another --metric ({', '.join(others)})"] if others else [])]
-        cures += [f"leave {name} out"] if name in given else []
+        cures += [f"leave {name} out"] if known == 2 else []
         raise DataError(f"The {rows[0].lower()}{rows[1:]}. {', or '.join(cures).capitalize()}.")
     return notes
 

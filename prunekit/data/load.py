@@ -141,8 +141,7 @@ def load_data(
     model = None if labels is None else tuple(labels)
     data = _read_task(loaded, named_columns, kind, model, wanted_metric, answers, fine_tuned=fine_tuned, seed=seed)
     if judged and data.labelled and not data.task.kind.traits.vectors:
-        given = loaded.splits.keys() if {"validation", "test"} <= loaded.splits.keys() else ()
-        data = replace(data, notes=(*data.notes, *check_defined(data, given)))
+        data = replace(data, notes=(*data.notes, *check_defined(data, loaded.splits.keys())))
     return replace(data, notes=(*loaded.notes, *data.notes))
 
 

@@ -35,10 +35,7 @@ UNITS = {
     Unit.BYTES: "ONNX file size",
     Unit.P95: "time of one row, 95th percentile",
 }
-_ABSOLUTE: dict[Unit, Callable[[float], str]] = {
-    Unit.BYTES: lambda value: amount(value, "B"),
-    Unit.P95: lambda value: f"{_three_digits(value * 1e3)} ms",
-}
+_SHOWN: dict[Unit, Callable[[float], str]] = {Unit.BYTES: lambda n: amount(n, "B"), Unit.P95: lambda s: f"{_three_digits(1e3 * s)} ms"}
 #: Symbols of zero to eight eighths.
 _EIGHTHS = "·▁▂▃▄▅▆▇█"
 NOT_MET = "NOT MET"
@@ -337,7 +334,7 @@ def budgets(report: Report) -> Table:
     """Tabulate each budget in its unit, and whether it is met."""
     rows = []
     for budget in report.budgets:
-        show = _ABSOLUTE.get(budget.unit, share)
+        show = _SHOWN.get(budget.unit, share)
         counted = UNITS[budget.unit] + ("" if budget.dtype == "fp32" else f", {budget.dtype}")
         rows.append((counted, f"≤ {show(budget.limit)}", show(budget.reached), "met" if budget.met else NOT_MET))
     return Table("Budgets", ("what is counted", "asked", "kept", ""), tuple(rows))

@@ -13,7 +13,13 @@ from prunekit.tasks import TaskKind
 TEXTS = [f"text number {at}" for at in range(40)]
 WORDS = [["Ada", "spoke"]] * 40
 CASES: dict[str, tuple[str, list[Any], Any, dict[str, Any], str]] = {
-    "values": ("label", [0.5, 1.5, 2.5, 3.5] * 10, 2.5, {}, r"The labels of the 3 rows of {split} are all 2\.5: .*--metric \(spearman"),
+    "values": (
+        "label",
+        [0.5, 1.5, 2.5, 3.5] * 10,
+        2.5,
+        {},
+        r"The labels of the 3 rows of {split} are all 2\.5: nothing .*Give more rows, or leave {split} out\.",
+    ),
     "classes": ("label", ["a", "b"] * 20, "b", {"metric": "matthews"}, r"The labels of the 3 rows of {split} are all 'b': "),
     "entities": ("tags", [["B-PER", "O"]] * 40, ["O", "O"], {}, r"The tags of the 3 rows of {split} have no entity, .*--metric \(accuracy"),
     "sets": ("label", [["a"], ["b"], [], ["a", "b"]] * 10, [], {}, r"The label sets of the 3 rows of {split} are all empty, "),
@@ -40,3 +46,17 @@ def test_what_no_metric_is_defined_on_is_refused(case: str, split: str) -> None:
 def test_rows_without_labels_have_no_values_yet() -> None:
     assert not load_data({"text": TEXTS}, labels=("LABEL_0",), fine_tuned=True, answers=TaskKind.REGRESSION).labelled
     assert not load_data({"text": TEXTS}, labels=("a", "b"), fine_tuned=True, answers=TaskKind.CLASSIFICATION, metric="matthews").labelled
+
+
+def test_a_cut_that_holds_one_value_is_noted() -> None:
+    """Cuts are drawn: of few rows, or of a rare value, one may hold nothing else."""
+    found = [load_data({"text": TEXTS, "label": [0.5] * 36 + [1.5] * 4}, seed=seed) for seed in range(8)]
+    noted = [any("nothing correlates with them, and any answers have the value 0" in note for note in data.notes) for data in found]
+    assert noted == [min(len(set(data.validation.labels)), len(set(data.test.labels))) == 1 for data in found]
+    assert any(noted)
+
+
+def test_what_is_cut_from_labels_that_are_all_alike_is_refused() -> None:
+    held = {"text": [f"other text {at}" for at in range(20)], "label": [2.5] * 20}
+    with pytest.raises(DataError, match=r"are all 2\.5: nothing correlates with them\. Give more rows\."):
+        load_data({"train": {"text": TEXTS, "label": [0.5, 1.5] * 20}, "test": held}, fine_tuned=True, labels=("LABEL_0",))
