@@ -19,6 +19,11 @@ def has_types(tokenizer: Any) -> bool:
     return TYPES in tokenizer.model_input_names
 
 
+def unfed_types(tokenizer: Any) -> bool:
+    """Return whether the tokenizer itself gives second texts a type that transformers does not feed, as older versions may have."""
+    return not has_types(tokenizer) and any(tokenizer("a", "b", return_token_type_ids=True)[TYPES])
+
+
 def types_of(encoding: Any, tokenizer: Any) -> list[NDArray[np.int8]]:
     """Return the types of each row of an encoding, which must have been made with `return_token_type_ids`."""
     rows: Sequence[Sequence[int]] = encoding[TYPES]

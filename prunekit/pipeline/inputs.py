@@ -28,6 +28,7 @@ from prunekit.data.load import load_data
 from prunekit.data.order import CHECKED, check_order
 from prunekit.data.retrieval import read_retrieval
 from prunekit.data.rows import Rows, TaskData
+from prunekit.data.token_types import TYPES, unfed_types
 from prunekit.data.unlabelled import answered, readable
 from prunekit.errors import DataError, ModelError, ParameterError
 from prunekit.pipeline.dimensions import shorten
@@ -139,6 +140,11 @@ def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
             notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
         if sources.live is None and not vectors:
             notes += _pickled_head(loaded.name)
+        if (data.train.pairs is not None or data.train.asks) and TYPES in view.inputs and unfed_types(loaded.tokenizer):
+            notes.append(
+                "token types: 0 for both texts, as transformers feeds this model; if it was trained with types, add token_type_ids to "
+                "model_input_names in its tokenizer_config.json"
+            )
         if not own_head:
             _name_classes(loaded, task)
         pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)

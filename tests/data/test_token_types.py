@@ -136,6 +136,7 @@ def test_a_pair_scores_the_same_wherever_it_is_read(names: tuple[str, ...], toke
     asked: dict[str, Any] = {"keep": "80% params", "uniform": True, "multiple_of": 8, "recover": "none", "dtype": "fp32"}
     with quick():
         report = compress(model, data("pair"), out=out, **asked).report
+    assert any(note.startswith("token types: 0 for both texts") for note in report.notes) == ("token_type_ids" not in names)
     test = load_data(data("pair")).test
     task, rows = load_data(data("pair")).task, list(zip(test.texts, test.pairs or (), strict=True))
     # transformers: the pipeline of the checkpoint.
