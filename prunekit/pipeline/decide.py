@@ -33,7 +33,7 @@ from prunekit.transforms.apply import apply, check_fit, check_units, completed, 
 from prunekit.transforms.layers import configs
 from prunekit.transforms.readout_head import ReadoutModel, set_readout
 
-#: Most bytes of moments that are kept for the baselines while the slim model is cut.
+#: Most bytes of moments that are kept for the other models that start alike while one is cut.
 _SHARED = 2**30
 
 
@@ -116,10 +116,7 @@ def _prune(run: Run, reading: _Reading, goals: tuple[Goal, ...]) -> _Structure:
     with run.stage("shrink", unit="steps"):
         start = iterative_pruner(run.recipe, run.inputs, reading.reader)
         start.check_reach(goals)
-        work = start.fork()
-        if start.moment_bytes > _SHARED:
-            # Baselines measure anew what the slim model would otherwise hold beside its own, later measurements.
-            start.forget()
+        work = _forked(start)
         check = verify(run, reading.neurons, goals)
         prune_to_targets(work, goals, tighten=check, trained=run.recipe.effort is not None, progress=run.stage.step)
         if check is not None and work.trace:
@@ -211,10 +208,21 @@ def iterative_pruner(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Itera
     )
 
 
+def _forked(start: IterativePruner, criterion: Criterion | None = None, draw: int = 0) -> IterativePruner:
+    """Return a fork of a pruner at its start, which forgets large moments: the next fork measures them anew.
+
+    They would be held beside the later ones of the fork, and while it is refitted.
+    """
+    work = start.fork(criterion, draw=draw)
+    if start.moment_bytes > _SHARED:
+        start.forget()
+    return work
+
+
 def baseline(run: Run, decided: Decided, criterion: Criterion, draw: int) -> Shrunk:
     """Return a model that meets the same goals by units of another criterion."""
     assert decided.start is not None
-    work = decided.start.fork(criterion, draw=draw)
+    work = _forked(decided.start, criterion, draw)
     prune_to_targets(work, decided.goals, progress=run.stage.step)
     return merge_plans(run.inputs, decided.before, work)
 

@@ -21,6 +21,7 @@ from prunekit.plan import Plan, slim_source
 from prunekit.readout.baselines import numbered
 from prunekit.refit.records import summary
 from prunekit.report.base import BASELINES, Baseline
+from prunekit.runtime.heap import trim
 from prunekit.transforms.readout_head import set_readout
 from prunekit.transforms.vocabulary import drop_tokens
 
@@ -99,6 +100,8 @@ def _cut(run: Run, decided: Decided, name: Baseline, draw: int, read: Callable[[
     if not decided.goals:
         other = other_readout(run.inputs, decided, title)
         return other.model, other.plan
+    # What was cut before is no longer in use.
+    trim()
     with run.stage(f"shrink, {title}", unit="steps"):
         cut = baseline(run, decided, name, draw)
     return read(cut.model), cut.plan
