@@ -25,6 +25,9 @@ def test_freed_tensors_are_given_back() -> None:
     assert len(held) == 2000
 
 
-def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+def test_a_library_that_cannot_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str | None]()
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: asked.append(name) or object())
     trim()
+    assert asked == [None]
