@@ -145,7 +145,12 @@ def unread(folder: Path) -> Path:
         (None, texts(train=lambda at: int(at == 3)), ["--rows", "5"], "The 5 rows of train show one label only, .*--rows"),
         (None, texts(train=lambda at: at % 2, validation=lambda _: 0), [], "The 60 rows of validation show one label only"),
         ("pairs", texts(train=lambda _: 1.5), ["--task", "regression"], "The label column 'label' of train holds one value only, 1.5"),
-        ("pairs", texts(train=lambda at: at / 7, validation=lambda _: 1.5), ["--task", "regression"], "rows of validation show one .* 1.5"),
+        (
+            "pairs",
+            texts(train=lambda at: at / 7, validation=lambda _: 1.5),
+            ["--task", "regression"],
+            "rows of validation are all 1.5: nothing .* Give more rows, or leave validation out.",
+        ),
         ("base", tagged(lambda _: []), [], "The column 'tags' of train has not one tag a word in 1 row, first in row 6"),
         ("base", tagged(lambda _: None), [], "The column 'tags' of train has not one tag a word in 1 row, first in row 6"),
         (
