@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from prunekit.arch.folder import check_folder
 from prunekit.arch.load import load_model
@@ -41,7 +44,8 @@ def test_a_module_beside_the_blocks_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_weight_of_the_encoder_is_left_out(tmp_path: Path) -> None:
     save(tmp_path, "bert", "ForTokenClassification")
-    others = ("bert.pooler.dense.weight", "cls.predictions.bias", "bert.embeddings.position_ids")
+    # The last is of a pretraining with disentangled gradients.
+    others = ("bert.pooler.dense.weight", "cls.predictions.bias", "bert.embeddings.position_ids", "bert.embeddings.word_embeddings._weight")
     edit_weights(tmp_path, **{name: torch.ones(2) for name in others})
     assert load_model(tmp_path).fine_tuned
 
@@ -72,4 +76,27 @@ def test_a_directory_of_a_training_names_its_last_checkpoint(tmp_path: Path) -> 
 def test_an_adapter_without_a_config_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"is an adapter .*Merge it"):
+        check_folder(tmp_path)
+
+
+def test_transformers_4_names_such_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, "bert", CLASSIFIER)
+    read = AutoModelForSequenceClassification.from_pretrained
+
+    def older(*rest: Any, **named: Any) -> Any:
+        model, found = read(*rest, **named)
+        return model, {**found, "mismatched_keys": ["classifier.bias"]}
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", older)
+    with pytest.raises(ModelError, match=r"do not fit its config\.json: classifier\.bias has another shape\.$"):
+        load_model(tmp_path)
+
+
+def test_only_folders_with_weights_are_named_the_last_first(tmp_path: Path) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        save(tmp_path / name)
+        os.utime(tmp_path / name / "config.json", (1, 1))
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"Did you mean '.*checkpoint-1000'\?$"):
         check_folder(tmp_path)

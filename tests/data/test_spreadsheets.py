@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from prunekit.data.load import load_data
@@ -35,6 +36,13 @@ def test_numbers_that_are_written_otherwise_are_no_names(written: str, options: 
 @pytest.mark.parametrize("names", [("01", "02"), ("1,5", "a,5"), ("1", "2"), ("10% off", "20% off")])
 def test_names_and_codes_stay_classes(names: tuple[str, str]) -> None:
     assert load_data(table([names[at % 2] for at in range(40)])).task.labels == names
+
+
+def test_names_that_a_data_set_declares_are_names() -> None:
+    names = ["10%", "20%"]
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "label": [at % 2 for at in range(len(TEXTS))]}, features=features)
+    assert load_data(rows).task.labels == tuple(names)
 
 
 def test_decimals_of_a_database_are_numbers() -> None:
@@ -67,6 +75,9 @@ def test_a_file_in_another_encoding_is_refused_with_a_cure(tmp_path: Path) -> No
     path = tmp_path / "rows.csv"
     path.write_bytes("text;label\ncafé;a\n".encode("cp1252"))
     with pytest.raises(DataError, match=r"cannot be read as CSV: 'utf-8' codec .*\. Save it as UTF-8"):
+        load_data(path)
+    path.write_text("text;label\ncafé;a\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"or convert it: iconv -f UTF-16 -t UTF-8\.$"):
         load_data(path)
 
 
