@@ -202,15 +202,15 @@ def check_defined(data: TaskData, given: Collection[str]) -> list[str]:
         fault = _undefined(data.task.metric, data.task, labels)
         if fault is None:
             continue
-        rows = f"{fault[0]} of the {len(held[name]):,} row{'s' * (len(held[name]) > 1)} of {name} {fault[1]}"
+        rows = f"the {fault[0]} of the {len(held[name]):,} row{'s' * (len(held[name]) > 1)} of {name} {fault[1]}"
         if known == 0 or (known == 1 and together is None):
-            notes.append(f"metric: {rows[0].lower()}{rows[1:]}, and any answers have the value 0 (another --seed cuts other rows)")
+            notes.append(f"metric: {rows}, and any answers have the value 0 (another --seed cuts other rows)")
             continue
         metrics = data.task.kind.traits.metrics
         others = [each for each in metrics if each is not Metric.AGREEMENT and _undefined(each, data.task, labels) is None]
         cures = ["give more rows", *([f"another --metric ({', '.join(others)})"] if others else [])]
         cures += [f"leave {name} out"] if known == 2 else []
-        raise DataError(f"The {rows[0].lower()}{rows[1:]}. {', or '.join(cures).capitalize()}.")
+        raise DataError(f"T{rows[1:]}. {', or '.join(cures).capitalize()}.")
     return notes
 
 
@@ -218,11 +218,11 @@ def _undefined(metric: Metric, task: Task, labels: NDArray[Any]) -> tuple[str, s
     """Return what labels are like on which a metric has no value, and why it has none; None where it has one."""
     if (metric.of_values or metric is Metric.MATTHEWS) and np.ptp(labels) == 0:
         value = f"{labels[0]:g}" if task.kind.traits.values else repr(task.labels[int(labels[0])])
-        return "Labels", f"are all {value}: nothing correlates with them"
+        return "labels", f"are all {value}: nothing correlates with them"
     if metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(labels)):
-        return "Tags", f"have no entity, of which {metric.label} is counted"
+        return "tags", f"have no entity, of which {metric.label} is counted"
     if metric is Metric.MICRO_F1 and task.many and not labels.any():
-        return "Label sets", f"are all empty, of whose labels {metric.label} is counted"
+        return "label sets", f"are all empty, of whose labels {metric.label} is counted"
     return None
 
 

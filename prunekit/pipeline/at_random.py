@@ -7,7 +7,7 @@ from torch import nn
 
 from prunekit.arch.view import UNITS
 from prunekit.pipeline.apply import solve
-from prunekit.pipeline.inputs import calibration
+from prunekit.pipeline.decide import calibration_of
 from prunekit.pipeline.records import Decided, Run
 from prunekit.plan import Plan, kept_blocks
 from prunekit.transforms.apply import completed
@@ -54,6 +54,6 @@ def _shuffled(plan: Plan, generator: np.random.Generator) -> Plan:
 
 def solved_at_random(run: Run, plan: Plan, title: str) -> nn.Module:
     """Return the model that such a plan makes, refitted on the rows on which the slim model was."""
-    rows = calibration(run.inputs.encoded["train"], run.recipe.seed, trained=run.recipe.effort is not None)
+    rows = calibration_of(run.recipe, run.inputs)
     with run.stage(f"solve, {title}"):
         return solve(run.inputs.loaded.model, plan, rows, seed=run.recipe.seed).model

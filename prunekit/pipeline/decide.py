@@ -168,7 +168,7 @@ def refit_plan(run: Run, plan: Plan) -> Decided:
     structure = Plan.model_validate({**dict(plan), "vocabulary": None})
     dense = run.inputs.loaded.model
     with run.stage("solve"):
-        solved = solve(dense, structure, _calibration(run.recipe, run.inputs), seed=run.recipe.seed)
+        solved = solve(dense, structure, calibration_of(run.recipe, run.inputs), seed=run.recipe.seed)
     changed = any((plan.heads, plan.ffn, plan.affine, plan.hidden, plan.layers is not None))
     if neurons is not None:
         set_readout(solved.model, *neurons.probe)
@@ -192,7 +192,8 @@ def check_plan(view: ModelView, plan: Plan) -> None:
             view.check(name)
 
 
-def _calibration(recipe: Recipe, inputs: Inputs) -> list[dict[str, Tensor]]:
+def calibration_of(recipe: Recipe, inputs: Inputs) -> list[dict[str, Tensor]]:
+    """Return the rows of train on which a run chooses heads and FFN neurons and refits."""
     return calibration(inputs.encoded["train"], recipe.seed, trained=recipe.effort is not None)
 
 
@@ -201,7 +202,7 @@ def iterative_pruner(recipe: Recipe, inputs: Inputs, reader: nn.Module) -> Itera
     lengths = inputs.encoded["train"].lengths
     return IterativePruner(
         reader,
-        _calibration(recipe, inputs),
+        calibration_of(recipe, inputs),
         origin=Origin(lengths, count(inputs.view, lengths)),
         shape=Shape(recipe.uniform, recipe.multiple_of),
         seed=recipe.seed,
@@ -268,7 +269,7 @@ def _cut(run: Run, *, reads: bool) -> Cut:
         structure = bool(structure_budgets(run.recipe))
     check_plan(run.inputs.view, plan)
     with run.stage("layers"):
-        solved = solve(dense, plan, _calibration(run.recipe, run.inputs), seed=run.recipe.seed)
+        solved = solve(dense, plan, calibration_of(run.recipe, run.inputs), seed=run.recipe.seed)
     if structure:
         forget_dense(solved.model)
     return Cut(solved.model, named, solved.solutions)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prunekit.arch.config import layers_of, positions_of, row_length
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
 from prunekit.arch.stated import Stated, expected_labels, stated_head
-from prunekit.budget import Unit
+from prunekit.budget import ABSOLUTE, TIMES
 from prunekit.data.demo import check_demo
 from prunekit.data.files import check_place
 from prunekit.data.load import load_data
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prunekit.arch.load import LoadedModel
 
 #: Budgets that only a finished file can be checked against; a result that misses them is kept beside the output.
-_MEASURED = {Unit.BYTES, Unit.LATENCY, Unit.P95}
+_MEASURED = {*ABSOLUTE, *TIMES}
 
 
 @dataclass(frozen=True, eq=False)

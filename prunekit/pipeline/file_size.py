@@ -38,17 +38,16 @@ def removed(recipe: Recipe, inputs: Inputs, dtype: Dtype) -> float:
     """Return the bytes of the rows of the embedding that are removed."""
     if recipe.vocabulary != "data":
         return 0.0
-    return _table(inputs, dtype, inputs.view.source.vocabulary) - _table(inputs, dtype, len(seen_tokens(inputs)))
+    return table_bytes(inputs, dtype, inputs.view.source.vocabulary) - table_bytes(inputs, dtype, len(seen_tokens(inputs)))
 
 
 def check_bytes(recipe: Recipe, inputs: Inputs) -> None:
     """Refuse a size below that of the embedding, which is left when heads, FFN neurons and layers are removed."""
-    rows = len(seen_tokens(inputs)) if recipe.vocabulary == "data" else inputs.view.source.vocabulary
     for budget in recipe.budgets:
         if budget.unit is not Unit.BYTES:
             continue
         dtype = bounded_dtype(recipe, inputs, budget)
-        least = _table(inputs, dtype, rows)
+        least = table_bytes(inputs, dtype, inputs.view.source.vocabulary) - removed(recipe, inputs, dtype)
         if budget.amount < least:
             cures = [] if recipe.vocabulary == "data" else ["add --vocabulary data"]
             cures += [f"leave out --dtype {recipe.dtype}, so that int8 counts"] if recipe.dtype in ("fp32", "fp16") else []
@@ -83,7 +82,7 @@ def size(file: OnnxFile, dtype: Dtype) -> int:
     return file.bytes if dtype == "fp32" else bytes_in(file, dtype)
 
 
-def _table(inputs: Inputs, dtype: Dtype, rows: int) -> float:
+def table_bytes(inputs: Inputs, dtype: Dtype, rows: int) -> float:
     """Return the bytes of so many rows of the token embedding."""
     table = inputs.view.source.vocabulary
     width = next(int(each.shape[1]) for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)

@@ -234,15 +234,20 @@ class _Costs:
                     stages.append(self._recover(f"recover {numbered(name, draw)}"))
         return [*stages, *self._at_random()]
 
-    def _at_random(self) -> list[Expected]:
-        """Return the stages of what a structure that was given is compared with: as much, drawn at random."""
-        recipe, stages = self.recipe, list[Expected]()
-        plan = self.plan
+    @property
+    def _draws(self) -> int:
+        """How many structures of the same size are drawn at random beside one that was given."""
+        recipe, plan = self.recipe, self.plan
         cut = plan is not None and (plan.layers is not None or bool(plan.heads or plan.ffn or plan.affine))
         given = (cut or recipe.layers is not None or bool(recipe.drop)) and recipe.freeze is None
         if not given or recipe.budgets or self.reads or self.inputs.view.spec.shared_blocks:
-            return []
-        for name in (numbered("random", draw) for draw in range(DRAWS if recipe.baselines else 1)):
+            return 0
+        return DRAWS if recipe.baselines else 1
+
+    def _at_random(self) -> list[Expected]:
+        """Return the stages that make them."""
+        stages = list[Expected]()
+        for name in (numbered("random", draw) for draw in range(self._draws)):
             stages.append(Expected(f"solve, {name}", self._passes(self.calibration, _REFIT)))
             if self.alike:
                 stages.append(self._recover(f"recover {name}"))
@@ -270,9 +275,7 @@ class _Costs:
             stages.append(self._recover("recover"))
         if self.alike and self.reads:
             stages.append(self._recover("recover dense", 1.0))
-        files = (
-            3 + self.alike + len(self._baselines()) if self.cuts else 2 + sum(stage.name.startswith("solve") for stage in self._at_random())
-        )
+        files = 3 + self.alike + len(self._baselines()) if self.cuts else 2 + self._draws
         stages.append(Expected("export", self._exports(files)))
         if self.recipe.dtype != "fp32":
             stages.append(Expected(self.recipe.dtype, _LOWER * self.speed.python))

@@ -10,7 +10,7 @@ from prunekit.budget import Unit
 from prunekit.errors import OutputError, ParameterError
 from prunekit.pipeline.decide import check_plan, forget_dense, iterative_pruner, named_plan
 from prunekit.pipeline.early import Sources, check_frozen
-from prunekit.pipeline.file_size import check_bytes
+from prunekit.pipeline.file_size import check_bytes, table_bytes
 from prunekit.pipeline.inputs import ask_dense, encode_splits, read_inputs
 from prunekit.pipeline.records import Inputs
 from prunekit.pipeline.targets import structure_budgets
@@ -85,20 +85,17 @@ def _check_disk(inputs: Inputs, folder: Path) -> None:
     """Check the space for the least that is written: the dense file, the slim one's embeddings, rows that do not fit into memory."""
     counts = count(inputs.view, inputs.encoded["train"].lengths)
     rows = 4 * len(inputs.encoded["train"].labels) * (inputs.view.num_layers + 1) * inputs.view.hidden_size
-    needed = 4 * (counts.params + 2 * _embedding(inputs)) + (0 if inputs.own_head or rows <= LIMIT else rows)
+    needed = (
+        4 * counts.params
+        + 2 * table_bytes(inputs, "fp32", inputs.view.source.vocabulary)
+        + (0 if inputs.own_head or rows <= LIMIT else rows)
+    )
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
             f"The output directory cannot be written: it takes {needed / 1e6:,.0f} MB of disk at least while it is made, and "
             f"{free / 1e6:,.0f} MB are free."
         )
-
-
-def _embedding(inputs: Inputs) -> int:
-    """Return the number of weights of the token embedding."""
-    table = inputs.view.source.vocabulary
-    width = next(each.shape[1] for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)
-    return table * int(width)
 
 
 def _check_freeze(recipe: Recipe, inputs: Inputs, plan: Plan | None) -> None:
