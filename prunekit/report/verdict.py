@@ -163,9 +163,11 @@ def _difference(report: Report, pair: Paired) -> str:
 
 def _gained(report: Report) -> tuple[str, ...]:
     low = _bounded(report)
+    # What is retained is then said of the file in lower precision.
+    plain = "" if low is None else " in fp32"
     return (
-        *(_as_fast(comparison.ratio("slim"), comparison) for comparison in report.latency),
-        f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes",
+        *(f"{_as_fast(comparison.ratio('slim'), comparison)}{plain}" for comparison in report.latency),
+        f"{words.share(report.slim.bytes / report.dense.bytes)} of the file's bytes{plain}",
         *([] if low is None else [f"{words.share(low.bytes / report.dense.bytes)} in {low.dtype}"]),
     )
 

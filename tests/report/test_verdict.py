@@ -143,6 +143,9 @@ def test_a_file_in_int8_that_had_to_fit_and_does_need_not_be_faster() -> None:
     fits, misses = (report(**slow, budgets=(asked.model_copy(update={"reached": bytes}),)) for bytes in (1.8e7, 2.1e7))
     assert not fits.verdict.startswith("Do not ship")
     assert "19.8% in int8" in fits.verdict
+    assert "as fast at batch 1 in fp32, " in fits.verdict
+    assert "of the file's bytes in fp32, 19.8% in int8" in fits.verdict
+    assert "in fp32" not in misses.verdict
     assert misses.verdict.startswith("Do not ship: slim is no faster; as much chosen at random is as good. ")
     assert "asked for at most 20 MB in int8" in words.headline(fits)
     dense = DeployedFile(dtype="int8", bytes=19_000_000, of="dense")
