@@ -1,0 +1,55 @@
+"""A cut of a site is checked before and after, like every change of a model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from prunekit.arch.view import ModelView
+from prunekit.errors import UnsupportedError
+from prunekit.plan import Plan
+from prunekit.stats.blocks import ROLES, Role, Site
+from prunekit.transforms import cut as module
+from prunekit.transforms.apply import apply
+from prunekit.transforms.cut import cut, prunable
+from tests.models import build
+
+
+def view_of(case: str = "bert") -> ModelView:
+    return ModelView.of(copy.deepcopy(build(case)))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_gone_is_not_cut_again(role: Role) -> None:
+    view = view_of()
+    site, units = Site(1, role), view.units(role, 1)
+    cut(view, site, (), units)
+    assert not prunable(view, site)
+    bias = {name: tensor.clone() for name, tensor in view.model.state_dict().items()}
+    with pytest.raises(UnsupportedError, match=f"bert model, {role}: block 1 has none left"):
+        cut(view, site, (), units)
+    # The bias of the projection stays in the place of the sub-block.
+    assert all(torch.equal(tensor, bias[name]) for name, tensor in view.model.state_dict().items())
+
+
+def test_an_affine_map_has_no_neurons() -> None:
+    model = build("bert")
+    view = ModelView.of(apply(model, Plan(source=ModelView.of(model).source, affine=(1,))))
+    with pytest.raises(UnsupportedError, match="block 1 has none left"):
+        cut(view, Site(1, "ffn"), (0,), 1)
+
+
+@pytest.mark.parametrize("stay", [(1, 0), (0, 0), (0, 4), (-1, 0)])
+def test_positions_are_increasing_and_among_the_units(stay: tuple[int, ...]) -> None:
+    view = view_of()
+    with pytest.raises(AssertionError, match="increasing positions among 4"):
+        cut(view, Site(0, "heads"), stay, 4)
+
+
+@pytest.mark.parametrize("step", ["slice_units", "remove"])
+def test_a_cut_that_does_not_happen_is_noticed(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, step, lambda *_: None)
+    with pytest.raises(AssertionError, match="does not have"):
+        cut(view_of(), Site(0, "heads"), (1, 2) if step == "slice_units" else (), 4)
