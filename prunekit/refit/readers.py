@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from prunekit.arch.spec import HIDDEN
 from prunekit.arch.view import ModelView, find
 from prunekit.data import parallel
 from prunekit.refit.records import Solution
-from prunekit.stats.blocks import Linear, Tap, reader_paths, taps
+from prunekit.stats.blocks import Batches, Linear, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-
-Batches = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +29,14 @@ class Stream:
         The slim model with all dimensions, for the weights with which its layers read the removed ones.
     """
 
-    kept: Tensor | None = None
+    kept: Int64[Tensor, " h"] | None = None
     wide: ModelView | None = None
 
-    def narrow(self, states: Tensor) -> Tensor:
+    def narrow(self, states: Float[Tensor, "*rows wide"]) -> Float[Tensor, "*rows h"]:
         """Return the slim dimensions of dense states, (..., h) of (..., H)."""
         return states if self.kept is None else states[..., self.kept]
 
-    def widen(self, states: Tensor, width: int) -> Tensor:
+    def widen(self, states: Float[Tensor, "*rows h"], width: int) -> Float[Tensor, "*rows wide"]:
         """Return slim states with zeros at the removed dimensions, (..., H) of (..., h)."""
         if self.kept is None:
             return states
@@ -83,7 +81,7 @@ def solve_readers(slim: ModelView, dense: ModelView, batches: Batches, *, dampin
     return solutions
 
 
-def _rows(states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def _rows(states: Float[Tensor, "... h"], batch: Mapping[str, Shaped[Tensor, "b t"]]) -> Float[Tensor, "n h"]:
     return states[batch["attention_mask"].bool()] if states.ndim == 3 else states
 
 

@@ -28,10 +28,12 @@ from prunekit.data import parallel
 from prunekit.errors import StatisticsError, UnsupportedError
 from prunekit.refit.readers import Stream, fold, outer_norms, scale, solve_norms, solve_readers
 from prunekit.refit.records import Solution
-from prunekit.stats.blocks import ROLES, Calls, Linear, Role, Site, Tap, batch_first, record_calls, run_until, taps
+from prunekit.stats.blocks import ROLES, Batches, Calls, Linear, Recorded, Role, Site, Tap, batch_first, record_calls, run_until, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
-Weights = Mapping[Site, Sequence[Tensor]]
+# One for each batch, (batch, length).
+TokenWeights = Sequence[Float[Tensor, "_ _"]]
+Weights = Mapping[Site, TokenWeights]
 #: Bytes that the targets of one block may take in memory; where they would take more, they are recomputed for each solution.
 _HELD = 2**29
 
@@ -81,7 +83,7 @@ def matches(kept: Sequence[int], layers: int, *, fill: bool = True) -> tuple[Mat
 def refit(
     slim: ModelView,
     dense: ModelView,
-    batches: Sequence[Mapping[str, Tensor]],
+    batches: Batches,
     *,
     matched: Sequence[Match] | None = None,
     weights: Weights | None = None,
@@ -137,12 +139,12 @@ def refit(
 class _Share(NamedTuple):
     """The batches of one process, with the costs of errors and, in the first, the calls of the dense model."""
 
-    batches: Sequence[Mapping[str, Tensor]]
+    batches: Batches
     weights: Weights | None
     calls: Calls | None
 
     @classmethod
-    def of(cls, share: Sequence[int], batches: Sequence[Mapping[str, Tensor]], weights: Weights | None, calls: Calls | None) -> _Share:
+    def of(cls, share: Sequence[int], batches: Batches, weights: Weights | None, calls: Calls | None) -> _Share:
         """Return the share of batches of these numbers."""
         taken = None if weights is None else {site: [of_site[number] for number in share] for site, of_site in weights.items()}
         own = None if calls is None or share[0] else calls.of(share)
@@ -203,10 +205,10 @@ class _Solver:
         self.slim, self.dense, self.pairs, self.site_weights, self.damping, self.stream = slim, dense, pairs, weights, damping, stream
         self.dense_calls, self.slim_calls = dense_calls.calls, slim_calls.calls
         self.entering = slim_calls.hidden, dense_calls.hidden
-        self.slim_states: list[Tensor] = []
-        self.dense_states: list[Tensor] = []
+        self.slim_states: list[Float[Tensor, "_ _ h"]] = []
+        self.dense_states: list[Float[Tensor, "_ _ wide"]] = []
         self.dense_block = 0
-        self.targets: list[dict[Tap, Tensor]] | None = None
+        self.targets: list[dict[Tap, Recorded]] | None = None
         # Targets of each sub-block: the input, the residual sum and the output behind it.
         self.hold_targets = 6 * sum(hidden.numel() * hidden.element_size() for hidden in dense_calls.hidden) <= _HELD
         self.masks = [mask.float() for mask in dense_calls.masks]
@@ -277,7 +279,7 @@ class _Solver:
             places["heads", "front"] = "out", self.front_norm
         return places
 
-    def _dense_value(self, batch: int, tap: Tap) -> Tensor:
+    def _dense_value(self, batch: int, tap: Tap) -> Recorded:
         """Return the dense model's value at a tap of its current block on one batch, in the layout of the block."""
         block = self.dense.blocks[0 if self.dense.spec.shared_blocks else self.dense_block]
         call, state = self.dense_calls[batch][self.dense_block], self.dense_states[batch]
@@ -300,7 +302,7 @@ class _Solver:
             find(self.slim.blocks[layer], path).load_state_dict(state)
 
     def _error_moment(
-        self, site: Site, target: str, entering: Tap, compared: Tap, layers: Iterable[int], weights: Sequence[Tensor]
+        self, site: Site, target: str, entering: Tap, compared: Tap, layers: Iterable[int], weights: TokenWeights
     ) -> Comoment:
         """Return the co-moment of the values at one tap of the slim block with the error at another."""
         total = ComomentSum()
@@ -321,7 +323,7 @@ class _Solver:
                 total.add(rows, error, weights[batch][chosen])
         return parallel.total(total, ComomentSum.of).finish()
 
-    def _weights(self, site: Site) -> Sequence[Tensor]:
+    def _weights(self, site: Site) -> TokenWeights:
         if self.site_weights is None:
             return self.masks
         return [weights * mask for weights, mask in zip(self.site_weights[site], self.masks, strict=True)]
@@ -384,9 +386,9 @@ def stand_in(view: ModelView, site: Site, moment: Comoment, damping: float) -> b
     return True
 
 
-def _bias_left(view: ModelView, site: Site) -> Tensor | None:
+def _bias_left(view: ModelView, site: Site) -> Float[Tensor, " h"] | None:
     """Return what is left of the bias of a removed sub-block."""
-    bias: Tensor | None = getattr(find(view.blocks[site.block], site.part(view).removal[-1].at), "bias", None)
+    bias: Float[Tensor, " h"] | None = getattr(find(view.blocks[site.block], site.part(view).removal[-1].at), "bias", None)
     return bias
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -23,6 +24,12 @@ Role = Literal["heads", "ffn"]
 ROLES: tuple[Role, Role] = ("heads", "ffn")
 #: A position inside a block: the input or output of the module (or method) at a path; "" is the block itself.
 Tap = tuple[Literal["in", "out"], str]
+
+# Sizes of one name are equal in a call; axes that differ from one batch to the next have none.
+States = Float[Tensor, "x y h"]
+Recorded = Float[Tensor, "..."]
+#: Tokenised rows, tensors of (batch, length), a mapping for each batch.
+Batches = Sequence[Mapping[str, Shaped[Tensor, "_ _"]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +44,8 @@ class Linear:
         (out,), the parameter.
     """
 
-    weight: Tensor
-    bias: Tensor | None
+    weight: Float[Tensor, "o k"]
+    bias: Float[Tensor, " o"] | None
 
     @classmethod
     def at(cls, root: nn.Module, path: str) -> Linear | None:
@@ -99,7 +106,7 @@ def sites(view: ModelView) -> tuple[Site, ...]:
     return tuple(Site(block, role) for block in range(min(len(view.blocks), view.num_layers)) for role in ROLES)
 
 
-def batch_first(view: ModelView, tensor: Tensor) -> Tensor:
+def batch_first(view: ModelView, tensor: Shaped[Tensor, "_ _ *rest"]) -> Shaped[Tensor, "_ _ *rest"]:
     """Return a tensor recorded inside a block as (batch, length, ...)."""
     return tensor.transpose(0, 1) if view.spec.time_first else tensor
 
@@ -112,7 +119,7 @@ class Call:
     named: Mapping[str, Any]
     by_name: bool
 
-    def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
+    def __call__(self, block: nn.Module, hidden: States) -> States:
         """Return the block's output for another hidden state, (batch, length, H)."""
         output = block(**{**self.named, "hidden_states": hidden}) if self.by_name else block(hidden, *self.rest, **self.named)
         return output if isinstance(output, Tensor) else output[0]
@@ -132,16 +139,16 @@ class Calls:
         Real tokens, one (batch, length) bool a batch.
     """
 
-    hidden: tuple[Tensor, ...]
+    hidden: tuple[Float[Tensor, "_ _ h"], ...]
     calls: tuple[tuple[Call, ...], ...]
-    masks: tuple[Tensor, ...]
+    masks: tuple[Bool[Tensor, "_ _"], ...]
 
     def of(self, share: Sequence[int]) -> Calls:
         """Return the calls on the batches of these numbers."""
         return Calls(*(tuple(each[number] for number in share) for each in (self.hidden, self.calls, self.masks)))  # type: ignore[arg-type]  # each of its own kind
 
 
-def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Calls:
+def record_calls(view: ModelView, batches: Batches) -> Calls:
     """Run the body once over each batch and record how it calls its blocks.
 
     Raises
@@ -153,17 +160,17 @@ def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Ca
     """
     if not batches:
         raise StatisticsError("There are no calibration rows; give some.")
-    hidden: list[Tensor] = []
+    hidden: list[States] = []
     calls: list[tuple[Call, ...]] = []
     for batch in batches:
-        entered: list[tuple[Tensor, Call]] = []
-        outputs: list[Tensor] = []
+        entered: list[tuple[States, Call]] = []
+        outputs: list[States] = []
 
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], entered: list[tuple[Tensor, Call]] = entered) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], entered: list[tuple[States, Call]] = entered) -> None:
             named = {name: value for name, value in kwargs.items() if name != "hidden_states"}
             entered.append((args[0] if args else kwargs["hidden_states"], Call(args[1:], named, not args)))
 
-        def after(module: nn.Module, args: Any, output: Any, outputs: list[Tensor] = outputs) -> None:
+        def after(module: nn.Module, args: Any, output: Any, outputs: list[States] = outputs) -> None:
             outputs.append(output if isinstance(output, Tensor) else output[0])
 
         handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in view.blocks]
@@ -178,18 +185,18 @@ def record_calls(view: ModelView, batches: Sequence[Mapping[str, Tensor]]) -> Ca
             raise UnsupportedError(
                 f"{view.source.model_type} model: something stands between its blocks, so that they cannot be refitted one by one."
             )
-        hidden.append(entered[0][0] if entered else torch.empty(0))
+        hidden.append(entered[0][0] if entered else torch.empty(0, 0, 0))
         calls.append(tuple(call for _, call in entered))
     return Calls(tuple(hidden), tuple(calls), tuple(batch["attention_mask"].bool() for batch in batches))
 
 
 @contextmanager
-def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Tensor]]]:
+def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Recorded]]]:
     """Record inputs and outputs of submodules while the context is open: one tensor a call for each tap.
 
     A tap whose path does not exist is left out.
     """
-    recorded: dict[Tap, list[Tensor]] = {}
+    recorded: dict[Tap, list[Recorded]] = {}
     handles: list[Any] = []
     methods: list[tuple[nn.Module, str]] = []
     try:
@@ -220,8 +227,8 @@ def taps(module: nn.Module, wanted: Iterable[Tap]) -> Iterator[dict[Tap, list[Te
             delattr(owner, name)
 
 
-def _recording(method: Any, into: list[Tensor]) -> Any:
-    def record(residual: Tensor, units: Tensor, *rest: Any) -> Any:
+def _recording(method: Any, into: list[Recorded]) -> Any:
+    def record(residual: Recorded, units: Float[Tensor, "... heads width"], *rest: Any) -> Any:
         into.append(units.flatten(-2))
         return method(residual, units, *rest)
 
@@ -232,7 +239,7 @@ class _ReachedError(Exception):
     """Raised when all taps are recorded, so that the rest of the block need not run."""
 
 
-def run_until(call: Call, block: nn.Module, hidden: Tensor, wanted: Sequence[Tap]) -> dict[Tap, Tensor]:
+def run_until(call: Call, block: nn.Module, hidden: States, wanted: Sequence[Tap]) -> dict[Tap, Recorded]:
     """Return the tensors at some taps of a block, which is run no further than the last of them."""
     (kind, path) = wanted[-1]
     target = find(block, path) if path else block

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,11 +21,13 @@ from prunekit.data.batches import Batch, Encoded
 from prunekit.data.parallel import spread
 from prunekit.errors import DataError, ParameterError, StatisticsError
 from prunekit.stats.collected import Collected, Pooling, check_labels
-from prunekit.stats.rows import LIMIT, RowStore
+from prunekit.stats.rows import LIMIT, Ids, Rows, RowStore
 from prunekit.stats.sample import Sample, lowest
 
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
+
+Ints = NDArray[np.int64]
 
 _POOLINGS = ("cls", "mean", "last", "token")
 
@@ -35,8 +38,8 @@ def collect(
     *,
     pooling: Pooling,
     outputs: int,
-    labels: NDArray[Any] | None = None,
-    part: Sequence[NDArray[np.int64]] | None = None,
+    labels: Shaped[NDArray[Any], "n ..."] | None = None,
+    part: Sequence[Int64[Ints, " _"]] | None = None,
     directory: str | Path | None = None,
     limit: int = LIMIT,
     moments: bool = True,
@@ -121,12 +124,18 @@ def collect(
         view.model.train(training)
 
 
-def part_ids(encoded: Encoded, part: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def part_ids(encoded: Encoded, part: Sequence[Int64[Ints, " _"]]) -> Ids:
     """Return the indices into the split's labels of what is read of these rows, ascending."""
     return np.sort(encoded.targets(np.concatenate(part))) if part else np.empty(0, dtype=np.int64)
 
 
-def pool(view: ModelView, states: tuple[Tensor, ...], attention_mask: Tensor, pooling: Pooling, first: Tensor | None = None) -> Tensor:
+def pool(
+    view: ModelView,
+    states: tuple[Float[Tensor, "b t h"], ...],
+    attention_mask: Shaped[Tensor, "b t"],
+    pooling: Pooling,
+    first: Int64[Tensor, "k 2"] | None = None,
+) -> Float32[Tensor, "_ d"]:
     """Pool hidden states, each (b, T, H), to (k, (L + 1) * H): layer after layer, so that a flat id is layer * H + dimension."""
     if pooling == "token":
         assert first is not None
@@ -143,10 +152,10 @@ def pool(view: ModelView, states: tuple[Tensor, ...], attention_mask: Tensor, po
 class _Drawn(NamedTuple):
     """The tokens of a sample, ascending, among all real tokens of a split, whose rows begin at `offsets`."""
 
-    tokens: NDArray[np.int64]
-    offsets: NDArray[np.int64]
+    tokens: Ids
+    offsets: Int64[Ints, " rows"]
 
-    def take(self, batch: Batch, states: tuple[Tensor, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def take(self, batch: Batch, states: tuple[Float[Tensor, "b t h"], ...]) -> tuple[Ids, Rows]:
         """Return which of them are in a batch, (k,), and their vectors, (k, D)."""
         # Real tokens of a batch, row by row, are those of the unpadded rows, whichever side is padded.
         places = np.argwhere(batch.attention_mask)
@@ -161,9 +170,9 @@ class _Drawn(NamedTuple):
 class _Read(NamedTuple):
     """What a model says of one batch: the rows, their vectors, and the tokens of a sample with theirs."""
 
-    targets: NDArray[np.int64]
-    pooled: NDArray[np.float32]
-    tokens: tuple[NDArray[np.int64], NDArray[np.float32]]
+    targets: Int64[Ints, " n"]
+    pooled: Float32[NDArray[np.float32], "n d"]
+    tokens: tuple[Ids, Rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +202,7 @@ class _Tokens:
         self._size, self._seed = size, seed
         self._rows = np.empty((len(self.drawn.tokens), width), dtype=np.float32)
 
-    def put(self, slots: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+    def put(self, slots: Ids, rows: Rows) -> None:
         """Put the tokens of one batch into their places."""
         self._rows[slots] = rows
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float32, Float64, Shaped
 from numpy.typing import NDArray
 
 from prunekit.errors import DataError
@@ -14,8 +15,11 @@ from prunekit.stats.moments import Moments, MomentsAccumulator, check_finite, on
 from prunekit.stats.rows import RowStore
 from prunekit.stats.sample import Sample
 
-Floats = NDArray[np.float64]
-Outputs = NDArray[np.float32]
+# Sizes of one name are equal in a call: n rows, c outputs; label sets have a second axis.
+Labels = Shaped[NDArray[Any], "n ..."]
+BothLabels = tuple[Shaped[NDArray[Any], "_ ..."], Shaped[NDArray[Any], "_ ..."]]
+Outputs = Float32[NDArray[np.float32], "n c"]
+Scores = Float64[NDArray[np.float64], " units"]
 Pooling = Literal["cls", "mean", "last", "token"]
 
 
@@ -38,7 +42,7 @@ class Collected:
     """
 
     rows: RowStore
-    labels: NDArray[Any]
+    labels: Labels
     outputs: int
     pooling: Pooling
     tokens: Sample | None = None
@@ -48,7 +52,7 @@ class Collected:
     def of(
         cls,
         rows: RowStore,
-        labels: NDArray[Any],
+        labels: Shaped[NDArray[Any], ...],
         outputs: int,
         *,
         pooling: Pooling = "mean",
@@ -109,10 +113,10 @@ class UnitScores:
 
     block: int
     role: Literal["heads", "ffn"]
-    fisher: Floats
-    fisher_labels: Floats | None
-    energy: Floats
-    removal: Floats
+    fisher: Scores
+    fisher_labels: Scores | None
+    energy: Scores
+    removal: Scores
     output: float
 
 
@@ -129,14 +133,14 @@ class Ablations:
         Without block i, without its FFN, without its attention; None where the family cannot run without.
     """
 
-    labels: NDArray[Any]
+    labels: Labels
     kept: tuple[Outputs, ...]
     layers: tuple[Outputs, ...]
     ffn: tuple[Outputs, ...] | None
     attention: tuple[Outputs, ...] | None
 
 
-def check_labels(labels: NDArray[Any], rows: int, outputs: int) -> NDArray[Any]:
+def check_labels(labels: Shaped[NDArray[Any], ...], rows: int, outputs: int) -> Labels:
     """Return the labels of a split in their own type; raise DataError if they are not one a row, or not class ids."""
     values = np.asarray(labels)
     if values.ndim == 2 and values.dtype == bool:

@@ -136,16 +136,16 @@ class Comoment:
         return float(self.yy - 2 * (weight * self.yx).sum() + ((weight @ self.xx) * weight).sum())
 
 
-def _least_norm(xx: Tensor, yx: Tensor) -> Tensor:
+def _least_norm(xx: Float64[Tensor, "k k"], yx: Map) -> Map:
     return yx @ torch.linalg.pinv(xx, hermitian=True) if len(xx) else yx
 
 
-def widened(tensor: Tensor) -> Tensor:
+def widened(tensor: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
     """Return a tensor in single precision, or as it is in double."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-_Mean = tuple[Tensor, Tensor] | None
+_Mean = tuple[Float[Tensor, " k"], Float[Tensor, " o"]] | None
 
 
 def _first(means: Sequence[_Mean]) -> _Mean:
@@ -161,7 +161,7 @@ class ComomentSum:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._parts: tuple[Tensor, ...] | None = None
+        self._parts: tuple[Float64[Tensor, ...], ...] | None = None
         self._shift: _Mean = None
         self._agreed = False
 

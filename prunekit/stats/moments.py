@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
 from prunekit.errors import StatisticsError
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
 # Sizes of one name are equal in a call: d columns.
 Vector = Float64[Floats, " d"]
 Square = Float64[Floats, "d d"]
@@ -111,7 +112,7 @@ class Moments:
         index = np.arange(self.width)
         return np.asarray(self.comoment[np.ix_(np.atleast_1d(_pick(index, rows)), np.atleast_1d(_pick(index, columns)))])
 
-    def take(self, ids: Sequence[int] | NDArray[np.int64]) -> Moments:
+    def take(self, ids: Sequence[int] | Int64[Ids, " k"]) -> Moments:
         """Return the moments of a subset of the columns, in the order of `ids`."""
         picked = np.asarray(ids, dtype=np.int64)
         return Moments(self.count, self.mean[picked], self.comoment[np.ix_(picked, picked)])
@@ -186,7 +187,7 @@ class MomentsAccumulator:
         self._count, self._filled = total, 0
 
 
-def check_finite(rows: NDArray[np.floating]) -> None:
+def check_finite(rows: Float[NDArray[np.floating], "n d"]) -> None:
     """Raise StatisticsError, naming the first such column, if a matrix (n, D) holds NaN or infinity."""
     invalid = ~np.isfinite(rows).all(axis=0)
     if invalid.any():
@@ -233,7 +234,7 @@ def mirror(matrix: Square) -> None:
             matrix[j : j + _MIRROR, i:stop] = matrix[i:stop, j : j + _MIRROR].T
 
 
-def _pick(index: NDArray[np.int64], ids: ArrayLike | slice) -> NDArray[np.int64]:
+def _pick(index: Int64[Ids, " d"], ids: ArrayLike | slice) -> Int64[Ids, ...]:
     if isinstance(ids, slice):
         return index[ids]
     return np.asarray(index[np.asarray(ids)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from prunekit.arch.view import ModelView
 from prunekit.errors import StatisticsError
-from prunekit.stats.blocks import Tap, reader_paths, taps
+from prunekit.stats.blocks import Batches, Tap, reader_paths, taps
 from prunekit.stats.comoment import Comoment, ComomentSum
 
 
@@ -49,7 +48,7 @@ class Principal:
         return cls(moment.mean_x, directions * largest.sign(), float(values[:components].sum()) / total if total else 1.0)
 
 
-def principals(view: ModelView, batches: Sequence[Mapping[str, Tensor]], components: int) -> dict[str, Principal]:
+def principals(view: ModelView, batches: Batches, components: int) -> dict[str, Principal]:
     """Compute the first principal components of what each layer outside the blocks reads of the last state.
 
     Parameters

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from prunekit.errors import OutputError, StatisticsError
 from prunekit.plan import Source
-from prunekit.stats.collected import Collected, Pooling
+from prunekit.stats.collected import Collected, Labels, Pooling
 from prunekit.stats.header import KEY, VERSION, Header, Shard
 from prunekit.stats.moments import Moments
-from prunekit.stats.rows import RowStore
+from prunekit.stats.rows import Ids, RowStore
 from prunekit.stats.sample import Sample
 from prunekit.validation.arguments import Place, checked
 from prunekit.validation.escape import reason
@@ -42,14 +43,14 @@ class Labelled:
     """
 
     sample: Sample
-    labels: NDArray[Any]
+    labels: Labels
 
     def __post_init__(self) -> None:
         if self.labels.shape[:1] != self.sample.ids.shape or self.labels.ndim > 1 + (self.labels.dtype == bool):
             raise StatisticsError(f"A sample of {len(self.sample.ids)} rows has labels of shape {self.labels.shape}.")
 
     @classmethod
-    def of(cls, found: Collected, size: int, seed: int, ids: NDArray[np.int64] | None = None) -> Labelled:
+    def of(cls, found: Collected, size: int, seed: int, ids: Ids | None = None) -> Labelled:
         """Return at most `size` of the rows of a split; `ids` are the row numbers, ascending, where the rows are a part of a split's."""
         numbers = np.arange(len(found.rows)) if ids is None else ids
         sample = Sample.empty(size, found.rows.width, seed=seed)
@@ -145,7 +146,7 @@ class Statistics:
             "provenance": dict(self.provenance),
             **({} if self.shard is None else {"shard": self.shard.model_dump()}),
         }
-        tensors: dict[str, NDArray[Any]] = {
+        tensors: dict[str, Shaped[NDArray[Any], ...]] = {
             "mean": self.moments.mean,
             "comoment": np.ascontiguousarray(self.moments.comoment),
         }
@@ -179,7 +180,7 @@ class Statistics:
         return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, validation, header.shard)
 
 
-def _fault(header: Header, tensors: Mapping[str, NDArray[Any]]) -> str | None:
+def _fault(header: Header, tensors: Mapping[str, Shaped[NDArray[Any], ...]]) -> str | None:
     """Return why the values of a file's tensors cannot be those of a model's neurons and labels; None where they can."""
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike, NDArray
 
 from prunekit.errors import OutputError, StatisticsError
 
-Rows = NDArray[np.float32]
+# Sizes of one name are equal in a call: k rows, d columns.
+Ids = Int64[NDArray[np.int64], " k"]
+Rows = Float32[NDArray[np.float32], "k d"]
 
 LIMIT = 256 * 2**20
 _CHUNK_BYTES = 32 * 2**20
@@ -99,7 +102,7 @@ class RowStore:
         """Whether the matrix is held in memory rather than in a file."""
         return self._memory is not None
 
-    def put(self, indices: Sequence[int] | NDArray[np.int64], rows: ArrayLike) -> None:
+    def put(self, indices: Sequence[int] | Ids, rows: ArrayLike) -> None:
         """Write rows, (k, D), at row indices, (k,)."""
         positions = np.asarray(indices, dtype=np.int64)
         values = np.ascontiguousarray(rows, dtype=np.float32)
@@ -156,7 +159,7 @@ class RowStore:
             copied[start : start + len(chunk)] = chunk[:, columns]
         return copied
 
-    def columns(self, ids: Sequence[int] | NDArray[np.int64]) -> RowStore:
+    def columns(self, ids: Sequence[int] | Ids) -> RowStore:
         """Return a new store with the columns `ids`, in that order; in memory when it fits the same limit."""
         picked = np.asarray(ids, dtype=np.int64)
         narrow = RowStore(len(self), len(picked), directory=self._directory, limit=self._limit)
@@ -164,7 +167,7 @@ class RowStore:
             narrow.put(np.arange(start, start + len(chunk)), chunk[:, picked])
         return narrow
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> RowStore:
+    def take(self, rows: Sequence[int] | Ids) -> RowStore:
         """Return a new store with some of the rows, whose indices must ascend; in memory when it fits the same limit."""
         picked = np.asarray(rows, dtype=np.int64)
         if (np.diff(picked) <= 0).any():

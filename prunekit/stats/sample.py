@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64, UInt64
 from numpy.typing import ArrayLike, NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.stats.rows import Ids, Rows
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -29,8 +31,8 @@ class Sample:
 
     size: int
     seed: int
-    ids: NDArray[np.int64]
-    rows: NDArray[np.float32]
+    ids: Ids
+    rows: Rows
 
     @classmethod
     def empty(cls, size: int, width: int, *, seed: int = 0) -> Sample:
@@ -54,7 +56,7 @@ class Sample:
             raise StatisticsError("Samples of different size, seed or width cannot be merged.")
         return self._bounded(np.concatenate([self.ids, other.ids]), np.concatenate([self.rows, other.rows]))
 
-    def _bounded(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Sample:
+    def _bounded(self, ids: Ids, rows: Rows) -> Sample:
         if len(np.unique(ids)) != len(ids):
             raise StatisticsError("A row was sampled twice: the ids of the parts overlap.")
         kept = lowest(ids, self.seed, self.size)
@@ -62,12 +64,12 @@ class Sample:
         return Sample(self.size, self.seed, ids[kept], rows[kept])
 
 
-def lowest(ids: NDArray[np.int64], seed: int, size: int) -> NDArray[np.int64]:
+def lowest(ids: Ids, seed: int, size: int) -> Int64[NDArray[np.int64], " m"]:
     """Return the positions of the at most `size` of the ids, (m,), that hash lowest, lowest first."""
     return np.asarray(np.argsort(_hash(ids, seed), kind="stable")[:size])
 
 
-def _hash(ids: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+def _hash(ids: Ids, seed: int) -> UInt64[NDArray[np.uint64], " k"]:
     """Hash ids by splitmix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words, so distinct ids never tie."""
     start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     z = ids.astype(np.uint64) * _GOLDEN_GAMMA + start

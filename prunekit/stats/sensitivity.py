@@ -17,14 +17,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor, nn
 
 from prunekit.arch.config import positions_of
 from prunekit.arch.view import Embedder, ModelView
 from prunekit.data import parallel
 from prunekit.errors import StatisticsError
-from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
+from prunekit.stats.blocks import Batches, Recorded, Site, Tap, batch_first, sites, taps
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
 
 #: Maximum number of padded tokens of one backward graph, which holds all activations of all layers (0.7 MB a token for BERT-base).
@@ -35,6 +35,13 @@ READ = "read_mask"
 TEMPERATURE = 2.0
 #: Tensors that every batch of calibration rows holds.
 NEEDED = ("input_ids", "attention_mask")
+
+# Sizes of one name are equal in a call: b rows, t tokens, h dimensions.
+Mask = Bool[Tensor, "b t"]
+Grad = Float[Tensor, "b t h"]
+Entering = Float[Tensor, "b t _"]
+Tokens = Mapping[str, Shaped[Tensor, "b t"]]
+Scalar = Float[Tensor, ""]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ class Sensitivity:
         Weighted moments of the outputs of the site's k units, without targets; None if not requested, or if the units are removed.
     """
 
-    weights: tuple[Tensor, ...]
+    weights: tuple[Float[Tensor, "_ _"], ...]
     metric: Float64[Tensor, "h h"]
     units: Comoment | None
 
@@ -67,11 +74,11 @@ class _SiteSums:
     """Accumulated sums of one site."""
 
     def __init__(self) -> None:
-        self.sizes: list[Tensor] = []
-        self.metric: Tensor | None = None
+        self.sizes: list[Float[Tensor, "_ _"]] = []
+        self.metric: Float64[Tensor, "h h"] | None = None
         self.units: ComomentSum | None = None
 
-    def add(self, grads: Sequence[Tensor], mask: Tensor, entering: Sequence[Tensor], *, same_batch: bool) -> None:
+    def add(self, grads: Sequence[Grad], mask: Mask, entering: Sequence[Entering], *, same_batch: bool) -> None:
         """Add some rows: of each pass the gradients, (rows, length, H), and the outputs of the units, (rows, length, k).
 
         `same_batch` says that they are of the same batch as the rows before.
@@ -93,7 +100,7 @@ class _SiteSums:
             self.units = self.units or ComomentSum()
             self.units.add(rows[chosen], rows[chosen][:, :0], size[chosen])
 
-    def about(self, mask: Tensor, grads: Sequence[Tensor], entering: Sequence[Tensor]) -> None:
+    def about(self, mask: Mask, grads: Sequence[Grad], entering: Sequence[Entering]) -> None:
         """Take the products of the units about the mean of rows that are another process's to add."""
         chosen = (sum(grad.square().sum(-1) for grad in grads) * mask) > 0
         if entering:
@@ -160,7 +167,7 @@ def _unreadable(view: ModelView, batch: Mapping[str, Any]) -> str | None:
     return None
 
 
-def sensitivity(view: ModelView, batches: Sequence[Mapping[str, Tensor]], *, seed: int = 0, units: bool = False) -> dict[Site, Sensitivity]:
+def sensitivity(view: ModelView, batches: Batches, *, seed: int = 0, units: bool = False) -> dict[Site, Sensitivity]:
     """Differentiate the model's output with respect to the residual sum behind every site.
 
     Parameters
@@ -190,7 +197,7 @@ class _Differentiating:
     """The work on a share of the batches; random directions are those of one process, which has all batches."""
 
     view: ModelView
-    batches: Sequence[Mapping[str, Tensor]]
+    batches: Batches
     seed: int
     units: bool
 
@@ -227,13 +234,13 @@ class _Blank(NamedTuple):
         """Return the shape of an output."""
         found: dict[str, tuple[bool, tuple[int, ...]]] = {}
         for name in ("logits", "start_logits", "end_logits", "sentence_embedding", "last_hidden_state"):
-            tensor: Tensor | None = getattr(output, name, None)
+            tensor: Recorded | None = getattr(output, name, None)
             if tensor is not None:
                 per_token = tensor.ndim == 3 or name in ("start_logits", "end_logits")
                 found[name] = per_token, tuple(tensor.shape[1 + per_token :])
         return cls(found)
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> Any:
+    def __call__(self, batch: Tokens) -> Any:
         """Return an output of this shape for a batch."""
         rows, length = batch["attention_mask"].shape
         tensors = {name: (rows, *([length] if per_token else []), *width) for name, (per_token, width) in self.tensors.items()}
@@ -253,7 +260,7 @@ def _trainable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _parts(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _parts(batch: Tokens) -> Iterator[dict[str, Shaped[Tensor, "_ t"]]]:
     """Yield a batch in parts of at most `TOKENS` padded tokens, or of one row."""
     rows, length = batch["attention_mask"].shape
     step = max(1, TOKENS // length)
@@ -263,17 +270,17 @@ def _parts(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 def _differentiate(
     view: ModelView,
-    batch: Mapping[str, Tensor],
+    batch: Tokens,
     wanted: Sequence[Site],
     entries: Mapping[Site, Tap],
     generator: torch.Generator,
-) -> tuple[dict[Site, tuple[list[Tensor], list[Tensor]]], _Blank]:
+) -> tuple[dict[Site, tuple[list[Grad], list[Entering]]], _Blank]:
     """Return, of each site and pass, the gradient at the residual sum, in single precision at least, and the outputs of the units.
 
     And the shape of the model's output.
     """
     with ExitStack() as stack, torch.enable_grad():
-        recorded: dict[int, dict[Tap, list[Tensor]]] = {}
+        recorded: dict[int, dict[Tap, list[Recorded]]] = {}
         for number, block in enumerate(view.blocks):
             sum_taps = [site.sum_tap(view) for site in wanted if site.block == number]
             recorded[number] = stack.enter_context(
@@ -292,26 +299,28 @@ def _differentiate(
     return by_site, _Blank.of(output)
 
 
-def _scalar(view: ModelView, output: Any, batch: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+def _scalar(view: ModelView, output: Any, batch: Tokens, generator: torch.Generator) -> Scalar:
     tokens = isinstance(view.model, Embedder) and view.model.averages
     read = batch.get(READ, batch["attention_mask"]).bool()
     return fisher_scalar(output, read, generator, labels=view.many_labels, tokens=tokens)
 
 
-def fisher_scalar(output: Any, mask: Tensor, generator: torch.Generator, *, labels: bool = False, tokens: bool = False) -> Tensor:
+def fisher_scalar(output: Any, mask: Mask, generator: torch.Generator, *, labels: bool = False, tokens: bool = False) -> Scalar:
     """Return a random scalar of a model's output whose gradient's second moment is the Fisher matrix pulled back, without labels.
 
     `labels` says that the logits are those of independent labels, each present or absent. `tokens` says that an embedder is evaluated on
     its tokens and not on its vector.
     """
     if getattr(output, "logits", None) is None:
-        ends: list[Tensor] = [end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None]
+        ends: list[Float[Tensor, "b t"]] = [
+            end for name in ("start_logits", "end_logits") if (end := getattr(output, name, None)) is not None
+        ]
         if ends:
             return torch.stack([_fisher(widened(end).masked_fill(~mask, -1e4), generator) for end in ends]).sum()
-        embedding: Tensor | None = getattr(output, "sentence_embedding", None)
+        embedding: Float[Tensor, "b h"] | None = getattr(output, "sentence_embedding", None)
         # A mean is evaluated on its tokens: each has a random direction of its own, so that far more are drawn than one a row.
         states = widened(output.last_hidden_state[mask] if embedding is None or tokens else embedding)
-        total: Tensor = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
+        total: Scalar = (states * _signs(states, generator)).sum() / math.sqrt(states.shape[-1])
         return total
     logits = widened(output.logits)
     logits = logits[mask] if logits.ndim == 3 else logits
@@ -321,7 +330,7 @@ def fisher_scalar(output: Any, mask: Tensor, generator: torch.Generator, *, labe
     return _fisher(logits, generator)
 
 
-def _fisher(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _fisher(logits: Float[Tensor, "... c"], generator: torch.Generator) -> Scalar:
     """Return a scalar with gradient v, E[v v^T] = diag(p) - p p^T at the softened probabilities p of each distribution.
 
     Distributions have independent signs, so that those of one row's tokens do not interact.
@@ -338,5 +347,5 @@ def _fisher(logits: Tensor, generator: torch.Generator) -> Tensor:
     return (logits * direction).sum()
 
 
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+def _signs(like: Float[Tensor, "*sizes"], generator: torch.Generator) -> Float[Tensor, "*sizes"]:
     return (torch.randint(0, 2, like.shape, generator=generator) * 2 - 1).to(like)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
 from prunekit.stats.header import Header, Shard, Split
 from prunekit.stats.record import Labelled, Statistics, read_header
+from prunekit.stats.rows import Ids
 
 
 def merge_parts(paths: Sequence[str | Path]) -> Statistics:
@@ -43,7 +43,7 @@ def merge_parts(paths: Sequence[str | Path]) -> Statistics:
     return merged
 
 
-def _ids(part: Labelled | None) -> NDArray[np.int64]:
+def _ids(part: Labelled | None) -> Ids:
     return np.empty(0, dtype=np.int64) if part is None else part.sample.ids
 
 

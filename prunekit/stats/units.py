@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -16,10 +16,10 @@ from torch.nn import functional
 from prunekit.arch.view import ModelView, answers_by_span
 from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import StatisticsError
-from prunekit.stats.blocks import Site, Tap, batch_first, sites, taps
+from prunekit.stats.blocks import Recorded, Site, Tap, batch_first, sites, taps
 from prunekit.stats.collected import UnitScores
 from prunekit.stats.comoment import Comoment, ComomentSum, widened
-from prunekit.stats.sensitivity import TOKENS, fisher_scalar
+from prunekit.stats.sensitivity import TOKENS, Scalar, fisher_scalar
 
 #: Added to a covariance, in units of its mean diagonal, where it is inverted.
 DAMPING = 1e-9
@@ -78,7 +78,7 @@ def _add(view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], 
     mask = tensors["attention_mask"].bool()
     inputs = {name: tensors[name] for name in view.inputs if name in tensors}
     with ExitStack() as stack, torch.enable_grad():
-        recorded: dict[int, dict[Tap, list[Tensor]]] = {}
+        recorded: dict[int, dict[Tap, list[Recorded]]] = {}
         for number, block in enumerate(view.blocks):
             wanted = [tap for site in accumulators if site.block == number for tap in (site.sum_tap(view), site.units_tap(view))]
             recorded[number] = stack.enter_context(taps(block, wanted))
@@ -101,11 +101,11 @@ def _add(view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], 
         offset += len(site_sums)
 
 
-def _filled(grad: Tensor | None, like: Tensor) -> Tensor:
+def _filled(grad: Float[Tensor, "*sizes"] | None, like: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
     return torch.zeros_like(like) if grad is None else grad
 
 
-def _loss(output: Any, batch: Batch) -> Tensor:
+def _loss(output: Any, batch: Batch) -> Scalar:
     """Return the loss on the labels, summed over the positions that have one."""
     logits = widened(output.logits)
     if batch.first is not None:
@@ -122,7 +122,7 @@ def _loss(output: Any, batch: Batch) -> Tensor:
 class _SiteSums:
     """Accumulated sums of one site."""
 
-    def __init__(self, site: Site, weight: Tensor, view: ModelView) -> None:
+    def __init__(self, site: Site, weight: Float[Tensor, "h k"], view: ModelView) -> None:
         self._site, self._weight, self._units = site, widened(weight.detach()), view.units(site.role, site.block)
         if weight.shape[1] % self._units:
             # Query heads of a group are kept or removed together with their key and value heads.
@@ -131,7 +131,7 @@ class _SiteSums:
         self._labelled = False
         self._comoment = ComomentSum()
 
-    def add(self, units: list[Tensor], grads: list[list[Tensor]], mask: Tensor) -> None:
+    def add(self, units: list[Float[Tensor, "b t k"]], grads: list[list[Float[Tensor, "b t h"]]], mask: Bool[Tensor, "b t"]) -> None:
         """Add one batch: outputs of the units and gradients of the sum behind the site, pass by pass, for each scalar."""
         self._labelled = len(grads) > 1
         for total, scalar_grads in zip(self._squares, grads, strict=False):
@@ -158,7 +158,7 @@ class _SiteSums:
         return UnitScores(self._site.block, self._site.role, fisher, labelled if self._labelled else None, energy, removal, output)
 
 
-def _energy(moments: Comoment, weight: Tensor, units: int) -> Tensor:
+def _energy(moments: Comoment, weight: Float64[Tensor, "o k"], units: int) -> Float64[Tensor, " units"]:
     """Return the mean of |W_u a_u|^2 of each unit, (units,): its own block of W'W, against that of the second moment."""
     second = moments.xx + torch.outer(moments.mean_x, moments.mean_x)
     width = len(second) // units
