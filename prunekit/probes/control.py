@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from prunekit.errors import StatisticsError
+from prunekit.stats.collected import Labels
 
 
-def control_labels(labels: NDArray[Any], *types: NDArray[np.int64], seed: int = 0) -> tuple[NDArray[Any], ...]:
+def control_labels(labels: Labels, *types: Int64[NDArray[np.int64], " _"], seed: int = 0) -> tuple[Shaped[NDArray[Any], "_ ..."], ...]:
     """Draw the labels of a control task: one label for each type, the same wherever the type occurs.
 
     Labels are drawn from the distribution of the true ones, so that the control task is as unbalanced as the task; a type

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64, Shaped
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -15,6 +16,10 @@ from prunekit.probes.objective import RowSource
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+# Sizes of one name are equal in a call: m rows, d neurons, k outputs.
+Labels = Shaped[NDArray[Any], " m"]
+Start = tuple[Float32[Singles, "k d"], Float32[Singles, " k"]]
+Solution = tuple[Float64[Floats, "_ _"], Float64[Floats, " _"]]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam as Kingma and Ba (2015) and torch.optim have it
 
@@ -44,16 +49,14 @@ class DalviProbe:
     batch: int = 128
     seed: int = 0
 
-    def initial(self, width: int) -> tuple[Singles, Singles]:
+    def initial(self, width: int) -> Start:
         """Draw initial weights, (outputs, width), and bias, (outputs,)."""
         generator = np.random.default_rng(self.seed)
         bound = 1.0 / np.sqrt(width)
         weight = generator.uniform(-bound, bound, (self.outputs, width)).astype(np.float32)
         return weight, generator.uniform(-bound, bound, self.outputs).astype(np.float32)
 
-    def fit(
-        self, rows: RowSource, labels: NDArray[Any], widths: Sequence[int] | None = None, start: tuple[Singles, Singles] | None = None
-    ) -> list[tuple[Floats, Floats]]:
+    def fit(self, rows: RowSource, labels: Labels, widths: Sequence[int] | None = None, start: Start | None = None) -> list[Solution]:
         """Train one probe for each prefix of the columns, all in the same passes over the rows.
 
         Parameters
@@ -91,7 +94,7 @@ class DalviProbe:
 class _State:
     """Weights of all probes in one flat vector, so that Adam is one vector operation."""
 
-    def __init__(self, starts: Sequence[tuple[Singles, Singles]], probe: DalviProbe) -> None:
+    def __init__(self, starts: Sequence[tuple[Float32[Singles, "k _"], Float32[Singles, " k"]]], probe: DalviProbe) -> None:
         self._probe = probe
         self._theta = np.concatenate([np.concatenate([weight.ravel(), bias]) for weight, bias in starts])
         self._gradient, self._first, self._second = (np.zeros_like(self._theta) for _ in range(3))
@@ -111,7 +114,7 @@ class _State:
             at = stop
         self._steps = 0
 
-    def step(self, x: Singles, labels: NDArray[Any]) -> None:
+    def step(self, x: Float32[Singles, "m d"], labels: Labels) -> None:
         """Train on one mini-batch."""
         probe = self._probe
         for weight, bias, weight_gradient, bias_gradient in self._views:
@@ -145,14 +148,14 @@ class _State:
         scratch *= np.float32(self._probe.lr / (1.0 - _BETA1**self._steps))
         self._theta -= scratch
 
-    def solutions(self) -> list[tuple[Floats, Floats]]:
+    def solutions(self) -> list[Solution]:
         """Return weights and biases of all probes."""
         if not np.isfinite(self._theta).all():
             raise StatisticsError("The training of the probe diverged: the neurons are too large for its learning rate.")
         return [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias, _, _ in self._views]
 
 
-def _residuals(scores: Singles, labels: NDArray[Any]) -> Singles:
+def _residuals(scores: Float32[Singles, "m k"], labels: Labels) -> Float32[Singles, "m k"]:
     """Return the gradient of the mean loss with respect to the scores, (m, K)."""
     m = len(labels)
     if scores.shape[1] == 1:
@@ -165,7 +168,7 @@ def _residuals(scores: Singles, labels: NDArray[Any]) -> Singles:
     return scores
 
 
-def _binary_residuals(margins: Singles, labels: NDArray[Any]) -> Singles:
+def _binary_residuals(margins: Float32[Singles, " m"], labels: Labels) -> Float32[Singles, "m 2"]:
     """Return the same for two classes, (m, 2), from the difference of their scores, (m,)."""
     second = (0.5 * (1.0 + np.tanh(0.5 * margins)) - labels) / len(labels)
     return np.stack([-second, second], axis=1).astype(np.float32)

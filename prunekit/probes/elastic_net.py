@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from prunekit.errors import StatisticsError
 from prunekit.probes.objective import Iterate, RowSource, Scaling, evaluate
 from prunekit.probes.solver import Preconditioner, Solver, corners_of, elastic_net, lbfgs, minimise, proximal
+from prunekit.stats.collected import Labels
 from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
+# Sizes of one name are equal in a call: d neurons, k outputs; a point has a row for the intercept.
+Square = Float64[Floats, "d d"]
+Point = Float64[Floats, "_ k"]
 
 _FACTOR_BYTES = 1 << 30
 #: Labels of a multi-label task that are fitted together: the memory of a step grows with their number.
@@ -60,15 +64,15 @@ class Fit:
         Passes over the rows that the fit took part in; 1 where the moments were enough.
     """
 
-    coef: Floats
-    intercept: Floats
-    standard: Floats
+    coef: Float64[Floats, "k d"]
+    intercept: Float64[Floats, " k"]
+    standard: Float64[Floats, "k d"]
     passes: int = 1
 
 
 def fit_probes(
     rows: RowSource,
-    labels: NDArray[Any],
+    labels: Labels,
     moments: Moments,
     problems: Sequence[Problem],
     outputs: int,
@@ -125,7 +129,7 @@ def fit_probes(
     for group in _groups(problems, width):
         factors: Factors = {}
         pass_counts = dict.fromkeys(group, 0)
-        solutions: dict[int, list[Floats]] = {i: [] for i in group}
+        solutions: dict[int, list[Point]] = {i: [] for i in group}
         for part in parts:
             if starts is None:
                 intercepts = np.atleast_2d(prior[:, part])
@@ -138,11 +142,11 @@ def fit_probes(
             )
 
             def evaluate_all(
-                requests: dict[int, Floats],
+                requests: dict[int, Point],
                 group: list[int] = group,
                 pass_counts: dict[int, int] = pass_counts,
-                targets: NDArray[Any] = targets,
-            ) -> dict[int, tuple[float, Floats]]:
+                targets: Labels = targets,
+            ) -> dict[int, tuple[float, Point]]:
                 for i in requests:
                     pass_counts[group[i]] += 1
                 answers = evaluate(rows, targets, scaling, [Iterate(problems[group[i]].width, x) for i, x in requests.items()])
@@ -159,13 +163,13 @@ def fit_probes(
 
 
 #: {ridge: a Cholesky factor, and the inverses of its diagonal blocks}.
-Factors = dict[float, tuple[Floats, list[Floats]]]
+Factors = dict[float, tuple[Float64[Floats, "_ _"], list[Float64[Floats, "_ _"]]]]
 
 
 def _solvers(
     problems: Sequence[Problem],
-    gram: Floats,
-    starts: Sequence[Floats],
+    gram: Square,
+    starts: Sequence[Point],
     tol: float,
     passes: int,
     factors: Factors,
@@ -190,7 +194,7 @@ def _solvers(
     return solvers
 
 
-def _solution(fit: Fit, scaling: Scaling, columns: int) -> Floats:
+def _solution(fit: Fit, scaling: Scaling, columns: int) -> Point:
     """Return a fit in standard coordinates, (width + 1, columns); the inverse of `Scaling.raw`."""
     width = fit.coef.shape[1]
     both = np.vstack([fit.standard.T, fit.intercept + fit.coef @ scaling.mean[:width]])
@@ -205,7 +209,7 @@ def _groups(problems: Sequence[Problem], width: int) -> list[list[int]]:
     return [[i for i, problem in enumerate(problems) if problem.alpha in part] for part in parts]
 
 
-def _factor(gram: Floats, curvature: float, ridge: float) -> Floats:
+def _factor(gram: Square, curvature: float, ridge: float) -> Square:
     hessian = curvature * gram
     # Without a ridge the Gram matrix may be singular; the metric affects the steps, not the solution.
     hessian[np.diag_indices_from(hessian)] += max(ridge, 1e-8)
@@ -216,7 +220,7 @@ def _factor(gram: Floats, curvature: float, ridge: float) -> Floats:
     return np.asarray(factor.T, dtype=np.float64)
 
 
-def _least_squares(moments: Moments, scaling: Scaling, gram: Floats, problem: Problem) -> Fit:
+def _least_squares(moments: Moments, scaling: Scaling, gram: Square, problem: Problem) -> Fit:
     d = problem.width
     target = moments.width - 1
     linear = moments.comoment[:d, target:] / moments.count * scaling.inverse[:d, None]
@@ -240,19 +244,19 @@ def _scaling(moments: Moments, width: int) -> Scaling:
     return Scaling(moments.mean[:width], np.where(non_constant, 1.0 / deviation, 0.0))
 
 
-def _gram(moments: Moments, scaling: Scaling, width: int) -> Floats:
+def _gram(moments: Moments, scaling: Scaling, width: int) -> Square:
     gram = moments.comoment[:width, :width] * (scaling.inverse[:, None] / moments.count)
     gram *= scaling.inverse
     return np.asarray(gram)
 
 
-def _prior(shares: Floats) -> Floats:
+def _prior(shares: Float64[Floats, " c"]) -> Float64[Floats, "1 k"]:
     """Return the intercept of a probe without weights, (1, K); a class that never occurs starts (and stays) far below the others."""
     safe = np.maximum(shares, 1e-6)
     return np.array([[np.log(safe[1] / safe[0])]]) if len(shares) == 2 else np.log(safe)[None, :]
 
 
-def _log_odds(shares: Floats) -> Floats:
+def _log_odds(shares: Float64[Floats, " k"]) -> Float64[Floats, "1 k"]:
     """Return the same for non-exclusive labels."""
     safe = np.clip(shares, 1e-6, 1 - 1e-6)
     return np.log(safe / (1 - safe))[None, :]

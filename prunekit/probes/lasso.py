@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
@@ -10,12 +11,14 @@ from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: m neurons, k outputs.
+Columns = Float64[Floats, "m k"]
 
 _STEPS = 2000
 _TOL = 1e-5
 
 
-def lasso_path(moments: Moments, outputs: int, *, points: int = 60, smallest: float = 1e-2, most: int = 1000) -> Ids:
+def lasso_path(moments: Moments, outputs: int, *, points: int = 60, smallest: float = 1e-2, most: int = 1000) -> Int64[Ids, " m"]:
     """Order neurons by when they enter the lasso path, earliest first.
 
     The problem at a penalty is least squares of the label columns on standardised neurons, with the sum over the neurons of
@@ -91,7 +94,7 @@ def lasso_path(moments: Moments, outputs: int, *, points: int = 60, smallest: fl
     return np.asarray(ids[np.lexsort((np.arange(len(ids)), -weight, entry))])
 
 
-def _solve(gram: Floats, labels: Floats, penalty: float, start: Floats) -> Floats:
+def _solve(gram: Float64[Floats, "m m"], labels: Columns, penalty: float, start: Columns) -> Columns:
     """Minimise tr(W'GW) / 2 - <labels, W> + penalty * sum of row norms, by accelerated proximal gradient with restarts."""
     if not len(gram):
         return start

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.probes.elastic_net import Problem
 from prunekit.probes.selection import ALPHAS, Split, best, fit_and_score
+from prunekit.stats.collected import BothLabels
 from prunekit.tasks import Task
 
 
@@ -56,9 +55,7 @@ class LayerScores:
         return next((i for i, value in enumerate(self.upto) if value > floor), len(self.upto) - 1)
 
 
-def layer_scores(
-    train: Split, validation: Split, task: Task, hidden: int, *, control: tuple[NDArray[Any], NDArray[Any]] | None = None
-) -> LayerScores:
+def layer_scores(train: Split, validation: Split, task: Task, hidden: int, *, control: BothLabels | None = None) -> LayerScores:
     """Probe each layer alone and together with those below it.
 
     Parameters

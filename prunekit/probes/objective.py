@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import NDArray
+
+from prunekit.stats.collected import Labels
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -40,7 +42,7 @@ class Scaling:
     mean: Float64[Floats, " d"]
     inverse: Float64[Floats, " d"]
 
-    def take(self, ids: slice | NDArray[np.int64]) -> Scaling:
+    def take(self, ids: slice | Int64[NDArray[np.int64], " m"]) -> Scaling:
         """Return the scaling of a subset of the columns."""
         return Scaling(self.mean[ids], self.inverse[ids])
 
@@ -64,10 +66,10 @@ class Iterate:
     """
 
     width: int
-    solution: Floats
+    solution: Float64[Floats, "_ k"]
 
 
-def evaluate(rows: RowSource, labels: NDArray[Any], scaling: Scaling, points: Sequence[Iterate]) -> list[tuple[float, Floats]]:
+def evaluate(rows: RowSource, labels: Labels, scaling: Scaling, points: Sequence[Iterate]) -> list[tuple[float, Float64[Floats, "_ _"]]]:
     """Return the mean cross-entropy and its gradient, (width + 1, K), at each point; one pass over the rows for all of them.
 
     Labels are class ids (n,), or label sets (n, K) bool, which then apply to every point.
@@ -120,7 +122,7 @@ def decision(rows: RowSource, coef: Coef, intercept: Intercept) -> Float64[Float
     return decisions(rows, [(coef, intercept)])[0]
 
 
-def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+def decisions(rows: RowSource, probes: Sequence[tuple[Float64[Floats, "k _"], Float64[Floats, " k"]]]) -> list[Float64[Floats, "_ _"]]:
     """Return the scores of several linear probes, each (n, K), in one pass; a probe (coef, intercept) reads the first columns."""
     scores = [np.empty((rows.shape[0], len(coef))) for coef, _ in probes]
     for start, chunk in rows.chunks():
@@ -129,7 +131,7 @@ def decisions(rows: RowSource, probes: Sequence[tuple[Floats, Floats]]) -> list[
     return scores
 
 
-def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
+def _cross_entropy(scores: Float[Array, "n k"], labels: Int64[NDArray[np.int64], " n"]) -> float:
     """Return the sum of the cross-entropies of (k, K) scores, which are overwritten by probability - target."""
     if scores.shape[1] == 1:
         return _logistic(scores, labels[:, None] == 1)
@@ -143,7 +145,7 @@ def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> float:
     return float(np.log(total).sum(dtype=np.float64) - correct)
 
 
-def _logistic(scores: Array, labels: NDArray[np.bool_]) -> float:
+def _logistic(scores: Float[Array, "n k"], labels: Bool[NDArray[np.bool_], "n k"]) -> float:
     """Return the sum of the logistic losses of (k, K) scores of non-exclusive labels; they are overwritten by probability - target."""
     total = float(np.logaddexp(0.0, scores).sum(dtype=np.float64) - scores[labels].sum(dtype=np.float64))
     scores *= 0.5

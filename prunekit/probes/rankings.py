@@ -115,7 +115,7 @@ def mutual_information(rows: Shaped[NDArray[Any], "n d"], labels: Shaped[NDArray
     return np.maximum(information, 0.0)
 
 
-def _bin(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
+def _bin(values: Shaped[NDArray[Any], "n m"], bins: int) -> Int64[Ids, "n m"]:
     """Return the quantile bin of each value, (n, m); equal values share one."""
     edges = np.quantile(values, np.arange(1, bins) / bins, axis=0)
     codes = np.zeros(values.shape, dtype=np.int64)
@@ -178,7 +178,7 @@ class Agreement:
     tau: Float64[Floats, "m m"]
 
 
-def compare_rankings(orders: Mapping[str, Ids], sizes: Sequence[int]) -> Agreement:
+def compare_rankings(orders: Mapping[str, Int64[Ids, " _"]], sizes: Sequence[int]) -> Agreement:
     """Compare rankings of the same neurons; raises StatisticsError where they rank different ones."""
     names, rankings = tuple(orders), list(orders.values())
     if not names:
@@ -200,7 +200,7 @@ def compare_rankings(orders: Mapping[str, Ids], sizes: Sequence[int]) -> Agreeme
     return Agreement(names, tuple(sizes), overlap.reshape(len(sizes), len(names), len(names)), tau)
 
 
-def ranking(weights: ArrayLike, *, steps: int = 1000) -> Ids:
+def ranking(weights: ArrayLike, *, steps: int = 1000) -> Int64[Ids, " m"]:
     """Order neurons by linguistic correlation analysis, most important first.
 
     For p = 0, 1/steps, ..., 1 and for each class, the shortest (not empty) prefix of its neurons by falling |weight| that

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from prunekit.probes.elastic_net import Fit, Problem, fit_probes
 from prunekit.probes.objective import decisions
+from prunekit.stats.collected import Labels
 from prunekit.stats.moments import Moments, MomentsAccumulator, one_hot
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task
 
-Ids = NDArray[np.int64]
+Ids = Int64[NDArray[np.int64], " m"]
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Penalties tried for every probe; the best was far from both ends on all data tried."""
@@ -33,11 +34,11 @@ class Split:
     """Columns of a split that can be probed: rows, labels and moments over [neurons | labels]."""
 
     rows: RowStore
-    labels: NDArray[Any]
+    labels: Labels
     moments: Moments
 
     @classmethod
-    def of(cls, rows: RowStore, labels: NDArray[Any], outputs: int) -> Split:
+    def of(cls, rows: RowStore, labels: Labels, outputs: int) -> Split:
         """Compute the moments of rows with labels; raises StatisticsError for NaN or no rows."""
         accumulator = MomentsAccumulator(rows.width + outputs)
         for start, chunk in rows.chunks():

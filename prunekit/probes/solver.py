@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 Floats = NDArray[np.float64]
-Solver = Generator[Floats, tuple[float, Floats], Floats]
+# Sizes of one name are equal in a call: k outputs; a point is weights and, below them, intercepts, w = width + 1 rows.
+Point = Float64[Floats, "w k"]
+Square = Float64[Floats, "d d"]
+Columns = Float64[Floats, "d k"]
+Pairs = list[tuple[Point, Point, float]]
+# The points of several solvers are of different sizes.
+Sized = Float64[Floats, "_ _"]
+Solver = Generator[Sized, tuple[float, Sized], Sized]
 
 _MEMORY = 12
 _ARMIJO = 1e-4
@@ -21,13 +29,13 @@ _ROUNDING = 1e-7  # relative accuracy of losses of float32 rows
 _BLOCK = 256
 
 
-def minimise(solvers: Sequence[Solver], evaluate: Callable[[dict[int, Floats]], dict[int, tuple[float, Floats]]]) -> list[Floats]:
+def minimise(solvers: Sequence[Solver], evaluate: Callable[[dict[int, Sized]], dict[int, tuple[float, Sized]]]) -> list[Sized]:
     """Run solvers together; `evaluate` maps {solver: point} to {solver: (loss, gradient)} in one pass."""
     points = {i: next(solver) for i, solver in enumerate(solvers)}
-    done: dict[int, Floats] = {}
+    done: dict[int, Sized] = {}
     while points:
         answers = evaluate(points)
-        next_points: dict[int, Floats] = {}
+        next_points: dict[int, Sized] = {}
         for i, answer in answers.items():
             try:
                 next_points[i] = solvers[i].send(answer)
@@ -37,7 +45,7 @@ def minimise(solvers: Sequence[Solver], evaluate: Callable[[dict[int, Floats]], 
     return [done[i] for i in range(len(solvers))]
 
 
-def lbfgs(start: Floats, ridge: float, preconditioner: Preconditioner, *, tol: float, passes: int) -> Solver:
+def lbfgs(start: Point, ridge: float, preconditioner: Preconditioner, *, tol: float, passes: int) -> Solver:
     """Minimise data term + ridge/2 * |weights|^2 (the last row, the intercept, is free) by L-BFGS in the coordinates of a metric.
 
     In those coordinates the objective is well conditioned, so that few steps are needed however correlated the neurons are.
@@ -46,7 +54,7 @@ def lbfgs(start: Floats, ridge: float, preconditioner: Preconditioner, *, tol: f
     """
     v = preconditioner.enter(start)
     value, slope = _pull(preconditioner, start, ridge, (yield start))
-    pairs: list[tuple[Floats, Floats, float]] = []
+    pairs: Pairs = []
     x, used = start, 1
     while used < passes:
         direction = -_two_loop(slope, pairs)
@@ -91,16 +99,16 @@ class Preconditioner:
         Inverses of the diagonal blocks of the factor, of `corners_of`.
     """
 
-    def __init__(self, factor: Floats, width: int, curvature: float, corners: Sequence[Floats]) -> None:
+    def __init__(self, factor: Square, width: int, curvature: float, corners: Sequence[Sized]) -> None:
         self._factor, self._width, self._scale, self._corners = factor, width, float(np.sqrt(curvature)), corners
 
-    def enter(self, x: Floats) -> Floats:
+    def enter(self, x: Point) -> Point:
         """Return the coordinates of a solution, (width + 1, K)."""
         lower = np.tril(self._factor[: self._width, : self._width]) if np.any(x[:-1]) else None
         weights = np.zeros_like(x[:-1]) if lower is None else lower.T @ x[:-1]
         return np.vstack([weights, x[-1:] * self._scale])
 
-    def leave(self, v: Floats) -> Floats:
+    def leave(self, v: Point) -> Point:
         """Return the solution at coordinates, (width + 1, K)."""
         x = np.empty_like(v)
         x[-1] = v[-1] / self._scale
@@ -110,7 +118,7 @@ class Preconditioner:
             x[i:stop] = self._corners[i // _BLOCK][: stop - i, : stop - i].T @ part
         return x
 
-    def pull(self, gradient: Floats) -> Floats:
+    def pull(self, gradient: Point) -> Point:
         """Return the gradient with respect to the coordinates, (width + 1, K)."""
         g = np.empty_like(gradient)
         g[-1] = gradient[-1] / self._scale
@@ -121,13 +129,13 @@ class Preconditioner:
         return g
 
 
-def corners_of(factor: Floats) -> list[Floats]:
+def corners_of(factor: Square) -> list[Sized]:
     """Return the inverses of the diagonal blocks of a lower triangular factor, for `Preconditioner`."""
     blocks = [factor[i : i + _BLOCK, i : i + _BLOCK] for i in range(0, len(factor), _BLOCK)]
     return [np.asarray(solve_triangular(block, np.eye(len(block)), lower=True, check_finite=False)) for block in blocks]
 
 
-def _pull(preconditioner: Preconditioner, x: Floats, ridge: float, answer: tuple[float, Floats]) -> tuple[float, Floats]:
+def _pull(preconditioner: Preconditioner, x: Point, ridge: float, answer: tuple[float, Point]) -> tuple[float, Point]:
     value, gradient = answer
     weights = x[:-1]
     total = gradient.copy()
@@ -135,7 +143,7 @@ def _pull(preconditioner: Preconditioner, x: Floats, ridge: float, answer: tuple
     return value + 0.5 * ridge * float(np.vdot(weights, weights)), preconditioner.pull(total)
 
 
-def _two_loop(slope: Floats, pairs: list[tuple[Floats, Floats, float]]) -> Floats:
+def _two_loop(slope: Point, pairs: Pairs) -> Point:
     q = slope.copy()
     factors: list[float] = []
     for step, change, curvature in reversed(pairs):
@@ -150,7 +158,7 @@ def _two_loop(slope: Floats, pairs: list[tuple[Floats, Floats, float]]) -> Float
     return q
 
 
-def proximal(start: Floats, gram: Floats, lasso: float, ridge: float, curvature: float, *, tol: float, passes: int) -> Solver:
+def proximal(start: Point, gram: Square, lasso: float, ridge: float, curvature: float, *, tol: float, passes: int) -> Solver:
     """Minimise data term + lasso * |weights|_1 + ridge/2 * |weights|^2 by accelerated proximal gradient in a fixed metric.
 
     `curvature * gram` bounds the Hessian of the data term (Boehning 1992), so each step minimises an upper bound of the
@@ -179,8 +187,8 @@ def proximal(start: Floats, gram: Floats, lasso: float, ridge: float, curvature:
 
 
 def elastic_net(
-    hessian: Floats, linear: Floats, lasso: float, ridge: float, start: Floats, *, bound: float, tol: float, steps: int = 5000
-) -> Floats:
+    hessian: Square, linear: Columns, lasso: float, ridge: float, start: Columns, *, bound: float, tol: float, steps: int = 5000
+) -> Columns:
     """Minimise tr(W' H W) / 2 - <linear, W> + lasso * |W|_1 + ridge/2 * |W|^2 over W, (d, K).
 
     `bound` is at least the largest eigenvalue of H. Stops when the step could gain less than `tol`.

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.probes.trees import Sentence, distance_spearman, distances, uuas
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+# Sizes of one name are equal in a call: n words, t words of a sentence, h dimensions, r of the map.
+Words = Shaped[NDArray[Any], "n h"]
+Map = Float32[Singles, "h r"]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 #: Sentences of a batch, which are of about the same length.
@@ -59,7 +63,7 @@ class StructuralScores:
 
 
 def fit_structural(
-    words: NDArray[Any],
+    words: Words,
     train: Sequence[Sentence],
     *,
     rank: int = 64,
@@ -118,7 +122,7 @@ def fit_structural(
     return StructuralProbe(projection.astype(np.float64) / spread)
 
 
-def score_structural(probe: StructuralProbe, words: NDArray[Any], held_out: Sequence[Sentence]) -> StructuralScores:
+def score_structural(probe: StructuralProbe, words: Words, held_out: Sequence[Sentence]) -> StructuralScores:
     """Score a map on held-out sentences; raises StatisticsError where none has an edge that counts."""
     correct = total = scored = 0
     by_length: dict[int, list[float]] = {}
@@ -140,12 +144,12 @@ def score_structural(probe: StructuralProbe, words: NDArray[Any], held_out: Sequ
 class _Batch:
     """Padded sentences: words (b, T, H), true distances (b, T, T) and weights of the pairs, 0 for padding."""
 
-    words: NDArray[np.float32]
-    true: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    words: Float32[Singles, "b t h"]
+    true: Float32[Singles, "b t t"]
+    weights: Float32[Singles, "b t t"]
 
     @classmethod
-    def of(cls, values: NDArray[np.float32], batch: Sequence[Sentence], spread: float) -> _Batch:
+    def of(cls, values: Float32[Singles, "n h"], batch: Sequence[Sentence], spread: float) -> _Batch:
         longest = max(len(sentence) for sentence in batch)
         words = np.zeros((len(batch), longest, values.shape[1]), dtype=np.float32)
         true = np.zeros((len(batch), longest, longest), dtype=np.float32)
@@ -157,7 +161,7 @@ class _Batch:
             weights[i, :size, :size] = 1.0 / (size * size * len(batch))
         return cls(words, true, weights)
 
-    def gradient(self, projection: NDArray[np.float32]) -> NDArray[np.float32]:
+    def gradient(self, projection: Map) -> Map:
         """Return the gradient of the loss with respect to the projection, (H, r).
 
         With S the signed weights of the pairs, the loss varies with sum_ij S_ij |z_i - z_j|^2 = 2 tr(Z' L Z), L the Laplacian of S.
@@ -167,12 +171,12 @@ class _Batch:
         pulled = pairs.sum(axis=2, keepdims=True) * mapped - pairs @ mapped
         return np.asarray(4.0 * np.einsum("bth,btr->hr", self.words, pulled, optimize=True))
 
-    def loss(self, projection: NDArray[np.float32]) -> float:
+    def loss(self, projection: Map) -> float:
         """Return the mean over the sentences of the mean over their pairs of |error|."""
         return float((np.abs(_squared(self.words @ projection) - self.true) * self.weights).sum())
 
 
-def _squared(points: NDArray[Any]) -> NDArray[Any]:
+def _squared(points: Shaped[NDArray[Any], "*b t r"]) -> Shaped[NDArray[Any], "*b t t"]:
     """Return the squared distances between points, (..., T, r) -> (..., T, T)."""
     inner = points @ np.swapaxes(points, -1, -2)
     norms = np.einsum("...ii->...i", inner)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from prunekit.errors import StatisticsError
 from prunekit.metrics import Metric, of_counts
 from prunekit.probes.selection import Split, path
+from prunekit.stats.collected import Labels
 from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 from prunekit.tasks import Task
@@ -19,6 +18,8 @@ from prunekit.tasks import Task
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 # Sizes of one name are equal in a call: d neurons, k classes.
+Vector = Float64[Floats, " d"]
+Mask = Bool[NDArray[np.bool_], " d"]
 Discriminant = tuple[Float32[NDArray[np.float32], " d"], Float64[Floats, "d k"], Float64[Floats, "d k"]]
 Curve = tuple[tuple[int, float], ...]
 """(number of dimensions, validation score) pairs, ascending."""
@@ -37,7 +38,7 @@ def principal_axes(moments: Moments, outputs: int) -> tuple[Float64[Floats, "d m
     return np.asarray(vectors[:, order]), np.asarray(values[order])
 
 
-def pca_curve(train: Split, validation: Split, task: Task) -> tuple[Curve, Floats]:
+def pca_curve(train: Split, validation: Split, task: Task) -> tuple[Curve, Float64[Floats, " m"]]:
     """Score the probe on the first 1, 2, 3, 5, ... principal components.
 
     Parameters
@@ -58,7 +59,7 @@ def pca_curve(train: Split, validation: Split, task: Task) -> tuple[Curve, Float
     return curve, np.cumsum(values) / values.sum()
 
 
-def subset_curve(train: Split, validation: Split, task: Task, order: Ids) -> Curve:
+def subset_curve(train: Split, validation: Split, task: Task, order: Int64[Ids, " m"]) -> Curve:
     """Score the probe on the first 1, 2, 3, 5, ... neurons of a ranking."""
     return tuple(path(train.columns(order), validation.columns(order), task, default_sizes(len(order)))[1])
 
@@ -72,7 +73,7 @@ def default_sizes(most: int) -> list[int]:
     return [*sizes, most]
 
 
-def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task: Task) -> Floats:
+def single_dimensions(train: Moments, rows: RowStore, labels: Labels, task: Task) -> Vector:
     """Score every dimension alone, in closed form.
 
     For classes it is linear discriminant analysis in one dimension: class means, one variance within the classes, class
@@ -123,7 +124,7 @@ def single_dimensions(train: Moments, rows: RowStore, labels: NDArray[Any], task
     return of_counts(task.metric, hits.astype(np.float64), actual, guesses.astype(np.float64))
 
 
-def _discriminant(train: Moments, width: int, non_constant: Bool[NDArray[np.bool_], " d"]) -> Discriminant:
+def _discriminant(train: Moments, width: int, non_constant: Mask) -> Discriminant:
     """Return mean (D,), slope and offset (D, K) of the one-dimensional discriminants of centred neurons."""
     counts = train.count * train.mean[width:]
     occurs = counts > 0.5
@@ -138,7 +139,7 @@ def _discriminant(train: Moments, width: int, non_constant: Bool[NDArray[np.bool
     return train.mean[:width].astype(np.float32), slope, offset
 
 
-def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Task, non_constant: NDArray[np.bool_]) -> Floats:
+def _correlations(train: Moments, rows: RowStore, labels: Labels, task: Task, non_constant: Mask) -> Vector:
     width = rows.width
     values = np.asarray(labels, dtype=np.float64)
     values = rankdata(values) if task.metric is Metric.SPEARMAN else values
@@ -154,7 +155,7 @@ def _correlations(train: Moments, rows: RowStore, labels: NDArray[Any], task: Ta
     return np.where(non_constant, scores, 0.0)
 
 
-def _project(split: Split, axes: Floats, mean: Floats) -> Split:
+def _project(split: Split, axes: Float64[Floats, "d m"], mean: Vector) -> Split:
     rows = RowStore(len(split.rows), axes.shape[1])
     for start, chunk in split.rows.chunks():
         rows.put(np.arange(start, start + len(chunk)), (chunk - mean) @ axes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from scipy.stats import rankdata
@@ -37,8 +37,8 @@ class Sentence:
     """
 
     start: int
-    heads: NDArray[np.int64]
-    counts: NDArray[np.bool_]
+    heads: Heads
+    counts: Bool[NDArray[np.bool_], " t"]
     labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ def sentences(heads: Sequence[Sequence[int]], labels: Sequence[Sequence[str]], s
     return tuple(parsed)
 
 
-def _check_tree(heads: NDArray[np.int64], number: int) -> None:
+def _check_tree(heads: Heads, number: int) -> None:
     size = len(heads)
     if size and (heads.min() < 0 or heads.max() > size):
         raise DataError(f"Sentence {number} has {size} words. Got a head outside 0..{size}.")
