@@ -20,7 +20,7 @@ from transformers.utils import logging
 from prunekit.arch.count import count
 from prunekit.arch.view import DENSE, ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
-from prunekit.errors import ParameterError
+from prunekit.errors import BudgetError, ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
@@ -31,7 +31,7 @@ from prunekit.training.freeze import freeze_blocks
 from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
 from prunekit.training.masks import Masks
 from prunekit.training.optimizer import CUT, held_by, is_factored
-from prunekit.training.schedule import Curve, Schedule
+from prunekit.training.schedule import Curve, Schedule, check_judged, shortfall
 from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
 from prunekit.validation.arguments import Place, Seed, Within, checked
@@ -40,6 +40,8 @@ from prunekit.validation.limits import CUTS, ROWS
 
 #: Name of the buffer that stores the plan in a checkpoint; it is removed from the model at the end of training.
 _BUFFER = "prunekit_plan"
+#: Directory, beside the checkpoints, of a model that is not what was asked for, so that a script that ends with the error loses nothing.
+UNMET = "unmet"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 _CHECKPOINT = "a checkpoint that keeps no more than the model (model, callback and Trainer are made anew to go back to an earlier one)"
@@ -92,7 +94,9 @@ class PruneCallback(TrainerCallback):
     Raises
     ------
     ParameterError
-        A budget of something else, bounds that contradict each other, nothing to do.
+        A budget of something else, bounds that contradict each other, nothing to do; evaluations that end before the last cut.
+    BudgetError
+        At the end of a training that was stopped too early; the model is kept, and is in `unmet` in the Trainer's output directory.
     """
 
     @checked(_OF)
@@ -211,6 +215,7 @@ class PruneCallback(TrainerCallback):
             must = f"one whose state has its parameters' shapes ({CUT}) with a PruneCallback"
             raise ParameterError("optim", "TrainingArguments", must, type(inner).__name__)
         self._due = self._schedule.due(state.max_steps)
+        check_judged(args, state, max(self._due))
         names = live.view.inputs
         batches = self._calibration or draw(train_dataloader, self._rows or rows_of(args), self._seed, of=_OF)
         check_batches(self._dense, batches)
@@ -315,12 +320,8 @@ class PruneCallback(TrainerCallback):
             self._masks = Masks(live.view, live.blocks, live.plan, plan)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave the model as a plain slim one."""
+        """Leave the model as a plain slim one; write it, and raise BudgetError, where training was stopped too early."""
         live, target = self._state()
-        if self._budgets and state.global_step < (last := max(self._due)):
-            logger.warning("PruneCallback: training ended at step %d, before the last cut at step %d.", state.global_step, last)
-        if self._budgets and args.load_best_model_at_end and state.best_metric is None:
-            logger.warning("PruneCallback: no checkpoint was judged after the last cut; the model is that of the last step.")
         if self._masks is not None:
             # Training ended before the last cut.
             self._mask(None)
@@ -329,6 +330,17 @@ class PruneCallback(TrainerCallback):
         for hook in self._hooks:
             hook.remove()
         record(live.view, DENSE, self._config)
+        if not self._budgets:
+            return
+        kept = count(live.view, self._lengths).params_layers / self._dense_count.params_layers
+        reason = shortfall(args, state, max(self._due), f"{kept:.1%} of the params left, not {' and '.join(map(str, self._budgets))}")
+        if reason:
+            place = Path(args.output_dir) / UNMET
+            if _rank() == 0:
+                self.save(place)
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
+            raise BudgetError(f"{reason} The model as it is was written to {str(place)!r}: prunekit.load reads it.")
 
     @checked("PruneCallback.save")
     def save(self, directory: Place, tokenizer: Any | None = None) -> Path:

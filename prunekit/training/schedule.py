@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from transformers import TrainerControl
+from transformers.trainer_callback import DefaultFlowCallback
 
 from prunekit.budget import Budget
 from prunekit.errors import ParameterError
@@ -46,3 +50,50 @@ class Schedule:
         remaining = 1 - step / self.steps
         share = remaining**3 if self.curve == "cubic" else remaining
         return [Budget(budget.unit, budget.amount + (1 - budget.amount) * share) for budget in final]
+
+
+def check_judged(args: Any, state: Any, last: int) -> None:
+    """Raise ParameterError where a Trainer that gives its best model back evaluates at no step from the last cut on.
+
+    Parameters
+    ----------
+    args : TrainingArguments
+    state : TrainerState
+        When training begins.
+    last : int
+        Step of the last cut.
+    """
+    if not args.load_best_model_at_end or args.eval_strategy != "steps":
+        return
+    every, flow = int(state.eval_steps), DefaultFlowCallback()
+    # Whether the last step is judged, whatever its number, depends on the version of transformers.
+    for step in {every * -(-max(last, int(args.eval_delay)) // every), state.max_steps}:
+        then = copy.copy(state)
+        then.global_step = step
+        if last <= step <= state.max_steps and flow.on_step_end(args, then, TrainerControl()).should_evaluate:
+            return
+    must = f"such that a checkpoint is judged from the last cut of a PruneCallback on, at step {last} of {state.max_steps}"
+    raise ParameterError("eval_steps", "TrainingArguments", must, f"{every}, from step {args.eval_delay} on")
+
+
+def shortfall(args: Any, state: Any, last: int, kept: str) -> str:
+    """Return why a trained model is not the one that was asked for; empty where it is.
+
+    Parameters
+    ----------
+    args : TrainingArguments
+    state : TrainerState
+        When training ends.
+    last : int
+        Step of the last cut.
+    kept : str
+        What the model keeps, and what it was to keep.
+    """
+    now = state.global_step
+    if now < last:
+        return f"Training ended at step {now}, before the last cut of PruneCallback at step {last}: {kept}."
+    if args.load_best_model_at_end and state.best_metric is None:
+        return (
+            f"Training ended with no checkpoint judged after the last cut of PruneCallback: the model is that of step {now}, not the best."
+        )
+    return ""

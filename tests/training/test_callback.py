@@ -38,9 +38,7 @@ def rows() -> list[dict[str, torch.Tensor]]:
     return [{**{name: tensor[row] for name, tensor in batch.items()}, "labels": labels[row]} for row in range(64)]
 
 
-def train(
-    callback: PruneCallback, folder: Path, *others: TrainerCallback, model: Any = None, resume: bool = False, **arguments: Any
-) -> Trainer:
+def trainer_of(callback: PruneCallback, folder: Path, *others: TrainerCallback, model: Any = None, **arguments: Any) -> Trainer:
     judge = arguments.pop("judge", None)
     # No dropout: equal runs are then equal, in one process or in two.
     model = model or build("bert", HEAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -49,7 +47,11 @@ def train(
         str(folder), use_cpu=True, report_to="none", disable_tqdm=True, logging_strategy="no", dataloader_pin_memory=False, **given
     )
     judged: dict[str, Any] = {} if judge is None else {"eval_dataset": rows()[:8], "compute_metrics": judge}
-    trainer = Trainer(model, made, train_dataset=rows(), callbacks=[callback, *others], **judged)  # type: ignore[arg-type]
+    return Trainer(model, made, train_dataset=rows(), callbacks=[callback, *others], **judged)  # type: ignore[arg-type]
+
+
+def train(callback: PruneCallback, folder: Path, *others: TrainerCallback, resume: bool = False, **arguments: Any) -> Trainer:
+    trainer = trainer_of(callback, folder, *others, **arguments)
     trainer.train(resume_from_checkpoint=resume or None)
     return trainer
 

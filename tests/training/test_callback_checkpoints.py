@@ -10,25 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 import prunekit
-from prunekit.errors import ParameterError
+from prunekit.errors import BudgetError, ParameterError
 from prunekit.training.callback import PruneCallback
+from prunekit.training.schedule import check_judged
 from tests.models import build
-from tests.training.test_callback import HEAD, At, answers, pruner, rows, train
+from tests.training.test_callback import HEAD, At, answers, pruner, rows, train, trainer_of
 
 
 @pytest.fixture(autouse=True)
 def _precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-
-
-@pytest.fixture
-def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr("prunekit.training.callback.logger.warning", lambda text, *given: lines.append(text % given))
-    return lines
 
 
 def scores(*given: float) -> Callable[[Any], dict[str, float]]:
@@ -51,7 +45,7 @@ def is_checkpoint(trainer: Trainer, step: int) -> bool:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_the_best_is_the_best_of_those_that_keep_the_budget(masks: bool, tmp_path: Path, warned: list[str]) -> None:
+def test_the_best_is_the_best_of_those_that_keep_the_budget(masks: bool, tmp_path: Path) -> None:
     # Cuts after the steps 2 and 3. What was better before them is larger than what was asked for.
     callback = pruner(steps=2, end=0.5, masks=masks)
     trainer = train(callback, tmp_path / "run", **best(0.9, 0.8, 0.3, 0.6, 0.5, 0.4))
@@ -63,26 +57,65 @@ def test_the_best_is_the_best_of_those_that_keep_the_budget(masks: bool, tmp_pat
     vars(slim).pop("forward", None)
     loaded: nn.Module = prunekit.load(callback.save(tmp_path / "slim").parent)
     torch.testing.assert_close(answers(loaded), answers(slim))
-    assert not warned
 
 
-def test_stopping_early_waits_again_after_a_cut_and_a_budget_that_was_not_reached_is_said(tmp_path: Path, warned: list[str]) -> None:
+def loads(folder: Path, trainer: Trainer) -> bool:
+    """Whether a directory holds the model of a Trainer."""
+    model: Any = trainer.model
+    vars(model).pop("forward", None)
+    return torch.equal(answers(prunekit.load(folder)), answers(model))
+
+
+def test_stopping_early_waits_again_after_a_cut_and_a_budget_that_was_not_reached_is_an_error(tmp_path: Path) -> None:
     # A cut costs more than patience allows, and is no reason to stop.
     callback = pruner(steps=2, end=0.9)
-    trainer = train(callback, tmp_path, EarlyStoppingCallback(2), **best(0.8, 0.9, 0.85, 0.3, 0.5, 0.4, 0.4, max_steps=10))
+    trainer = trainer_of(callback, tmp_path, EarlyStoppingCallback(2), **best(0.8, 0.9, 0.85, 0.3, 0.5, 0.4, 0.4, max_steps=10))
+    with pytest.raises(BudgetError) as caught:
+        trainer.train()
     assert [cut["step"] for cut in callback.history] == [4]
     assert (trainer.state.global_step, trainer.state.best_global_step) == (7, 5)
     assert is_checkpoint(trainer, 5)
-    assert warned == ["PruneCallback: training ended at step 7, before the last cut at step 9."]
+    kept = callback.history[-1]["kept"]
+    assert str(caught.value) == (
+        f"Training ended at step 7, before the last cut of PruneCallback at step 9: {kept:.1%} of the params left, not 40% params. "
+        f"The model as it is was written to {str(tmp_path / 'unmet')!r}: prunekit.load reads it."
+    )
+    assert loads(tmp_path / "unmet", trainer)
 
 
-def test_a_best_that_nothing_was_judged_for_is_said(tmp_path: Path, warned: list[str]) -> None:
-    class Stop(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop = state.global_step == 5
+class Stop(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step == 5
 
-    train(pruner(steps=1, end=0.4), tmp_path, Stop(), **best(0.5, eval_steps=3, save_steps=3, max_steps=10))
-    assert warned == ["PruneCallback: no checkpoint was judged after the last cut; the model is that of the last step."]
+
+def test_a_best_that_nothing_was_judged_for_is_an_error(tmp_path: Path) -> None:
+    trainer = trainer_of(pruner(steps=1, end=0.4), tmp_path, Stop(), **best(0.5, eval_steps=3, save_steps=3, max_steps=10))
+    with pytest.raises(BudgetError, match=r"no checkpoint judged after the last cut .*: the model is that of step 5"):
+        trainer.train()
+    assert loads(tmp_path / "unmet", trainer)
+
+
+def test_masked_units_are_gone_from_a_model_that_was_stopped_before_they_are_sliced(tmp_path: Path) -> None:
+    callback = pruner(steps=2, masks=True)
+    trainer = trainer_of(callback, tmp_path, Stop(), save_strategy="no")
+    with pytest.raises(BudgetError, match=r"Training ended at step 5, before the last cut .* at step 9"):
+        trainer.train()
+    assert loads(tmp_path / "unmet", trainer)
+
+
+def test_evaluations_that_begin_after_training_are_refused_before_it(tmp_path: Path) -> None:
+    trainer = trainer_of(pruner(), tmp_path, **best(eval_delay=7))
+    with pytest.raises(ParameterError, match=r"'eval_steps' .* from the last cut .* on, at step 5 of 6. Got '1, from step 7"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("every", [2, 5, 9, 10])
+def test_what_is_judged_with_or_after_the_last_cut_is_not_refused(every: int, tmp_path: Path) -> None:
+    args = TrainingArguments(
+        str(tmp_path), max_steps=10, eval_strategy="steps", eval_steps=every, save_steps=every, load_best_model_at_end=True, use_cpu=True
+    )
+    check_judged(args, TrainerState(max_steps=10, eval_steps=every, global_step=0), 9)
 
 
 def test_blocks_that_are_dropped_before_training_leave_every_checkpoint_to_choose_from(tmp_path: Path) -> None:
