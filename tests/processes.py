@@ -81,7 +81,7 @@ class Threads:
             yield from (results[rank] for rank in range(len(now)))
 
 
-class _Thread(parallel._Alone):
+class _Thread(parallel._Undivided):
     def __init__(self, threads: Threads, rank: int, barrier: threading.Barrier) -> None:
         self._threads, self._rank, self._barrier = threads, rank, barrier
 

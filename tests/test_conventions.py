@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,3 +26,36 @@ def test_nothing_sleeps_or_names_a_machine(path: Path) -> None:
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(HERE.parent)))
 def test_what_the_type_checker_is_told_to_ignore_has_a_reason(path: Path) -> None:
     assert not re.findall(r"#\s*type:\s*ignore(?!\[[a-z, -]+\]  # \S)", path.read_text(encoding="utf-8"))
+
+
+class Class:
+    """A class of the package, as its source declares it."""
+
+    def __init__(self, node: ast.ClassDef) -> None:
+        methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+        self.name, self.methods = node.name, {method.name for method in methods}
+        self.bases = [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
+        self.abstract = any("abstractmethod" in ast.unparse(mark) for method in methods for mark in method.decorator_list)
+        self.final = "final" in map(ast.unparse, node.decorator_list)
+
+
+CLASSES = {
+    node.name: Class(node)
+    for path in PACKAGE
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.ClassDef)
+}
+DERIVED = [each for each in CLASSES.values() if set(each.bases) & set(CLASSES)]
+
+
+@pytest.mark.parametrize("own", DERIVED, ids=lambda own: str(own.name))
+def test_a_method_of_a_concrete_class_is_not_overridden(own: Class) -> None:
+    concrete = [CLASSES[base] for base in own.bases if base in CLASSES and not CLASSES[base].abstract]
+    assert not [f"{base.name}.{name}" for base in concrete for name in own.methods & base.methods - {"__init__", "__reduce__"}]
+
+
+# The classes of slim models are derived from once more, under the names of their families.
+@pytest.mark.parametrize("own", [own for own in DERIVED if not own.name.startswith("Slim")], ids=lambda own: str(own.name))
+def test_what_fills_in_an_abstract_class_is_final(own: Class) -> None:
+    open_ended = own.abstract or any(own.name in other.bases for other in DERIVED)
+    assert open_ended or own.final or not any(base in CLASSES and CLASSES[base].abstract for base in own.bases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from prunekit.tasks import Task
 DELTA = 0.01
 
 
+@final
 @dataclass(frozen=True)
 class Ablation(AnalyzerResult):
     """Validation scores of the model's own head when parts of the model are removed; nothing is refitted unless stated.

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from prunekit.analyzers.figures import Figure
@@ -26,7 +27,7 @@ from prunekit.stats.moments import non_constant
 from prunekit.stats.sample import Sample
 from prunekit.tasks import Task
 
-Ints = NDArray[np.int64]
+Ints = Int64[NDArray[np.int64], " _"]
 #: Size of the largest co-moment that is held in memory, in bytes.
 LARGEST_COMOMENT = 2 * 2**30
 #: Most co-moments that probes and rankings hold at once.
@@ -98,7 +99,7 @@ class Subject:
         return comoment_bytes(self.train.rows.width) <= LARGEST_COMOMENT
 
     @cached_property
-    def non_constant(self) -> NDArray[np.bool_]:
+    def non_constant(self) -> Bool[NDArray[np.bool_], " d"]:
         """Mask of the non-constant neurons, (D,); see `Moments.non_constant`."""
         rows = self.train.rows
         if self.fits:

@@ -7,9 +7,10 @@ The similarity of two layers needs no n x n kernel: with centred columns it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
@@ -18,9 +19,13 @@ from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.errors import StatisticsError
 from prunekit.stats.cross import cross_norms
 from prunekit.stats.moments import Moments
-from prunekit.stats.rows import RowStore
+from prunekit.stats.rows import Rows, RowStore
 
 Floats = NDArray[np.float64]
+# Sizes of one name are equal in a call: the layers of a model, L + 1, and those of its base.
+Square = Float64[Floats, "layers layers"]
+Across = Float64[Floats, "layers base_layers"]
+Layers = Bool[NDArray[np.bool_], " layers"]
 
 #: Rows of one batch of the debiased estimator.
 BATCH = 256
@@ -76,12 +81,13 @@ class Similarity:
         With the layers of the base.
     """
 
-    within: Floats
-    debiased: Floats | None
+    within: Square
+    debiased: Square | None
     blocks: Blocks | None
-    across: Floats | None
+    across: Across | None
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Cka(AnalyzerResult):
     """Layer similarities.
@@ -133,7 +139,7 @@ class Cka(AnalyzerResult):
         figures.append(self._to_last())
         return tuple(figures)
 
-    def _across(self, kind: str, across: Floats) -> Figure:
+    def _across(self, kind: str, across: Across) -> Figure:
         note = "Each row is a layer of this model, each column one of the base"
         if across.shape[0] == across.shape[1]:
             note += f"; the diagonal says what was left as it was. {_capital(_change_text(across.diagonal(), 'the base'))}"
@@ -186,13 +192,13 @@ def _pooled(model: Subject, base: Subject | None) -> Similarity:
     return _similarity(squares, non_constant, debiased(rows, hidden), across)
 
 
-def _squared_norms(model: Subject) -> Floats:
+def _squared_norms(model: Subject) -> Square:
     if model.fits:
         return block_norms(model.train.moments, model.source.hidden, model.layers)
     return cross_norms(model.train.rows, model.train.rows, model.source.hidden, model.source.hidden)
 
 
-def _nonconstant_layers(model: Subject) -> NDArray[np.bool_]:
+def _nonconstant_layers(model: Subject) -> Layers:
     """Return a mask of the non-constant layers, (L + 1,)."""
     return np.asarray(model.non_constant.reshape(model.layers, -1).any(axis=1))
 
@@ -213,14 +219,14 @@ def _tokens(model: Subject, base: Subject | None) -> Similarity:
     return _similarity(squares, np.asarray(non_constant), debiased(stored(sample.rows), model.source.hidden), across)
 
 
-def stored(rows: NDArray[np.float32]) -> RowStore:
+def stored(rows: Rows) -> RowStore:
     """Return a store of rows that are in memory."""
     store = RowStore(*rows.shape, limit=rows.nbytes)
     store.put(np.arange(len(rows)), rows)
     return store
 
 
-def _similarity(squares: Floats, non_constant: NDArray[np.bool_], unbiased: Floats | None, across: Floats | None) -> Similarity:
+def _similarity(squares: Square, non_constant: Layers, unbiased: Square | None, across: Across | None) -> Similarity:
     if not non_constant.any():
         raise StatisticsError("No layer says anything of these rows: give more than one row, and rows that differ.")
     own = np.where(non_constant, squares.diagonal(), 0.0)
@@ -230,7 +236,7 @@ def _similarity(squares: Floats, non_constant: NDArray[np.bool_], unbiased: Floa
     return Similarity(within, unbiased, find_blocks(within, np.flatnonzero(non_constant)), across)
 
 
-def block_norms(moments: Moments, hidden: int, layers: int) -> Float64[Floats, "layers layers"]:
+def block_norms(moments: Moments, hidden: int, layers: int) -> Square:
     """Return the squared Frobenius norms of the blocks of a co-moment, (layers, layers) float64; label columns at its end are left out."""
     norms = np.empty((layers, layers))
     spans = [slice(layer * hidden, (layer + 1) * hidden) for layer in range(layers)]
@@ -246,7 +252,7 @@ def cka(cross: Float64[Floats, "a b"], own_a: Float64[Floats, " a"], own_b: Floa
     return np.asarray(np.divide(cross, scale, out=np.full(cross.shape, np.nan), where=scale > 0))
 
 
-def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | None:
+def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Square | None:
     """Compute CKA from the unbiased HSIC of minibatches (Nguyen, Raghu and Kornblith 2021, equations 2 and 3).
 
     Parameters
@@ -284,7 +290,7 @@ def debiased(rows: RowStore, hidden: int, *, batch: int = BATCH) -> Floats | Non
     return cka(total, own, own)
 
 
-def find_blocks(similarity: Float64[Floats, "layers layers"], layers: Int64[NDArray[np.int64], " m"]) -> Blocks | None:
+def find_blocks(similarity: Square, layers: Int64[NDArray[np.int64], " m"]) -> Blocks | None:
     """Cut the layers into an early and a late block at the widest step between neighbours, and test whether that step stands out.
 
     In a chain without blocks similarity falls with the distance along the stack, so layers are not exchangeable, but the
@@ -329,7 +335,7 @@ def outlying(values: Float64[Floats, " n"], at: int) -> float:
     return float(min(1.0, n * stdtr(n - 2, -distance * np.sqrt(n * (n - 2) / rest))))
 
 
-def _contrast(matrix: Floats, cut: int) -> float:
+def _contrast(matrix: Float64[Floats, "m m"], cut: int) -> float:
     """Return the mean similarity of two layers on the same side of a cut, minus that of two on different sides."""
     late = np.arange(len(matrix)) >= cut
     same, pair = np.equal.outer(late, late), ~np.eye(len(matrix), dtype=bool)
@@ -351,7 +357,7 @@ def _blocks_text(similarity: Similarity) -> str:
     return f"{block}; {repeats} much of layer {blocks.cut} and may go"
 
 
-def _change_text(diagonal: Floats, base: str) -> str:
+def _change_text(diagonal: Float64[Floats, " layers"], base: str) -> str:
     if np.isnan(diagonal).all():
         return f"no layer can be compared with {base}"
     low = int(np.nanargmin(diagonal))

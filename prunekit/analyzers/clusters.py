@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -16,6 +17,8 @@ from prunekit.errors import StatisticsError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# Sizes of one name are equal in a call: d neurons, n of them not constant.
+Mask = Bool[NDArray[np.bool_], " d"]
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))
 #: The threshold of the paper's transfer experiments.
@@ -25,6 +28,7 @@ _USUAL_AT = THRESHOLDS.index(USUAL)
 BRANCHES = 16
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Clusters(AnalyzerResult):
     """Clusters of a model's neurons at all thresholds, from one tree.
@@ -59,8 +63,8 @@ class Clusters(AnalyzerResult):
     one_layer: tuple[float, ...]
     adjacent: tuple[float, ...]
     farther: tuple[float, ...]
-    within: Floats
-    from_below: Floats
+    within: Float64[Floats, "thresholds layers"]
+    from_below: Float64[Floats, "thresholds layers"]
     top: Dendrogram | None
 
     def summary(self) -> tuple[str, ...]:
@@ -142,14 +146,14 @@ def run(inputs: Observations) -> Clusters:
     return cluster(model, _nonconstant(model))
 
 
-def _nonconstant(model: Subject) -> NDArray[np.bool_]:
+def _nonconstant(model: Subject) -> Mask:
     mask = model.non_constant
     if not mask.any():
         raise StatisticsError("No neuron varies: give more than one row, and rows that differ.")
     return mask
 
 
-def cluster(model: Subject, non_constant: Bool[NDArray[np.bool_], " d"]) -> Clusters:
+def cluster(model: Subject, non_constant: Mask) -> Clusters:
     """Cluster the non-constant neurons at all thresholds, from one tree."""
     ids, hidden = np.flatnonzero(non_constant), model.source.hidden
     layer = ids // hidden
@@ -178,11 +182,11 @@ def cluster(model: Subject, non_constant: Bool[NDArray[np.bool_], " d"]) -> Clus
 class _Cut:
     count: int
     windows: tuple[float, float, float]
-    within: Floats
-    from_below: Floats
+    within: Float64[Floats, " layers"]
+    from_below: Float64[Floats, " layers"]
 
 
-def _cut(labels: Ints, layer: Ints, members: Ints) -> _Cut:
+def _cut(labels: Int64[Ints, " n"], layer: Int64[Ints, " n"], members: Int64[Ints, " layers"]) -> _Cut:
     """Count the clusters of one cut: labels (D,) 0..C-1, layers (D,), neurons of each layer (L + 1,)."""
     count = int(labels.max()) + 1
     lowest, highest = np.full(count, len(members)), np.full(count, -1)
@@ -220,7 +224,7 @@ def top_of(tree: Float64[Floats, "merges 4"], layer: Int64[Ints, " n"], layers: 
     return Dendrogram("The top of the tree", merges, heights, names, "distance 1 − |r| (average linkage)", note)  # noqa: RUF001
 
 
-def _leaf_name(counts: Ints) -> str:
+def _leaf_name(counts: Int64[Ints, " layers"]) -> str:
     total, top = int(counts.sum()), int(counts.argmax())
     name = "emb" if top == 0 else f"layer {top}"
     if total == 1:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import fastcluster
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import fcluster
 from sklearn.base import BaseEstimator
@@ -19,7 +19,10 @@ from prunekit.stats.moments import Moments
 from prunekit.stats.rows import RowStore
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+# Sizes of one name are equal in a call: d neurons, d (d - 1) / 2 pairs of them.
 Condensed = Float64[Floats, " pairs"]
+Vector = Float64[Floats, " d"]
 
 
 class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -77,17 +80,17 @@ class CorrelationClusters(SelectorMixin, BaseEstimator):  # type: ignore[misc]  
         else:
             tree_labels = np.ones(width, dtype=np.int64)
         _, first, inverse = np.unique(tree_labels, return_index=True, return_inverse=True)
-        self.labels_: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse].astype(np.int64)
+        self.labels_: Int64[Ids, " d"] = np.argsort(np.argsort(first))[inverse].astype(np.int64)
         members = np.split(np.argsort(self.labels_, kind="stable"), np.cumsum(np.bincount(self.labels_))[:-1])
         if self.representative == "random":
             generator = np.random.default_rng(self.random_state)
             chosen = [int(generator.choice(group)) for group in members]
         else:
             chosen = [_medoid(moments, scale, group) for group in members]
-        self.representatives_: NDArray[np.int64] = np.sort(np.array(chosen, dtype=np.int64))
+        self.representatives_: Int64[Ids, " c"] = np.sort(np.array(chosen, dtype=np.int64))
         return self
 
-    def _get_support_mask(self) -> NDArray[np.bool_]:
+    def _get_support_mask(self) -> Bool[NDArray[np.bool_], " d"]:
         check_is_fitted(self)
         mask = np.zeros(self.n_features_in_, dtype=bool)
         mask[self.representatives_] = True
@@ -104,7 +107,7 @@ def distances(moments: Moments) -> Condensed:
     return _distances(moments, _scale(moments))
 
 
-def distances_of_rows(rows: RowStore, columns: Int64[NDArray[np.int64], " d"], *, limit: int = LIMIT) -> Condensed:
+def distances_of_rows(rows: RowStore, columns: Int64[Ids, " d"], *, limit: int = LIMIT) -> Condensed:
     """Return the same for some columns of rows whose co-moment does not fit in memory.
 
     It is computed in parts of `limit` bytes; the rows are read once for each part.
@@ -121,7 +124,7 @@ def distances_of_rows(rows: RowStore, columns: Int64[NDArray[np.int64], " d"], *
     return condensed
 
 
-def _put(condensed: Floats, at: int, comoment: Floats, own: float, others: Floats) -> int:
+def _put(condensed: Condensed, at: int, comoment: Float64[Floats, " after"], own: float, others: Float64[Floats, " after"]) -> int:
     """Write the distances of one column to those after it, and return the start of the next column's."""
     row = condensed[at : at + len(comoment)]
     np.multiply(comoment, others * own, out=row)
@@ -131,12 +134,12 @@ def _put(condensed: Floats, at: int, comoment: Floats, own: float, others: Float
     return at + len(comoment)
 
 
-def _scale(moments: Moments) -> Floats:
+def _scale(moments: Moments) -> Vector:
     varies = moments.varies
     return np.where(varies, 1.0 / np.sqrt(np.where(varies, moments.comoment.diagonal(), 1.0)), 0.0)
 
 
-def _distances(moments: Moments, scale: Floats) -> Floats:
+def _distances(moments: Moments, scale: Vector) -> Condensed:
     """Return condensed distances, (D (D - 1) / 2,), row by row: the full correlation matrix is never formed."""
     width = moments.width
     condensed = np.empty(width * (width - 1) // 2)
@@ -146,7 +149,7 @@ def _distances(moments: Moments, scale: Floats) -> Floats:
     return condensed
 
 
-def _medoid(moments: Moments, scale: Floats, group: NDArray[np.int64]) -> int:
+def _medoid(moments: Moments, scale: Vector, group: Int64[Ids, " m"]) -> int:
     if len(group) == 1:
         return int(group[0])
     similarity = np.abs(moments.block(group, group)) * scale[group]

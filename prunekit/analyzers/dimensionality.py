@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject
@@ -41,11 +43,12 @@ class Vector:
     full: float
     components: Curve
     subset: Curve
-    variance: Floats
-    single: Floats
-    order: NDArray[np.int64]
+    variance: Float64[Floats, " components"]
+    single: Float64[Floats, " h"]
+    order: Int64[NDArray[np.int64], " m"]
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Dimensions(AnalyzerResult):
     """Scores of the last layer's vector, reduced to components or dimensions.

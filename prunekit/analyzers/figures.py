@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -58,7 +59,7 @@ class Heatmap:
     """
 
     title: str
-    values: Floats
+    values: Float64[Floats, "r c"]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     y: str
@@ -175,8 +176,8 @@ class Dendrogram:
     """
 
     title: str
-    merges: NDArray[np.int64]
-    heights: Floats
+    merges: Int64[NDArray[np.int64], "merges 2"]
+    heights: Float64[Floats, " merges"]
     leaves: tuple[str, ...]
     unit: str
     note: str

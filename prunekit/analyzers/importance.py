@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -14,7 +15,7 @@ from prunekit.analyzers.figures import Curves, Figure, Heatmap, Series
 from prunekit.errors import StatisticsError
 from prunekit.stats.collected import UnitScores
 
-Floats = NDArray[np.float64]
+Units = Float64[NDArray[np.float64], " units"]
 
 #: Share of the output's variance that cheap units may cost together.
 CHEAP = 0.01
@@ -22,6 +23,7 @@ _UNIT_NAMES = {"heads": "heads", "ffn": "FFN neurons"}
 _SCORES = {"fisher": "Fisher", "fisher_labels": "Fisher, labels", "energy": "activation energy", "removal": "removal cost"}
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Importance(AnalyzerResult):
     """Importance of every unit, by four measures.
@@ -103,7 +105,7 @@ class Importance(AnalyzerResult):
         return Heatmap(f"Agreement of the measures, {_UNIT_NAMES[role]}", matrix, rows, short, "", "measure", "Spearman correlation", note)
 
 
-def _cumulative_shares(name: str, values: Floats) -> Series:
+def _cumulative_shares(name: str, values: Units) -> Series:
     """Return the share of the total that the most important neurons hold."""
     total = np.concatenate([[0.0], np.cumsum(np.sort(values)[::-1])])
     at = np.unique(np.linspace(0, len(values), 60).astype(np.int64))
@@ -144,7 +146,7 @@ def _precedes(a: str, b: str) -> bool:
     return order.index(a) < order.index(b)
 
 
-def _spearman(a: Floats, b: Floats) -> float:
+def _spearman(a: Units, b: Units) -> float:
     """Return the Spearman correlation; 0 where one does not vary."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, Subject, layer_names, splits_of
 from prunekit.analyzers.figures import Curves, Figure, Series, Table
@@ -14,11 +13,13 @@ from prunekit.metrics import Metric
 from prunekit.probes.control import control_labels
 from prunekit.probes.layerwise import LayerScores, layer_scores
 from prunekit.probes.selection import Split
+from prunekit.stats.collected import BothLabels
 
 DELTAS = (0.01, 0.02, 0.03)
 """Relative losses of the oracle's score for which the lowest layer is named, as in Dalvi et al. (2020)."""
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Knowledge(AnalyzerResult):
     """Scores of probes, layer by layer.
@@ -134,7 +135,7 @@ def _probe(inputs: Observations, subject: Subject) -> LayerScores:
     return layer_scores(train, validation, inputs.task, subject.source.hidden, control=_control_task(inputs, train, validation))
 
 
-def _control_task(inputs: Observations, train: Split, validation: Split) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def _control_task(inputs: Observations, train: Split, validation: Split) -> BothLabels | None:
     """Return random labels of train and validation; None where those of train came out all the same, of which nothing can be learned."""
     types = inputs.types
     if types is None or len(types[0]) != len(train.labels) or len(types[1]) != len(validation.labels):

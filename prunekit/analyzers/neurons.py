@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from prunekit.analyzers.base import Analyzer, AnalyzerResult, Need, Observations, layer_names, splits_of
@@ -38,6 +40,7 @@ ROWS = 10_000
 """Most rows from which the mutual information is estimated."""
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class NeuronRankings(AnalyzerResult):
     """Rankings and the scores of their first neurons.
@@ -66,7 +69,7 @@ class NeuronRankings(AnalyzerResult):
     traces: dict[str, tuple[tuple[int, float], ...]]
     fewest: dict[str, dict[float, int | None]]
     agreement: Agreement
-    first: dict[str, Ids]
+    first: dict[str, Int64[Ids, " _"]]
 
     def summary(self) -> tuple[str, ...]:
         """Summarise the fewest neurons, by the best ranking and at random, and the agreement of the rankings."""
@@ -195,7 +198,7 @@ def run(inputs: Observations) -> NeuronRankings:
     return NeuronRankings(reference, task.metric, width, inputs.model.source.hidden, traces, fewest, agreement, first)
 
 
-def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Ids]:
+def rank(train: Split, oracle: Fit, task: Task, seed: int) -> dict[str, Int64[Ids, " m"]]:
     """Rank the non-constant neurons in several ways, most important first; all rankings order the same neurons."""
     width, outputs = train.rows.width, task.outputs
     non_constant = train.moments.non_constant(width)
@@ -229,7 +232,7 @@ def _count_text(size: int) -> str:
     return "1 neuron" if size == 1 else f"{size:,} neurons"
 
 
-def _with_others(order: Ids, non_constant: NDArray[np.bool_]) -> Ids:
+def _with_others(order: Int64[Ids, " _"], non_constant: Bool[NDArray[np.bool_], " d"]) -> Int64[Ids, " m"]:
     """Extend an order of some neurons to all non-constant ones: the others last, by id."""
     kept = order[non_constant[order]]
     return np.concatenate([kept, np.setdiff1d(np.flatnonzero(non_constant), kept)])

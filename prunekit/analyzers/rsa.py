@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -14,11 +15,13 @@ from prunekit.errors import StatisticsError
 from prunekit.stats.sample import Sample
 
 Floats = NDArray[np.float64]
+Layers = Float64[Floats, " layers"]
 
 #: Correlation below which a layer counts as changed.
 CHANGED = 0.9
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Rsa(AnalyzerResult):
     """Correlations of the two models' similarity structure, per layer.
@@ -33,8 +36,8 @@ class Rsa(AnalyzerResult):
     outside_tokens : int or None
     """
 
-    inside: Floats
-    outside: Floats | None
+    inside: Layers
+    outside: Layers | None
     tokens: int
     outside_tokens: int | None
 
@@ -59,7 +62,7 @@ class Rsa(AnalyzerResult):
         return (Curves(title, tuple(series), "layer (0: embeddings)", "Pearson correlation of cosine similarities", note, whole_x=True),)
 
 
-def _change_text(values: Floats) -> str:
+def _change_text(values: Layers) -> str:
     if np.isnan(values).all():
         return "no layer can be compared"
     low = int(np.nanargmin(values))
@@ -90,7 +93,7 @@ def run(inputs: Observations) -> Rsa:
     return Rsa(inside, rsa_layers(*inputs.outside, model, base), len(ours.ids), len(inputs.outside[0].ids))
 
 
-def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> Float64[Floats, " layers"]:
+def rsa_layers(ours: Sample, theirs: Sample, model: Subject, base: Subject) -> Layers:
     """Compute RSA of each layer with the same layer of the base, (L + 1,); as many layers as the shallower model has."""
     if not np.array_equal(ours.ids, theirs.ids):
         raise StatisticsError("RSA needs two models that split the text into the same tokens; their tokenizers differ.")
@@ -126,7 +129,7 @@ def rsa(a: Float[NDArray[np.floating], "n h"], b: Float[NDArray[np.floating], "n
     return float(np.clip(np.vdot(x, y) / np.sqrt(spread_x * spread_y), -1.0, 1.0))
 
 
-def _centred_kernel(rows: NDArray[np.floating]) -> Floats:
+def _centred_kernel(rows: Float[NDArray[np.floating], "n h"]) -> Float64[Floats, "n n"]:
     """Return the cosine similarities less their mean, (n, n), zero on the diagonal: both triangles, so that all sums are doubled alike."""
     x = np.asarray(rows, dtype=np.float64)
     norms = np.linalg.norm(x, axis=1, keepdims=True)

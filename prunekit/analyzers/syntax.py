@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Trees:
     spearman: tuple[float, ...]
 
 
+@final
 @dataclass(frozen=True)
 class Syntax(AnalyzerResult):
     """Scores of dependency trees, layer by layer.

@@ -12,13 +12,14 @@ from __future__ import annotations
 import io
 import os
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, final
 
 from prunekit.errors import ProcessError, PrunekitError
 from prunekit.validation.launcher import Place
@@ -52,11 +53,23 @@ class Divider(Protocol):
         """See `total`."""
 
 
-class _Alone:
+class _Undivided(ABC):
+    """One process: what is spread is its own."""
+
     size = 1
 
     def spread(self, work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
+        """See `spread`."""
         return map(work, items)
+
+    @abstractmethod
+    def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
+        """See `total`."""
+
+
+@final
+class _Alone(_Undivided):
+    """The only process."""
 
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
         return part
@@ -233,8 +246,9 @@ class Leader:
                     self._owed[rank] -= 1
 
 
-class _Helped(_Alone):
-    """Rank 0 within the work of one item: what is spread there is its own."""
+@final
+class _Helped(_Undivided):
+    """Rank 0 within the work of one item."""
 
     def __init__(self, leader: Leader, wire: _Wire) -> None:
         self._leader, self._wire = leader, wire
@@ -254,7 +268,8 @@ class _Helped(_Alone):
         return whole
 
 
-class Helper(_Alone):
+@final
+class Helper(_Undivided):
     """Any other process, which computes what it is handed until it is told to end."""
 
     def __init__(self, wire: _Wire) -> None:

@@ -5,6 +5,7 @@ It is imported during transformers' own import, so that modules that look classe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,7 +40,7 @@ _IGNORED = (
 )
 
 
-class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
+class SlimPreTrainedModel(PreTrainedModel, ABC):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim model behind the interface of transformers.
 
     Parameters
@@ -167,15 +168,27 @@ class SlimPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # 
     def _init_weights(self, module: nn.Module) -> None:
         """Do nothing: no weight is initialised at random."""
 
+    @abstractmethod
     def _wrapped_part(self, slim: nn.Module) -> nn.Module:
         """Return the part of a slim model that this class wraps; refuse a model with another head."""
+
+    @abstractmethod
+    def _saved_model(self) -> nn.Module:
+        """Return the model to save."""
+
+
+class SlimForTask(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
+    """A slim model with its head."""
+
+    head: ClassVar[Head]
+
+    def _wrapped_part(self, slim: nn.Module) -> nn.Module:
         head = head_of(slim)
         if head != self.head:
             raise ModelError(f"The model is for {head}; load it with {class_for(head).loader}.")
         return slim
 
     def _saved_model(self) -> nn.Module:
-        """Return the model to save."""
         return self.slim
 
 
@@ -195,21 +208,21 @@ class SlimModel(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook
         return model
 
 
-class SlimForSequenceClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
+class SlimForSequenceClassification(SlimForTask):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim classifier, or regressor, of texts."""
 
     loader = "AutoModelForSequenceClassification"
     head = "text-classification"
 
 
-class SlimForTokenClassification(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
+class SlimForTokenClassification(SlimForTask):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim classifier of tokens."""
 
     loader = "AutoModelForTokenClassification"
     head = "token-classification"
 
 
-class SlimForQuestionAnswering(SlimPreTrainedModel):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
+class SlimForQuestionAnswering(SlimForTask):  # type: ignore[no-untyped-call]  # a hook of transformers without annotations
     """A slim model that answers questions by spans of their context."""
 
     loader = "AutoModelForQuestionAnswering"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,7 @@ class Goal:
         return self.cost.of(view) <= self.limit * (1 + 1e-9)
 
 
+@final
 @dataclass(frozen=True)
 class Params(Cost):
     """Cost in parameters of the layers."""
@@ -90,6 +92,7 @@ class Params(Cost):
         return f"{value / max(full, 1.0):.1%} of the params"
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Macs(Cost):
     """Cost in mean multiply-accumulates per row at these real lengths."""
@@ -109,8 +112,9 @@ class Macs(Cost):
         return f"{value / max(full, 1.0):.1%} of the macs"
 
 
+@final
 @dataclass(frozen=True)
-class Bytes(Params):
+class Bytes(Cost):
     """Cost in bytes of the deployed file.
 
     Attributes
@@ -132,17 +136,18 @@ class Bytes(Params):
 
     def of(self, view: ModelView) -> float:
         """Return the size of the file in bytes."""
-        return self.fixed + self.each_parameter * super().of(view)
+        return self.fixed + self.each_parameter * Params().of(view)
 
     def each(self, view: ModelView, site: Site, units: int) -> float:
         """Return the bytes of one unit."""
-        return self.each_parameter * super().each(view, site, units)
+        return self.each_parameter * Params().each(view, site, units)
 
     def format(self, value: float, full: float) -> str:
         """Format bytes as megabytes."""
         return f"{value / 1e6:.2f} MB"
 
 
+@final
 @dataclass(frozen=True)
 class Latency(Cost):
     """Predicted time as a share of the dense model's.

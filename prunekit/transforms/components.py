@@ -7,6 +7,7 @@ exactly the head's output for the projection of the state onto its first k princ
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import final
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from prunekit.transforms.stubs import ReadsComponents
 from prunekit.transforms.surgery import put
 
 
+@final
 class ReadComponents(Transform):
     """Split of every layer that reads the last state in two: a projection to `plan.components` numbers, and a layer that reads them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import final
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from prunekit.transforms.units import BlockUnits, record
 from prunekit.validation.indices import Indices
 
 
+@final
 class DropFFN(BlockUnits):
     """Removal of all FFN neurons but those of `plan.ffn`, and insertion of the affine maps of `plan.affine`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import final
 
 from prunekit.arch.spec import SubBlock
 from prunekit.arch.view import ModelView
@@ -11,6 +12,7 @@ from prunekit.transforms.units import BlockUnits, record
 from prunekit.validation.indices import Indices
 
 
+@final
 class DropHeads(BlockUnits):
     """Removal of all heads but those of `plan.heads`."""
 

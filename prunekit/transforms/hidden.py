@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from torch import nn
 
 from prunekit.arch.view import ModelView, find
@@ -11,6 +13,7 @@ from prunekit.transforms.surgery import slice_role
 from prunekit.transforms.units import record
 
 
+@final
 class DropHidden(Transform):
     """Removal of all dimensions but those of `plan.hidden` from every parameter that reads or writes the residual stream.
 

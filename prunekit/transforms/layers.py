@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from torch import nn
 
 from prunekit.arch.view import ModelView, find
@@ -18,6 +20,7 @@ def configs(model: nn.Module) -> list[object]:
     return list(distinct.values())
 
 
+@final
 class DropLayers(Transform):
     """Removal of all blocks but those of `plan.layers` below the highest layer read."""
 

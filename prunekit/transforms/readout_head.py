@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from prunekit.plan import Plan, slim_layer
 from prunekit.transforms.base import Transform
 
 
+@final
 class ReadoutModel(Reader):
     """(Truncated) encoder with one linear layer on the neurons that a plan keeps.
 
@@ -149,6 +150,7 @@ def set_readout(model: nn.Module, weight: npt.NDArray[np.floating[Any]] | Tensor
             parameter.copy_(new)
 
 
+@final
 class Readout(Transform):
     """Replacement of the head by `plan.readout`; `DropLayers` removes the blocks above it."""
 

@@ -15,6 +15,11 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return states
 
 
+def _everywhere(bias: Tensor | None, states: Tensor) -> Tensor:
+    """Return a vector (width,), or zeros, at each position of states (batch, length, width)."""
+    return torch.zeros_like(states) if bias is None else bias.expand(*states.shape[:-1], -1)
+
+
 class Constant(nn.Module):
     """Module that returns the same vector at each position: the bias of a removed projection."""
 
@@ -24,16 +29,19 @@ class Constant(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return (batch, length, width), with the batch and length of the first argument."""
-        states = _input(args, kwargs)
-        return torch.zeros_like(states) if self.bias is None else self.bias.expand(*states.shape[:-1], -1)
+        return _everywhere(self.bias, _input(args, kwargs))
 
 
-class ConstantAttention(Constant):
+class ConstantAttention(nn.Module):
     """`Constant` in the place of an attention module: it returns (vector, no attention weights)."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # type: ignore[override]  # accepts the arguments of the block
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         """Return ((batch, length, width), None)."""
-        return super().forward(*args, **kwargs), None
+        return _everywhere(self.bias, _input(args, kwargs)), None
 
 
 class PassAttention(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from torch import nn
 
 from prunekit.arch.view import ModelView, find
@@ -15,6 +17,7 @@ from prunekit.transforms.units import record
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 
 
+@final
 class DropVocabulary(Transform):
     """Removal of all token ids but those of `plan.vocabulary`, which are renumbered in their order."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ _INSTALL = f"Install it with: {install('openvino')}"
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "i8"}
 
 
+@final
 class OpenVinoRunner(Runner):
     """An ONNX file, compiled for the processor.
 

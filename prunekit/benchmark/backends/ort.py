@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from numpy.typing import NDArray
 
@@ -15,6 +15,7 @@ from prunekit.runtime.profile import NodeRun, profile
 from prunekit.runtime.session import CPU, CUDA, OnnxSession, provider_of
 
 
+@final
 class OrtRunner(Runner):
     """An ONNX file on the processor."""
 
@@ -34,6 +35,7 @@ class OrtRunner(Runner):
         return placed(profile(self._session.path, feeds, threads=self._session.threads), CPU)
 
 
+@final
 class OrtCudaRunner(Runner):
     """An ONNX file on CUDA; a batch is copied to the device once, before it is timed, and outputs stay there."""
 

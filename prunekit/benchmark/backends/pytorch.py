@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from prunekit.exporters.source import load_source
 from prunekit.validation.escape import LINE, reason
 
 
+@final
 class TorchRunner(Runner):
     """A checkpoint as a PyTorch module.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import final
 
 import onnx_ir as ir
 
@@ -13,6 +14,7 @@ from prunekit.exporters.passes.probe import Dim
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "And", "Or", "Not", "Cast", "Where", "Equal", "Min", "Max"}
 
 
+@final
 class DropRepeats(GraphPass):
     """Pass that drops needless Expands: an attention mask is one row for each text, and its sum with the scores broadcasts it."""
 

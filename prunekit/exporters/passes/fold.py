@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,6 +14,7 @@ _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLi
 _LONGEST = 8  # elements of a shape
 
 
+@final
 class FoldConstants(GraphPass):
     """Pass that replaces nodes that read only constants by their values in the probes."""
 
@@ -41,6 +44,7 @@ class FoldConstants(GraphPass):
         return folded
 
 
+@final
 class DropCasts(GraphPass):
     """Pass that drops Casts to the type that their input has already."""
 
@@ -60,6 +64,7 @@ class DropCasts(GraphPass):
         return dropped
 
 
+@final
 class DirectShapes(GraphPass):
     """Pass that replaces shape arithmetic by constants, and by reads of the input's own shape.
 

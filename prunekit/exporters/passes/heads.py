@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import onnx_ir as ir
 
 from prunekit.exporters.passes.base import GraphPass, TracedGraph
@@ -9,6 +11,7 @@ from prunekit.exporters.passes.fold import reshape_sizes
 from prunekit.exporters.passes.probe import Dim
 
 
+@final
 class DropTransposes(GraphPass):
     """Pass that writes a Transpose which moves axes of size 1 past others as a Reshape, which copies nothing.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 import onnx_ir as ir
@@ -146,6 +146,7 @@ def _constant_gather(node: ir.Node, traced: TracedGraph) -> tuple[int, np.ndarra
     return attribute(node, "axis", 0) % len(dims), index
 
 
+@final
 class HoistPosition(_Hoist):
     """Pass that omits positions that are not read, in the layer that is read at the [CLS] token only."""
 
@@ -159,6 +160,7 @@ class HoistPosition(_Hoist):
         return Selection(gather[0], tuple(int(number) for number in gather[1].ravel()))
 
 
+@final
 class HoistFeatures(_Hoist):
     """Pass that omits neurons that are not read: a readout takes its columns of the weights."""
 

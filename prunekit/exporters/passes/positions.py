@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
 
 from prunekit.exporters.passes.base import GraphPass, TracedGraph
 
 
+@final
 class CutPositions(GraphPass):
     """Pass that cuts tables whose highest row read is the length plus a constant, at the longest length.
 

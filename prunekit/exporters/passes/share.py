@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from onnx_ir.passes import common
 
 from prunekit.exporters.passes.base import GraphPass, TracedGraph
 
 
+@final
 class LiftConstants(GraphPass):
     """Pass that turns constants into initializers, so that one rule reads them."""
 
@@ -21,6 +24,7 @@ class LiftConstants(GraphPass):
         return len(traced.graph.initializers) - before
 
 
+@final
 class Share(GraphPass):
     """Pass that stores equal weights once, and computes equal values once."""
 
@@ -35,6 +39,7 @@ class Share(GraphPass):
         return before - _size(traced)
 
 
+@final
 class Prune(GraphPass):
     """Pass that drops values that are not read; the inputs stay, so that dense and slim files take the same feeds."""
 
