@@ -26,14 +26,14 @@ MODULES = (
     "prunekit.validation.escape",
     "prunekit.arch.config",
     "prunekit.arch.folder",
-    "prunekit.arch.tried",
+    "prunekit.arch.tokenizer",
     "prunekit.exporters.manifest",
     "prunekit.validation.scratch",
 )
 FUNCTIONS = (
     ("prunekit.validation.arguments", "check"),
-    ("prunekit.arch.known", "check_fields"),
-    ("prunekit.arch.known", "settled"),
+    ("prunekit.arch.classes", "check_fields"),
+    ("prunekit.arch.classes", "settled"),
     ("prunekit.arch.load", "_check_weights"),
     ("prunekit.arch.load", "_finite"),
     ("prunekit.exporters.artefact", "check_output"),

@@ -18,7 +18,7 @@ import torch
 from prunekit.arch.view import ModelView, run_body
 from prunekit.data.batches import Encoded
 from prunekit.pipeline.inputs import load_inputs
-from prunekit.pipeline.observe import TOKENS
+from prunekit.pipeline.observations import TOKENS
 from prunekit.recipe import Recipe
 from prunekit.report.progress import stages
 from prunekit.stats.collect import collect

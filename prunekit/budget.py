@@ -14,7 +14,7 @@ from typing import Literal
 
 from prunekit.errors import ParameterError
 from prunekit.validation.arguments import checked
-from prunekit.validation.near import near
+from prunekit.validation.suggestions import near
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*([A-Za-z]*)\s*", re.ASCII)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from prunekit.arch import SPECS
-from prunekit.arch.tried import check_charsmap
+from prunekit.arch.tokenizer import check_charsmap
 from prunekit.errors import ModelError, ParameterError, UnsupportedError
 from prunekit.validation.escape import reason
 from prunekit.validation.limits import CLASSES, CONFIG_BYTES, HEADS, LAYERS, POSITIONS, VOCABULARY, VOCABULARY_BYTES, WIDTH, memory

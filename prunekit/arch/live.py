@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prunekit.arch.classes import settled
 from prunekit.arch.config import check_config
-from prunekit.arch.known import settled
+from prunekit.arch.head import head_named
 from prunekit.arch.load import LoadedModel, agree, check_finite
-from prunekit.arch.stated import head_named
 from prunekit.arch.view import DENSE, UNITS, ModelView, digest_of
 from prunekit.errors import ModelError, ParameterError
 from prunekit.validation.escape import reason

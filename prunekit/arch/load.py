@@ -29,6 +29,7 @@ from transformers import __version__ as transformers_version
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from prunekit.arch.classes import check_fields, check_tokenizer_class, settled
 from prunekit.arch.config import (
     LENGTH,
     WINDOW,
@@ -40,9 +41,8 @@ from prunekit.arch.config import (
 )
 from prunekit.arch.embedding import FILES, MODULES, PROMPTS, EmbeddingModel
 from prunekit.arch.folder import ADAPTER, INDEX, PRUNED, TOKENIZER, adapter_error, check_folder, local_folder
-from prunekit.arch.known import check_fields, check_tokenizer_class, settled
-from prunekit.arch.stated import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
-from prunekit.arch.tried import try_out
+from prunekit.arch.head import MANY_LABELS, QUESTIONS, TEXTS, TOKENS, Stated, head_named
+from prunekit.arch.tokenizer import try_out
 from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
 from prunekit.tasks import Task, TaskKind

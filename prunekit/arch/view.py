@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.arch import SPECS
+from prunekit.arch.head import MANY_LABELS
+from prunekit.arch.pickling import bare, settle
 from prunekit.arch.spec import QUESTION, ArchSpec, Axes, Axis
-from prunekit.arch.stated import MANY_LABELS
-from prunekit.arch.travel import bare, settle
 from prunekit.errors import UnsupportedError
 from prunekit.plan import Source
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunekit.arch.config import LENGTH, WINDOW, check_config, check_tokenizer_files, positions_of, read_config, row_length
-from prunekit.arch.stated import stated_head
-from prunekit.arch.tried import try_out
+from prunekit.arch.head import stated_head
+from prunekit.arch.tokenizer import try_out
 from prunekit.benchmark.backends.base import Batch
 from prunekit.benchmark.candidates import Candidate
 from prunekit.benchmark.counts import vocabulary_size

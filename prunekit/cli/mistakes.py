@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunekit.errors import ParameterError
-from prunekit.validation.near import near
+from prunekit.validation.suggestions import near
 
 #: Options of other tools that some commands here lack, with the reason.
 _NOT_HERE = {

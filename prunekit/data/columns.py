@@ -12,7 +12,7 @@ from prunekit.data.labels import listed
 from prunekit.errors import DataError, ParameterError
 from prunekit.tasks import TaskKind
 from prunekit.validation.escape import reason
-from prunekit.validation.near import hint
+from prunekit.validation.suggestions import hint
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,10 +15,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunekit.arch import SPECS
+from prunekit.arch.classes import config_of, model_class
 from prunekit.arch.config import SIZES, check_config, check_type, read_config
 from prunekit.arch.embedding import MODULES, EmbeddingModel, embedder, save_modules
 from prunekit.arch.folder import PRUNED
-from prunekit.arch.known import config_of, model_class
 from prunekit.arch.view import COLUMNS, DENSE, UNITS, ModelView, Reader, find
 from prunekit.data.token_types import TYPES, as_fed, has_types
 from prunekit.errors import ModelError, OutputError, PlanError, PrunekitError

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from prunekit.arch.stated import QUESTIONS, TEXTS, TOKENS
+from prunekit.arch.head import QUESTIONS, TEXTS, TOKENS
 from prunekit.arch.view import Embedder, ModelView, Reader
 from prunekit.errors import UnsupportedError
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from prunekit.arch.config import WINDOW
+from prunekit.arch.head import expected_labels, read_thresholds
 from prunekit.arch.load import class_names
-from prunekit.arch.stated import expected_labels, read_thresholds
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded, encode
 from prunekit.data.load import load_data

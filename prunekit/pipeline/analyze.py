@@ -19,7 +19,7 @@ from prunekit.errors import OutputError, ParameterError, StatisticsError
 from prunekit.exporters.artefact import ArtefactWriter, check_output
 from prunekit.pipeline.collect import provenance, sample_size
 from prunekit.pipeline.inputs import load_inputs, recipe_of
-from prunekit.pipeline.observe import Base, load_base, observe, unmet
+from prunekit.pipeline.observations import Base, load_base, observe, unmet
 from prunekit.pipeline.records import Inputs, Run
 from prunekit.recipe.signatures import with_options
 from prunekit.report.analysis import Page, Section, analysis_html

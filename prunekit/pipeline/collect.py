@@ -16,7 +16,7 @@ from prunekit.analyzers.base import LARGEST_COMOMENT, comoment_bytes
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.pipeline.early import check_places
 from prunekit.pipeline.inputs import load_inputs, recipe_of
-from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
+from prunekit.pipeline.output_file import Kind, beside, check_file, of_the_disk, put
 from prunekit.pipeline.records import Inputs, Run
 from prunekit.recipe.signatures import with_options
 from prunekit.report.progress import stages

@@ -25,14 +25,14 @@ from prunekit.pipeline.forecast import expect
 from prunekit.pipeline.frontier import draw_frontier
 from prunekit.pipeline.inputs import recipe_of
 from prunekit.pipeline.models import build_models
-from prunekit.pipeline.one_file import Kind, beside, check_file, of_the_disk, put
+from prunekit.pipeline.output_file import Kind, beside, check_file, of_the_disk, put
 from prunekit.pipeline.preflight import admitted
 from prunekit.pipeline.preview import Preview, preview
 from prunekit.pipeline.records import FRONTIER, Run
 from prunekit.pipeline.recovery import checkpoint_place, clear_checkpoints
 from prunekit.pipeline.reporting import build_report, card_of, check_constraints, data_free_card, data_free_report, write_reports
 from prunekit.pipeline.result import Result
-from prunekit.pipeline.unmet import UnmetError, keep_reached
+from prunekit.pipeline.unmet_output import UnmetError, keep_reached
 from prunekit.plan import Plan
 from prunekit.recipe import Recipe
 from prunekit.recipe.signatures import with_options

@@ -20,7 +20,7 @@ from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons
 from prunekit.pipeline.pruned import standing
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons, Run
 from prunekit.pipeline.targets import goals_of, structure_budgets, verify
-from prunekit.pipeline.unmet import UnmetError
+from prunekit.pipeline.unmet_output import UnmetError
 from prunekit.pipeline.vocabulary import seen_tokens
 from prunekit.plan import Plan, ReadoutPlan, kept_blocks
 from prunekit.pruning.costs import Goal, Params

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunekit.arch.config import layers_of, positions_of, row_length
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
-from prunekit.arch.stated import Stated, expected_labels, stated_head
+from prunekit.arch.head import Stated, expected_labels, stated_head
 from prunekit.budget import ABSOLUTE, TIMES
 from prunekit.data.demo import check_demo
 from prunekit.data.files import check_place

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from prunekit.arch.config import positions_of
 from prunekit.arch.embedding import EmbeddingModel, embedder
 from prunekit.arch.folder import PRUNED, check_folder, local_folder
+from prunekit.arch.head import MANY_LABELS, read_thresholds
 from prunekit.arch.live import given_model
 from prunekit.arch.load import LoadedModel, load_model, modules_folder
-from prunekit.arch.stated import MANY_LABELS, read_thresholds
 from prunekit.arch.view import ModelView
 from prunekit.data.batches import Batch, Encoded, encode
 from prunekit.data.complete import set_aside

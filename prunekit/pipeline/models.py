@@ -10,10 +10,10 @@ from torch import nn
 
 from prunekit.arch.count import count
 from prunekit.arch.view import ModelView
-from prunekit.pipeline.at_random import drawn_plan, solved_at_random
 from prunekit.pipeline.decide import baseline, other_readout
 from prunekit.pipeline.dense import deployed_dense
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, fit_slim
+from prunekit.pipeline.random_baseline import drawn_plan, solved_at_random
 from prunekit.pipeline.records import Decided, Models, Run
 from prunekit.pipeline.recovery import Training, bounded, effort_of
 from prunekit.pipeline.vocabulary import slim_text

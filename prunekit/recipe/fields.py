@@ -13,8 +13,8 @@ from prunekit.budget import Effort, milliseconds, parse_budgets
 from prunekit.errors import ParameterError
 from prunekit.validation.indices import format_indices, parse_indices
 from prunekit.validation.limits import LAYERS
-from prunekit.validation.near import hint
 from prunekit.validation.reading import place_fault
+from prunekit.validation.suggestions import hint
 
 NO_EFFORT = "none"
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", re.ASCII)

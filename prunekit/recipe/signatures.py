@@ -19,7 +19,7 @@ from prunekit.recipe.fields import Name
 from prunekit.recipe.option import Kind, Option
 from prunekit.recipe.options import Options
 from prunekit.validation.arguments import called
-from prunekit.validation.near import near
+from prunekit.validation.suggestions import near
 
 P = ParamSpec("P")
 R = TypeVar("R")

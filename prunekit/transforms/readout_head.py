@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from prunekit.arch import SPECS
-from prunekit.arch.stated import MANY_LABELS
+from prunekit.arch.head import MANY_LABELS
 from prunekit.arch.view import ModelView, Reader, pool_states, run_body
 from prunekit.errors import PlanError
 from prunekit.plan import Plan, slim_layer

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import prunekit
 from prunekit import cli
 from prunekit.arch import SPECS
-from prunekit.arch.known import ATTENTION, TOKENIZERS, class_names_of
+from prunekit.arch.classes import ATTENTION, TOKENIZERS, class_names_of
 from prunekit.arch.load import load_model, load_tokenizer
 from prunekit.errors import ModelError, UnsupportedError
 from tests.lines import checkpoint, line
@@ -26,7 +26,7 @@ from tests.lines import checkpoint, line
 PACKAGE = Path(prunekit.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: The only modules that ask transformers for what a checkpoint names.
-LOADING = {"arch/load.py", "arch/known.py"}
+LOADING = {"arch/load.py", "arch/classes.py"}
 #: What opens a pickle.
 PICKLES = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("marshal", "loads"), ("pandas", "read_pickle")}
 

@@ -75,7 +75,7 @@ def test_the_statistics_are_those_of_the_rows(found: Analysis) -> None:
 def test_a_model_over_the_limit_is_said_and_leaves_no_statistics(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Analysis
 ) -> None:
-    for module in ("analyzers.base", "pipeline.analyze", "pipeline.observe"):
+    for module in ("analyzers.base", "pipeline.analyze", "pipeline.observations"):
         monkeypatch.setattr(importlib.import_module(f"prunekit.{module}"), "LARGEST_COMOMENT", 1000)
     parts = analyze(pair[0], data("text"), analyzers=["cka", "clusters"], rows=80, out=tmp_path / "a", pooling="mean")
     assert parts.statistics is None
@@ -113,7 +113,7 @@ def test_rows_in_a_file_give_what_rows_in_memory_give(kind: str, tmp_path: Path,
         rows = {name: tree_rows(40, at) for at, name in enumerate(("train", "validation", "test"))}
         model, task, given = checkpoint("base"), write_rows(tmp_path / "rows", rows), {"tags": "tags"}
     memory = analyze(model, task, rows=60, out=tmp_path / "a", **given)
-    monkeypatch.setattr(importlib.import_module("prunekit.pipeline.observe"), "collect", functools.partial(collect, limit=0))
+    monkeypatch.setattr(importlib.import_module("prunekit.pipeline.observations"), "collect", functools.partial(collect, limit=0))
     file = analyze(model, task, rows=60, out=tmp_path / "b", **given)
     assert ("syntax" in memory.results) == (kind == "trees")
     assert {name: result.to_json() for name, result in file.results.items()} == {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from prunekit.arch.folder import check_folder
+from prunekit.arch.head import stated_head
 from prunekit.arch.load import load_model
-from prunekit.arch.stated import stated_head
 from prunekit.pipeline.early import Sources, check_places
 from prunekit.pipeline.inputs import read_inputs
 from prunekit.recipe import Recipe

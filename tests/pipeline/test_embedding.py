@@ -25,7 +25,7 @@ from prunekit.exporters.rows import judge_of
 from prunekit.exporters.source import load_source
 from prunekit.metrics import cosines
 from prunekit.pipeline.inputs import load_inputs
-from prunekit.pipeline.observe import load_base
+from prunekit.pipeline.observations import load_base
 from prunekit.pipeline.records import Answers, Run
 from prunekit.pipeline.vectors import nearest, nearness, overlap
 from prunekit.plan import Plan

@@ -11,8 +11,8 @@ import pytest
 
 from prunekit.arch.view import ModelView
 from prunekit.pipeline import models
-from prunekit.pipeline.at_random import drawn_plan
 from prunekit.pipeline.compress import compress
+from prunekit.pipeline.random_baseline import drawn_plan
 from prunekit.pipeline.result import Result
 from prunekit.plan import Plan, kept_blocks
 from prunekit.recipe import Recipe

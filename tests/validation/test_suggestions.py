@@ -6,8 +6,8 @@ import pytest
 
 from prunekit.recipe.option import Option
 from prunekit.recipe.signatures import all_options
-from prunekit.validation.near import ELSEWHERE, near
 from prunekit.validation.reading import ReadError, first_duplicate, parse_json
+from prunekit.validation.suggestions import ELSEWHERE, near
 
 NAMES = [*(option.name.replace("_", "-") for option in all_options()), "out", "overwrite", "quiet", "recipe", "verbose"]
 

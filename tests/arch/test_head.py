@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunekit.arch.stated import read_thresholds
+from prunekit.arch.head import read_thresholds
 from prunekit.errors import ModelError
 from prunekit.metrics.label_sets import probabilities
 
