@@ -7,7 +7,7 @@ from typing import final
 
 from prunekit.arch.view import ModelView, find
 from prunekit.errors import UnsupportedError
-from prunekit.stats.blocks import Linear, Site
+from prunekit.stats.blocks import Site
 from prunekit.transforms.stubs import Affine
 from prunekit.transforms.surgery import remove
 from prunekit.transforms.units import slice_units
@@ -22,24 +22,27 @@ class CutUnits(Contract[[ModelView, Site, Sequence[int], int], int]):
     """
 
     def requires(self, view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
-        """Check that units of the site can be selected; raise UnsupportedError."""
-        check_prunable(view, site)
+        """Check that units of the site can be selected, or that its sub-block can be removed; raise UnsupportedError."""
+        view.check(site.role)
+        if stay:
+            check_prunable(view, site)
+            assert _inputs(view, site) % units == 0, f"{site} does not have {units} units"
         assert list(stay) == sorted(set(stay) & set(range(units))), f"{stay} are not increasing positions among {units}"
-        assert _width(view, site) % units == 0, f"{site} does not have {units} units"
 
     def call(self, view: ModelView, site: Site, stay: Sequence[int], units: int) -> int:
         """Slice the sub-block, or remove it except its bias where nothing stays; return the inputs of the projection that a unit has."""
-        width = _width(view, site) // units
+        width = _inputs(view, site) // units
         block = view.blocks[site.block]
         if stay:
             slice_units(view, block, site.role, stay, units)
-        else:
+        elif site.projection(view) is not None:
+            # What is gone already has left its bias.
             remove(block, site.part(view))
         return width
 
     def ensures(self, width: int, view: ModelView, site: Site, stay: Sequence[int], units: int) -> None:
         """Check that the output projection reads the units that stay, and is gone where none does."""
-        assert _width(view, site) == width * len(stay), f"{site} does not have {len(stay)} units"
+        assert _inputs(view, site) == width * len(stay), f"{site} does not have {len(stay)} units"
 
 
 cut = CutUnits()
@@ -47,7 +50,9 @@ cut = CutUnits()
 
 def check_prunable(view: ModelView, site: Site) -> None:
     """Raise UnsupportedError where units of a site cannot be selected block by block: the family cannot express it, or none are left."""
-    if _projection(view, site) is None:
+    # An affine map in the place of an FFN has no neurons.
+    affine = isinstance(find(view.blocks[site.block], site.part(view).output), Affine)
+    if affine or site.projection(view) is None:
         raise UnsupportedError(f"{view.source.model_type} model, {site.role}: block {site.block} has none left that could be removed.")
     view.check(site.role)
 
@@ -61,13 +66,7 @@ def prunable(view: ModelView, site: Site) -> bool:
     return True
 
 
-def _projection(view: ModelView, site: Site) -> Linear | None:
-    """Return the projection that reads the units; None where they are removed, or an affine map is in their place."""
-    affine = isinstance(find(view.blocks[site.block], site.part(view).output), Affine)
-    return None if affine else site.projection(view)
-
-
-def _width(view: ModelView, site: Site) -> int:
+def _inputs(view: ModelView, site: Site) -> int:
     """Return the number of inputs of the output projection, 0 where it is removed."""
-    projection = _projection(view, site)
+    projection = site.projection(view)
     return 0 if projection is None else projection.weight.shape[1]

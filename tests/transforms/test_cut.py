@@ -21,24 +21,30 @@ def view_of(case: str = "bert") -> ModelView:
     return ModelView.of(copy.deepcopy(build(case)))
 
 
+@pytest.mark.parametrize("case", ["bert", "mpnet", "xlnet"])
 @pytest.mark.parametrize("role", ROLES)
-def test_what_is_gone_is_not_cut_again(role: Role) -> None:
-    view = view_of()
+def test_what_is_gone_has_no_units_and_may_be_removed_again(role: Role, case: str) -> None:
+    view = view_of(case)
     site, units = Site(1, role), view.units(role, 1)
     cut(view, site, (), units)
     assert not prunable(view, site)
-    bias = {name: tensor.clone() for name, tensor in view.model.state_dict().items()}
-    with pytest.raises(UnsupportedError, match=f"bert model, {role}: block 1 has none left"):
-        cut(view, site, (), units)
+    before = {name: tensor.clone() for name, tensor in view.model.state_dict().items()}
+    with pytest.raises(UnsupportedError, match=f"{case} model, {role}: block 1 has none left"):
+        cut(view, site, (0,), units)
+    cut(view, site, (), units)
     # The bias of the projection stays in the place of the sub-block.
-    assert all(torch.equal(tensor, bias[name]) for name, tensor in view.model.state_dict().items())
+    after = view.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_an_affine_map_has_no_neurons() -> None:
+def test_an_affine_map_has_no_neurons_and_is_removed_as_a_whole() -> None:
     model = build("bert")
     view = ModelView.of(apply(model, Plan(source=ModelView.of(model).source, affine=(1,))))
     with pytest.raises(UnsupportedError, match="block 1 has none left"):
         cut(view, Site(1, "ffn"), (0,), 1)
+    cut(view, Site(1, "ffn"), (), 1)
+    assert not [name for name in view.model.state_dict() if name.startswith("encoder.layer.1.output.dense.weight")]
 
 
 @pytest.mark.parametrize("stay", [(1, 0), (0, 0), (0, 4), (-1, 0)])
