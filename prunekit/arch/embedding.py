@@ -96,13 +96,13 @@ class Embedding:
         return self.prompts[asked]
 
 
-def embedding_of(folder: Path, pooling: str | None, *, of: str = "export") -> Embedding:
+def embedding_of(folder: Path | None, pooling: str | None, *, of: str = "export") -> Embedding:
     """Return what the sentence-transformers files of a checkpoint describe; the normalised mean where there are none.
 
     Parameters
     ----------
-    folder : Path
-        The checkpoint; it need not exist.
+    folder : Path or None
+        The checkpoint; None where there are no files, as of a model in memory.
     pooling : str, optional
         Pooling that the user asks for instead.
     of : str
@@ -117,7 +117,7 @@ def embedding_of(folder: Path, pooling: str | None, *, of: str = "export") -> Em
     ModelError
         If the files cannot be read.
     """
-    embedding = _read_embedding(folder, ours=of == "load")
+    embedding = Embedding() if folder is None else _read_embedding(folder, ours=of == "load")
     if pooling is None:
         return embedding
     if pooling not in POOLINGS:
@@ -300,10 +300,10 @@ class EmbeddingModel(Embedder):
         return pool_states(states, mask, self.embedding.pooling, self.spec)
 
 
-def embedder(body: nn.Module, folder: Path, pooling: str | None, *, of: str = "export") -> EmbeddingModel:
+def embedder(body: nn.Module, folder: Path | None, pooling: str | None, *, of: str = "export") -> EmbeddingModel:
     """Return an encoder with the steps that its sentence-transformers files describe; raises the errors of `embedding_of`."""
     embedding = embedding_of(folder, pooling, of=of)
-    project = _projection(folder / embedding.dense, ModelView.of(body).hidden_size) if embedding.dense else None
+    project = _projection(folder / embedding.dense, ModelView.of(body).hidden_size) if folder is not None and embedding.dense else None
     return EmbeddingModel(body, embedding, project).eval()
 
 

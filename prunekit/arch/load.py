@@ -47,6 +47,7 @@ from prunekit.arch.view import Reader, answers_by_span
 from prunekit.errors import ModelError
 from prunekit.tasks import Task, TaskKind
 from prunekit.validation.escape import reason
+from prunekit.validation.fingerprint import digest_at
 from prunekit.validation.limits import VOCABULARY
 from prunekit.validation.reading import shown
 
@@ -84,7 +85,7 @@ class LoadedModel:
     per_token : bool
         Whether that head reads each token.
     name : str
-        Name of the model, as the user entered it.
+        Name of the model, as the user entered it; of one that was in memory, its fingerprint (`prunekit.validation.fingerprint`).
     """
 
     model: PreTrainedModel | EmbeddingModel | Reader
@@ -93,6 +94,11 @@ class LoadedModel:
     fine_tuned: bool
     per_token: bool
     name: str
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the model was given as an object, so that there are no files beside its weights."""
+        return digest_at(self.name) is not None
 
     @property
     def stated(self) -> Stated:

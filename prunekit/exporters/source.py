@@ -72,9 +72,8 @@ def load_source(
     pooling: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
-    live: LoadedModel | None = None,
 ) -> Exportable:
-    """Load a model to export.
+    """Load a model to export: `source_of` of it.
 
     Parameters
     ----------
@@ -86,8 +85,6 @@ def load_source(
         How an encoder without a head embeds a text; default: the setting of the checkpoint, or the mean.
     revision, trust_remote_code
         As in `prunekit.arch.load.load_model`.
-    live : LoadedModel, optional
-        The model, where it is in memory; `name` is then its fingerprint.
 
     Raises
     ------
@@ -97,19 +94,36 @@ def load_source(
         A length that the model does not take, or a pooling for a model with a head.
     """
     folder = Path(name).expanduser()
-    plan = None
     if (folder / PLAN).is_file():
         plan, model, tokenizer = Plan.load(folder / PLAN), load(folder), _tokenizer(str(name), folder, trust_remote_code)
         agree(str(name), tokenizer, ModelView.of(model).config, None, True)
-    else:
-        loaded = live or load_model(name, revision=revision, trust_remote_code=trust_remote_code)
-        model, tokenizer = loaded.model, loaded.tokenizer
+        return _exportable(str(name), model, tokenizer, plan, folder, max_length, pooling)
+    loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code)
+    return source_of(loaded, max_length=max_length, pooling=pooling, revision=revision)
+
+
+def source_of(loaded: LoadedModel, *, max_length: int | None = None, pooling: str | None = None, revision: str | None = None) -> Exportable:
+    """Return a model to export, loaded from a checkpoint or in memory; the parameters and errors are those of `load_source`."""
+    place = None
+    if head_of(loaded.model) == "feature-extraction" and not loaded.in_memory:
+        place = modules_folder(loaded.name, revision, known=pooling is not None)
+    return _exportable(loaded.name, loaded.model, loaded.tokenizer, None, place, max_length, pooling)
+
+
+def _exportable(
+    name: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Plan | None,
+    modules: Path | None,
+    max_length: int | None,
+    pooling: str | None,
+) -> Exportable:
+    """Return a model to export; `modules` has the sentence-transformers files of one without a head, where there are any."""
     view = ModelView.of(model)
     head = head_of(model)
     if head == "feature-extraction":
-        # Of a directory that prunekit wrote, `load` has read the pooling.
-        place = folder if live is not None or plan is not None else modules_folder(str(name), revision, known=pooling is not None)
-        model = embedder(view.body, place, pooling)
+        model = embedder(view.body, modules, pooling)
     elif pooling is not None:
         raise ParameterError("pooling", "export", "left out for a model with a head, which has its own", pooling)
     side: Literal["left", "right"] = "left" if tokenizer.padding_side == "left" else "right"
@@ -119,7 +133,7 @@ def load_source(
         raise ParameterError("max_length", "export", f"1 to {space.max_length}, the longest row that the model takes", max_length)
     space = replace(space, max_length=max_length or longest)
     tokenizer.model_max_length = space.max_length
-    return Exportable(str(name), model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
+    return Exportable(name, model.eval(), view.config, tokenizer, head, view.inputs, space, plan)
 
 
 def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:

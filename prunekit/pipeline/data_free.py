@@ -81,7 +81,7 @@ class DataFree:
 
 
 def data_free_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel | None = None) -> DataFree:
-    """Load the model and slice it."""
+    """Check that a recipe can be carried out without data, load the model, or take the one in memory, and slice it: `sliced`."""
     if recipe.max_drop is not None:
         raise ParameterError("max_drop", "compress", "left out without data, on which it is measured", f"{recipe.max_drop:.2%}")
     if recipe.effort is not None and recipe.recover != "auto":
@@ -101,7 +101,12 @@ def data_free_model(recipe: Recipe, plan: Plan, stage: Stages, live: LoadedModel
         raise ParameterError("data", "compress", "given with retrieval, which is measured beside the rows of a task", recipe.data)
     with stage("load"):
         loaded = load_dense(recipe, live)
-        longest = loaded.row_length(recipe.max_length, of="compress")
+    return sliced(recipe, loaded, plan, stage)
+
+
+def sliced(recipe: Recipe, loaded: LoadedModel, plan: Plan, stage: Stages) -> DataFree:
+    """Slice a model with a head of its own."""
+    longest = loaded.row_length(recipe.max_length, of="compress")
     if not loaded.fine_tuned and not isinstance(loaded.model, EmbeddingModel):
         raise ParameterError("data", "compress", "given for a model without a head of its own, which has nothing to answer", recipe.data)
     view = ModelView.of(loaded.model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,15 +64,19 @@ def recipe_of(
 
 
 def load_dense(recipe: Recipe, live: LoadedModel | None = None) -> LoadedModel:
-    """Return the model that a recipe names, or that is in memory already; as an embedder where that is the task."""
+    """Return the model that a recipe names, or the one that is in memory already, as `dense_of` does."""
     _same_model(recipe, live)
-    loaded = live or _load(recipe)
+    return dense_of(recipe, live or _load(recipe))
+
+
+def dense_of(recipe: Recipe, loaded: LoadedModel) -> LoadedModel:
+    """Return a model as a recipe takes it: as an embedder where that is the task; raise ParameterError where it cannot be taken so."""
     check_levers(recipe, loaded, of="compress")
     if recipe.task is not TaskKind.EMBEDDING:
         return loaded
     if loaded.fine_tuned:
         raise ParameterError("model", "compress", "an encoder without a task head for an embedding task", loaded.name)
-    place = Path(loaded.name) if live is not None else modules_folder(loaded.name, recipe.revision, known=recipe.pooling is not None)
+    place = None if loaded.in_memory else modules_folder(loaded.name, recipe.revision, known=recipe.pooling is not None)
     model = embedder(loaded.model, place, recipe.pooling, of="compress")
     loaded = replace(loaded, model=model)
     model.embedding.prompt(recipe.prompt)  # raises where there is none of that name
@@ -98,61 +101,67 @@ def load_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sourc
 
 
 def read_inputs(recipe: Recipe, plan: Plan | None, stage: Stages, sources: Sources = NO_SOURCES, *, most: int | None = None) -> Inputs:
-    """Load model and data, check that they fit, and tokenise; no model is run.
+    """Load the model that a recipe names, or take the one in memory, and read its data: `inputs_of`."""
+    with stage("load"):
+        return inputs_of(recipe, load_dense(recipe, sources.live), plan, stage, sources, most=most)
+
+
+def inputs_of(
+    recipe: Recipe, loaded: LoadedModel, plan: Plan | None, stage: Stages, sources: Sources = NO_SOURCES, *, most: int | None = None
+) -> Inputs:
+    """Read the data for a model, check that they fit, and tokenise; no model is run.
 
     `plan` is a given one, not one to be made; `most` is the number of rows that are drawn of each split, in random order
     (by default all, as they come).
     """
     rows, early = sources.rows, sources.early
-    with stage("load"):
-        loaded = load_dense(recipe, sources.live)
-        view = ModelView.of(loaded.model)
-        longest = loaded.row_length(recipe.max_length)
-        arguments = data_arguments(recipe, loaded.stated)
-        if early is not None and early.arguments == arguments:
-            data = early.data
-        else:
-            data = load_data(rows if rows is not None else recipe.data, **arguments)
-        _same_memory(recipe, data, rows)
-        recipe.check_kind(data.task.kind)
-        if isinstance(loaded.model, EmbeddingModel):
-            data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
-        if data.task.many and recipe.method != "prunekit":
-            must = "'prunekit' for rows with any number of labels"
-            raise ParameterError("method", "compress", must, recipe.method, "The published pipeline is for one label a row.")
-        bounded: tuple[str, ...] = ()
-        if most is None:
-            data, bounded = _few_choose(data, recipe.seed)
-        if recipe.max_drop is not None:
-            data = set_aside(data, recipe.max_drop, recipe.seed)
-        task, notes = data.task, [*data.notes, *bounded, _used(data, bounded=recipe.max_drop is not None)]
-        if most is not None:
-            data = _drawn(data, most, recipe.seed)
-            notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
-        vectors = isinstance(loaded.model, EmbeddingModel)
-        own_head = vectors or (loaded.reads(task) and loaded.config.num_labels == task.outputs)
-        if task.kind.traits.spans and not own_head:
-            must = "one that is fine-tuned for question answering, with a head of its own"
-            hint = "Fine-tune it first: python docs/examples/fine_tune.py MODEL DATA OUT --task question-answering"
-            raise ParameterError("model", "compress", must, loaded.name, hint)
-        assert isinstance(loaded.config.num_labels, int)
-        if loaded.fine_tuned and not own_head:
-            notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
-        if sources.live is None and not vectors:
-            notes += _pickled_head(loaded.name)
-        if (data.train.pairs is not None or data.train.asks) and TYPES in view.inputs and unfed_types(loaded.tokenizer):
-            notes.append(
-                "token types: 0 for both texts, as transformers feeds this model; if it was trained with types, add token_type_ids to "
-                "model_input_names in its tokenizer_config.json"
-            )
-        if not own_head:
-            _name_classes(loaded, task)
-        pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
-        encoded = encode_splits(data.splits, loaded.tokenizer, task, longest, recipe.stride)
-        if data.labelled:
-            notes += _cut_notes(encoded, loaded, longest, stage)
-        retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
-        prompts = {} if retrieval is None else _prompts(loaded.model)
+    view = ModelView.of(loaded.model)
+    longest = loaded.row_length(recipe.max_length)
+    arguments = data_arguments(recipe, loaded.stated)
+    if early is not None and early.arguments == arguments:
+        data = early.data
+    else:
+        data = load_data(rows if rows is not None else recipe.data, **arguments)
+    _same_memory(recipe, data, rows)
+    recipe.check_kind(data.task.kind)
+    if isinstance(loaded.model, EmbeddingModel):
+        data = _prompted(data, loaded.model.embedding.prompt(recipe.prompt))
+    if data.task.many and recipe.method != "prunekit":
+        must = "'prunekit' for rows with any number of labels"
+        raise ParameterError("method", "compress", must, recipe.method, "The published pipeline is for one label a row.")
+    bounded: tuple[str, ...] = ()
+    if most is None:
+        data, bounded = _few_choose(data, recipe.seed)
+    if recipe.max_drop is not None:
+        data = set_aside(data, recipe.max_drop, recipe.seed)
+    task, notes = data.task, [*data.notes, *bounded, _used(data, bounded=recipe.max_drop is not None)]
+    if most is not None:
+        data = _drawn(data, most, recipe.seed)
+        notes.append(f"drawn at random: {len(data.train):,} rows of train, {len(data.validation):,} of validation")
+    vectors = isinstance(loaded.model, EmbeddingModel)
+    own_head = vectors or (loaded.reads(task) and loaded.config.num_labels == task.outputs)
+    if task.kind.traits.spans and not own_head:
+        must = "one that is fine-tuned for question answering, with a head of its own"
+        hint = "Fine-tune it first: python docs/examples/fine_tune.py MODEL DATA OUT --task question-answering"
+        raise ParameterError("model", "compress", must, loaded.name, hint)
+    assert isinstance(loaded.config.num_labels, int)
+    if loaded.fine_tuned and not own_head:
+        notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
+    if not loaded.in_memory and not vectors:
+        notes += _pickled_head(loaded.name)
+    if (data.train.pairs is not None or data.train.asks) and TYPES in view.inputs and unfed_types(loaded.tokenizer):
+        notes.append(
+            "token types: 0 for both texts, as transformers feeds this model; if it was trained with types, add token_type_ids to "
+            "model_input_names in its tokenizer_config.json"
+        )
+    if not own_head:
+        _name_classes(loaded, task)
+    pooling = "mean" if vectors else _pooling(recipe, plan, task.per_token, loaded.fine_tuned)
+    encoded = encode_splits(data.splits, loaded.tokenizer, task, longest, recipe.stride)
+    if data.labelled:
+        notes += _cut_notes(encoded, loaded, longest, stage)
+    retrieval = None if recipe.retrieval is None else read_retrieval(recipe.retrieval)
+    prompts = {} if retrieval is None else _prompts(loaded.model)
     return Inputs(
         loaded, view, data, encoded, pooling, own_head, longest, tuple(notes), recipe.stride, retrieval=retrieval, prompts=prompts
     )

@@ -55,7 +55,7 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, sources: Sources,
     """
     quiet = Stages()
     if plan is not None and recipe.data is None and sources.rows is None:
-        models = data_free_model(recipe, plan, quiet)
+        models = data_free_model(recipe, plan, quiet, sources.live)
         return Preview((f"model  {models.loaded.name}: {_size(models.counts['dense'].params)}", *_plan_lines(plan), _CLOSING), None)
     inputs = admitted(recipe, plan, place, quiet, sources)
     expected = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)

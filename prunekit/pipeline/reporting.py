@@ -125,8 +125,8 @@ def build_report(run: Run, neurons: Neurons | None, models: Models, files: Files
 def _model_name(recipe: Recipe, loaded: LoadedModel) -> str:
     if recipe.model is None:
         return _EMBEDDED
-    if (digest := digest_at(recipe.model)) is not None:
-        return f"{type(loaded.model).__name__} in memory (sha256 {digest[:12]})"
+    if loaded.in_memory:
+        return f"{type(loaded.model).__name__} in memory (sha256 {(digest_at(loaded.name) or '')[:12]})"
     return short_name(recipe.model)
 
 

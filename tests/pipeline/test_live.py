@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers
 
 import prunekit
+from prunekit.arch.embedding import EmbeddingModel
 from prunekit.arch.live import live_model
+from prunekit.arch.load import load_model
+from prunekit.arch.view import ModelView
 from prunekit.errors import DataError, ModelError, ParameterError
-from prunekit.pipeline.compress import run
+from prunekit.pipeline.compress import dry_run, run
 from prunekit.pipeline.early import Sources
+from prunekit.pipeline.inputs import dense_of, inputs_of, read_inputs
+from prunekit.plan import Plan
 from prunekit.recipe import Recipe
+from prunekit.report.progress import Stages
 from prunekit.runtime.session import OnnxSession
 from tests import lines
 
@@ -141,3 +148,30 @@ def test_a_mistake_is_one_line(named: dict[str, Any], says: str, tmp_path: Path)
     assert says in str(caught.value).replace("'a str'", "a str")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "slim").exists()
+
+
+def test_no_directory_is_taken_for_a_model_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = lines.dense("base"), lines.tokenizer_of()
+    live = live_model(model, tokenizer)
+    monkeypatch.chdir(tmp_path)
+    Path(live.name).mkdir()
+    for name in ("modules.json", "plan.json"):
+        (Path(live.name) / name).write_text("not read", encoding="utf-8")
+    assert isinstance(dense_of(Recipe(model=live.name, task="embedding"), live).model, EmbeddingModel)
+    assert prunekit.export(model, tmp_path / "dense", tokenizer=tokenizer).report.head == "feature-extraction"
+
+
+def test_a_plan_for_a_model_in_memory_is_previewed_without_data(tmp_path: Path) -> None:
+    live = live_model(lines.dense("sequence"), lines.tokenizer_of())
+    plan = Plan(source=ModelView.of(live.model).source, layers=(0, 1))
+    plan.save(tmp_path / "plan.json")
+    seen = dry_run(Recipe(model=live.name, plan=str(tmp_path / "plan.json")), out=tmp_path / "slim", sources=Sources(live=live))
+    assert seen.lines[0].startswith("model  ")
+    assert not (tmp_path / "slim").exists()
+
+
+def test_a_name_is_loaded_and_then_read_as_an_object_is() -> None:
+    recipe = Recipe(model=str(lines.checkpoint("sequence")), data=str(lines.data("text")))
+    named, given = read_inputs(recipe, None, Stages()), inputs_of(recipe, load_model(lines.checkpoint("sequence")), None, Stages())
+    assert named.notes == given.notes
+    assert all(np.array_equal(named.encoded[split].ids, given.encoded[split].ids) for split in named.encoded)
