@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 HERE = Path(__file__).parent
@@ -59,3 +60,38 @@ def test_a_method_of_a_concrete_class_is_not_overridden(own: Class) -> None:
 def test_what_fills_in_an_abstract_class_is_final(own: Class) -> None:
     open_ended = own.abstract or any(own.name in other.bases for other in DERIVED)
     assert open_ended or own.final or not any(base in CLASSES and CLASSES[base].abstract for base in own.bases)
+
+
+#: The packages whose annotations conftest.py has checked at each call.
+SHAPED = [path for path in PACKAGE if path.parent.name in {"analyzers", "probes", "refit", "stats"}]
+
+
+def annotations(tree: ast.Module) -> list[ast.expr]:
+    found: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            found += [each.annotation for each in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if each]
+            found.append(node.returns)
+        elif isinstance(node, ast.AnnAssign):
+            found.append(node.annotation)
+    return [each for each in found if each is not None]
+
+
+def shapeless(annotation: ast.expr, arrays: set[str]) -> bool:
+    """Whether an annotation names an array outside of a jaxtyping type, which states its shape."""
+    if isinstance(annotation, ast.Subscript) and hasattr(jaxtyping, ast.unparse(annotation.value)):
+        return False
+    if isinstance(annotation, ast.Name):
+        return annotation.id in arrays
+    return any(shapeless(child, arrays) for child in ast.iter_child_nodes(annotation) if isinstance(child, ast.expr))
+
+
+@pytest.mark.parametrize("path", SHAPED, ids=lambda path: str(path.relative_to(HERE.parent)))
+def test_arrays_state_their_shapes(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    arrays = {"Tensor", "NDArray"}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and shapeless(node.value, arrays):
+            arrays |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    assert not [ast.unparse(annotation) for annotation in annotations(tree) if shapeless(annotation, arrays)]

@@ -258,7 +258,7 @@ def _class_of_name(base: type[SlimPreTrainedModel], name: str) -> type[SlimPreTr
 def _family_class(base: type[SlimPreTrainedModel], slim: nn.Module) -> type[SlimPreTrainedModel]:
     """Return the class under the name that the family has for it: pipelines warn of every name that they do not know."""
     stem = type(ModelView.of(slim).body).__name__.removesuffix("Model")
-    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))  # type: ignore[arg-type]  # of this base
+    return _class_of_name(base, stem + (base.loader.removeprefix("AutoModel") or "Model"))
 
 
 def _folder(name: str, subfolder: str, hub_options: dict[str, Any]) -> Path:

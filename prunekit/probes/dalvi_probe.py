@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 # Sizes of one name are equal in a call: m rows, d neurons, k outputs.
 Labels = Shaped[NDArray[Any], " m"]
-Start = tuple[Float32[Singles, "k d"], Float32[Singles, " k"]]
+Weight = Float32[Singles, "k d"]
+Bias = Float32[Singles, " k"]
+Start = tuple[Weight, Bias]
 Solution = tuple[Float64[Floats, "_ _"], Float64[Floats, " _"]]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam as Kingma and Ba (2015) and torch.optim have it
@@ -99,7 +101,8 @@ class _State:
         self._theta = np.concatenate([np.concatenate([weight.ravel(), bias]) for weight, bias in starts])
         self._gradient, self._first, self._second = (np.zeros_like(self._theta) for _ in range(3))
         self._scratch = np.empty_like(self._theta)
-        self._views: list[tuple[Singles, Singles, Singles, Singles]] = []
+        # Weight, bias, and the gradients of both.
+        self._views: list[tuple[Weight, Bias, Weight, Bias]] = []
         at = 0
         for weight, bias in starts:
             middle, stop = at + weight.size, at + weight.size + bias.size

@@ -19,7 +19,7 @@ Vector = Float64[Floats, " d"]
 LIMIT = 256 * 2**20
 
 
-def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMIT) -> Iterator[tuple[int, Floats]]:
+def comoment_parts(a: RowStore, b: RowStore, *, unit: int = 1, limit: int = LIMIT) -> Iterator[tuple[int, Float64[Floats, "_ b"]]]:
     """Yield rows of the co-moment ``(a - mean)^T (b - mean)``, part after part; both stores are read once for each part.
 
     Parameters
