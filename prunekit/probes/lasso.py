@@ -7,6 +7,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from prunekit.errors import ParameterError, StatisticsError
+from prunekit.probes.solver import accelerated
 from prunekit.stats.moments import Moments
 
 Floats = NDArray[np.float64]
@@ -107,8 +108,6 @@ def _solve(gram: Float64[Floats, "m m"], labels: Columns, penalty: float, start:
         move = new - ahead
         if float(np.abs(move).max()) <= _TOL * step * penalty:
             return np.asarray(new)
-        turned = float(np.vdot(move, new - x)) < 0
-        following = 1.0 if turned else 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-        ahead = new if turned else new + (momentum - 1.0) / following * (new - x)
-        x, momentum = new, following
+        ahead, momentum = accelerated(x, ahead, new, momentum)
+        x = new
     return x

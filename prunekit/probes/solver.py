@@ -179,11 +179,21 @@ def proximal(start: Point, gram: Square, lasso: float, ridge: float, curvature: 
         decrement = float(np.vdot(move[:-1], hessian @ move[:-1])) + curvature * float(np.vdot(move[-1], move[-1]))
         if 0.5 * decrement <= tol:
             return new
-        turned = float(np.vdot(ahead - new, new - x)) > 0
-        following = 1.0 if turned else 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-        ahead = new if turned else new + (momentum - 1.0) / following * (new - x)
-        x, momentum = new, following
+        ahead, momentum = accelerated(x, ahead, new, momentum)
+        x = new
     return x
+
+
+def accelerated(x: Point, ahead: Point, new: Point, momentum: float) -> tuple[Point, float]:
+    """Return the point from which a proximal gradient method goes on after a step from `ahead` to `new`, and its momentum.
+
+    It is extrapolated from the last point `x` (Beck and Teboulle 2009), or restarted where the step turned back (O'Donoghue and Candes
+    2015).
+    """
+    if float(np.vdot(new - ahead, new - x)) < 0:
+        return new, 1.0
+    following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
+    return new + (momentum - 1.0) / following * (new - x), float(following)
 
 
 def elastic_net(
@@ -201,8 +211,6 @@ def elastic_net(
         move = new - ahead
         if 0.5 * float(np.vdot(move, move)) <= tol * step:
             return new
-        turned = float(np.vdot(move, new - x)) < 0
-        following = 1.0 if turned else 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-        ahead = new if turned else new + (momentum - 1.0) / following * (new - x)
-        x, momentum = new, following
+        ahead, momentum = accelerated(x, ahead, new, momentum)
+        x = new
     return x
