@@ -48,7 +48,7 @@ from prunekit.data.trees import TREE, trees_of
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
-from prunekit.metrics.entities import scheme_of
+from prunekit.metrics.entities import resembles_scheme, scheme_of
 from prunekit.tasks import ALIASES, Task, TaskKind
 
 if TYPE_CHECKING:
@@ -256,6 +256,11 @@ def _unused(data: Dataset, used: Container[str]) -> list[str]:
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
     scheme = scheme_of(space.labels) if space.kind.traits.per_token else None
     if scheme is None:
+        if space.kind.traits.per_token and resembles_scheme(space.labels):
+            notes.append(
+                f"metric: the share of right words, since {listed([*space.labels])} look like tags of entities and are of no scheme: "
+                "BIO, BILOU and IOBES are read, in the form B-PER"
+            )
         return space.kind.traits.metrics[0]
     notes.append(
         f"metric: entity F1 as conlleval counts, the tags are {scheme}, and the share of right words beside it; its interval resamples "
