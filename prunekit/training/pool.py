@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ POOL, LEAST = 32_768, 2048
 PASSES = 3
 #: Share of the time that all judgements together may take, the fewest rows of one, and tokens and rows of the batch that is timed.
 JUDGING, LEAST_JUDGED, TRIED = 0.2, 32, (1024, 8)
+#: Share of the time up to which what is measured is measured twice, since the first run of a model is slower.
+AGAIN = 0.02
 
 
 def pool(data: Encoded, seed: int) -> Encoded:
@@ -86,10 +90,15 @@ def affordable(
         logits.sum().item()
         return time.perf_counter() - begin
 
-    # The first run of each model is slower.
-    teacher_time, step_time = (min(seconds(model, trains=trains) for _ in range(2)) for model, trains in ((teacher, False), (view, True)))
+    asked = ((teacher, False), (view, True))
+    teacher_time, step_time = (_measured(partial(seconds, model, trains=trains), effort) for model, trains in asked)
     row_time = (teacher_time + PASSES * step_time) / inputs["input_ids"].numel() * float(rows.lengths.mean())
     return min(len(rows), max(LEAST, int(effort.amount / row_time)))
+
+
+def _measured(seconds: Callable[[], float], effort: Effort) -> float:
+    first = seconds()
+    return first if first > AGAIN * effort.amount else min(first, seconds())
 
 
 def judgeable(view: ModelView, teacher: ModelView | None, held: Encoded, effort: Effort, device: str) -> int:
@@ -109,7 +118,6 @@ def judgeable(view: ModelView, teacher: ModelView | None, held: Encoded, effort:
             answer(model, inputs, inputs["first"], states=False).logits.sum().item()  # waits for the GPU
         return time.perf_counter() - begin
 
-    # The first run of a model is slower.
-    once, each = (0.0 if model is None else min(seconds(model) for _ in range(2)) for model in (teacher, view))
+    once, each = (0.0 if model is None else _measured(partial(seconds, model), effort) for model in (teacher, view))
     row = (once + (1 + STOPS) * each) / inputs["input_ids"].numel() * float(held.lengths.mean())
     return min(len(held), max(LEAST_JUDGED, int(JUDGING * effort.amount / row)))

@@ -42,6 +42,7 @@ def count(effort: Effort, teacher: bool = True) -> int:
 
 def test_so_many_rows_as_three_passes_leave_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LEAST", 4)
+    monkeypatch.setattr(pool, "AGAIN", np.inf)
     rows = encoded("train")
     tokens = next(iter(rows.sample(pool.ROWS, 0).batches(pool.TOKENS, pool.ROWS))).inputs["input_ids"].size
     a_row = (0.5 + 3 * 0.1) / tokens * rows.lengths.mean()
@@ -168,6 +169,7 @@ def test_checkpoints_of_earlier_runs_go_with_the_artefact(tmp_path: Path) -> Non
 
 def test_all_judgements_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LEAST_JUDGED", 4)
+    monkeypatch.setattr(pool, "AGAIN", np.inf)
     held = encoded("validation")
     tokens = next(iter(held.sample(pool.TRIED[1], 0).batches(*pool.TRIED))).inputs["input_ids"].size
     a_row = (0.5 + 11 * 0.1) / tokens * held.lengths.mean()
@@ -176,6 +178,13 @@ def test_all_judgements_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch
         with monkeypatch.context() as patch:
             patch.setattr(pool.time, "perf_counter", Clock(0.5, 0.1))
             assert judgeable(*views, held, Effort("seconds", 5 * (wanted + 0.5) * a_row), "cpu") == wanted < len(held)
+        monkeypatch.setattr(pool, "AGAIN", 0.0)  # a run that takes a share of the time is not repeated
+        with monkeypatch.context() as patch:
+            clock = Clock(0.5, 0.5)
+            patch.setattr(pool.time, "perf_counter", clock)
+            judgeable(*views, held, Effort("seconds", 1.0), "cpu")
+        assert clock() == 1.0
+        monkeypatch.setattr(pool, "AGAIN", np.inf)
     assert judgeable(*views, held, Effort("seconds", 1e-9), "cpu") == 4
     assert judgeable(*views, held, Effort("seconds", 1e9), "cpu") == judgeable(*views, held, Effort("epochs", 0.1), "cpu") == len(held)
 
