@@ -254,6 +254,7 @@ def make_plan(
     vocabulary: Literal["all", "data"] = "all",
     uniform: bool = False,
     multiple_of: Literal[1, 8, 16, 32] = 1,
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "int8",
     method: Literal["prunekit", "dalvi2020"] = "prunekit",
     pooling: Literal["cls", "mean", "last", "max"] | None = None,
     prompt: str | None = None,
