@@ -39,9 +39,9 @@ def read_delimited(path: Path, kind: str, most_rows: int, most_columns: int) -> 
                 raise DataError(f"The header of {str(path)!r} has more than {_LINE - 1:,} characters.")
             reader = csv.reader(chain([line], stream), delimiter=_delimiter(line), strict=True)
         else:
-            quoting = csv.QUOTE_MINIMAL if _is_quoted(stream.read()) else csv.QUOTE_NONE
+            quoted = _is_quoted(stream.read())
             stream.seek(0)
-            reader = csv.reader(stream, delimiter="\t", quoting=quoting, strict=True)
+            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
         header = next(reader, [])
         if len(header) > most_columns:
             raise DataError(f"The file {str(path)!r} has more than {most_columns:,} columns: give fewer.")
