@@ -43,7 +43,7 @@ from prunekit.data.options import Asked
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import are_sentences, load_sentences
-from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined, one_each
+from prunekit.data.sets import as_table, faults, flags_of_one, indicated, indicator_columns, indicator_width, joined, one_each
 from prunekit.data.trees import TREE, trees_of
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.errors import DataError, ParameterError
@@ -212,6 +212,12 @@ def _with_labels(loaded: RawData, asked: Asked) -> TaskData:
         notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
     if model is None:
         note_names(space, notes, asked=kind is not None)
+    if space.kind is TaskKind.REGRESSION and value and asked.kind is None and {*splits["train"].rows.labels} == {0.0, 1.0}:
+        notes.append(
+            "labels: 0 and 1 are compared as values with the one output of the model's head; if that is the logit of a class, write "
+            '"problem_type": "multi_label_classification" into its config.json, and if it ranks the texts of queries, name their column '
+            "with --group"
+        )
     task = Task(space.kind, metric or _usual_metric(space, notes), space.labels)
     completed = complete(splits, asked.seed, notes, fine_tuned=asked.fine_tuned, single=loaded.single)
     if lists:
@@ -330,9 +336,13 @@ def _read(
             continue
         raw[name] = values
     declared = order or class_names(tables["train"], columns.label)
+    if columns.sets and declared is None and model is not None and len(model) == 1:
+        for values in raw.values():
+            values[columns.label] = flags_of_one(values[columns.label])
     width = indicator_width(raw["train"][columns.label], columns.label, model) if columns.sets and declared is None else 0
     if width:
-        notes.append(f"labels: {columns.label!r} holds {width} numbers in each row, 0 or 1, one for each label")
+        numbers_of = "a number in each row, 0 or 1" if width == 1 else f"{width} numbers in each row, 0 or 1, one for each label"
+        notes.append(f"labels: {columns.label!r} holds {numbers_of}")
     for name, values in raw.items():
         if width:
             values[columns.label] = indicated(values[columns.label], width, columns.label, name)
