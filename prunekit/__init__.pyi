@@ -254,6 +254,7 @@ def make_plan(
     vocabulary: Literal["all", "data"] = "all",
     uniform: bool = False,
     multiple_of: Literal[1, 8, 16, 32] = 1,
+    dtype: Literal["fp32", "fp16", "int8", "int8-static"] = "int8",
     method: Literal["prunekit", "dalvi2020"] = "prunekit",
     pooling: Literal["cls", "mean", "last", "max"] | None = None,
     prompt: str | None = None,
@@ -271,8 +272,8 @@ def make_plan(
     Parameters
     ----------
     model, data, tokenizer, progress, **parameters
-        As in `compress`, but for what is about a deployed file: ``dtype``, ``max_drop``, ``recover``, ``freeze``, ``space``,
-        ``retrieval``, ``frontier``, ``baselines`` and ``plan``.
+        As in `compress`, but for what is about a deployed file: ``max_drop``, ``recover``, ``freeze``, ``space``, ``retrieval``,
+        ``frontier``, ``baselines`` and ``plan``. Of ``dtype`` it counts the bytes where a budget of bytes bounds that file.
     statistics : path, optional
         The `statistics.safetensors` of `analyze`, `collect` or `merge` for the same model and data: neurons are chosen on the rows
         and moments that it holds, and the model is not run for them. With ``method="prunekit"``, and all rows of train and

@@ -216,12 +216,12 @@ def check_defined(data: TaskData, given: Collection[str]) -> list[str]:
 
 def _undefined(metric: Metric, task: Task, labels: NDArray[Any]) -> tuple[str, str] | None:
     """Return what labels are like on which a metric has no value, and why it has none; None where it has one."""
-    if (metric.of_values or metric is Metric.MATTHEWS) and np.ptp(labels) == 0:
+    if metric.needs == "variation" and np.ptp(labels) == 0:
         value = f"{labels[0]:g}" if task.kind.traits.values else repr(task.labels[int(labels[0])])
         return "labels", f"are all {value}: nothing correlates with them"
-    if metric is Metric.ENTITY_F1 and all(task.labels[tag] == "O" for tag in np.unique(labels)):
+    if metric.needs == "entities" and all(task.labels[tag] == "O" for tag in np.unique(labels)):
         return "tags", f"have no entity, of which {metric.label} is counted"
-    if metric is Metric.MICRO_F1 and task.many and not labels.any():
+    if metric.needs == "labels" and task.many and not labels.any():
         return "label sets", f"are all empty, of whose labels {metric.label} is counted"
     return None
 

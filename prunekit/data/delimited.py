@@ -20,7 +20,8 @@ def read_delimited(path: Path, kind: str, most_rows: int, most_columns: int) -> 
     """Read a CSV or TSV (`kind`) as strings.
 
     Cells stay strings ("NA" and "null" are words, "01" is not 1), and a line of another width is an error, never a shift. A TSV has no
-    quoting, as the format is registered: a lone quote must not swallow the lines that follow it.
+    quoting, as the format is registered: a lone quote must not swallow the lines that follow it. One that was written with quotes, as
+    spreadsheets do, is read with them (`_is_quoted`).
 
     Raises
     ------
@@ -38,7 +39,9 @@ def read_delimited(path: Path, kind: str, most_rows: int, most_columns: int) -> 
                 raise DataError(f"The header of {str(path)!r} has more than {_LINE - 1:,} characters.")
             reader = csv.reader(chain([line], stream), delimiter=_delimiter(line), strict=True)
         else:
-            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+            quoted = _is_quoted(stream.read())
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
         header = next(reader, [])
         if len(header) > most_columns:
             raise DataError(f"The file {str(path)!r} has more than {most_columns:,} columns: give fewer.")
@@ -59,6 +62,24 @@ def read_delimited(path: Path, kind: str, most_rows: int, most_columns: int) -> 
         except csv.Error as error:
             raise DataError(f"The row in line {begin} of {str(path)!r} cannot be read as {kind.upper()}: {error}.") from None
     return datasets.Dataset.from_dict({name: [row[at] for row in rows] for at, name in enumerate(header)})
+
+
+def _is_quoted(text: str) -> bool:
+    """Return whether the quotes of a TSV enclose cells, and are no characters of them.
+
+    Every quote must be one that begins or ends a cell or is doubled within one. Beside that the header begins with one, or one is
+    doubled and no cell in quotes holds a tab or a line break, or lines differ in width unless the quotes hold them together.
+    """
+    parts = text.split('"')
+    outside, inside = parts[::2], parts[1::2]
+    if len(parts) < 3 or len(parts) % 2 == 0:
+        return False
+    if any(part and part[0] not in "\t\r\n" for part in outside[1:]) or any(part and part[-1] not in "\t\r\n" for part in outside[:-1]):
+        return False
+    if len({line.count("\t") for line in text.split("\n") if line.strip("\r")}) > 1:
+        return True
+    whole = not any(mark in part for part in inside for mark in "\t\r\n")
+    return whole and (text.startswith('"') or "" in outside[1:-1])
 
 
 def _delimiter(header: str) -> str:

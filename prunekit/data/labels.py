@@ -129,7 +129,8 @@ def space_of(
     kind : TaskKind, or None
         As requested; None: by the labels.
     model : tuple of str, or None
-        Names of the classes of a fine-tuned model, in the order of its outputs; one name means one value.
+        Names of the classes of a fine-tuned model, in the order of its outputs; one name means one value, or one label that a row has or
+        has not.
     per_token : bool
     sets : bool
         Whether a row has any number of labels; `train` are those of all rows.
@@ -153,10 +154,11 @@ def space_of(
         kind = TaskKind.REGRESSION
     if not per_token and not sets and model is None and declared is None and kind in (None, TaskKind.REGRESSION):
         _check_written(shown, column)
-    if sets and len(shown) < 2:
+    alone = sets and model is not None and len(model) == 1
+    if sets and len(shown) < (1 if alone else 2):
         only = f"one label alone, {_first(shown)!r}" if shown else "no label at all"
         raise DataError(f"The label column {column!r} of train shows {only}: a task with many labels has two at least.")
-    if len(shown) < 2:
+    if len(shown) < 2 and not alone:
         raise DataError(f"The label column {column!r} of train holds one value only, {_first(shown)!r}: there is nothing to tell apart.")
     if kind is not None and kind.traits.values:
         if not numbers:

@@ -39,15 +39,16 @@ from prunekit.data.labels import (
     withheld,
 )
 from prunekit.data.lists import as_lists, check_lists
+from prunekit.data.options import Asked
 from prunekit.data.questions import holds_questions, load_questions
 from prunekit.data.rows import Rows, TaskData
 from prunekit.data.sentences import are_sentences, load_sentences
-from prunekit.data.sets import as_table, faults, indicated, indicator_columns, indicator_width, joined, one_each
+from prunekit.data.sets import as_table, faults, flags_of_one, indicated, indicator_columns, indicator_width, joined, one_each
 from prunekit.data.trees import TREE, trees_of
 from prunekit.data.unlabelled import COLUMN, lacks_labels, space_of_model, with_placeholders
 from prunekit.errors import DataError, ParameterError
 from prunekit.metrics import Metric
-from prunekit.metrics.entities import scheme_of
+from prunekit.metrics.entities import resembles_scheme, scheme_of
 from prunekit.tasks import ALIASES, Task, TaskKind
 
 if TYPE_CHECKING:
@@ -139,42 +140,33 @@ def load_data(
     loaded = loaded._replace(splits={split: with_lists(data, (label, tokens, tags), split) for split, data in loaded.splits.items()})
     named_columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags, "group": group}
     model = None if labels is None else tuple(labels)
-    data = _read_task(loaded, named_columns, kind, model, wanted_metric, answers, fine_tuned=fine_tuned, seed=seed)
+    data = _read_task(loaded, Asked(named_columns, kind, model, wanted_metric, answers, fine_tuned, seed))
     if judged and data.labelled and not data.task.kind.traits.vectors:
         data = replace(data, notes=(*data.notes, *check_defined(data, loaded.splits.keys())))
     return replace(data, notes=(*loaded.notes, *data.notes))
 
 
-def _read_task(
-    loaded: RawData,
-    named_columns: Mapping[str, str | None],
-    kind: TaskKind | None,
-    model: tuple[str, ...] | None,
-    metric: Metric | None,
-    answers: TaskKind | None,
-    *,
-    fine_tuned: bool,
-    seed: int,
-) -> TaskData:
-    """Read rows as the task says that was named, or that the columns and the model's head show; the parameters are `load_data`'s."""
+def _read_task(loaded: RawData, asked: Asked) -> TaskData:
+    """Read rows as the task says that was named, or that the columns and the model's head show."""
+    named_columns, kind, model, metric, answers = asked.columns, asked.kind, asked.labels, asked.metric, asked.answers
     if are_sentences(loaded, named_columns, kind, answers):
-        return load_sentences(loaded, named_columns, metric=metric, seed=seed)
+        return load_sentences(loaded, named_columns, metric=metric, seed=asked.seed)
     if kind is TaskKind.QUESTIONS or (kind is None and _are_questions(loaded, named_columns, answers)):
         answering = answers is TaskKind.QUESTIONS
-        return load_questions(loaded, named_columns, metric=metric, fine_tuned=fine_tuned, answering=answering, seed=seed)
+        return load_questions(loaded, named_columns, metric=metric, fine_tuned=asked.fine_tuned, answering=answering, seed=asked.seed)
     if kind is TaskKind.LABELS and named_columns["label"] is None and model is not None and _has_columns(loaded.splits["train"], model):
         # Columns of 0 and 1 under the names of the model's own labels.
         named_columns = {**named_columns, "label": ",".join(model)}
     named = named_columns["label"] is not None or named_columns["tags"] is not None or kind not in (None, answers)
     if answers is not None and not named and lacks_labels(loaded.splits["train"]):
-        return _without_labels(loaded, named_columns, answers, model or ("text",), metric, seed)
+        return _without_labels(loaded, asked, answers)
     if metric is Metric.AGREEMENT:
         must = "another where the data has labels: agreement is with the dense model, on data without"
         raise ParameterError("metric", "load_data", must, metric.value)
     ranked = metric in TaskKind.RANKING.traits.metrics
     if kind is None and answers is TaskKind.REGRESSION and (ranked or query_column(loaded.splits["train"]) is not None):
         kind = TaskKind.RANKING
-    return _with_labels(loaded, named_columns, kind, model, metric, fine_tuned, seed, value=answers is TaskKind.REGRESSION)
+    return _with_labels(loaded, replace(asked, columns=named_columns, kind=kind))
 
 
 def _has_columns(train: Dataset, labels: tuple[str, ...]) -> bool:
@@ -191,19 +183,10 @@ def _are_questions(loaded: RawData, named_columns: Mapping[str, str | None], ans
     return answers is TaskKind.QUESTIONS or (not named and holds_questions(loaded.splits["train"]))
 
 
-def _with_labels(
-    loaded: RawData,
-    named_columns: Mapping[str, str | None],
-    kind: TaskKind | None,
-    model: tuple[str, ...] | None,
-    metric: Metric | None,
-    fine_tuned: bool,
-    seed: int,
-    *,
-    value: bool,
-) -> TaskData:
-    """Read rows with the labels of the data; `named_columns` are those that the user named; with `value` the model answers with one."""
-    tables, label, group = loaded.splits, named_columns["label"], named_columns["group"]
+def _with_labels(loaded: RawData, asked: Asked) -> TaskData:
+    """Read rows with the labels of the data."""
+    kind, model, metric, value = asked.kind, asked.labels, asked.metric, asked.answers is TaskKind.REGRESSION
+    tables, label, group = loaded.splits, asked.columns["label"], asked.columns["group"]
     names = indicator_columns(tables["train"], label)
     if names:
         assert label is not None
@@ -213,7 +196,7 @@ def _with_labels(
         group = group or query_column(tables["train"])
         if group is None:
             raise ParameterError("group", "load_data", "the column of a ranking's queries (query, query_id or qid by its name)", None)
-    columns = resolve(tables["train"], **{**named_columns, "group": group}, kind=kind)
+    columns = resolve(tables["train"], **{**asked.columns, "group": group}, kind=kind)
     notes: list[str] = []
     trees = columns.tokens is not None and all(set(TREE) <= set(data.column_names) for data in tables.values())
     notes += _unused(tables["train"], {*columns.names, *(TREE if trees else ())})
@@ -229,8 +212,14 @@ def _with_labels(
         notes.append(f"lists: the rows of one {columns.group!r} are put in order; queries, not rows, are drawn for intervals")
     if model is None:
         note_names(space, notes, asked=kind is not None)
+    if space.kind is TaskKind.REGRESSION and value and asked.kind is None and {*splits["train"].rows.labels} == {0.0, 1.0}:
+        notes.append(
+            "labels: 0 and 1 are compared as values with the one output of the model's head; if that is the logit of a class, write "
+            '"problem_type": "multi_label_classification" into its config.json, and if it ranks the texts of queries, name their column '
+            "with --group"
+        )
     task = Task(space.kind, metric or _usual_metric(space, notes), space.labels)
-    completed = complete(splits, seed, notes, fine_tuned=fine_tuned, single=loaded.single)
+    completed = complete(splits, asked.seed, notes, fine_tuned=asked.fine_tuned, single=loaded.single)
     if lists:
         check_lists(completed, notes)
     if metric is None:
@@ -238,10 +227,9 @@ def _with_labels(
     return TaskData.of(task, completed, notes, {"source": loaded.name})
 
 
-def _without_labels(
-    loaded: RawData, named_columns: Mapping[str, str | None], kind: TaskKind, labels: tuple[str, ...], metric: Metric | None, seed: int
-) -> TaskData:
-    """Read rows whose labels are placeholders."""
+def _without_labels(loaded: RawData, asked: Asked, kind: TaskKind) -> TaskData:
+    """Read rows of a task whose labels are placeholders."""
+    named_columns, labels = asked.columns, asked.labels or ("text",)
     first, per_token = loaded.splits["train"], kind.traits.per_token
     words = (named_columns["tokens"] or text_column(first)) if per_token else None
     tables = {split: with_placeholders(data, kind, labels, words, split) for split, data in loaded.splits.items()}
@@ -260,8 +248,8 @@ def _without_labels(
     notes += (f"{note} (--label and --tags name one of labels)" for note in _unused(tables["train"], {*columns.names}))
     splits, space = _read(tables, columns, kind, labels, notes, None, space_of_model(kind, labels))
     task = Task(space.kind, space.kind.traits.metrics[0], space.labels)
-    task = task.alike if metric is None else replace(task, metric=metric)
-    completed = complete(splits, seed, notes, fine_tuned=True, single=loaded.single or len(splits) == 1)
+    task = task.alike if asked.metric is None else replace(task, metric=asked.metric)
+    completed = complete(splits, asked.seed, notes, fine_tuned=True, single=loaded.single or len(splits) == 1)
     return replace(TaskData.of(task, completed, notes, {"source": loaded.name}), labelled=False)
 
 
@@ -274,6 +262,11 @@ def _unused(data: Dataset, used: Container[str]) -> list[str]:
 def _usual_metric(space: Space, notes: list[str]) -> Metric:
     scheme = scheme_of(space.labels) if space.kind.traits.per_token else None
     if scheme is None:
+        if space.kind.traits.per_token and resembles_scheme(space.labels):
+            notes.append(
+                f"metric: the share of right words, since {listed([*space.labels])} look like tags of entities and are of no scheme: "
+                "BIO, BILOU and IOBES are read, in the form B-PER"
+            )
         return space.kind.traits.metrics[0]
     notes.append(
         f"metric: entity F1 as conlleval counts, the tags are {scheme}, and the share of right words beside it; its interval resamples "
@@ -343,9 +336,13 @@ def _read(
             continue
         raw[name] = values
     declared = order or class_names(tables["train"], columns.label)
+    if columns.sets and declared is None and model is not None and len(model) == 1:
+        for values in raw.values():
+            values[columns.label] = flags_of_one(values[columns.label])
     width = indicator_width(raw["train"][columns.label], columns.label, model) if columns.sets and declared is None else 0
     if width:
-        notes.append(f"labels: {columns.label!r} holds {width} numbers in each row, 0 or 1, one for each label")
+        numbers_of = "a number in each row, 0 or 1" if width == 1 else f"{width} numbers in each row, 0 or 1, one for each label"
+        notes.append(f"labels: {columns.label!r} holds {numbers_of}")
     for name, values in raw.items():
         if width:
             values[columns.label] = indicated(values[columns.label], width, columns.label, name)

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prunekit.errors import ParameterError
 from prunekit.metrics import Metric
+from prunekit.tasks import TaskKind
 
 Column = Literal["text", "text_pair", "label", "tokens", "tags", "group", "config", "metric"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `load_data` was asked for; the parameters are its own.
+
+    Attributes
+    ----------
+    columns : mapping
+        Columns that the user named, by option.
+    kind : TaskKind or None
+    labels : tuple of str or None
+        Of the model.
+    metric : Metric or None
+    answers : TaskKind or None
+        Task of the model's head.
+    fine_tuned : bool
+    seed : int
+    """
+
+    columns: Mapping[str, str | None]
+    kind: TaskKind | None
+    labels: tuple[str, ...] | None
+    metric: Metric | None
+    answers: TaskKind | None
+    fine_tuned: bool
+    seed: int
 
 
 def check_columns(columns: Mapping[Column, str | None], data: object, *, of: str) -> None:

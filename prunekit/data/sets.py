@@ -109,12 +109,12 @@ def faults(sets: Sequence[Any]) -> Iterator[tuple[int, str]]:
 def indicator_width(sets: Sequence[Any], column: str, model: Sequence[str] | None) -> int:
     """Return how many labels rows of 0 and 1 have, one number for each label; 0 where rows are lists of labels.
 
-    They are lists of as many numbers in each row, two at least: as labels, one would be there twice, or each row would have both.
-    Raises DataError where the model has another number of labels.
+    They are lists of as many numbers in each row, two at least: as labels, one would be there twice, or each row would have both. One
+    number is enough where the model has one label. Raises DataError where the model has another number of labels.
     """
     widths = {len(row) if isinstance(row, list) else 0 for row in sets}
     width = widths.pop() if len(widths) == 1 else 0
-    if width < 2 or not all(flag in (0, 1) for row in sets for flag in row):
+    if width < (1 if model is not None and len(model) == 1 else 2) or not all(flag in (0, 1) for row in sets for flag in row):
         return 0
     if model is not None and len(model) != width:
         cure = "Give one number for each, in the model's order."
@@ -122,6 +122,12 @@ def indicator_width(sets: Sequence[Any], column: str, model: Sequence[str] | Non
             f"The label column {column!r} holds {width} numbers, 0 or 1, in each row, the model has {len(model)} labels. {cure}"
         )
     return width
+
+
+def flags_of_one(sets: Sequence[Any]) -> list[Any]:
+    """Return rows of one text each, "0", "1", "false" or "true", as rows of the number 0 or 1; other rows as they are."""
+    keys = [row[0].strip().casefold() if isinstance(row, list) and len(row) == 1 and isinstance(row[0], str) else None for row in sets]
+    return [[int(_YES_NO[key])] for key in keys] if all(key in _YES_NO for key in keys) else list(sets)
 
 
 def indicated(sets: Sequence[Any], width: int, column: str, split: str) -> list[list[int]]:

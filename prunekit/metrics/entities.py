@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
+_TAG = re.compile(r"([BIESLU])[-_](.+)", re.DOTALL)
+#: The same, spelt otherwise: the position alone, after the type, or with another mark.
+_OTHERWISE = re.compile(r"[BIESLUMW]|.+[-_/:.|][BIESLUMW]|[BIESLUMW][-_/:.|].+", re.DOTALL)
 #: Prefixes that always begin an entity, and those that always end one.
 _FIRST, _LAST = "BSU", "ESLU"
 
@@ -16,8 +18,8 @@ _FIRST, _LAST = "BSU", "ESLU"
 def scheme_of(labels: Sequence[str]) -> str | None:
     """Return the scheme of a tag set: "BIO", "BILOU" or "IOBES"; None where the labels are not such tags.
 
-    Every label must be ``O`` or a prefix, a hyphen and a type, and one at least must be able to begin or to continue an entity
-    of several words (``B-`` or ``I-``).
+    Every label must be ``O`` or a prefix, a hyphen (or underscore) and a type, and one at least must be able to begin or to continue an
+    entity of several words (``B-`` or ``I-``).
     """
     prefixes = {match[1] for label in labels if (match := _TAG.fullmatch(label))}
     if any(label != "O" and not _TAG.fullmatch(label) for label in labels) or not prefixes & {"B", "I"}:
@@ -26,6 +28,12 @@ def scheme_of(labels: Sequence[str]) -> str | None:
         if prefixes <= set(allowed):
             return scheme
     return None
+
+
+def resembles_scheme(labels: Sequence[str]) -> bool:
+    """Return whether labels that are of no scheme are positions in an entity all the same: ``PER-B``, ``B/PER``, ``B``, or mixed."""
+    others = [label for label in labels if label != "O"]
+    return scheme_of(labels) is None and len(others) > 1 and all(map(_OTHERWISE.fullmatch, others))
 
 
 def count_entities(

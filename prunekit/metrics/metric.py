@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+Need = Literal["variation", "entities", "labels"]
 
 
 class Metric(StrEnum):
@@ -44,6 +47,11 @@ class Metric(StrEnum):
         """Whether it compares values, of a regression, rather than classes."""
         return _TRAITS[self].of_values
 
+    @property
+    def needs(self) -> Need | None:
+        """What the labels must have for it to have a value: more than one value, an entity, or a label in some row."""
+        return _TRAITS[self].needs
+
     def show(self, value: float) -> str:
         """Format a value, or a difference of two, without its unit."""
         return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
@@ -58,17 +66,18 @@ class _Traits:
     label: str
     percent: bool
     of_values: bool = False
+    needs: Need | None = None
 
 
 _TRAITS = {
     Metric.ACCURACY: _Traits("accuracy", percent=True),
     Metric.F1: _Traits("macro F1", percent=True),
-    Metric.MATTHEWS: _Traits("Matthews r", percent=False),
-    Metric.PEARSON: _Traits("Pearson r", percent=False, of_values=True),
-    Metric.SPEARMAN: _Traits("Spearman r", percent=False, of_values=True),
+    Metric.MATTHEWS: _Traits("Matthews r", percent=False, needs="variation"),
+    Metric.PEARSON: _Traits("Pearson r", percent=False, of_values=True, needs="variation"),
+    Metric.SPEARMAN: _Traits("Spearman r", percent=False, of_values=True, needs="variation"),
     Metric.COSINE: _Traits("cosine to dense", percent=False),
-    Metric.ENTITY_F1: _Traits("entity F1", percent=True),
-    Metric.MICRO_F1: _Traits("micro F1", percent=True),
+    Metric.ENTITY_F1: _Traits("entity F1", percent=True, needs="entities"),
+    Metric.MICRO_F1: _Traits("micro F1", percent=True, needs="labels"),
     Metric.NDCG: _Traits("nDCG@10", percent=True),
     Metric.MRR: _Traits("MRR", percent=True),
     Metric.MAP: _Traits("MAP", percent=True),

@@ -19,14 +19,15 @@ from prunekit.validation.dtypes import Dtype
 
 #: Bytes of a parameter of the layers.
 _PARAMETER: dict[Dtype, float] = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int8-static": 1.0}
-#: Share of the layers that a budget must leave in fp32; a lower precision, where one is written, leaves more for the same bytes.
-_LEAST = 0.05
+#: Share of the layers that a budget must leave in fp32: a lower precision, where one is written, leaves up to four times as much for the
+#: same bytes, and below a quarter that loses less than cutting does.
+_LEAST = 0.25
 #: Share of a budget of an int8 file that is left for what its search adds: factors that balance inputs, and a weight in float32.
 _RESERVE = 0.01
 
 
 def bounded_dtype(recipe: Recipe, inputs: Inputs, budget: Budget) -> Dtype:
-    """Return the type of the file that a budget of bytes bounds: fp32 where that can be met, else the lower one that is written too."""
+    """Return the type of the file that a budget of bytes bounds: fp32 where that keeps a quarter of the layers, else the lower one."""
     if recipe.dtype == "fp32":
         return "fp32"
     counts = count(inputs.view, np.ones(1, dtype=np.int64))

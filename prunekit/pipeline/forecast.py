@@ -63,6 +63,8 @@ _LIBRARIES = 1.2e9
 _PROBE_VECTORS = 40
 #: Copies of a slim model's weights while it is trained: itself, gradient, two moments, the start, what it was before, and two baselines.
 _SLIM_COPIES = 8
+#: Steps of training below which a warning is given.
+_FEW_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,13 @@ class Forecast:
     stages : tuple of Expected
     memory : float
         Peak, in bytes.
+    notes : tuple of str
+        On a time for training that is too short for this machine.
     """
 
     stages: tuple[Expected, ...]
     memory: float
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -131,14 +136,16 @@ def forecast(recipe: Recipe, inputs: Inputs, plan: Plan | None, speed: Speed, *,
     """
     costs = _Costs(recipe, inputs, plan, speed)
     stages = costs.chosen() if plan is None else costs.planned()
-    return Forecast((*stages, *(() if chooses else costs.written())), costs.memory(trains=not chooses))
+    notes = () if chooses else costs.short()
+    return Forecast((*stages, *(() if chooses else costs.written())), costs.memory(trains=not chooses), notes)
 
 
 def expect(recipe: Recipe, inputs: Inputs, plan: Plan | None, stage: Stages, *, chooses: bool = False) -> None:
     """Announce the stages to come to the progress, if it is shown."""
     if stage.shown:
-        stage.expect(forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses).stages)
-        for note in inputs.notes:
+        expected = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
+        stage.expect(expected.stages)
+        for note in (*inputs.notes, *expected.notes):
             stage.detail(note)
 
 
@@ -304,13 +311,31 @@ class _Costs:
     def _recover(self, title: str, share: float | None = None) -> Expected:
         """Return the training of a model that has a share of the parameters; by default the slim one's."""
         assert self.effort is not None
-        teacher = 1.0 if self.inputs.own_head else 0.0
-        epoch = self._passes(self.tokens["train"], _TRAIN * (self.share if share is None else share) + teacher)
+        epoch = self._epoch(self.share if share is None else share)
         name = f"{title}, {self.effort} at most"
         if self.effort.unit == "epochs":
             return Expected(name, self.effort.amount * epoch)
         limit = math.inf if self.effort.passes is None else self.effort.passes * epoch
         return Expected(name, min(self.effort.amount, limit), bounded=True)
+
+    def _epoch(self, share: float) -> float:
+        """Return the time of a first pass of training over train of a model that has a share of the parameters."""
+        return self._passes(self.tokens["train"], _TRAIN * share + (1.0 if self.inputs.own_head else 0.0))
+
+    def short(self) -> tuple[str, ...]:
+        """Return a note where the time for training holds few steps."""
+        if self.effort is None or self.effort.unit == "epochs":
+            return ()
+        from prunekit.training.loop import ROWS, TOKENS  # the Trainer takes a second to import
+
+        step = self._epoch(self.share) / max(self.tokens["train"] / TOKENS, self.rows["train"] / ROWS, 1.0)
+        # A fifth is left for the judgements.
+        steps = int(0.8 * self.effort.amount / step)
+        if steps >= _FEW_STEPS:
+            return ()
+        minutes = math.ceil(_FEW_STEPS * step / 0.8 / 60)
+        fit = f"about {steps} steps of training fit" if steps else "hardly a step of training fits"
+        return (f"{fit} into {self.effort} at {step:.2g} s a step, and regain little: give --recover {minutes}min, or --recover none",)
 
     def _exports(self, files: int) -> float:
         return files * (_EXPORT + _EXPORT_LAYER * self.inputs.view.num_layers) * self.speed.python

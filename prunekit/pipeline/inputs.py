@@ -146,7 +146,10 @@ def inputs_of(
         raise ParameterError("model", "compress", must, loaded.name, hint)
     assert isinstance(loaded.config.num_labels, int)
     if loaded.fine_tuned and not own_head:
-        notes.append(f"the model's own head has {loaded.config.num_labels} outputs and is not for this task: it was not used")
+        outputs = loaded.config.num_labels
+        has = f"{outputs} outputs" if outputs > 1 else "one output"
+        cure = "" if outputs > 1 or task.outputs != 2 else " (if it is the logit of a class, write the labels as 0 and 1)"
+        notes.append(f"the model's own head has {has} and is not for this task: it was not used{cure}")
     if not loaded.in_memory and not vectors:
         notes += _pickled_head(loaded.name)
     if (data.train.pairs is not None or data.train.asks) and TYPES in view.inputs and unfed_types(loaded.tokenizer):

@@ -59,7 +59,8 @@ def preview(recipe: Recipe, *, place: Path, plan: Plan | None, sources: Sources,
         return Preview((f"model  {models.loaded.name}: {_size(models.counts['dense'].params)}", *_plan_lines(plan), _CLOSING), None)
     inputs = admitted(recipe, plan, place, quiet, sources)
     expected = forecast(recipe, inputs, plan, measure_speed(inputs), chooses=chooses)
-    return Preview((*_input_lines(inputs), *(() if plan is None else _plan_lines(plan)), *_stage_lines(expected), _CLOSING), expected)
+    given = () if plan is None else _plan_lines(plan)
+    return Preview((*_input_lines(inputs), *given, *_stage_lines(expected), _CLOSING), expected)
 
 
 _CLOSING = "nothing was written (--dry-run)"
@@ -90,6 +91,7 @@ def _stage_lines(expected: Forecast) -> tuple[str, ...]:
         "what would be done:",
         *stages,
         f"in all about {duration(expected.seconds)}, with {expected.memory / 1e9:.1f} GB of memory at the peak",
+        *(f"note   {note}" for note in expected.notes),
     )
 
 

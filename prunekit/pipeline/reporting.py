@@ -276,7 +276,7 @@ def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured, budgets:
         notes.append("a budget of time is held against the file in fp32")
     for budget in budgets:
         if budget.unit is Unit.BYTES and recipe.dtype != "fp32":
-            why = "" if budget.dtype == "fp32" else ", since in fp32 it leaves next to nothing of the layers"
+            why = "" if budget.dtype == "fp32" else ", since in fp32 it leaves less than a quarter of the layers"
             notes.append(f"{budget.asked} bounds the file in {budget.dtype}{why}")
     if recipe.effort is not None and recipe.searches:
         notes.append("the search judged candidates before any training; --max-drop was checked again on the trained model")

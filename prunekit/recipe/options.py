@@ -193,9 +193,9 @@ class Options(BaseModel):
             "'int8', 'int8-static' or 'fp16': a second ONNX file in lower precision; 'fp32': none [default: int8].",
             "Output",
             "NAME",
-            WRITING,
             more="The activations of int8 are in the range of each batch, those of int8-static in fixed ranges from train. A budget of "
-            "time is held against the file in fp32, one of bytes against this one where fp32 cannot meet it.",
+            "time is held against the file in fp32, one of bytes against this one where fp32 would keep less than a quarter of the layers. "
+            "plan writes neither, and counts the bytes of the one that a budget bounds.",
         ),
     ] = "int8"
     max_drop: Annotated[

@@ -76,6 +76,7 @@ class _Claim(BaseModel):
 
     key: str
     rows: Annotated[int, Field(gt=0)]
+    judged: Annotated[int, Field(gt=0)] = 2**62
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -234,10 +235,11 @@ def _write_error(folder: Path, error: OSError) -> OutputError:
     return OutputError(f"The checkpoints cannot be kept in {folder}: {error.strerror}.")
 
 
-def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
-    """Check that a directory belongs to the run with this fingerprint, or record that it does; return how many rows it trains on.
+def claim(folder: Path, key: str, measure: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Check that a directory belongs to the run with this fingerprint, or record that it does.
 
-    `rows` is called where a run begins, and its result holds for all parts of the run.
+    Return how many rows it trains on, and how many it is judged on: `measure` is called where a run begins, and its result holds for
+    all parts of the run.
 
     Raises
     ------
@@ -251,7 +253,9 @@ def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint has left nothing to go on from.
         if all(path in (file, _partial(file)) for path in folder.iterdir()) and _other_key(file, key):
-            _replace(file, lambda path: path.write_text(json.dumps({"key": key, "rows": rows()}) + "\n", encoding="utf-8"))
+            rows, judged = measure()
+            begun = json.dumps({"key": key, "rows": rows, "judged": judged}) + "\n"
+            _replace(file, lambda path: path.write_text(begun, encoding="utf-8"))
         with file.open("rb") as opened:
             content = from_json(opened.read(_LONGEST))
     except (FileNotFoundError, ValueError):
@@ -264,7 +268,7 @@ def claim(folder: Path, key: str, rows: Callable[[], int]) -> int:
         raise _other_run(folder) from None
     if claimed.key != key:
         raise _other_run(folder)
-    return claimed.rows
+    return claimed.rows, claimed.judged
 
 
 def _other_key(file: Path, key: str) -> bool:

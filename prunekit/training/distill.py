@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging
 
 from prunekit.arch.config import positions_of, row_length
@@ -40,7 +39,7 @@ from prunekit.tasks import Task
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
 from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
-from prunekit.training.pool import affordable, fewer, pool, whole_lists
+from prunekit.training.pool import affordable, fewer, judgeable, pool, whole_lists
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, outputs_of
 from prunekit.training.tokens import occurring
@@ -142,7 +141,8 @@ def recover(
     plan : Plan, optional
         What the slim model keeps of the teacher; needed where the two differ in depth or hidden width.
     validation : Encoded, optional
-        Selects the best of ten stops, by the divergence from the teacher if there is one; default: 5% of `data`, at most 1000 rows.
+        Selects the best of ten stops, by the divergence from the teacher if there is one; default: 5% of `data`, at most 1000 rows;
+        no more are judged than take a fifth of a limit of time.
     task : Task, optional
         Scores validation, and adds the labels of `data` to the loss.
     tokenizer : PreTrainedTokenizerBase, optional
@@ -176,37 +176,42 @@ def recover(
         Weights that are not those that the config describes, or hold NaN; a loss that is not finite.
     """
     effort = effort if isinstance(effort, Effort) else Effort.parse(effort, of="recover", parameter="effort")
-    if not 0 < learning_rate < 1:
-        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
+    pace = Pace(effort, progress)
     positions = positions_of(ModelView.of(slim).config, int(getattr(tokenizer, "pad_token_id", None) or 0))
     rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
     model, teacher = _prepared(slim, teacher)
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
-    _check(view, dense, task)
+    _check(view, dense, task, learning_rate)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
-    blocks = tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
-    _freeze(view, freeze, blocks)
+    _freeze(view, freeze, _blocks(view, plan))
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad or freeze is not None]
-    objective = _objective(view, dense, plan, blocks, task, memory, forward)
+    objective = _objective(view, dense, plan, task, memory, forward)
     objective = replace(objective, own_space=own_space, lists=rows.queries is not None, unit=_check_answers(view, dense, sample))
     with place(checkpoints) as folder, _isolated():
         options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
-        rows = fewer(rows, claim(folder, key, partial(affordable, view, dense, rows, effort, device, precision)), seed)
+        count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
+        rows, held = fewer(rows, count, seed), fewer(held, judged, seed)
         if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:
             with occurring(view, (rows, held)):
-                pace, arguments = Pace(effort, progress), make_arguments(folder, effort, learning_rate, seed)
-                distiller = Distiller(view, objective, Buckets(rows, seed), held, pace, arguments, precision)
-                trained, helped = _train(distiller, objective, folder, pace, effort, precision)
+                arguments = make_arguments(folder, effort, learning_rate, seed)
+                trained, helped = _train(view, objective, Buckets(rows, seed), held, pace, arguments, precision)
             if not helped:
                 model.load_state_dict(slim.state_dict())
             write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
     _release(model, trainable)
     return replace(trained, model=model.cpu().eval())
+
+
+def _amounts(
+    view: ModelView, dense: ModelView | None, rows: tuple[Encoded, Encoded], effort: Effort, device: str, precision: torch.dtype | None
+) -> tuple[int, int]:
+    """Return how many of the rows to train on, and of those to validate on, the time allows."""
+    return affordable(view, dense, rows[0], effort, device, precision), judgeable(view, dense, rows[1], effort, device)
 
 
 def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
@@ -231,6 +236,11 @@ def _release(model: nn.Module, trainable: Collection[str]) -> None:
         parameter.grad = None
 
 
+def _blocks(view: ModelView, plan: Plan | None) -> tuple[int, ...]:
+    """Return the teacher's blocks that are kept."""
+    return tuple(range(view.num_layers)) if plan is None else kept_blocks(plan)
+
+
 def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
     if freeze is None:
         return
@@ -240,18 +250,27 @@ def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
 
 
 def _train(
-    distiller: Distiller, objective: Objective, folder: Path, pace: Pace, effort: Effort, precision: torch.dtype | None
+    view: ModelView,
+    objective: Objective,
+    rows: Buckets,
+    held: Encoded,
+    pace: Pace,
+    arguments: TrainingArguments,
+    precision: torch.dtype | None,
 ) -> tuple[Recovered, bool]:
     """Train, and keep the best of the stops; return whether that is better than the initial weights, which are the caller's to restore."""
-    model = distiller.view.model
+    distiller, model = Distiller(view, objective, rows, held, pace, arguments, precision), view.model
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
     before, close = distiller.judge()
     distiller.rematch()
-    done = distiller.train(resume_from_checkpoint=complete_checkpoint(folder, model))
+    done = distiller.train(resume_from_checkpoint=complete_checkpoint(Path(str(arguments.output_dir)), model))
     best = distiller.state.best_metric
     helped = best is not None and float(best) > close
-    after = distiller.judge()[0] if helped else before
+    after = before
+    if helped:
+        # The best of an earlier part of the run is judged again.
+        after = distiller.scores[best] if best in distiller.scores else distiller.judge()[0]
     if objective.teacher is not None:
         objective.teacher.view.model.cpu()
     return Recovered(
@@ -263,7 +282,7 @@ def _train(
         epochs=float(distiller.state.epoch or 0.0),
         seconds=pace.elapsed,
         precision="float32" if precision is None else str(precision).removeprefix("torch."),
-        effort=str(effort),
+        effort=str(pace.effort),
         distilled=objective.teacher is not None,
     ), helped
 
@@ -299,7 +318,9 @@ def _rows_of(
     return pool(data.take(rest), seed), data.take(held)
 
 
-def _check(view: ModelView, dense: ModelView | None, task: Task | None) -> None:
+def _check(view: ModelView, dense: ModelView | None, task: Task | None, learning_rate: float) -> None:
+    if not 0 < learning_rate < 1:
+        raise ParameterError("learning_rate", "recover", "between 0 and 1", learning_rate)
     if view.body is view.model:
         raise ParameterError("slim", "recover", "a model with a head or a readout", type(view.model).__name__)
     outputs = int(view.config.num_labels)
@@ -343,14 +364,13 @@ def _objective(
     view: ModelView,
     dense: ModelView | None,
     plan: Plan | None,
-    blocks: Sequence[int],
     task: Task | None,
     memory: int,
     precision: torch.dtype | None,
 ) -> Objective:
     if dense is None:
         return Objective(task=task)
-    total = dense.num_layers
+    blocks, total = _blocks(view, plan), dense.num_layers
     if plan is None and view.num_layers != total:
         must = f"given where the slim model has {view.num_layers} layers and the teacher {total}"
         raise ParameterError("plan", "recover", must, None)

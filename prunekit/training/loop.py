@@ -185,33 +185,36 @@ def tensors(batch: Batch, queries: NDArray[np.int64] | None = None) -> dict[str,
 class Pace(TrainerCallback, ExportableState):
     """Share of the effort that is used: stops ten times to evaluate and save, and ends the run.
 
-    The learning rate follows it, so that it has decayed whenever the time is up.
+    Seconds count from when it is made, evaluations and what is measured before the first step included. The learning rate follows the
+    share that is left for the steps, so that it has decayed whenever the time is up.
     """
 
     def __init__(self, effort: Effort, progress: Callable[[int, int, str], None] | None) -> None:
-        self._effort, self._progress = effort, progress
-        self._before, self._start, self._share = 0.0, time.perf_counter(), 0.0
+        self.effort, self._progress = effort, progress
+        self._before, self._start, self._share, self._ready = 0.0, time.perf_counter(), 0.0, 0.0
         self.note = ""
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training, those of interrupted parts of the run included."""
+        """Seconds of the training, those of interrupted parts of the run included."""
         return self._before + time.perf_counter() - self._start
 
     def rate(self, _: int) -> float:
         """Return the share of the learning rate: up in the first 5%, down to 0 at the end."""
-        return min(self._share / WARM_UP, (1 - self._share) / (1 - WARM_UP), 1.0) if self._share > 0 else 1e-3
+        share = (self._share - self._ready) / max(1 - self._ready, 1e-9)
+        return min(share / WARM_UP, (1 - share) / (1 - WARM_UP), 1.0) if share > 0 else 1e-3
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint stores."""
-        return {"args": {}, "attributes": {"elapsed": self.elapsed}}
+        return {"args": {}, "attributes": {"elapsed": self.elapsed, "ready": self._ready}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Continue from the seconds of a checkpoint."""
-        stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {})
-        self._before = float(stored.get("attributes", {}).get("elapsed", 0.0)) if state.global_step else 0.0
-        self._start = time.perf_counter()
+        stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {}) if state.global_step else {}
+        known: Mapping[str, Any] = stored.get("attributes", {})
+        self._before = float(known.get("elapsed", 0.0))
         self._share = self._used(state)
+        self._ready = float(known.get("ready", 0.0)) if state.global_step else self._share
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate and save at each tenth; stop at the end."""
@@ -228,10 +231,10 @@ class Pace(TrainerCallback, ExportableState):
         self._share = self._used(state)
 
     def _used(self, state: Any) -> float:
-        if self._effort.unit == "epochs":
+        if self.effort.unit == "epochs":
             return min(1.0, float(state.global_step / state.max_steps))
-        seconds = self.elapsed / self._effort.amount
-        passes = 0.0 if self._effort.passes is None else float(state.epoch or 0.0) / self._effort.passes
+        seconds = self.elapsed / self.effort.amount
+        passes = 0.0 if self.effort.passes is None else float(state.epoch or 0.0) / self.effort.passes
         return min(1.0, max(seconds, passes))
 
 
@@ -261,6 +264,11 @@ class Distiller(Trainer):
     arguments : TrainingArguments
     precision : torch.dtype or None
         Of autocast.
+
+    Attributes
+    ----------
+    scores : dict
+        The metric at each stop of this process, by the score that selects the best.
     """
 
     def __init__(
@@ -274,6 +282,7 @@ class Distiller(Trainer):
         precision: torch.dtype | None,
     ) -> None:
         self.view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
+        self.scores: dict[float, float] = {}
         parameters = [parameter for parameter in view.model.parameters() if parameter.requires_grad]
         # Without the fused kernel, a step over the embeddings of a small model takes as long as its forward and backward passes.
         optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.01, fused=True)
@@ -310,6 +319,7 @@ class Distiller(Trainer):
         """Evaluate, match the layers again, and notify the callbacks."""
         score, close = self.judge()
         metrics = {_CLOSE: close}
+        self.scores[close] = score
         self._pace.note = f"{self._objective.metric} {score:.4f}"
         self.rematch()
         self.log(dict(metrics))

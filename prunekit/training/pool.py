@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
 from prunekit.data.places import IntArray, ranges
-from prunekit.training.loop import ROWS, TOKENS, tensors
+from prunekit.training.loop import ROWS, STOPS, TOKENS, tensors
 from prunekit.training.teacher import answer
 
 #: Maximum number of rows, and minimum where time is short.
@@ -19,6 +21,10 @@ POOL, LEAST = 32_768, 2048
 #: Passes over the rows that the time should hold: of 1, 3 and 6 in five minutes of one core (SST-2, MiniLM-L6 at 10%), 3 came nearest to
 #: the teacher on validation.
 PASSES = 3
+#: Share of the time that all judgements together may take, the fewest rows of one, and tokens and rows of the batch that is timed.
+JUDGING, LEAST_JUDGED, TRIED = 0.2, 32, (1024, 8)
+#: Share of the time up to which what is measured is measured twice, since the first run of a model is slower.
+AGAIN = 0.02
 
 
 def pool(data: Encoded, seed: int) -> Encoded:
@@ -84,7 +90,34 @@ def affordable(
         logits.sum().item()
         return time.perf_counter() - begin
 
-    # The first run of each model is slower.
-    teacher_time, step_time = (min(seconds(model, trains=trains) for _ in range(2)) for model, trains in ((teacher, False), (view, True)))
+    asked = ((teacher, False), (view, True))
+    teacher_time, step_time = (_measured(partial(seconds, model, trains=trains), effort) for model, trains in asked)
     row_time = (teacher_time + PASSES * step_time) / inputs["input_ids"].numel() * float(rows.lengths.mean())
     return min(len(rows), max(LEAST, int(effort.amount / row_time)))
+
+
+def _measured(seconds: Callable[[], float], effort: Effort) -> float:
+    first = seconds()
+    return first if first > AGAIN * effort.amount else min(first, seconds())
+
+
+def judgeable(view: ModelView, teacher: ModelView | None, held: Encoded, effort: Effort, device: str) -> int:
+    """Return how many rows can be judged on before training and at each stop in a share of the time (`JUDGING`).
+
+    The teacher answers once, and the slim model each time, in single precision. Measured on a small batch, the models moved to the device.
+    """
+    if effort.unit == "epochs" or len(held) <= LEAST_JUDGED or held.starts is not None:
+        return len(held)
+    batch = tensors(next(iter(held.sample(TRIED[1], 0).batches(*TRIED))))
+    inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+    def seconds(model: ModelView) -> float:
+        model.model.to(device)
+        begin = time.perf_counter()
+        with torch.no_grad():
+            answer(model, inputs, inputs["first"], states=False).logits.sum().item()  # waits for the GPU
+        return time.perf_counter() - begin
+
+    once, each = (0.0 if model is None else _measured(partial(seconds, model), effort) for model in (teacher, view))
+    row = (once + (1 + STOPS) * each) / inputs["input_ids"].numel() * float(held.lengths.mean())
+    return min(len(held), max(LEAST_JUDGED, int(JUDGING * effort.amount / row)))

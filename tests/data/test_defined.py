@@ -60,3 +60,11 @@ def test_what_is_cut_from_labels_that_are_all_alike_is_refused() -> None:
     held = {"text": [f"other text {at}" for at in range(20)], "label": [2.5] * 20}
     with pytest.raises(DataError, match=r"are all 2\.5: nothing correlates with them\. Give more rows\."):
         load_data({"train": {"text": TEXTS, "label": [0.5, 1.5] * 20}, "test": held}, fine_tuned=True, labels=("LABEL_0",))
+
+
+@pytest.mark.parametrize(("tags", "metric"), [(["B_PER", "O"], "entity-f1"), (["PER-B", "PER-I"], "accuracy"), (["NN", "VB"], "accuracy")])
+def test_tags_of_entities_of_no_scheme_are_noted(tags: list[str], metric: str) -> None:
+    found = load_data({"tokens": [["Ada", f"spoke{at}"] for at in range(40)], "tags": [tags] * 40})
+    assert found.task.metric == metric
+    noted = [note for note in found.notes if "PER-B, PER-I look like tags of entities and are of no scheme" in note]
+    assert bool(noted) == (tags[0] == "PER-B")

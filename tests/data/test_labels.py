@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 
 from prunekit.data import load_data
@@ -115,3 +118,19 @@ def test_placeholders_have_a_column_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,(no labels)\n" + "a b,c\n" * 30)
     with pytest.raises(DataError, match=r"has a column '\(no labels\)': give it another name"):
         load_data(tmp_path / "rows.csv", labels=("a", "b"), answers=TaskKind.CLASSIFICATION)
+
+
+@pytest.mark.parametrize("written", [int, str, float, bool, lambda flag: [flag]])
+def test_a_head_of_one_label_is_answered_by_yes_and_no(written: Callable[[int], Any]) -> None:
+    table = {"text": TEXTS, "label": [written(at % 2) for at in range(40)]}
+    found = load_data(table, task="multi-label-classification", labels=("LABEL_0",), fine_tuned=True, answers=TaskKind.LABELS)
+    assert (found.task.labels, found.task.outputs, found.task.many) == (("LABEL_0",), 1, True)
+    flags = {text: bool(at % 2) for at, text in enumerate(TEXTS)}
+    for rows in found.splits.values():
+        assert np.asarray(rows.labels)[:, 0].tolist() == [flags[text] for text in rows.texts or ()]
+
+
+def test_zeros_and_ones_that_are_compared_as_values_are_noted() -> None:
+    for labels, noted in (([0, 1] * 20, True), ([0, 1, 2, 3] * 10, False), (["no", "yes"] * 20, False)):
+        found = load_data({"text": TEXTS, "label": labels}, fine_tuned=True, answers=TaskKind.REGRESSION)
+        assert any("0 and 1 are compared as values" in note for note in found.notes) == noted

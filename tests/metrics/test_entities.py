@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prunekit.data import Rows, encode
 from prunekit.errors import ParameterError, StatisticsError
 from prunekit.metrics import Metric
-from prunekit.metrics.entities import count_entities, scheme_of
+from prunekit.metrics.entities import count_entities, resembles_scheme, scheme_of
 from prunekit.runtime.scores import judged
 from prunekit.tasks import Task, TaskKind
 from tests.lines import tokenizer_of
@@ -58,6 +58,21 @@ def test_tag_sets_are_told_apart() -> None:
         assert scheme_of(labels) is None
     with pytest.raises(ParameterError, match=r"'metric' .* BIO, BILOU or IOBES"):
         Task(TaskKind.TOKENS, Metric.ENTITY_F1, ("NOUN", "VERB"))
+
+
+def test_tags_with_an_underscore_count_as_those_with_a_hyphen() -> None:
+    for name, tags in TAGS.items():
+        spelt = tuple(tag.replace("-", "_") for tag in tags)
+        assert scheme_of(spelt) == name
+        actual, starts = np.arange(len(tags)), np.array([0, len(tags)])
+        assert (count_entities(actual, actual, starts, spelt) == count_entities(actual, actual, starts, tags)).all()
+
+
+def test_tags_that_are_spelt_otherwise_resemble_a_scheme() -> None:
+    for tags in (("O", "X-B", "X-I"), ("B/X", "I/X"), ("O", "B", "I"), ("O", "B-X", "M-X", "E-X")):
+        assert resembles_scheme(tags)
+    for tags in (*TAGS.values(), ("NOUN", "VERB"), ("O", "B-X", "VERB"), ("O", "PRE-X", "SUF-X"), ("O", "S")):
+        assert not resembles_scheme(tags)
 
 
 def test_the_interval_resamples_sentences() -> None:

@@ -7,20 +7,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import prunekit
-from prunekit.budget import Unit
+from prunekit.arch.count import count
+from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.pipeline import targets
 from prunekit.pipeline.compress import compress
 from prunekit.pipeline.drop import Drop
+from prunekit.pipeline.file_size import bounded_dtype
+from prunekit.pipeline.inputs import load_inputs
 from prunekit.pipeline.latency_table import CACHE
 from prunekit.pipeline.max_drop import Evaluator
 from prunekit.plan import Plan
 from prunekit.pruning.latency_model import LatencyTable, Prices
+from prunekit.recipe import Recipe
+from prunekit.recipe.signatures import options
 from prunekit.report import words
+from prunekit.report.progress import Stages
 from prunekit.runtime.records import Timing
 from tests import lines
 from tests.lines import checkpoint, data
@@ -84,7 +91,7 @@ def test_a_file_size_that_fp32_cannot_meet_bounds_the_file_in_int8(dtype: str, t
     assert 0.3 < found.slim.params_layers / found.dense.params_layers < 0.7
     assert [(budget.dtype, budget.met, budget.reached) for budget in found.budgets] == [(dtype, True, low.bytes)]
     assert f"in {dtype}, " in words.headline(found)
-    assert any(f"bounds the file in {dtype}, since in fp32 it leaves next to nothing" in note for note in found.notes)
+    assert any(f"bounds the file in {dtype}, since in fp32 it leaves less than a quarter of the layers" in note for note in found.notes)
     assert [(budget.dtype, budget.met) for budget in whole.budgets] == [("fp32", True)]
     with pytest.raises(
         BudgetError, match=r"embedding alone takes .* MB in fp32. Add --vocabulary data, or leave out --dtype fp32, so that"
@@ -235,3 +242,18 @@ def test_a_model_that_was_trained_is_kept_where_a_budget_is_missed(tmp_path: Pat
     assert (tmp_path / "slim-unmet" / "recipe.yaml").read_text() == (tmp_path / "met" / "recipe.yaml").read_text()
     done = prunekit.export(tmp_path / "slim-unmet", tmp_path / "files")
     assert (done.path / "onnx" / "model.onnx").is_file()
+
+
+def test_bytes_are_of_the_file_in_fp32_where_that_keeps_a_quarter_of_the_layers() -> None:
+    asked = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), keep=("1 GB",))
+    inputs = load_inputs(asked, None, Stages())
+    counts = count(inputs.view, np.ones(1, dtype=np.int64))
+
+    def bounded(share: float, **changes: Any) -> str:
+        budget = Budget(Unit.BYTES, 4.0 * (counts.params - (1 - share) * counts.params_layers))
+        return bounded_dtype(asked.model_copy(update=changes), inputs, budget)
+
+    assert [bounded(share) for share in (0.2, 0.3)] == ["int8", "fp32"]
+    assert bounded(0.2, dtype="fp32") == "fp32"
+    # A plan is told so, too.
+    assert "dtype" in options("plan")

@@ -131,3 +131,17 @@ def test_a_machine_twice_as_slow_takes_twice_as_long_but_for_what_is_bounded() -
     for one, two in zip(fast, slow, strict=True):
         assert two.seconds == pytest.approx(one.seconds if one.bounded else 2 * one.seconds)
     assert sum(each.seconds for each in fast) > 0
+
+
+def test_a_time_that_holds_few_steps_is_said_to_do_so_before_the_run() -> None:
+    asked = Recipe(model=str(checkpoint("sequence")), data=str(data("text")), keep=("50% params",), recover="90s")
+    inputs = load_inputs(asked, None, Stages())
+    step = 2.5 * inputs.encoded["train"].lengths.sum() / (len(inputs.encoded["train"]) / 32)
+    (few,) = forecast(asked, inputs, None, Speed(8.0 / step, 1.0)).notes
+    assert few.startswith("about 9 steps of training fit into 1.5 min at 8 s a step, and regain little: give --recover 4min, or")
+    (none,) = forecast(asked, inputs, None, Speed(80.0 / step, 1.0)).notes
+    assert none.startswith("hardly a step of training fits into 1.5 min at 80 s a step, and regain little: give --recover 34min, or")
+    for changes in ({"recover": "3epochs"}, {"recover": "none"}):
+        assert not forecast(asked.model_copy(update=changes), inputs, None, Speed(8.0 / step, 1.0)).notes
+    assert not forecast(asked, inputs, None, Speed(3.0 / step, 1.0)).notes
+    assert not forecast(asked, inputs, None, Speed(8.0 / step, 1.0), chooses=True).notes

@@ -18,7 +18,7 @@ from prunekit.training import pool
 from prunekit.training.checkpoints import claim, write_outcome
 from prunekit.training.distill import recover
 from prunekit.training.loop import Distiller, Pace, Patience, make_arguments
-from prunekit.training.pool import affordable, fewer
+from prunekit.training.pool import affordable, fewer, judgeable
 from prunekit.validation.scratch import locked
 from tests.training.rows import dense, encoded, slim
 
@@ -42,6 +42,7 @@ def count(effort: Effort, teacher: bool = True) -> int:
 
 def test_so_many_rows_as_three_passes_leave_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LEAST", 4)
+    monkeypatch.setattr(pool, "AGAIN", np.inf)
     rows = encoded("train")
     tokens = next(iter(rows.sample(pool.ROWS, 0).batches(pool.TOKENS, pool.ROWS))).inputs["input_ids"].size
     a_row = (0.5 + 3 * 0.1) / tokens * rows.lengths.mean()
@@ -62,13 +63,13 @@ def test_where_time_is_no_limit_all_rows_are_taken(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_goes_on_with_the_rows_that_it_began_with(tmp_path: Path) -> None:
-    assert claim(tmp_path / "run", "ours", lambda: 17) == 17
-    assert claim(tmp_path / "run", "ours", lambda: 99) == 17
+    assert claim(tmp_path / "run", "ours", lambda: (17, 3)) == (17, 3)
+    assert claim(tmp_path / "run", "ours", lambda: (99, 9)) == (17, 3)
 
 
 def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path: Path) -> None:
     (tmp_path / "recover.half").write_text('{"key"')
-    assert claim(tmp_path, "ours", lambda: 17) == 17
+    assert claim(tmp_path, "ours", lambda: (17, 3)) == (17, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["recover.json"]
 
 
@@ -146,11 +147,11 @@ def test_patience_goes_on_where_it_was() -> None:
 
 
 def test_a_run_without_a_checkpoint_gives_way(tmp_path: Path) -> None:
-    assert claim(tmp_path, "ours", lambda: 17) == 17
-    assert claim(tmp_path, "theirs", lambda: 5) == 5
+    assert claim(tmp_path, "ours", lambda: (17, 3)) == (17, 3)
+    assert claim(tmp_path, "theirs", lambda: (5, 2)) == (5, 2)
     (tmp_path / "checkpoint-3").mkdir()
     with pytest.raises(ParameterError, match="must be those of this very run"):
-        claim(tmp_path, "ours", lambda: 17)
+        claim(tmp_path, "ours", lambda: (17, 3))
 
 
 def test_checkpoints_of_earlier_runs_go_with_the_artefact(tmp_path: Path) -> None:
@@ -164,3 +165,57 @@ def test_checkpoints_of_earlier_runs_go_with_the_artefact(tmp_path: Path) -> Non
     clear_checkpoints(tmp_path / "slim")
     os.close(lock)
     assert {path.name for path in tmp_path.iterdir()} == {names["held"], names["theirs"]}
+
+
+def test_all_judgements_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "LEAST_JUDGED", 4)
+    monkeypatch.setattr(pool, "AGAIN", np.inf)
+    held = encoded("validation")
+    tokens = next(iter(held.sample(pool.TRIED[1], 0).batches(*pool.TRIED))).inputs["input_ids"].size
+    a_row = (0.5 + 11 * 0.1) / tokens * held.lengths.mean()
+    views = ModelView.of(slim().model), ModelView.of(dense())
+    for wanted in (6, 9):
+        with monkeypatch.context() as patch:
+            patch.setattr(pool.time, "perf_counter", Clock(0.5, 0.1))
+            assert judgeable(*views, held, Effort("seconds", 5 * (wanted + 0.5) * a_row), "cpu") == wanted < len(held)
+        monkeypatch.setattr(pool, "AGAIN", 0.0)  # a run that takes a share of the time is not repeated
+        with monkeypatch.context() as patch:
+            clock = Clock(0.5, 0.5)
+            patch.setattr(pool.time, "perf_counter", clock)
+            judgeable(*views, held, Effort("seconds", 1.0), "cpu")
+        assert clock() == 1.0
+        monkeypatch.setattr(pool, "AGAIN", np.inf)
+    assert judgeable(*views, held, Effort("seconds", 1e-9), "cpu") == 4
+    assert judgeable(*views, held, Effort("seconds", 1e9), "cpu") == judgeable(*views, held, Effort("epochs", 0.1), "cpu") == len(held)
+
+
+def test_a_run_is_judged_on_so_many_rows_and_once_at_each_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    judge = Distiller.judge
+    monkeypatch.setattr(Distiller, "judge", lambda self: (held.append(len(self._held)), judge(self))[1])
+    monkeypatch.setattr("prunekit.training.distill.judgeable", lambda *_: 8)
+    found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="1epochs", validation=encoded("validation"))
+    assert found.after > found.before
+    # Before, and at each step of so short a run; what is said of the best is what was found at its stop.
+    assert held == [8] * (1 + found.steps)
+
+
+def test_the_time_begins_before_the_first_judgement_and_the_warm_up_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("prunekit.training.loop.time.perf_counter", lambda: now[0])
+    pace, state, control = Pace(Effort("seconds", 100.0), None), TrainerState(), TrainerControl()
+    now[0] = 40.0
+    pace.on_train_begin(None, state, control)
+    assert pace.elapsed == 40.0
+    for seconds, rate in ((40.0, 1e-3), (41.5, 0.5), (43.0, 1.0), (71.5, 0.5)):
+        now[0] = seconds
+        pace.on_step_end(None, state, control)
+        assert pace.rate(0) == pytest.approx(rate)
+    # A run that goes on falls from where it was.
+    later = Pace(Effort("seconds", 100.0), None)
+    goes_on = TrainerState(global_step=4, stateful_callbacks={"Pace": pace.state()})
+    later.on_train_begin(None, goes_on, control)
+    assert later.rate(0) == pytest.approx(0.5)
+    now[0] = 100.0
+    later.on_step_end(None, goes_on, control)
+    assert control.should_training_stop
