@@ -333,7 +333,7 @@ class _Costs:
             moments = 8.0 * blocks * (inner**2 + 2 * hidden**2)
             cutting = 2.0 * weights + moments + GRAPH_TOKENS * token + 8.0 * self.calibration * hidden
         if self.effort is not None and trains:
-            from prunekit.training.loop import TOKENS as BATCH_TOKENS  # the Trainer takes a second to import
+            from prunekit.training.buckets import TOKENS as BATCH_TOKENS  # torch takes a second to import
 
             answers = min(answer_memory(self.inputs.loaded.model), 2.0 * self.tokens["train"] * blocks * hidden)
             batch = BATCH_TOKENS * token * (self.share if self.cuts else 1.0)
