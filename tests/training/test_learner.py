@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunekit.arch.view import Embedder, ModelView
+from prunekit.arch.embedding import Embedding, EmbeddingModel
+from prunekit.arch.view import ModelView
 from prunekit.errors import ProcessError, StatisticsError
 from prunekit.tasks import TaskKind
 from prunekit.training import learner as learning
@@ -69,7 +70,7 @@ def test_gradients_add_up_to_those_of_one_process(case: str, size: int) -> None:
     family, head, changes = CASES[case]
     models = [build(family, head, seed=seed, **changes) for seed in range(2)]
     if head == "Model":
-        models = [Embedder(model, "mean").eval() for model in models]
+        models = [EmbeddingModel(model, Embedding(pooling="mean", normalize=True)).eval() for model in models]
     view, teacher = map(ModelView.of, models)
     batch = rows_of(head)
     task: Any = None
@@ -79,7 +80,8 @@ def test_gradients_add_up_to_those_of_one_process(case: str, size: int) -> None:
         task, batch["labels"] = SimpleNamespace(many=True, kind=TaskKind.CLASSIFICATION), torch.arange(15).reshape(5, 3) % 2
     if case == "lists":
         batch["queries"] = torch.tensor([4, 4, 4, 9, 9])
-    given = Objective(task=task, layers=tuple(range(view.num_layers)), outputs=outputs_of(view), own_space=case == "own space", lists=case == "lists", unit=2.0)
+    lists, own_space = case == "lists", case == "own space"
+    given = Objective(task=task, layers=tuple(range(view.num_layers)), outputs=outputs_of(view), own_space=own_space, lists=lists, unit=2.0)
 
     def of(size: int) -> tuple[float, dict[str, Tensor | None]]:
         return gradients(view, replace(given, teacher=Teacher(teacher, limit=2**30, precision=None)), batch, size)
