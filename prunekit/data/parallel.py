@@ -4,6 +4,9 @@ Rank 0 alone reads, decides, times, prints and writes, so that no two processes 
 can be divided is written ``for result in spread(work, batches)``: results come in the order of the batches, whichever process computed
 them, and with one process it is ``map(work, batches)``. Between passes the others wait.
 
+A training is `accompanied` by the others: rank 0 hands out, step by step, weights and the number of a batch, each process computes the
+gradients of its rows, and rank 0 adds them up.
+
 `work` and what it returns travel between the processes of one run as pickles, as `torch.distributed` itself sends objects.
 """
 
@@ -31,7 +34,7 @@ Result = TypeVar("Result")
 
 #: Within this time all processes must have come; a launcher starts them at once.
 COME = timedelta(minutes=5)
-#: What rank 0 does alone, such as training or timing, may take this long.
+#: What rank 0 does alone, such as timing or a training on a GPU, may take this long.
 _WAIT = timedelta(days=30)
 #: Environment variables by which accelerate, or a program that is started, would take part in a group of its own.
 _READ = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -191,7 +194,7 @@ class _Wire:
             distributed.recv(length, rank, tag=0)
         # No memory for it is another error than a process that has ended.
         body, raw = torch.empty(int(length[0]), dtype=torch.uint8), int(length[1])
-        if raw and (into is None or len(into) != raw):
+        if into is None or len(into) != raw:
             into = torch.empty(raw)
         with self._connected(rank):
             distributed.recv(body, rank, tag=1)

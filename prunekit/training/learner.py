@@ -173,9 +173,10 @@ class Learner:
             rows = len(inputs["input_ids"])
             states = sum(rows * math.prod(state.shape[1:]) * state.element_size() for state in theirs.states)
         if part.empty:
-            ours, theirs = (each and Answer(each.logits[:0], tuple(state[:0] for state in each.states)) for each in (ours, theirs))
-        known = theirs or Answer(ours.logits)
-        own = _Said(ours.logits.detach(), theirs and theirs.logits, self.objective.moments(known, part.mask))
+            ours, theirs = _no_rows(ours), None if theirs is None else _no_rows(theirs)
+        own = _Said(ours.logits.detach(), None, ())
+        if theirs is not None:
+            own = _Said(own.ours, theirs.logits, self.objective.moments(theirs, part.mask))
         said = parallel.total((own,), _joined)
         spans = answers_by_span(self.view.model)
         logits = _whole([each.ours if rank != self.rank else ours.logits for rank, each in enumerate(said)], spans=spans)
@@ -258,9 +259,10 @@ class _Flat:
         self.tensor = torch.zeros(sum(parameter.numel() for parameter in self._parameters))
 
     def _parts(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        sizes = [parameter.numel() for parameter in self._parameters]
-        for parameter, part in zip(self._parameters, self.tensor.split(sizes), strict=True):
-            yield parameter, part.view_as(parameter)
+        start = 0
+        for parameter in self._parameters:
+            yield parameter, self.tensor[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
 
     def read(self) -> None:
         """Copy the parameters."""
@@ -288,7 +290,11 @@ class _Flat:
                 parameter.grad.copy_(part)
 
 
-def _joined(parts: Sequence[Sequence[Any]]) -> list[Any]:
+def _no_rows(known: Answer) -> Answer:
+    return Answer(known.logits[:0], tuple(state[:0] for state in known.states))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
     return [each for part in parts for each in part]
 
 

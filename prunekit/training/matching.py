@@ -13,9 +13,9 @@ from torch.nn.functional import normalize
 
 
 class Moments(NamedTuple):
-    """Count of some vectors, their mean (H,) float64, and the sum of their squared differences from it, a scalar."""
+    """Number of some vectors, their mean (H,) float64, and the sum of their squared differences from it, a scalar."""
 
-    count: int
+    places: int
     mean: Tensor
     squares: Tensor
 
@@ -29,10 +29,10 @@ class Moments(NamedTuple):
     @classmethod
     def of(cls, parts: Sequence[Moments]) -> Moments:
         """Return those of several parts together (Chan et al. 1983)."""
-        count = sum(part.count for part in parts)
-        mean = torch.stack([part.mean * part.count for part in parts]).sum(0) / max(count, 1)
-        apart = [part.count * (part.mean - mean).square().sum() for part in parts]
-        return cls(count, mean, torch.stack([*(part.squares for part in parts), *apart]).sum())
+        places = sum(part.places for part in parts)
+        mean = torch.stack([part.mean * part.places for part in parts]).sum(0) / max(places, 1)
+        apart = [part.places * (part.mean - mean).square().sum() for part in parts]
+        return cls(places, mean, torch.stack([*(part.squares for part in parts), *apart]).sum())
 
 
 def distance(ours: Tensor, theirs: Tensor, mask: Tensor, whole: Moments | None = None) -> Tensor:
@@ -42,8 +42,8 @@ def distance(ours: Tensor, theirs: Tensor, mask: Tensor, whole: Moments | None =
     """
     x, y = ours.float()[mask], theirs.float()[mask]
     if whole is not None:
-        places = max(whole.count, 1) * y.shape[-1]
-        return (x - y).square().sum() / places / (whole.squares / places).float().clamp_min(1e-12)
+        values = max(whole.places, 1) * y.shape[-1]
+        return (x - y).square().sum() / values / (whole.squares / values).float().clamp_min(1e-12)
     variance = (y - y.mean(0)).square().mean()
     return (x - y).square().mean() / variance.clamp_min(1e-12)
 

@@ -97,7 +97,7 @@ class Objective:
             total = total + self.apart(ours.logits, theirs.logits, queries)
             if theirs.states and self.layers:
                 pairs = [(state, self.target(theirs.states, layer)) for layer, state in enumerate(ours.states)]
-                whole = moments or [None] * len(pairs)
+                whole: Sequence[Moments | None] = moments or [None] * len(pairs)
                 distances = [distance(state, target, mask, of) for (state, target), of in zip(pairs, whole, strict=True)]
                 total = total + _HIDDEN * torch.stack(distances).mean()
         # Values need not be on the scale of the labels, as a reranker's scores are not: a teacher's own stand for them.
