@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -80,6 +81,37 @@ class Threads:
                 thread.join()
             yield from (results[rank] for rank in range(len(now)))
 
+    def total(self, part: Any, add: Any) -> Any:
+        """As `parallel.total` outside of all work."""
+        return part
+
+    @contextmanager
+    def accompanied(self, work: Any) -> Iterator[tuple[int, list[Any]]]:
+        """As `parallel.accompanied`."""
+        lead, found = _Lead(self.size), dict[int, Any]()
+
+        def run(rank: int, own: Any) -> None:
+            parallel._CURRENT.set(_Follower(lead, rank))
+            try:
+                found[rank] = own((rank, self.size))
+            except Exception as error:
+                lead.up[rank].put(error)
+
+        threads = [threading.Thread(target=run, args=[rank, _sent(work)]) for rank in lead.up]
+        for thread in threads:
+            thread.start()
+        token, results = parallel._CURRENT.set(lead), list[Any]()
+        try:
+            yield self.size, results
+        except Exception:
+            lead.hand(parallel._StopError(), torch.zeros(0))
+            raise
+        finally:
+            parallel._CURRENT.reset(token)
+            for thread in threads:
+                thread.join()
+        results.extend(found[rank] for rank in lead.up)
+
 
 class _Thread(parallel._Undivided):
     def __init__(self, threads: Threads, rank: int, barrier: threading.Barrier) -> None:
@@ -92,6 +124,52 @@ class _Thread(parallel._Undivided):
         whole = add([parts[rank] for rank in range(self._barrier.parties)])
         self._barrier.wait(60)
         return whole
+
+
+class _Lead(parallel._Undivided):
+    """The first of threads that compute what it hands out."""
+
+    def __init__(self, size: int) -> None:
+        self.up: dict[int, queue.SimpleQueue[Any]] = {rank: queue.SimpleQueue() for rank in range(1, size)}
+        self.down: dict[int, queue.SimpleQueue[Any]] = {rank: queue.SimpleQueue() for rank in range(1, size)}
+
+    def total(self, part: Any, add: Any) -> Any:
+        whole = add([part, *(_got(each) for each in self.up.values())])
+        for each in self.down.values():
+            each.put(_sent(whole))
+        return whole
+
+    def hand(self, value: Any, tensor: torch.Tensor) -> None:
+        for each in self.down.values():
+            each.put(value if isinstance(value, Exception) else (value, tensor.clone()))
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        for each in self.up.values():
+            tensor += _got(each)
+
+
+class _Follower(parallel._Undivided):
+    def __init__(self, lead: _Lead, rank: int) -> None:
+        self._up, self._down = lead.up[rank], lead.down[rank]
+
+    def total(self, part: Any, add: Any) -> Any:
+        self._up.put(_sent(part))
+        return _got(self._down)
+
+    def handed(self, tensor: torch.Tensor) -> Any:
+        value, sent = _got(self._down)
+        tensor.copy_(sent)
+        return value
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        self._up.put(tensor.clone())
+
+
+def _got(coming: queue.SimpleQueue[Any]) -> Any:
+    value = coming.get(timeout=60)
+    if isinstance(value, Exception):
+        raise value
+    return value
 
 
 def _sent(value: Any) -> Any:

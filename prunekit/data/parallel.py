@@ -4,6 +4,9 @@ Rank 0 alone reads, decides, times, prints and writes, so that no two processes 
 can be divided is written ``for result in spread(work, batches)``: results come in the order of the batches, whichever process computed
 them, and with one process it is ``map(work, batches)``. Between passes the others wait.
 
+A training is `accompanied` by the others: rank 0 hands out, step by step, weights and the number of a batch, each process computes the
+gradients of its rows, and rank 0 adds them up.
+
 `work` and what it returns travel between the processes of one run as pickles, as `torch.distributed` itself sends objects.
 """
 
@@ -15,21 +18,24 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
 from prunekit.errors import ProcessError, PrunekitError
 from prunekit.validation.launcher import Place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 #: Within this time all processes must have come; a launcher starts them at once.
 COME = timedelta(minutes=5)
-#: What rank 0 does alone, such as training or timing, may take this long.
+#: What rank 0 does alone, such as timing or a training on a GPU, may take this long.
 _WAIT = timedelta(days=30)
 #: Environment variables by which accelerate, or a program that is started, would take part in a group of its own.
 _READ = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -52,6 +58,18 @@ class Divider(Protocol):
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
         """See `total`."""
 
+    def accompanied(self, work: Callable[[tuple[int, int]], Any]) -> AbstractContextManager[tuple[int, list[Any]]]:
+        """See `accompanied`."""
+
+    def hand(self, value: object, tensor: Tensor) -> None:
+        """See `hand`."""
+
+    def handed(self, tensor: Tensor) -> Any:
+        """See `handed`."""
+
+    def add_up(self, tensor: Tensor) -> None:
+        """See `add_up`."""
+
 
 class _Undivided(ABC):
     """One process: what is spread is its own."""
@@ -61,6 +79,20 @@ class _Undivided(ABC):
     def spread(self, work: Callable[[Item], Result], items: Iterable[Item], *, beside: bool = False) -> Iterator[Result]:
         """See `spread`."""
         return map(work, items)
+
+    def accompanied(self, work: Callable[[tuple[int, int]], Any]) -> AbstractContextManager[tuple[int, list[Any]]]:
+        """See `accompanied`."""
+        return nullcontext((1, []))
+
+    def hand(self, value: object, tensor: Tensor) -> None:
+        """See `hand`: there is nobody."""
+
+    def handed(self, tensor: Tensor) -> Any:
+        """See `handed`: nothing."""
+        return None
+
+    def add_up(self, tensor: Tensor) -> None:
+        """See `add_up`: there is one part."""
 
     @abstractmethod
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
@@ -110,6 +142,32 @@ def total(part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
     return _CURRENT.get().total(part, add)
 
 
+def accompanied(work: Callable[[tuple[int, int]], Any]) -> AbstractContextManager[tuple[int, list[Any]]]:
+    """Let each other process do ``work((rank, size))`` while rank 0 is in the context, and hands out what they compute next.
+
+    The context is the number of processes, and a list, which has at its end what the work of each other process has returned, by ranks.
+    """
+    return _CURRENT.get().accompanied(work)
+
+
+def hand(value: object, tensor: Tensor) -> None:
+    """Send a value and a tensor (k,) float32 from rank 0 to the others in `accompanied` work.
+
+    The tensor is not to be changed until they have answered by `total` or `add_up`.
+    """
+    _CURRENT.get().hand(value, tensor)
+
+
+def handed(tensor: Tensor) -> Any:
+    """Wait, inside `accompanied` work, for what rank 0 hands out next: return the value, and fill the tensor."""
+    return _CURRENT.get().handed(tensor)
+
+
+def add_up(tensor: Tensor) -> None:
+    """Add, in rank 0, the tensors (k,) float32 of the others to its own, in the order of their ranks; theirs stay as they are."""
+    _CURRENT.get().add_up(tensor)
+
+
 class _StopError(Exception):
     """What a process waits for will not come: another one has failed."""
 
@@ -121,8 +179,8 @@ class _Wire:
         self.place = place
         self._sent: dict[int, list[Any]] = {}
 
-    def send(self, ranks: Iterable[int], word: str, value: object) -> None:
-        """Send a message, without waiting until it is received."""
+    def send(self, ranks: Iterable[int], word: str, value: object, raw: Tensor | None = None) -> None:
+        """Send a message, and a tensor (k,) float32 as it is, without waiting until it is received."""
         import torch
         from torch import distributed
 
@@ -132,7 +190,7 @@ class _Wire:
         for rank in ranks:
             self.flush(rank)
             with self._connected(rank):
-                parts = torch.tensor([len(body)]), body
+                parts = torch.tensor([len(body), 0 if raw is None else len(raw)]), body, *([] if raw is None else [raw])
                 self._sent[rank] = [(distributed.isend(part, rank, tag=tag), part) for tag, part in enumerate(parts)]
 
     def flush(self, rank: int) -> None:
@@ -141,18 +199,22 @@ class _Wire:
             for sent, _ in self._sent.pop(rank, ()):
                 sent.wait()
 
-    def receive(self, rank: int) -> tuple[str, Any]:
-        """Wait for the next message of a process."""
+    def receive(self, rank: int, into: Tensor | None = None) -> tuple[str, Any]:
+        """Wait for the next message of a process; a tensor that comes with it is written into another one, or dropped."""
         import torch
         from torch import distributed
 
         with self._connected(rank):
-            length = torch.empty(1, dtype=torch.int64)
+            length = torch.empty(2, dtype=torch.int64)
             distributed.recv(length, rank, tag=0)
         # No memory for it is another error than a process that has ended.
-        body = torch.empty(int(length), dtype=torch.uint8)
+        body, raw = torch.empty(int(length[0]), dtype=torch.uint8), int(length[1])
+        if into is None or len(into) != raw:
+            into = torch.empty(raw)
         with self._connected(rank):
             distributed.recv(body, rank, tag=1)
+            if raw:
+                distributed.recv(into, rank, tag=2)
         word, value = torch.load(io.BytesIO(body.numpy().tobytes()), weights_only=False)
         return str(word), value
 
@@ -164,8 +226,12 @@ class _Wire:
             raise ProcessError(f"Process {rank + 1} of {self.place.size} (rank {rank}) has ended, and with it the run.") from error
 
 
-class Leader:
-    """Rank 0, which hands out what is to be computed; the context in which it does so is that of `leading`."""
+@final
+class Leader(_Undivided):
+    """Rank 0, which hands out what is to be computed; the context in which it does so is that of `leading`.
+
+    Outside of all work its part is the only one.
+    """
 
     def __init__(self, wire: _Wire) -> None:
         self._wire, self.size = wire, wire.place.size
@@ -215,12 +281,36 @@ class Leader:
         self._wire.send(others, "work", None)
 
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
-        """See `total`: outside of all work there is one part."""
+        """See `total`."""
         return part
 
-    def take(self, rank: int, word: str) -> Any:
+    @contextmanager
+    def accompanied(self, work: Callable[[tuple[int, int]], Any]) -> Iterator[tuple[int, list[Any]]]:
+        """See `accompanied`."""
+        others, results = range(1, self.size), list[Any]()
+        self._settle()
+        self._wire.send(others, "work", work)
+        for rank in others:
+            self._wire.send([rank], "item", (rank, self.size))
+            self._owed[rank] += 1
+        helped = _Helped(self, self._wire)
+        helped.others = others
+        token = _CURRENT.set(helped)
+        try:
+            yield self.size, results
+        except Exception:
+            # Who waits for what comes next, waits in vain.
+            with suppress(ProcessError):
+                self._wire.send(others, "stop", None)
+            raise
+        finally:
+            _CURRENT.reset(token)
+        results.extend(self.take(rank, "done") for rank in others)
+        self._wire.send(others, "work", None)
+
+    def take(self, rank: int, word: str, into: Tensor | None = None) -> Any:
         """Return what a process answers; raise what it raised."""
-        found, value = self._wire.receive(rank)
+        found, value = self._wire.receive(rank, into)
         if found != "part":
             self._owed[rank] -= 1
         if found == "failed":
@@ -253,6 +343,7 @@ class _Helped(_Undivided):
     def __init__(self, leader: Leader, wire: _Wire) -> None:
         self._leader, self._wire = leader, wire
         self.others: Sequence[int] = ()
+        self._theirs: Tensor | None = None
 
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
         parts = [part]
@@ -266,6 +357,16 @@ class _Helped(_Undivided):
             raise
         self._wire.send(self.others, "whole", whole)
         return whole
+
+    def hand(self, value: object, tensor: Tensor) -> None:
+        self._wire.send(self.others, "next", value, tensor)
+
+    def add_up(self, tensor: Tensor) -> None:
+        for rank in self.others:
+            if self._theirs is None:
+                self._theirs = tensor.clone()
+            self._leader.take(rank, "part", self._theirs)
+            tensor += self._theirs
 
 
 @final
@@ -294,6 +395,8 @@ class Helper(_Undivided):
                 return int(value)
             if word == "work":
                 work = value
+            if word != "item":
+                # What rank 0 sent before it knew that the work had failed is for nobody.
                 continue
             assert work is not None, "rank 0 sends the work first"
             try:
@@ -315,6 +418,17 @@ class Helper(_Undivided):
             raise _StopError
         result: Result = whole
         return result
+
+    def handed(self, tensor: Tensor) -> Any:
+        """See `handed`."""
+        word, value = self._wire.receive(0, tensor)
+        if word == "stop":
+            raise _StopError
+        return value
+
+    def add_up(self, tensor: Tensor) -> None:
+        """See `add_up`."""
+        self._wire.send([0], "part", None, tensor)
 
 
 @contextmanager

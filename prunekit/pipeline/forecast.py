@@ -326,7 +326,7 @@ class _Costs:
         """Return a note where the time for training holds few steps."""
         if self.effort is None or self.effort.unit == "epochs":
             return ()
-        from prunekit.training.loop import ROWS, TOKENS  # the Trainer takes a second to import
+        from prunekit.training.buckets import ROWS, TOKENS
 
         step = self._epoch(self.share) / max(self.tokens["train"] / TOKENS, self.rows["train"] / ROWS, 1.0)
         # A fifth is left for the judgements.
@@ -358,7 +358,7 @@ class _Costs:
             moments = 8.0 * blocks * (inner**2 + 2 * hidden**2)
             cutting = 2.0 * weights + moments + GRAPH_TOKENS * token + 8.0 * self.calibration * hidden
         if self.effort is not None and trains:
-            from prunekit.training.loop import TOKENS as BATCH_TOKENS  # the Trainer takes a second to import
+            from prunekit.training.buckets import TOKENS as BATCH_TOKENS  # torch takes a second to import
 
             answers = min(answer_memory(self.inputs.loaded.model), 2.0 * self.tokens["train"] * blocks * hidden)
             batch = BATCH_TOKENS * token * (self.share if self.cuts else 1.0)

@@ -36,9 +36,11 @@ from prunekit.errors import DataError, ParameterError
 from prunekit.plan import Plan, kept_blocks
 from prunekit.refit.refit import matches
 from prunekit.tasks import Task
+from prunekit.training.buckets import Buckets, tensors
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
-from prunekit.training.loop import Buckets, Distiller, Objective, Pace, make_arguments, tensors
+from prunekit.training.loop import Distiller, Pace, make_arguments
+from prunekit.training.objective import Objective
 from prunekit.training.pool import affordable, fewer, judgeable, pool, whole_lists
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, outputs_of
@@ -262,15 +264,16 @@ def _train(
     distiller, model = Distiller(view, objective, rows, held, pace, arguments, precision), view.model
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
-    before, close = distiller.judge()
-    distiller.rematch()
-    done = distiller.train(resume_from_checkpoint=complete_checkpoint(Path(str(arguments.output_dir)), model))
-    best = distiller.state.best_metric
-    helped = best is not None and float(best) > close
-    after = before
-    if helped:
-        # The best of an earlier part of the run is judged again.
-        after = distiller.scores[best] if best in distiller.scores else distiller.judge()[0]
+    with distiller.learner.together():
+        before, close = distiller.judge()
+        distiller.rematch()
+        done = distiller.train(resume_from_checkpoint=complete_checkpoint(Path(str(arguments.output_dir)), model))
+        best = distiller.state.best_metric
+        helped = best is not None and float(best) > close
+        after = before
+        if helped:
+            # The best of an earlier part of the run is judged again.
+            after = distiller.scores[best] if best in distiller.scores else distiller.judge()[0]
     if objective.teacher is not None:
         objective.teacher.view.model.cpu()
     return Recovered(

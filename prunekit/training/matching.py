@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +12,38 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def distance(ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean squared error of (batch, length, H) states over real tokens, in units of the teacher's variance: a scalar >= 0."""
+class Moments(NamedTuple):
+    """Number of some vectors, their mean (H,) float64, and the sum of their squared differences from it, a scalar."""
+
+    places: int
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of_states(cls, states: Tensor, mask: Tensor) -> Moments:
+        """Return those of the real tokens of (batch, length, H) states."""
+        vectors = states.float()[mask]
+        mean = vectors.sum(0) / max(len(vectors), 1)
+        return cls(len(vectors), mean.double(), (vectors - mean).square().sum().double())
+
+    @classmethod
+    def of(cls, parts: Sequence[Moments]) -> Moments:
+        """Return those of several parts together (Chan et al. 1983)."""
+        places = sum(part.places for part in parts)
+        mean = torch.stack([part.mean * part.places for part in parts]).sum(0) / max(places, 1)
+        apart = [part.places * (part.mean - mean).square().sum() for part in parts]
+        return cls(places, mean, torch.stack([*(part.squares for part in parts), *apart]).sum())
+
+
+def distance(ours: Tensor, theirs: Tensor, mask: Tensor, whole: Moments | None = None) -> Tensor:
+    """Return the mean squared error of (batch, length, H) states over real tokens, in units of the teacher's variance: a scalar >= 0.
+
+    With the moments of the whole batch, of which these are some rows: what they add to that of the batch.
+    """
     x, y = ours.float()[mask], theirs.float()[mask]
+    if whole is not None:
+        values = max(whole.places, 1) * y.shape[-1]
+        return (x - y).square().sum() / values / (whole.squares / values).float().clamp_min(1e-12)
     variance = (y - y.mean(0)).square().mean()
     return (x - y).square().mean() / variance.clamp_min(1e-12)
 

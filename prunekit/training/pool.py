@@ -13,7 +13,8 @@ from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
 from prunekit.data.places import IntArray, ranges
-from prunekit.training.loop import ROWS, STOPS, TOKENS, tensors
+from prunekit.training.buckets import ROWS, TOKENS, tensors
+from prunekit.training.loop import STOPS
 from prunekit.training.teacher import answer
 
 #: Maximum number of rows, and minimum where time is short.

@@ -118,17 +118,24 @@ class Teacher:
     Attributes
     ----------
     held : int
-        Bytes that are cached now, at most `limit`.
+        Bytes that are cached now, at most `limit`; of batches whose rows several processes have, those of all of them together, so that
+        all forget the same.
     """
 
     def __init__(self, view: ModelView, *, limit: int, precision: torch.dtype | None) -> None:
         self.view, self._limit, self._precision = view, limit, precision
         self.held = 0
         self._known: dict[int, Answer] = {}
-        self._with_states: list[int] = []
+        self._with_states: list[tuple[int, int]] = []
 
     def __call__(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
-        """Return the answer for batch `number`; `states` as in `answer`."""
+        """Return the answer for batch `number`, and remember it; `states` as in `answer`."""
+        known = self.look(number, inputs, first, states=states)
+        self.remember(number, known)
+        return known
+
+    def look(self, number: int, inputs: Mapping[str, Tensor], first: Tensor | None, *, states: bool = True) -> Answer:
+        """Return the answer for batch `number`, or for the rows of it that are this process's."""
         known = self._known.get(number)
         if known is None:
             device = inputs["input_ids"].device.type
@@ -136,14 +143,19 @@ class Teacher:
                 known = answer(self.view, inputs, first, states=states)
             # bfloat16 has the range of single precision: some families have states of many thousands.
             known = Answer(known.logits, tuple(state.to(torch.bfloat16) for state in known.states))
-            self._remember(number, known)
         return known
 
-    def _remember(self, number: int, known: Answer) -> None:
-        logits, states = _size((known.logits,)), _size(known.states)
+    def remember(self, number: int, known: Answer, of: tuple[int, int] | None = None) -> None:
+        """Cache an answer as far as the limit allows.
+
+        `of` has the bytes of the logits and states of the whole batch, if the answer is for some of its rows.
+        """
+        if number in self._known:
+            return
+        logits, states = of or (_size((known.logits,)), _size(known.states))
         while self.held + logits > self._limit and self._with_states:
-            latest = self._with_states.pop()
-            self.held -= _size(self._known[latest].states)
+            latest, freed = self._with_states.pop()
+            self.held -= freed
             self._known[latest] = Answer(self._known[latest].logits)
         if self.held + logits > self._limit:
             return
@@ -151,7 +163,7 @@ class Teacher:
         self._known[number] = known if fits else Answer(known.logits)
         self.held += logits + (states if fits else 0)
         if fits:
-            self._with_states.append(number)
+            self._with_states.append((number, states))
 
 
 def _size(tensors: tuple[Tensor, ...]) -> int:

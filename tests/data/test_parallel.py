@@ -48,7 +48,7 @@ def test_torchrun_gives_one_output_and_the_plan_of_one_process(root: Path, tmp_p
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     out = tmp_path / "two"
     done = subprocess.run(
-        [*launch, *words, "--recover", "none", "-o", str(out)], capture_output=True, text=True, env=environment, cwd=root, check=False
+        [*launch, *words, "--recover", "1epoch", "-o", str(out)], capture_output=True, text=True, env=environment, cwd=root, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py", "two"]
@@ -161,3 +161,83 @@ def test_parts_are_added_up_in_all_processes(root: Path) -> None:
     first = ["[6, 6, 6]", "StatisticsError('no') []", "StatisticsError('no') []", "KeyError('bug') ['In process 3 of 3:']"]
     after = ["0", "[0, 2, 4, 6, 8, 10, 12] [0, 2, 4] []"]
     assert ended[0].out.splitlines() == [line for said in first for line in (said, *after)]
+
+
+#: Three processes that step together, of which one may fail, or be killed; whatever happened, the next training is right.
+_STEPS = """
+import os, signal, sys
+import torch
+from prunekit.errors import StatisticsError
+from prunekit.data import parallel
+from prunekit.data.parallel import Helper, accompanied, add_up, hand, handed, spread, total
+from prunekit.validation.launcher import launched
+
+class Train:
+    def __init__(self, bad, error):
+        self.bad, self.error = bad, error
+    def step(self, rank, number):
+        if (rank, number) == self.bad:
+            if self.error is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise self.error
+        assert total((rank,), flat) == (0, 1, 2)
+    def __call__(self, place):
+        rank, size = place
+        told = torch.zeros(3)
+        while (number := handed(told)) is not None:
+            self.step(rank, number)
+            add_up(10**rank * told)
+        return rank, size, told.tolist()
+
+def flat(parts):
+    return sum(parts, ())
+
+def double(item):
+    return 2 * item
+
+def train(bad, error):
+    work, weights = Train(bad, error), torch.ones(3)
+    with accompanied(work) as (size, results):
+        for number in range(3):
+            hand(number, weights)
+            work.step(0, number)
+            sums = weights.clone()
+            add_up(sums)
+            weights = weights + sums
+        hand(None, weights)
+    return weights.tolist(), results
+
+with parallel.joined(launched(os.environ)) as group:
+    if isinstance(group, Helper):
+        sys.exit(group.help())
+    with group.leading():
+        for bad, error in CASES:
+            try:
+                print(train(bad, error))
+            except Exception as error:
+                print(repr(error))
+            else:
+                print(list(spread(double, range(4))))
+    group.end(3)
+"""
+
+
+def stepped(root: Path, cases: str) -> list[Ended]:
+    return together(root, [], code=_STEPS.replace("CASES", cases), size=3)
+
+
+def test_a_training_of_several_processes_goes_on_after_an_error_of_any(root: Path) -> None:
+    error = "StatisticsError('no')"
+    failing = ", ".join(f"(({rank}, {number}), {error}), ((9, 9), None)" for rank, number in [(0, 0), (1, 1), (2, 2), (0, 2)])
+    ended = stepped(root, f"[((9, 9), None), {failing}]")
+    assert [process.code for process in ended] == [0, 3, 3], ended
+    right = ["([1404928.0, 1404928.0, 1404928.0], [(1, 3, [1404928.0, 1404928.0, 1404928.0]), (2, 3, [1404928.0, 1404928.0, 1404928.0])])"]
+    right += ["[0, 2, 4, 6]"]
+    assert ended[0].out.splitlines() == [*right, *[error, *right] * 4]
+
+
+def test_a_process_that_is_killed_in_a_training_ends_the_run(root: Path) -> None:
+    ended = stepped(root, "[((2, 1), None)]")
+    assert ended[0].out == "ProcessError('Process 3 of 3 (rank 2) has ended, and with it the run.')\n"
+    assert [process.code for process in ended] == [0, 2, -9]
+    assert [process.err for process in ended] == ["", "", ""]

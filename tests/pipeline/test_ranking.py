@@ -17,7 +17,7 @@ from prunekit.metrics import Metric
 from prunekit.metrics.ranked import by_query
 from prunekit.runtime.session import OnnxSession
 from prunekit.tasks import TaskKind
-from prunekit.training.loop import listwise
+from prunekit.training.objective import listwise
 from tests.lines import answers, checkpoint, dense, quick, sentences, tokenizer_of, write_rows
 
 

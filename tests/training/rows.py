@@ -16,7 +16,7 @@ from prunekit.data.load import load_data
 from prunekit.data.rows import TaskData
 from prunekit.pruning.iterative import Shrunk
 from prunekit.pruning.shrink import shrink
-from prunekit.training.loop import divergence
+from prunekit.training.objective import divergence
 from prunekit.training.tokens import Occurring
 from prunekit.transforms.apply import apply
 from tests import lines

@@ -25,9 +25,11 @@ from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
 from prunekit.errors import DataError, ModelError, ParameterError, StatisticsError
 from prunekit.plan import Plan, ReadoutPlan
+from prunekit.training.buckets import Buckets
 from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
-from prunekit.training.loop import Buckets, Distiller, Objective, Pace, divergence, make_arguments
+from prunekit.training.loop import Distiller, Pace, make_arguments
+from prunekit.training.objective import Objective, divergence
 from prunekit.transforms.apply import apply
 from tests import lines
 from tests.models import build

@@ -17,7 +17,7 @@ from prunekit.arch.view import ModelView
 from prunekit.data import encode, load_data
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.plan import Plan
-from prunekit.training.loop import tensors
+from prunekit.training.buckets import tensors
 from prunekit.training.teacher import answer
 from tests import lines
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from prunekit.training.distill import recover
-from prunekit.training.loop import listwise
 from prunekit.training.matching import distance, match_layers, vector_distance
+from prunekit.training.objective import listwise
 from tests import lines
 from tests.training.rows import encoded
 

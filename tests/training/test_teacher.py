@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunekit.arch.view import ModelView
-from prunekit.training.loop import tensors
+from prunekit.training.buckets import tensors
 from prunekit.training.teacher import Teacher, answer
 from tests.training.rows import dense, encoded
 
