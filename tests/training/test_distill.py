@@ -436,10 +436,8 @@ def test_a_readout_is_recovered_and_keeps_its_own_layers() -> None:
 
 
 def test_of_many_rows_some_are_drawn_the_long_ones_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = encoded("train")
+    rows, load, seen = encoded("train"), Buckets.__getitem__, list[int]()
     monkeypatch.setattr("prunekit.training.pool.POOL", len(rows) // 2)
-    seen: list[int] = []
-    load = Buckets.__getitem__
 
     def watched(self: Buckets, number: int) -> dict[str, Any]:
         batch = load(self, number)
