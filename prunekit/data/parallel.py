@@ -12,7 +12,6 @@ gradients of its rows, and rank 0 adds them up.
 
 from __future__ import annotations
 
-import io
 import os
 import traceback
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
+from prunekit.data.messages import Wire
 from prunekit.errors import ProcessError, PrunekitError
 from prunekit.validation.launcher import Place
 
@@ -85,14 +85,16 @@ class _Undivided(ABC):
         return nullcontext((1, []))
 
     def hand(self, value: object, tensor: Tensor) -> None:
-        """See `hand`: there is nobody."""
+        """See `hand`."""
+        assert self.size == 1, "there is somebody to hand it to"
 
     def handed(self, tensor: Tensor) -> Any:
         """See `handed`: nothing."""
         return None
 
     def add_up(self, tensor: Tensor) -> None:
-        """See `add_up`: there is one part."""
+        """See `add_up`."""
+        assert self.size == 1, "there are other parts"
 
     @abstractmethod
     def total(self, part: Result, add: Callable[[Sequence[Result]], Result]) -> Result:
@@ -172,60 +174,6 @@ class _StopError(Exception):
     """What a process waits for will not come: another one has failed."""
 
 
-class _Wire:
-    """Messages between rank 0 and the others, each a word and a value."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._sent: dict[int, list[Any]] = {}
-
-    def send(self, ranks: Iterable[int], word: str, value: object, raw: Tensor | None = None) -> None:
-        """Send a message, and a tensor (k,) float32 as it is, without waiting until it is received."""
-        import torch
-        from torch import distributed
-
-        packed = io.BytesIO()
-        torch.save((word, value), packed)
-        body = torch.frombuffer(packed.getbuffer(), dtype=torch.uint8)
-        for rank in ranks:
-            self.flush(rank)
-            with self._connected(rank):
-                parts = torch.tensor([len(body), 0 if raw is None else len(raw)]), body, *([] if raw is None else [raw])
-                self._sent[rank] = [(distributed.isend(part, rank, tag=tag), part) for tag, part in enumerate(parts)]
-
-    def flush(self, rank: int) -> None:
-        """Wait until what was sent to a process is received."""
-        with self._connected(rank):
-            for sent, _ in self._sent.pop(rank, ()):
-                sent.wait()
-
-    def receive(self, rank: int, into: Tensor | None = None) -> tuple[str, Any]:
-        """Wait for the next message of a process; a tensor that comes with it is written into another one, or dropped."""
-        import torch
-        from torch import distributed
-
-        with self._connected(rank):
-            length = torch.empty(2, dtype=torch.int64)
-            distributed.recv(length, rank, tag=0)
-        # No memory for it is another error than a process that has ended.
-        body, raw = torch.empty(int(length[0]), dtype=torch.uint8), int(length[1])
-        if into is None or len(into) != raw:
-            into = torch.empty(raw)
-        with self._connected(rank):
-            distributed.recv(body, rank, tag=1)
-            if raw:
-                distributed.recv(into, rank, tag=2)
-        word, value = torch.load(io.BytesIO(body.numpy().tobytes()), weights_only=False)
-        return str(word), value
-
-    @contextmanager
-    def _connected(self, rank: int) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            raise ProcessError(f"Process {rank + 1} of {self.place.size} (rank {rank}) has ended, and with it the run.") from error
-
-
 @final
 class Leader(_Undivided):
     """Rank 0, which hands out what is to be computed; the context in which it does so is that of `leading`.
@@ -233,7 +181,7 @@ class Leader(_Undivided):
     Outside of all work its part is the only one.
     """
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire, self.size = wire, wire.place.size
         self._owed: Counter[int] = Counter()
 
@@ -340,7 +288,7 @@ class Leader(_Undivided):
 class _Helped(_Undivided):
     """Rank 0 within the work of one item."""
 
-    def __init__(self, leader: Leader, wire: _Wire) -> None:
+    def __init__(self, leader: Leader, wire: Wire) -> None:
         self._leader, self._wire = leader, wire
         self.others: Sequence[int] = ()
         self._theirs: Tensor | None = None
@@ -373,7 +321,7 @@ class _Helped(_Undivided):
 class Helper(_Undivided):
     """Any other process, which computes what it is handed until it is told to end."""
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
     def help(self) -> int:
@@ -459,7 +407,7 @@ def joined(place: Place) -> Iterator[Leader | Helper]:
             "with torchrun, or leave WORLD_SIZE unset for one process."
         ) from error
     try:
-        wire = _Wire(place)
+        wire = Wire(place)
         yield Helper(wire) if place.rank else Leader(wire)
     finally:
         distributed.destroy_process_group()
