@@ -81,7 +81,8 @@ def annotations(tree: ast.Module) -> list[ast.expr]:
 def shapeless(annotation: ast.expr, arrays: set[str]) -> bool:
     """Whether an annotation names an array outside of a jaxtyping type, which states its shape."""
     if isinstance(annotation, ast.Subscript) and hasattr(jaxtyping, ast.unparse(annotation.value)):
-        return False
+        # What is no text is no shape, and is not checked.
+        return not (isinstance(annotation.slice, ast.Tuple) and isinstance(getattr(annotation.slice.elts[-1], "value", None), str))
     if isinstance(annotation, ast.Name):
         return annotation.id in arrays
     return any(shapeless(child, arrays) for child in ast.iter_child_nodes(annotation) if isinstance(child, ast.expr))

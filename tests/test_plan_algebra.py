@@ -105,7 +105,7 @@ DENSE = Model(tuple(Block(name, (0, 1, 2), tuple(range(5))) for name in range(4)
 
 
 def cut(model: Model, plan: Plan) -> Model:
-    """Carry out a plan on the model for which it was made, by position, without any help of `plan_ops`."""
+    """Carry out a plan on the model for which it was made, by position, without any help of `prunekit.plan`."""
     blocks = []
     for place, block in enumerate(model.blocks):
         if plan.layers is not None and place not in plan.layers:

@@ -228,7 +228,7 @@ def stored(rows: Rows) -> RowStore:
 
 def _similarity(squares: Square, non_constant: Layers, unbiased: Square | None, across: Across | None) -> Similarity:
     if not non_constant.any():
-        raise StatisticsError("No layer says anything of these rows: give more than one row, and rows that differ.")
+        raise StatisticsError("No layer varies over these rows: give more than one row, and rows that differ.")
     own = np.where(non_constant, squares.diagonal(), 0.0)
     within = cka(squares, own, own)
     if unbiased is not None:

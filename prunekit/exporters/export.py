@@ -31,7 +31,7 @@ from prunekit.exporters.precision import FILES, LowFile, lower
 from prunekit.exporters.routes import Routed, export_by_route, routes_of
 from prunekit.exporters.rows import Judge, Samples, judge_of
 from prunekit.exporters.slim_config import POINTER
-from prunekit.exporters.source import Exportable, load_source, source_of
+from prunekit.exporters.source import Exportable, exportable_of, load_source
 from prunekit.exporters.triton import write_triton
 from prunekit.exporters.verify import write_probe
 from prunekit.runtime.records import Environment, Fidelity, Parity, Score, WeightError, environment
@@ -215,7 +215,7 @@ def export(
     if live is None:
         source = load_source(place, max_length=max_length, pooling=pooling, revision=revision, trust_remote_code=trust_remote_code)
     else:
-        source = source_of(live, max_length=max_length, pooling=pooling)
+        source = exportable_of(live, max_length=max_length, pooling=pooling)
     judge = None if data is None else judge_of(source, data, columns or {}, seed=seed)
     with ArtefactWriter(out, overwrite, of="export") as folder:
         routed = _fp32(source, folder / MODEL, opset, optimize, device)

@@ -73,7 +73,7 @@ def load_source(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Exportable:
-    """Load a model to export: `source_of` of it.
+    """Load a model to export: `exportable_of` of it.
 
     Parameters
     ----------
@@ -99,10 +99,12 @@ def load_source(
         agree(str(name), tokenizer, ModelView.of(model).config, None, True)
         return _exportable(str(name), model, tokenizer, plan, folder, max_length, pooling)
     loaded = load_model(name, revision=revision, trust_remote_code=trust_remote_code)
-    return source_of(loaded, max_length=max_length, pooling=pooling, revision=revision)
+    return exportable_of(loaded, max_length=max_length, pooling=pooling, revision=revision)
 
 
-def source_of(loaded: LoadedModel, *, max_length: int | None = None, pooling: str | None = None, revision: str | None = None) -> Exportable:
+def exportable_of(
+    loaded: LoadedModel, *, max_length: int | None = None, pooling: str | None = None, revision: str | None = None
+) -> Exportable:
     """Return a model to export, loaded from a checkpoint or in memory; the parameters and errors are those of `load_source`."""
     place = None
     if head_of(loaded.model) == "feature-extraction" and not loaded.in_memory:

@@ -20,13 +20,13 @@ def outputs_of_model(view: ModelView, encoded: Encoded, outputs: int) -> NDArray
     Of a model that answers questions, whose rows are windows, (m, 2): those of start and end at every place that is read.
     """
     result = np.empty((len(encoded.labels), outputs), dtype=np.float32)
-    for targets, logits in spread(_Answering(view), encoded.batches()):
+    for targets, logits in spread(_AnsweringModel(view), encoded.batches()):
         result[targets] = logits
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class _Answering:
+class _AnsweringModel:
     """The work on one batch."""
 
     view: ModelView

@@ -43,7 +43,7 @@ def outputs_of_file(path: str | Path | OnnxSession, encoded: Encoded, *, threads
         As in `OnnxSession`.
     """
     given = path if isinstance(path, OnnxSession) else None
-    work = _Answering(path.path if isinstance(path, OnnxSession) else path, threads, given)
+    work = _AnsweringFile(path.path if isinstance(path, OnnxSession) else path, threads, given)
     outputs: NDArray[Any] | None = None
     # A session that is given may be of other options than a path and threads.
     for targets, values in spread(work, encoded.batches(), beside=True) if given is None else map(work, encoded.batches()):
@@ -58,7 +58,7 @@ def outputs_of_file(path: str | Path | OnnxSession, encoded: Encoded, *, threads
 
 
 @dataclass
-class _Answering:
+class _AnsweringFile:
     """The work on one batch; each process loads the file once."""
 
     path: str | Path

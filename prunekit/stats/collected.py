@@ -52,7 +52,7 @@ class Collected:
     def of(
         cls,
         rows: RowStore,
-        labels: Shaped[NDArray[Any], ...],
+        labels: Shaped[NDArray[Any], " ..."],
         outputs: int,
         *,
         pooling: Pooling = "mean",
@@ -140,7 +140,7 @@ class Ablations:
     attention: tuple[Outputs, ...] | None
 
 
-def check_labels(labels: Shaped[NDArray[Any], ...], rows: int, outputs: int) -> Labels:
+def check_labels(labels: Shaped[NDArray[Any], " ..."], rows: int, outputs: int) -> Labels:
     """Return the labels of a split in their own type; raise DataError if they are not one a row, or not class ids."""
     values = np.asarray(labels)
     if values.ndim == 2 and values.dtype == bool:

@@ -161,7 +161,7 @@ class ComomentSum:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._parts: tuple[Float64[Tensor, ...], ...] | None = None
+        self._parts: tuple[Float64[Tensor, " ..."], ...] | None = None
         self._shift: _Mean = None
         self._agreed = False
 

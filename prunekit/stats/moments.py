@@ -234,7 +234,7 @@ def mirror(matrix: Square) -> None:
             matrix[j : j + _MIRROR, i:stop] = matrix[i:stop, j : j + _MIRROR].T
 
 
-def _pick(index: Int64[Ids, " d"], ids: ArrayLike | slice) -> Int64[Ids, ...]:
+def _pick(index: Int64[Ids, " d"], ids: ArrayLike | slice) -> Int64[Ids, " ..."]:
     if isinstance(ids, slice):
         return index[ids]
     return np.asarray(index[np.asarray(ids)])

@@ -146,7 +146,7 @@ class Statistics:
             "provenance": dict(self.provenance),
             **({} if self.shard is None else {"shard": self.shard.model_dump()}),
         }
-        tensors: dict[str, Shaped[NDArray[Any], ...]] = {
+        tensors: dict[str, Shaped[NDArray[Any], " ..."]] = {
             "mean": self.moments.mean,
             "comoment": np.ascontiguousarray(self.moments.comoment),
         }
@@ -180,7 +180,7 @@ class Statistics:
         return cls(moments, parts["train"], header.source, header.outputs, header.pooling, header.provenance, validation, header.shard)
 
 
-def _fault(header: Header, tensors: Mapping[str, Shaped[NDArray[Any], ...]]) -> str | None:
+def _fault(header: Header, tensors: Mapping[str, Shaped[NDArray[Any], " ..."]]) -> str | None:
     """Return why the values of a file's tensors cannot be those of a model's neurons and labels; None where they can."""
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -53,7 +53,7 @@ def unit_scores(
         No rows, or a gradient or activation that is not finite.
     """
     accumulators = {
-        site: _SiteSums(site, projection.weight, view) for site in sites(view) if (projection := site.projection(view)) is not None
+        site: _UnitSums(site, projection.weight, view) for site in sites(view) if (projection := site.projection(view)) is not None
     }
     generator = torch.Generator().manual_seed(seed)
     done = 0
@@ -72,7 +72,7 @@ def unit_scores(
     return tuple(sums.finish(done) for sums in accumulators.values())
 
 
-def _add(view: ModelView, batch: Batch, accumulators: Mapping[Site, _SiteSums], labelled: bool, generator: torch.Generator) -> None:
+def _add(view: ModelView, batch: Batch, accumulators: Mapping[Site, _UnitSums], labelled: bool, generator: torch.Generator) -> None:
     """Add one batch to the sums of every site."""
     tensors = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     mask = tensors["attention_mask"].bool()
@@ -119,7 +119,7 @@ def _loss(output: Any, batch: Batch) -> Scalar:
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
-class _SiteSums:
+class _UnitSums:
     """Accumulated sums of one site."""
 
     def __init__(self, site: Site, weight: Float[Tensor, "h k"], view: ModelView) -> None:

@@ -14,13 +14,13 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.utils import logging
 
 from prunekit.arch.count import count
 from prunekit.arch.view import DENSE, ModelView
 from prunekit.budget import Budget, Unit, parse_budgets
-from prunekit.errors import BudgetError, ParameterError
+from prunekit.errors import ParameterError
 from prunekit.exporters.checkpoint import save_checkpoint
 from prunekit.plan import Plan
 from prunekit.pruning.iterative import IterativePruner, Origin, plan_of
@@ -32,6 +32,7 @@ from prunekit.training.live import Live, kept_units, lost_units, narrow, rewrap
 from prunekit.training.masks import Masks
 from prunekit.training.optimizer import CUT, held_by, is_factored
 from prunekit.training.schedule import Curve, Schedule, check_judged, shortfall
+from prunekit.training.unmet import rank, refuse
 from prunekit.transforms.layers import configs
 from prunekit.transforms.units import record
 from prunekit.validation.arguments import Place, Seed, Within, checked
@@ -40,8 +41,6 @@ from prunekit.validation.limits import CUTS, ROWS
 
 #: Name of the buffer that stores the plan in a checkpoint; it is removed from the model at the end of training.
 _BUFFER = "prunekit_plan"
-#: Directory, beside the checkpoints, of a model that is not what was asked for, so that a script that ends with the error loses nothing.
-UNMET = "unmet"
 logger = logging.get_logger(__name__)
 _OF = "PruneCallback"
 _CHECKPOINT = "a checkpoint that keeps no more than the model (model, callback and Trainer are made anew to go back to an earlier one)"
@@ -263,7 +262,7 @@ class PruneCallback(TrainerCallback):
         goals = self._schedule.budgets(self._budgets, step)
         chosen: list[Any] = [None]
         slim = None
-        if _rank() == 0:
+        if rank() == 0:
             slim, plan = self._choose(goals, step)
             chosen = [plan.to_json()]
         if torch.distributed.is_initialized():
@@ -319,7 +318,7 @@ class PruneCallback(TrainerCallback):
             live, _ = self._state()
             self._masks = Masks(live.view, live.blocks, live.plan, plan)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, processing_class: Any = None, **_: Any) -> None:
         """Leave the model as a plain slim one; write it, and raise BudgetError, where training was stopped too early."""
         live, target = self._state()
         if self._masks is not None:
@@ -335,12 +334,8 @@ class PruneCallback(TrainerCallback):
         kept = count(live.view, self._lengths).params_layers / self._dense_count.params_layers
         reason = shortfall(args, state, max(self._due), f"{kept:.1%} of the params left, not {' and '.join(map(str, self._budgets))}")
         if reason:
-            place = Path(args.output_dir) / UNMET
-            if _rank() == 0:
-                self.save(place)
-            if torch.distributed.is_initialized():
-                torch.distributed.barrier()
-            raise BudgetError(f"{reason} The model as it is was written to {str(place)!r}: prunekit.load reads it.")
+            tokenizer = processing_class if isinstance(processing_class, PreTrainedTokenizerBase) else None
+            refuse(reason, Path(args.output_dir), lambda place: self.save(place, tokenizer))
 
     @checked("PruneCallback.save")
     def save(self, directory: Place, tokenizer: Any | None = None) -> Path:
@@ -444,7 +439,3 @@ def _clean(model: nn.Module) -> nn.Module:
     for module in copied.modules():
         module._forward_pre_hooks.clear()
     return copied.requires_grad_(True)
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

@@ -23,7 +23,7 @@ from prunekit.data import parallel
 from prunekit.data.batches import Batch, Encoded
 from prunekit.errors import ProcessError, StatisticsError
 from prunekit.training.buckets import ROWS, TOKENS, Buckets, tensors
-from prunekit.training.matching import Moments
+from prunekit.training.matching import StateMoments
 from prunekit.training.objective import Objective
 from prunekit.training.teacher import Answer, answer
 
@@ -36,12 +36,12 @@ class _Next(NamedTuple):
     layers: tuple[int, ...]
 
 
-class _Said(NamedTuple):
+class _Outputs(NamedTuple):
     """What the other processes need of one's rows: the logits of both models, and moments of the teacher's states, by layers."""
 
     ours: Tensor
     theirs: Tensor | None
-    moments: tuple[Moments, ...]
+    moments: tuple[StateMoments, ...]
 
 
 @dataclass(eq=False)
@@ -148,7 +148,7 @@ class Learner:
         StatisticsError
             It is not finite.
         """
-        part = _Part.of(inputs, self.rank, self.size)
+        part = _OwnRows.of(inputs, self.rank, self.size)
         teacher, number = self.objective.teacher, inputs["number"]
         theirs = None if teacher is None else teacher.look(number, part.inputs, part.first)
         states = theirs is not None and bool(theirs.states)
@@ -167,16 +167,16 @@ class Learner:
             )
         return loss
 
-    def _joint(self, inputs: Mapping[str, Any], part: _Part, ours: Answer, theirs: Answer | None) -> Tensor:
+    def _joint(self, inputs: Mapping[str, Any], part: _OwnRows, ours: Answer, theirs: Answer | None) -> Tensor:
         """Return the loss of the whole batch, of which the other processes have the other rows."""
         if theirs is not None:
             rows = len(inputs["input_ids"])
             states = sum(rows * math.prod(state.shape[1:]) * state.element_size() for state in theirs.states)
         if part.empty:
             ours, theirs = _no_rows(ours), None if theirs is None else _no_rows(theirs)
-        own = _Said(ours.logits.detach(), None, ())
+        own = _Outputs(ours.logits.detach(), None, ())
         if theirs is not None:
-            own = _Said(own.ours, theirs.logits, self.objective.moments(theirs, part.mask))
+            own = _Outputs(own.ours, theirs.logits, self.objective.moments(theirs, part.mask))
         said = parallel.total((own,), _joined)
         spans = answers_by_span(self.view.model)
         logits = _whole([each.ours if rank != self.rank else ours.logits for rank, each in enumerate(said)], spans=spans)
@@ -185,7 +185,7 @@ class Learner:
             whole = Answer(_whole([each.theirs for each in said if each.theirs is not None], spans=spans), theirs.states)
             assert self.objective.teacher is not None
             self.objective.teacher.remember(inputs["number"], theirs, of=(whole.logits.numel() * whole.logits.element_size(), states))
-        moments = [Moments.of(parts) for parts in zip(*(each.moments for each in said), strict=True)]
+        moments = [StateMoments.of(parts) for parts in zip(*(each.moments for each in said), strict=True)]
         return self.objective.loss(Answer(logits, ours.states), whole, inputs["labels"], part.mask, inputs["queries"], moments)
 
     def judged(self) -> Iterator[tuple[Batch, Mapping[str, Any], Tensor, Tensor | None]]:
@@ -225,7 +225,7 @@ class Learner:
         return torch.autocast(self._device.type, dtype=self.precision, enabled=self.precision is not None)
 
 
-class _Part(NamedTuple):
+class _OwnRows(NamedTuple):
     """The rows of a batch that are one process's: neighbours, as many as the others' or one fewer.
 
     A process for which there is none has the first row, and `empty`.
@@ -237,7 +237,7 @@ class _Part(NamedTuple):
     empty: bool
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any], rank: int, size: int) -> _Part:
+    def of(cls, inputs: Mapping[str, Any], rank: int, size: int) -> _OwnRows:
         """Return the part of a process."""
         named = {name: value for name, value in inputs.items() if name not in ("number", "labels", "first", "queries")}
         first, mask = inputs["first"], inputs["attention_mask"].bool()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-class Moments(NamedTuple):
+class StateMoments(NamedTuple):
     """Number of some vectors, their mean (H,) float64, and the sum of their squared differences from it, a scalar."""
 
     places: int
@@ -20,14 +20,14 @@ class Moments(NamedTuple):
     squares: Tensor
 
     @classmethod
-    def of_states(cls, states: Tensor, mask: Tensor) -> Moments:
+    def of_states(cls, states: Tensor, mask: Tensor) -> StateMoments:
         """Return those of the real tokens of (batch, length, H) states."""
         vectors = states.float()[mask]
         mean = vectors.sum(0) / max(len(vectors), 1)
         return cls(len(vectors), mean.double(), (vectors - mean).square().sum().double())
 
     @classmethod
-    def of(cls, parts: Sequence[Moments]) -> Moments:
+    def of(cls, parts: Sequence[StateMoments]) -> StateMoments:
         """Return those of several parts together (Chan et al. 1983)."""
         places = sum(part.places for part in parts)
         mean = torch.stack([part.mean * part.places for part in parts]).sum(0) / max(places, 1)
@@ -35,7 +35,7 @@ class Moments(NamedTuple):
         return cls(places, mean, torch.stack([*(part.squares for part in parts), *apart]).sum())
 
 
-def distance(ours: Tensor, theirs: Tensor, mask: Tensor, whole: Moments | None = None) -> Tensor:
+def distance(ours: Tensor, theirs: Tensor, mask: Tensor, whole: StateMoments | None = None) -> Tensor:
     """Return the mean squared error of (batch, length, H) states over real tokens, in units of the teacher's variance: a scalar >= 0.
 
     With the moments of the whole batch, of which these are some rows: what they add to that of the batch.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, mse_loss
 
 from prunekit.tasks import Task
-from prunekit.training.matching import Moments, distance, vector_distance
+from prunekit.training.matching import StateMoments, distance, vector_distance
 from prunekit.training.teacher import Answer, Outputs, Teacher
 
 _TEMPERATURE = 2.0
@@ -74,10 +74,10 @@ class Objective:
         apart = divergence(ours, theirs, self.outputs)
         return apart / self.unit if self.outputs == "values" else apart
 
-    def moments(self, theirs: Answer, mask: Tensor) -> tuple[Moments, ...]:
+    def moments(self, theirs: Answer, mask: Tensor) -> tuple[StateMoments, ...]:
         """Return the moments of the target of each layer, none without hidden states."""
         layers = range(len(self.layers)) if theirs.states else ()
-        return tuple(Moments.of_states(self.target(theirs.states, layer), mask) for layer in layers)
+        return tuple(StateMoments.of_states(self.target(theirs.states, layer), mask) for layer in layers)
 
     def loss(
         self,
@@ -86,7 +86,7 @@ class Objective:
         labels: Tensor,
         mask: Tensor,
         queries: Tensor | None = None,
-        moments: Sequence[Moments] = (),
+        moments: Sequence[StateMoments] = (),
     ) -> Tensor:
         """Return a scalar: the divergence from the teacher, the distance of the hidden states, and the loss on the labels.
 
@@ -97,7 +97,7 @@ class Objective:
             total = total + self.apart(ours.logits, theirs.logits, queries)
             if theirs.states and self.layers:
                 pairs = [(state, self.target(theirs.states, layer)) for layer, state in enumerate(ours.states)]
-                whole: Sequence[Moments | None] = moments or [None] * len(pairs)
+                whole: Sequence[StateMoments | None] = moments or [None] * len(pairs)
                 distances = [distance(state, target, mask, of) for (state, target), of in zip(pairs, whole, strict=True)]
                 total = total + _HIDDEN * torch.stack(distances).mean()
         # Values need not be on the scale of the labels, as a reranker's scores are not: a teacher's own stand for them.

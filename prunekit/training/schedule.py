@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,16 +64,21 @@ def check_judged(args: Any, state: Any, last: int) -> None:
     last : int
         Step of the last cut.
     """
-    if not args.load_best_model_at_end or args.eval_strategy != "steps":
+    if not args.load_best_model_at_end or args.eval_strategy == "no":
+        return
+    must = f"such that a checkpoint is judged from the last cut of a PruneCallback on, at step {last} of {state.max_steps}"
+    if args.eval_strategy == "epoch":
+        # The end of the last epoch is judged, unless the delay, in epochs, is longer.
+        if args.eval_delay > state.num_train_epochs:
+            raise ParameterError("eval_delay", "TrainingArguments", must, f"{args.eval_delay} epochs of {state.num_train_epochs}")
         return
     every, flow = int(state.eval_steps), DefaultFlowCallback()
     # Whether the last step is judged, whatever its number, depends on the version of transformers.
-    for step in {every * -(-max(last, int(args.eval_delay)) // every), state.max_steps}:
+    for step in {every * -(-max(last, math.ceil(args.eval_delay)) // every), state.max_steps}:
         then = copy.copy(state)
         then.global_step = step
         if last <= step <= state.max_steps and flow.on_step_end(args, then, TrainerControl()).should_evaluate:
             return
-    must = f"such that a checkpoint is judged from the last cut of a PruneCallback on, at step {last} of {state.max_steps}"
     raise ParameterError("eval_steps", "TrainingArguments", must, f"{every}, from step {args.eval_delay} on")
 
 

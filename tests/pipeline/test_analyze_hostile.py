@@ -137,7 +137,7 @@ def unread(folder: Path) -> Path:
     ("change", "rows", "options", "says"),
     [
         (broken, None, [], "NaN or infinity"),
-        (dead, None, ["--pooling", "mean"], "No layer says anything of these rows"),
+        (dead, None, ["--pooling", "mean"], "No layer varies over these rows"),
         (None, unread, ["--analyzers", "neurons"], "No neuron varies: give rows that differ"),
         (None, None, ["--rows", "1"], "The 1 rows of train show one label only, .*Draw more"),
         (None, None, ["--rows", "1", "--analyzers", "cka"], "give more than one row"),

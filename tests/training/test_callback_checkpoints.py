@@ -172,3 +172,11 @@ def test_weights_of_the_dense_model_are_not_taken_for_those_of_its_blocks(tmp_pa
             model.load_state_dict(dense.state_dict(), strict=False)
 
     train(callback, tmp_path, At(1, load), model=model, max_steps=1)
+
+
+def test_evaluations_of_epochs_that_begin_after_training_are_refused_before_it(tmp_path: Path) -> None:
+    options = best(eval_strategy="epoch", save_strategy="epoch", eval_delay=9)
+    trainer = trainer_of(pruner(), tmp_path, **options)
+    with pytest.raises(ParameterError, match=r"'eval_delay' .* from the last cut .* on, at step 5 of 6. Got '9 epochs of "):
+        trainer.train()
+    assert trainer.state.global_step == 0
