@@ -157,7 +157,8 @@ def space_of(
     alone = sets and model is not None and len(model) == 1
     if sets and len(shown) < (1 if alone else 2):
         only = f"one label alone, {_first(shown)!r}" if shown else "no label at all"
-        raise DataError(f"The label column {column!r} of train shows {only}: a task with many labels has two at least.")
+        must = f"no row has {model[0]!r}" if alone and model is not None else "a task with many labels has two at least"
+        raise DataError(f"The label column {column!r} of train shows {only}: {must}.")
     if len(shown) < 2 and not alone:
         raise DataError(f"The label column {column!r} of train holds one value only, {_first(shown)!r}: there is nothing to tell apart.")
     if kind is not None and kind.traits.values:

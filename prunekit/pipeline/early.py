@@ -63,7 +63,7 @@ def data_arguments(recipe: Recipe, head: Stated) -> dict[str, Any]:
     if head.many_labels and not recipe.task and not recipe.tags:
         fields["task"] = TaskKind.LABELS
     labels = expected_labels(head.labels, per_token=head.per_token, tags=recipe.tags)
-    if head.many_labels and not recipe.tags:
+    if head.many_labels and not recipe.tags and fields["task"] == TaskKind.LABELS:
         # One output is that of a label, too.
         labels = head.labels
     options = {"config": recipe.data_config, "seed": recipe.seed, "trust_remote_code": recipe.trust_remote_code}

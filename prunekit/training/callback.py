@@ -332,7 +332,9 @@ class PruneCallback(TrainerCallback):
         if not self._budgets:
             return
         kept = count(live.view, self._lengths).params_layers / self._dense_count.params_layers
-        reason = shortfall(args, state, max(self._due), f"{kept:.1%} of the params left, not {' and '.join(map(str, self._budgets))}")
+        reason = shortfall(
+            args, state, max(self._due), f"{kept:.1%} of the params left; {' and '.join(map(str, self._budgets))} was asked for"
+        )
         if reason:
             tokenizer = processing_class if isinstance(processing_class, PreTrainedTokenizerBase) else None
             refuse(reason, Path(args.output_dir), lambda place: self.save(place, tokenizer))

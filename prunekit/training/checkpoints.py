@@ -252,8 +252,13 @@ def claim(folder: Path, key: str, measure: Callable[[], tuple[int, int]]) -> tup
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint has left nothing to go on from.
-        if all(path in (file, _partial(file)) for path in folder.iterdir()) and _other_key(file, key):
-            rows, judged = measure()
+        new = all(path in (file, _partial(file)) for path in folder.iterdir()) and _other_key(file, key)
+    except OSError as error:
+        raise _write_error(folder, error) from None
+    # What goes wrong in the models is no fault of the directory.
+    rows, judged = measure() if new else (0, 0)
+    try:
+        if new:
             begun = json.dumps({"key": key, "rows": rows, "judged": judged}) + "\n"
             _replace(file, lambda path: path.write_text(begun, encoding="utf-8"))
         with file.open("rb") as opened:

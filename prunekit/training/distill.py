@@ -309,7 +309,7 @@ def _rows_of(
     if validation is not None:
         # Hundreds of rows tell divergences apart; all of a large split, eleven times over, would leave no time to train.
         most = min(_MOST_JUDGED, int(_JUDGED_TOKENS / validation.lengths.mean()))
-        return pool(data, seed), validation if validation.starts is not None else fewer(validation, most, seed)
+        return pool(data, seed), fewer(validation, most, seed)
     order = np.random.default_rng(seed).permutation(len(data))
     size = min(_MOST_HELD_OUT, int(len(data) * _HELD_OUT))
     if not size:

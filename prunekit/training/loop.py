@@ -68,7 +68,9 @@ class Pace(TrainerCallback, ExportableState):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate and save at each tenth; stop at the end."""
         before, self._share = self._share, self._used(state)
-        if int(self._share * STOPS) > int(before * STOPS):
+        # A run whose time was up before its first step is judged after it.
+        late = self._share >= 1 and state.best_metric is None
+        if late or int(self._share * STOPS) > int(before * STOPS):
             control.should_evaluate = control.should_save = True
         if self._share >= 1:
             control.should_training_stop = True

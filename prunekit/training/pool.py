@@ -107,7 +107,7 @@ def judgeable(view: ModelView, teacher: ModelView | None, held: Encoded, effort:
 
     The teacher answers once, and the slim model each time, in single precision. Measured on a small batch, the models moved to the device.
     """
-    if effort.unit == "epochs" or len(held) <= LEAST_JUDGED or held.starts is not None:
+    if effort.unit == "epochs" or len(held) <= LEAST_JUDGED:
         return len(held)
     batch = tensors(next(iter(held.sample(TRIED[1], 0).batches(*TRIED))))
     inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}

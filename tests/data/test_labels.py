@@ -134,3 +134,9 @@ def test_zeros_and_ones_that_are_compared_as_values_are_noted() -> None:
     for labels, noted in (([0, 1] * 20, True), ([0, 1, 2, 3] * 10, False), (["no", "yes"] * 20, False)):
         found = load_data({"text": TEXTS, "label": labels}, fine_tuned=True, answers=TaskKind.REGRESSION)
         assert any("0 and 1 are compared as values" in note for note in found.notes) == noted
+
+
+def test_a_head_of_one_label_that_no_row_has_is_refused() -> None:
+    table = {"text": TEXTS, "label": [0] * 40}
+    with pytest.raises(DataError, match=r"shows no label at all: no row has 'LABEL_0'"):
+        load_data(table, task="multi-label-classification", labels=("LABEL_0",), fine_tuned=True, answers=TaskKind.LABELS)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from prunekit.arch.folder import check_folder
-from prunekit.arch.head import stated_head
+from prunekit.arch.head import Stated, stated_head
 from prunekit.arch.load import load_model
-from prunekit.pipeline.early import Sources, check_places
+from prunekit.pipeline.early import Sources, check_places, data_arguments
 from prunekit.pipeline.inputs import read_inputs
 from prunekit.recipe import Recipe
 from prunekit.report.progress import Stages
+from prunekit.tasks import TaskKind
 from tests.lines import checkpoint, data
 
 #: One program for all, which says of each command line how it ended, and what was imported for it.
@@ -108,3 +109,9 @@ def test_what_a_model_says_otherwise_counts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("prunekit.pipeline.inputs.load_data", lambda source, **named: asked.append(source) or early.data)
     read_inputs(recipe, None, Stages(), Sources(early=other))
     assert asked == [recipe.data]
+
+
+def test_a_task_that_is_named_has_labels_of_its_own() -> None:
+    head = Stated(fine_tuned=True, many_labels=True, names=("LABEL_0",))
+    assert data_arguments(Recipe(model="m", data="d"), head)["labels"] == ("LABEL_0",)
+    assert data_arguments(Recipe(model="m", data="d", task=TaskKind.CLASSIFICATION), head)["labels"] is None

@@ -77,7 +77,8 @@ def test_stopping_early_waits_again_after_a_cut_and_a_budget_that_was_not_reache
     assert is_checkpoint(trainer, 5)
     kept = callback.history[-1]["kept"]
     assert str(caught.value) == (
-        f"Training ended at step 7, before the last cut of PruneCallback at step 9: {kept:.1%} of the params left, not 40% params. "
+        f"Training ended at step 7, before the last cut of PruneCallback at step 9: {kept:.1%} of the params left; "
+        "40% params was asked for. "
         f"The model as it is was written to {str(tmp_path / 'unmet')!r}: prunekit.load reads it."
     )
     assert loads(tmp_path / "unmet", trainer)

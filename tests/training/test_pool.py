@@ -186,7 +186,19 @@ def test_all_judgements_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch
         assert clock() == 1.0
         monkeypatch.setattr(pool, "AGAIN", np.inf)
     assert judgeable(*views, held, Effort("seconds", 1e-9), "cpu") == 4
+    # Pairs whose vectors are compared with their scores elsewhere are rows as any others here.
+    held = replace(held, starts=np.array([0, len(held)]))
+    assert judgeable(*views, held, Effort("seconds", 1e-9), "cpu") == 4
     assert judgeable(*views, held, Effort("seconds", 1e9), "cpu") == judgeable(*views, held, Effort("epochs", 0.1), "cpu") == len(held)
+
+
+def test_a_run_whose_time_is_up_before_its_first_step_is_judged_after_it() -> None:
+    pace, state, control = Pace(Effort("seconds", 1e-9), None), TrainerState(global_step=1), TrainerControl()
+    pace.on_train_begin(None, TrainerState(), control)
+    pace.on_step_end(None, state, control)
+    assert control.should_evaluate
+    assert control.should_save
+    assert control.should_training_stop
 
 
 def test_a_run_is_judged_on_so_many_rows_and_once_at_each_stop(monkeypatch: pytest.MonkeyPatch) -> None:
