@@ -31,7 +31,7 @@ LOADING = {"arch/load.py", "arch/classes.py"}
 PICKLES = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("marshal", "loads"), ("pandas", "read_pickle")}
 
 #: What the processes of one run send each other, over the connection that torch.distributed makes among them and trusts as well.
-MESSAGES = {"data/parallel.py"}
+MESSAGES = {"data/messages.py"}
 
 
 def calls(path: Path) -> list[tuple[ast.Call, str, str]]:

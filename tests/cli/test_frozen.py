@@ -74,8 +74,8 @@ def test_every_field_of_a_recipe_is_declared_as_an_option() -> None:
 
 
 def test_what_another_command_has_is_refused_by_name() -> None:
-    with pytest.raises(ParameterError, match="The 'dtype' parameter of plan must be left out: it is an option of compress and apply"):
-        prunekit.make_plan(dtype="int8")
+    with pytest.raises(ParameterError, match="The 'recover' parameter of plan must be left out: it is an option of compress and apply"):
+        prunekit.make_plan(recover="1min")
     with pytest.raises(ParameterError, match="The 'keep' parameter of analyze must be left out: it is an option of compress and plan"):
         prunekit.analyze(keep="10%")
     with pytest.raises(ParameterError, match="Did you mean 'keep'"):
@@ -120,7 +120,7 @@ def test_apply_offers_what_a_plan_leaves_open_and_plan_what_it_decides() -> None
         "neuron_delta",
         "threshold",
     }
-    written = {"dtype", "max_drop", "frontier", "recover", "freeze", "space", "baselines", "json", "retrieval"}
+    written = {"max_drop", "frontier", "recover", "freeze", "space", "baselines", "json", "retrieval"}
     assert names["compress"] - names["plan"] == written
     assert names["compress"] - names["apply"] == decides | {"recipe"}
     assert names["apply"] - names["compress"] == {"plan"}

@@ -147,10 +147,10 @@ def test_other_weights_at_the_end_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_rows_of_a_batch_are_shared_out_evenly() -> None:
     batch = rows_of("Token")
-    parts = [learning._Part.of(batch, rank, 7) for rank in range(7)]
+    parts = [learning._OwnRows.of(batch, rank, 7) for rank in range(7)]
     assert [part.empty for part in parts] == [False] * 5 + [True] * 2
-    assert [len(learning._Part.of(batch, rank, 2).mask) for rank in range(2)] == [3, 2]
-    second = learning._Part.of(batch, 1, 2)
+    assert [len(learning._OwnRows.of(batch, rank, 2).mask) for rank in range(2)] == [3, 2]
+    second = learning._OwnRows.of(batch, 1, 2)
     assert second.first is not None
     assert torch.equal(second.first, batch["first"][batch["first"][:, 0] > 2] - torch.tensor([3, 0]))
     assert torch.equal(second.inputs["input_ids"], batch["input_ids"][3:])
