@@ -39,6 +39,7 @@ from prunekit.tasks import Task
 from prunekit.training.buckets import Buckets, tensors
 from prunekit.training.checkpoints import claim, complete_checkpoint, fingerprint, place, read_outcome, write_outcome
 from prunekit.training.freeze import freeze_blocks
+from prunekit.training.learner import Learner
 from prunekit.training.loop import Distiller, Pace, make_arguments
 from prunekit.training.objective import Objective
 from prunekit.training.pool import affordable, fewer, judgeable, pool, whole_lists
@@ -201,7 +202,7 @@ def recover(
         else:
             with occurring(view, (rows, held)):
                 arguments = make_arguments(folder, effort, learning_rate, seed)
-                trained, helped = _train(view, objective, Buckets(rows, seed), held, pace, arguments, precision)
+                trained, helped = _train(Learner(view, objective, Buckets(rows, seed), held, precision), pace, arguments)
             if not helped:
                 model.load_state_dict(slim.state_dict())
             write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
@@ -251,20 +252,12 @@ def _freeze(view: ModelView, freeze: str | None, blocks: Sequence[int]) -> None:
         raise ParameterError("freeze", "recover", "less than everything", freeze)
 
 
-def _train(
-    view: ModelView,
-    objective: Objective,
-    rows: Buckets,
-    held: Encoded,
-    pace: Pace,
-    arguments: TrainingArguments,
-    precision: torch.dtype | None,
-) -> tuple[Recovered, bool]:
+def _train(learner: Learner, pace: Pace, arguments: TrainingArguments) -> tuple[Recovered, bool]:
     """Train, and keep the best of the stops; return whether that is better than the initial weights, which are the caller's to restore."""
-    distiller, model = Distiller(view, objective, rows, held, pace, arguments, precision), view.model
+    distiller, model, objective, precision = Distiller(learner, pace, arguments), learner.view.model, learner.objective, learner.precision
     if objective.teacher is not None:
         objective.teacher.view.model.to(distiller.args.device)
-    with distiller.learner.together():
+    with learner.together():
         before, close = distiller.judge()
         distiller.rematch()
         done = distiller.train(resume_from_checkpoint=complete_checkpoint(Path(str(arguments.output_dir)), model))

@@ -152,7 +152,7 @@ class Learner:
         teacher, number = self.objective.teacher, inputs["number"]
         theirs = None if teacher is None else teacher.look(number, part.inputs, part.first)
         states = theirs is not None and bool(theirs.states)
-        with self._autocast():
+        with self.autocast():
             ours = answer(self.view, part.inputs, part.first, states=states, through=through)
         if self.size == 1:
             if teacher is not None and theirs is not None:
@@ -221,7 +221,8 @@ class Learner:
     def _device(self) -> torch.device:
         return next(self.view.model.parameters()).device
 
-    def _autocast(self) -> Any:
+    def autocast(self) -> Any:
+        """Return a context of the precision of a step."""
         return torch.autocast(self._device.type, dtype=self.precision, enabled=self.precision is not None)
 
 

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
-from prunekit.data.batches import Encoded
 from prunekit.errors import DependencyError
-from prunekit.training.buckets import Buckets, tensors
+from prunekit.training.buckets import tensors
 from prunekit.training.checkpoints import load_model, load_optimizer, save_model, save_optimizer
 from prunekit.training.learner import Learner
 from prunekit.training.matching import distance, match_layers
-from prunekit.training.objective import Objective
 from prunekit.training.teacher import answer
 
 #: Number of stops at which a run is evaluated and saved, and of stops without a gain that end it.
@@ -122,19 +119,10 @@ class Distiller(Trainer):
         The metric at each stop of this process, by the score that selects the best.
     """
 
-    def __init__(
-        self,
-        view: ModelView,
-        objective: Objective,
-        rows: Buckets,
-        held: Encoded,
-        pace: Pace,
-        arguments: TrainingArguments,
-        precision: torch.dtype | None,
-    ) -> None:
-        self.view, self._objective, self._held, self._pace, self._precision = view, objective, held, pace, precision
+    def __init__(self, learner: Learner, pace: Pace, arguments: TrainingArguments) -> None:
+        self.learner, self._pace = learner, pace
         self.scores: dict[float, float] = {}
-        self.learner = Learner(view, objective, rows, held, precision)
+        view = learner.view
         parameters = [parameter for parameter in view.model.parameters() if parameter.requires_grad]
         # Without the fused kernel, a step over the embeddings of a small model takes as long as its forward and backward passes.
         optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.01, fused=True)
@@ -142,8 +130,8 @@ class Distiller(Trainer):
             model=view.model,
             args=arguments,
             data_collator=_only,
-            train_dataset=rows,
-            eval_dataset=rows,  # never read: `evaluate` has its own
+            train_dataset=learner.rows,
+            eval_dataset=learner.rows,  # never read: `evaluate` has its own
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, pace.rate)),
             callbacks=[pace, Patience(PATIENCE)],
         )
@@ -168,7 +156,7 @@ class Distiller(Trainer):
         score, close = self.judge()
         metrics = {_CLOSE: close}
         self.scores[close] = score
-        self._pace.note = f"{self._objective.metric} {score:.4f}"
+        self._pace.note = f"{self.learner.objective.metric} {score:.4f}"
         self.rematch()
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -180,14 +168,14 @@ class Distiller(Trainer):
         Hundreds of rows distinguish divergences much better than accuracies. Without a task both are minus the divergence, without a
         teacher both are the metric. In single precision, in which the model ships.
         """
-        task, teacher = self._objective.task, self._objective.teacher
+        task, teacher = self.learner.objective.task, self.learner.objective.teacher
         outputs: list[np.ndarray[Any, Any]] = []
         labels: list[np.ndarray[Any, Any]] = []
         total, rows = 0.0, 0
         for batch, inputs, ours, theirs in self.learner.judged():
             if theirs is not None:
                 # Rounding must not make a divergence negative.
-                total += max(float(self._objective.apart(ours, theirs, inputs["queries"])), 0.0) * len(ours)
+                total += max(float(self.learner.objective.apart(ours, theirs, inputs["queries"])), 0.0) * len(ours)
             rows += len(ours)
             outputs.append(ours.cpu().numpy())
             labels.append(batch.labels)
@@ -200,25 +188,22 @@ class Distiller(Trainer):
 
     def rematch(self) -> None:
         """Match each layer to the most similar one of the teacher, in order, where the depth has changed."""
-        teacher = self._objective.teacher
-        if teacher is None or not self._objective.dynamic:
+        teacher = self.learner.objective.teacher
+        if teacher is None or not self.learner.objective.dynamic:
             return
-        batch = next(iter(self._held.sample(min(64, len(self._held)), 0).batches(max_rows=64)))
+        batch = next(iter(self.learner.held.sample(min(64, len(self.learner.held)), 0).batches(max_rows=64)))
         inputs = self._prepare_inputs(tensors(batch))
         mask = inputs["attention_mask"].bool()
-        with torch.no_grad(), self._autocast():
-            ours = answer(self.view, inputs, inputs["first"], states=True)
+        with torch.no_grad(), self.learner.autocast():
+            ours = answer(self.learner.view, inputs, inputs["first"], states=True)
             theirs = answer(teacher.view, inputs, inputs["first"], states=True)
-        costs = [[float(distance(a, self._objective.across(b), mask)) for b in theirs.states] for a in ours.states]
-        self._objective.layers = match_layers(np.array(costs))
-
-    def _autocast(self) -> Any:
-        return torch.autocast(self.args.device.type, dtype=self._precision, enabled=self._precision is not None)
+        costs = [[float(distance(a, self.learner.objective.across(b), mask)) for b in theirs.states] for a in ours.states]
+        self.learner.objective.layers = match_layers(np.array(costs))
 
     # The methods below keep pickles out of the checkpoints, and the Trainer from reading files itself.
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_model(self.view.model, Path(output_dir or str(self.args.output_dir)))
+        save_model(self.learner.view.model, Path(output_dir or str(self.args.output_dir)))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         # The scheduler follows `Pace`, whose seconds are in the Trainer's state.
@@ -230,7 +215,7 @@ class Distiller(Trainer):
         pass
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(self.view.model, Path(resume_from_checkpoint))
+        load_model(self.learner.view.model, Path(resume_from_checkpoint))
         # As at the stop that wrote it.
         self.rematch()
 
@@ -243,7 +228,7 @@ class Distiller(Trainer):
         pass
 
     def _load_best_model(self) -> None:
-        load_model(self.view.model, Path(str(self.state.best_model_checkpoint)))
+        load_model(self.learner.view.model, Path(str(self.state.best_model_checkpoint)))
 
 
 def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:

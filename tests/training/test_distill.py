@@ -28,6 +28,7 @@ from prunekit.plan import Plan, ReadoutPlan
 from prunekit.training.buckets import Buckets
 from prunekit.training.checkpoints import complete_checkpoint
 from prunekit.training.distill import Recovered, recover
+from prunekit.training.learner import Learner
 from prunekit.training.loop import Distiller, Pace, make_arguments
 from prunekit.training.objective import Objective, divergence
 from prunekit.transforms.apply import apply
@@ -211,10 +212,9 @@ def test_where_two_gpus_are_visible_every_row_is_seen_once(tmp_path: Path, monke
     seen = functools.cached_property(two)
     seen.__set_name__(TrainingArguments, "_setup_devices")
     monkeypatch.setattr(TrainingArguments, "_setup_devices", seen)
-    rows, view = Buckets(encoded("train"), 0), ModelView.of(copy.deepcopy(slim().model))
-    effort = Effort.parse("1epoch")
-    arguments = make_arguments(tmp_path, effort, 1e-4, 0)
-    distiller = Distiller(view, Objective(), rows, encoded("validation"), Pace(effort, None), arguments, None)
+    view, effort = ModelView.of(copy.deepcopy(slim().model)), Effort.parse("1epoch")
+    learner = Learner(view, Objective(), Buckets(encoded("train"), 0), encoded("validation"), None)
+    distiller = Distiller(learner, Pace(effort, None), make_arguments(tmp_path, effort, 1e-4, 0))
     assert sum(len(batch["labels"]) for batch in distiller.get_train_dataloader()) == len(encoded("train"))
 
 

@@ -107,7 +107,7 @@ def test_a_large_validation_split_leaves_time_to_train(limit: str, monkeypatch: 
     judge = Distiller.judge
 
     def seen(self: Distiller) -> tuple[float, float]:
-        held.append(len(self._held))
+        held.append(len(self.learner.held))
         return judge(self)
 
     monkeypatch.setattr(Distiller, "judge", seen)
@@ -204,7 +204,7 @@ def test_a_run_whose_time_is_up_before_its_first_step_is_judged_after_it() -> No
 def test_a_run_is_judged_on_so_many_rows_and_once_at_each_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
     judge = Distiller.judge
-    monkeypatch.setattr(Distiller, "judge", lambda self: (held.append(len(self._held)), judge(self))[1])
+    monkeypatch.setattr(Distiller, "judge", lambda self: (held.append(len(self.learner.held)), judge(self))[1])
     monkeypatch.setattr("prunekit.training.distill.judgeable", lambda *_: 8)
     found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="1epochs", validation=encoded("validation"))
     assert found.after > found.before
