@@ -58,6 +58,9 @@ _MOST_JUDGED = 2048
 #: And tokens: of long rows fewer tell as much, and 2,048 of them would take the time of the training.
 _JUDGED_TOKENS = 2**17
 _HELD_OUT, _MOST_HELD_OUT = 0.05, 1000
+#: Learning rate, and that of vectors at 384 dimensions: at more it falls with the width (Yang et al. 2021, "Tensor Programs V", table 3),
+#: to that of answers at 768. 5e-4 is better than 2e-4 at 384, and too high at 768 (docs/embeddings.md).
+RATE, VECTOR_RATE, _WIDTH = 2e-4, 4e-4, 384
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,7 @@ def recover(
     tokenizer: Any | None = None,
     max_length: Annotated[int, Within(4, POSITIONS)] | None = None,
     freeze: str | None = None,
-    learning_rate: float = 2e-4,
+    learning_rate: float | None = None,
     seed: Seed = 0,
     checkpoints: Place | None = None,
     own_space: bool = False,
@@ -154,8 +157,8 @@ def recover(
         Tokens after which a text is cut; default: 128, or as many as the model has positions where that is less.
     freeze : str, optional
         ``"layers:0-3"``: blocks, in the teacher's numbering, that are not trained; with the lowest one the embeddings are not either.
-    learning_rate : float
-        The maximum, after a warm-up of 5%.
+    learning_rate : float, optional
+        The maximum, after a warm-up of 5%; default: that of `default_rate`.
     seed : int
         Of the order of the rows.
     checkpoints : path, optional
@@ -184,7 +187,8 @@ def recover(
     rows, held = _rows_of(data, validation, tokenizer, row_length(positions, max_length, of="recover"), seed)
     model, teacher = _prepared(slim, teacher)
     view, dense = ModelView.of(model), None if teacher is None else ModelView.of(teacher)
-    _check(view, dense, task, learning_rate)
+    rate = default_rate(view) if learning_rate is None else learning_rate
+    _check(view, dense, task, rate)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sample = tensors(next(iter(held.sample(min(32, len(held)), seed).batches())))
     precision, forward = (chosen_dtype(dense or view, sample, device, training=training) for training in (True, False))
@@ -193,7 +197,7 @@ def recover(
     objective = _objective(view, dense, plan, task, memory, forward)
     objective = replace(objective, own_space=own_space, lists=rows.queries is not None, unit=_check_answers(view, dense, sample))
     with place(checkpoints) as folder, _isolated():
-        options = [asdict(effort), seed, learning_rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
+        options = [asdict(effort), seed, rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
         rows, held = fewer(rows, count, seed), fewer(held, judged, seed)
@@ -201,13 +205,18 @@ def recover(
             trained = Recovered(model=model, **outcome)
         else:
             with occurring(view, (rows, held)):
-                arguments = make_arguments(folder, effort, learning_rate, seed)
+                arguments = make_arguments(folder, effort, rate, seed)
                 trained, helped = _train(Learner(view, objective, Buckets(rows, seed), held, precision), pace, arguments)
             if not helped:
                 model.load_state_dict(slim.state_dict())
             write_outcome(folder, model, {name: value for name, value in vars(trained).items() if name != "model"})
     _release(model, trainable)
     return replace(trained, model=model.cpu().eval())
+
+
+def default_rate(view: ModelView) -> float:
+    """Return the learning rate that suits what a model gives: 2e-4; for vectors 4e-4, beyond 384 dimensions less."""
+    return VECTOR_RATE * min(1.0, _WIDTH / view.hidden_size) if outputs_of(view) == "vectors" else RATE
 
 
 def _amounts(
