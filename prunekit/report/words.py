@@ -73,9 +73,7 @@ def amount(value: float, unit: str = "") -> str:
 
 
 def _three_digits(value: float) -> str:
-    if value >= 99.95:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 def milliseconds(value: float) -> str:
@@ -92,13 +90,15 @@ def name_of(report: Report, name: RowName) -> str:
     """Return the name of a row; a baseline that was not trained is marked where the slim model was trained."""
     if name in ("dense-low", "slim-low") and report.low is not None:
         return f"{NAMES[name]}, {report.low.dtype}"
+    if name == "dense" and report.vectors:
+        return "dense"
     row = report.row(name)
     untrained = name in BASELINES and report.row("untrained") is not None and not (row is not None and row.trained)
     return f"{NAMES[name]}, not trained" if untrained else NAMES[name]
 
 
 def scores(report: Report) -> Table:
-    """Tabulate each classifier's score with its interval."""
+    """Tabulate each model's score with its interval."""
     ordered = [row for name in NAMES if (row := report.row(name)) is not None]
     with_words = any(row.words is not None for row in ordered)
     with_divergence = any(row.divergence is not None for row in ordered)
@@ -112,7 +112,7 @@ def scores(report: Report) -> Table:
         *(metric.label for metric in other_metrics),
         *(["divergence from dense"] * with_divergence),
     )
-    header = ("classifier", *(["neurons"] * with_neurons), metric_name(report), "95% interval", *other_columns)
+    header = ("model", *(["neurons"] * with_neurons), metric_name(report), "95% interval", *other_columns)
     rows = tuple(
         (
             name_of(report, row.name),

@@ -13,6 +13,7 @@ from rich.console import Console
 from prunekit.budget import Unit
 from prunekit.metrics import Metric
 from prunekit.report import figures, words
+from prunekit.report.embedder import Nearness
 from prunekit.report.html import to_html
 from prunekit.report.model import BudgetResult, Point, Report, Row
 from prunekit.report.tables import render_terminal, to_markdown
@@ -160,6 +161,15 @@ def test_without_a_fine_tuned_model_it_is_compared_with_the_oracle() -> None:
         assert "99.4% of oracle" in text
         assert "own head" not in text
         assert "of dense" not in text
+
+
+def test_an_embedder_has_no_head() -> None:
+    assert "dense, own head" in to_markdown(report())
+    near = Nearness(name="slim", cosine=0.96, lowest=0.9, overlap=0.88, neighbours=10, n=140)
+    found = report(vectors=(near,))
+    for shown in (plain(terminal(found)), to_markdown(found), page(found)):
+        assert "own head" not in shown
+    assert "| dense | " in to_markdown(found)
 
 
 def test_baselines_are_named_not_trained_where_slim_was() -> None:

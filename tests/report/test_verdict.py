@@ -118,7 +118,7 @@ def test_the_headline_names_what_was_asked_and_columns_that_say_nothing_are_left
     assert "asked for at most 10% neurons and at most 60 MB and a loss of at most 1%" in text
     same = tuple(row.model_copy(update={"neurons": 2688}) for row in report().rows)
     bag = Row(name="bag", value=0.8, low=0.78, high=0.82, n=872, neurons=None)
-    assert "| classifier | accuracy, % |" in to_markdown(report(rows=(*same, bag)))
+    assert "| model | accuracy, % |" in to_markdown(report(rows=(*same, bag)))
     assert "| bag of words | – | 80.0 |" in to_markdown(report(rows=(*report().rows, bag)))  # noqa: RUF001
 
 
