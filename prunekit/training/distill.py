@@ -42,7 +42,7 @@ from prunekit.training.freeze import freeze_blocks
 from prunekit.training.learner import Learner
 from prunekit.training.loop import Distiller, Pace, make_arguments
 from prunekit.training.objective import Objective
-from prunekit.training.pool import affordable, fewer, judgeable, pool, whole_lists
+from prunekit.training.pool import affordable, altered, fewer, judgeable, pool, whole_lists
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, outputs_of
 from prunekit.training.tokens import occurring
@@ -200,7 +200,7 @@ def recover(
         options = [asdict(effort), seed, rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
-        rows, held = fewer(rows, count, seed), fewer(held, judged, seed)
+        rows, held = altered(rows, count, seed) if count > len(rows) else fewer(rows, count, seed), fewer(held, judged, seed)
         if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:
@@ -222,8 +222,9 @@ def default_rate(view: ModelView) -> float:
 def _amounts(
     view: ModelView, dense: ModelView | None, rows: tuple[Encoded, Encoded], effort: Effort, device: str, precision: torch.dtype | None
 ) -> tuple[int, int]:
-    """Return how many of the rows to train on, and of those to validate on, the time allows."""
-    return affordable(view, dense, rows[0], effort, device, precision), judgeable(view, dense, rows[1], effort, device)
+    """Return how many rows to train on, altered texts for an embedder among them, and how many to validate on, the time allows."""
+    copies = outputs_of(view) == "vectors"
+    return affordable(view, dense, rows[0], effort, device, precision, copies=copies), judgeable(view, dense, rows[1], effort, device)
 
 
 def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:

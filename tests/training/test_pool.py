@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path: Path) -> None:
 
 
 def test_training_sees_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunekit.training.distill.affordable", lambda *_: 16)
+    monkeypatch.setattr("prunekit.training.distill.affordable", lambda *_, **__: 16)
     found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="5epochs", validation=encoded("validation"))
     # Sixteen rows are a batch.
     assert (found.steps, found.epochs) == (5, 5.0)
