@@ -200,7 +200,10 @@ def recover(
         options = [asdict(effort), seed, rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
-        rows, held = altered(rows, count, seed) if count > len(rows) else fewer(rows, count, seed), fewer(held, judged, seed)
+        if count > (before := len(rows)):
+            rows = altered(rows, count, seed)
+            pace.count_rows(before, len(rows))
+        rows, held = fewer(rows, count, seed), fewer(held, judged, seed)
         if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:
@@ -222,9 +225,8 @@ def default_rate(view: ModelView) -> float:
 def _amounts(
     view: ModelView, dense: ModelView | None, rows: tuple[Encoded, Encoded], effort: Effort, device: str, precision: torch.dtype | None
 ) -> tuple[int, int]:
-    """Return how many rows to train on, altered texts for an embedder among them, and how many to validate on, the time allows."""
-    copies = outputs_of(view) == "vectors"
-    return affordable(view, dense, rows[0], effort, device, precision, copies=copies), judgeable(view, dense, rows[1], effort, device)
+    """Return how many rows to train on, altered ones among them, and how many to validate on, the time allows."""
+    return affordable(view, dense, rows[0], effort, device, precision), judgeable(view, dense, rows[1], effort, device)
 
 
 def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:

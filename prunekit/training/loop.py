@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from prunekit.budget import Effort
@@ -21,8 +22,8 @@ from prunekit.training.learner import Learner
 from prunekit.training.matching import distance, match_layers
 from prunekit.training.teacher import answer
 
-#: Number of stops at which a run is evaluated and saved, and of stops without a gain that end it.
-STOPS, PATIENCE = 10, 4
+#: Number of stops at which a run is evaluated and saved. None ends it: most is gained as the learning rate falls.
+STOPS = 10
 WARM_UP = 0.05
 _CLOSE = "eval_close"
 _NEVER = 10**9
@@ -44,6 +45,11 @@ class Pace(TrainerCallback, ExportableState):
     def elapsed(self) -> float:
         """Seconds of the training, those of interrupted parts of the run included."""
         return self._before + time.perf_counter() - self._start
+
+    def count_rows(self, given: int, read: int) -> None:
+        """Let a maximum of passes be over the `given` rows where more are read."""
+        if self.effort.passes is not None:
+            self.effort = replace(self.effort, passes=self.effort.passes * given / read)
 
     def rate(self, _: int) -> float:
         """Return the share of the learning rate: up in the first 5%, down to 0 at the end."""
@@ -86,16 +92,6 @@ class Pace(TrainerCallback, ExportableState):
         return min(1.0, max(seconds, passes))
 
 
-class Patience(EarlyStoppingCallback):
-    """Early stopping whose count an interrupted run goes on with."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Continue from the count of a checkpoint."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]  # transformers does not annotate it
-        stored: Mapping[str, Any] = dict(state.stateful_callbacks).get(type(self).__name__, {}) if state.global_step else {}
-        self.early_stopping_patience_counter = int(stored.get("attributes", {}).get("early_stopping_patience_counter") or 0)
-
-
 class Distiller(Trainer):
     """Trainer of a slim model on an objective, which evaluates it and keeps the best.
 
@@ -133,7 +129,7 @@ class Distiller(Trainer):
             train_dataset=learner.rows,
             eval_dataset=learner.rows,  # never read: `evaluate` has its own
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, pace.rate)),
-            callbacks=[pace, Patience(PATIENCE)],
+            callbacks=[pace],
         )
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)

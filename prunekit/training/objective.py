@@ -15,6 +15,8 @@ from prunekit.training.teacher import Answer, Outputs, Teacher
 
 _TEMPERATURE = 2.0
 _HIDDEN, _LABELS = 1.0, 0.25
+#: Class, or label of each class, of a row that has a teacher's answer alone.
+UNKNOWN = -1
 
 
 @dataclass(eq=False)
@@ -91,6 +93,7 @@ class Objective:
         """Return a scalar: the divergence from the teacher, the distance of the hidden states, and the loss on the labels.
 
         With `moments`, of the targets in the whole batch, hidden states and `mask` are those of some of its rows, everything else of all.
+        Labels that are `UNKNOWN` add nothing to the mean over all.
         """
         total = ours.logits.sum() * 0.0
         if theirs is not None:
@@ -105,12 +108,12 @@ class Objective:
             weight = _LABELS if theirs is not None else 1.0
             if self.task.many:
                 # Summed over the labels, as the divergence is.
-                losses = binary_cross_entropy_with_logits(ours.logits, labels.float(), reduction="none")
+                losses = binary_cross_entropy_with_logits(ours.logits, labels.float(), weight=labels.ne(UNKNOWN).float(), reduction="none")
                 total = total + weight * losses.sum(dim=1).mean()
             elif self.task.kind.traits.values:
                 total = total + weight * mse_loss(ours.logits[:, 0], labels.float())
             else:
-                total = total + weight * cross_entropy(ours.logits, labels)
+                total = total + weight * cross_entropy(ours.logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
         return total
 
 

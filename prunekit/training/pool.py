@@ -14,9 +14,10 @@ import torch
 from prunekit.arch.view import ModelView
 from prunekit.budget import Effort
 from prunekit.data.batches import Encoded
-from prunekit.data.places import IntArray, offsets_of, ranges
+from prunekit.data.places import IntArray, ranges
 from prunekit.training.buckets import ROWS, TOKENS, tensors
 from prunekit.training.loop import STOPS
+from prunekit.training.objective import UNKNOWN
 from prunekit.training.teacher import answer
 
 #: Maximum number of rows, and minimum where time is short.
@@ -58,44 +59,36 @@ def whole_lists(rows: Encoded, most: int, seed: int) -> IntArray:
 
 
 def altered(rows: Encoded, count: int, seed: int) -> Encoded:
-    """Return the rows, each read as a whole, and altered copies of them, `count` in all.
+    """Return the rows and altered copies of them, `count` in all.
 
     Of a copy's tokens some are replaced by tokens drawn from all rows, but for those that every row has, such as [CLS] or a prompt's.
-    Where rows consist of such tokens alone there are no copies.
+    Its classes are not known then. Where rows consist of such tokens alone there are no copies.
     """
     generator, n = np.random.default_rng(seed), len(rows)
-    order = np.concatenate([generator.permutation(n) for _ in range(math.ceil((count - n) / n))])[: count - n]
-    copies, size = rows.take(order), int(rows.ids.max()) + 1
+    order = np.concatenate([np.arange(n), *(generator.permutation(n) for _ in range(math.ceil((count - n) / n)))])[:count]
+    size = int(rows.ids.max()) + 1
     held = np.unique(np.repeat(np.arange(n), rows.lengths) * size + rows.ids)
     free = np.bincount(held % size, minlength=size) < n
     words = rows.ids[free[rows.ids]]
     if not len(words):
         return rows
-    others = free[copies.ids] & (generator.random(len(copies.ids)) < ALTERED)
-    ids = np.where(others, generator.choice(words, len(others)), copies.ids)
-    return replace(
-        rows,
-        ids=np.concatenate([rows.ids, ids]),
-        kinds=np.concatenate([rows.kinds, copies.kinds]),
-        offsets=offsets_of(np.concatenate([rows.lengths, copies.lengths])),
-        labels=np.concatenate([rows.labels, copies.labels]),
-        starts=None,
-    )
+    found = rows.take(order)
+    others = free[found.ids] & (generator.random(len(found.ids)) < ALTERED)
+    others[: len(rows.ids)] = False
+    labels = found.labels
+    if labels.dtype.kind != "f":  # values are learned from the teacher alone
+        labels = labels.astype(np.promote_types(labels.dtype, np.int8))
+        labels[len(rows.labels) :] = UNKNOWN
+    return replace(found, ids=np.where(others, generator.choice(words, len(others)), found.ids), labels=labels)
 
 
 def affordable(
-    view: ModelView,
-    teacher: ModelView | None,
-    rows: Encoded,
-    effort: Effort,
-    device: str,
-    precision: torch.dtype | None,
-    *,
-    copies: bool = False,
+    view: ModelView, teacher: ModelView | None, rows: Encoded, effort: Effort, device: str, precision: torch.dtype | None
 ) -> int:
     """Return how many rows `PASSES` passes can train on in time, if the teacher is run once on each; all without a teacher.
 
-    With `copies` there may be more than there are, up to `POOL`: as many as `ALTERED_PASSES` passes can train on.
+    Altered copies may join them, but of lists, up to `POOL`: as many as `ALTERED_PASSES` passes, of those that `effort` allows, can train
+    on.
 
     The teacher takes most of the first pass and is free afterwards, so that in a short training fewer rows give more steps. Measured on
     one batch: not reproducible, like the number of steps within a time limit.
@@ -111,10 +104,9 @@ def affordable(
         Device of the training.
     precision : torch.dtype or None
         Of autocast.
-    copies : bool
-        Whether altered copies may join the rows.
     """
-    if teacher is None or effort.unit == "epochs" or (len(rows) <= LEAST and not copies):
+    alone = rows.queries is not None
+    if teacher is None or effort.unit == "epochs" or (len(rows) <= LEAST and alone):
         return len(rows)
     drawn = rows.sample(ROWS, 0)
     batch = tensors(next(iter(drawn.batches(TOKENS, ROWS))))
@@ -137,7 +129,9 @@ def affordable(
     teacher_time, step_time = (_measured(partial(seconds, model, trains=trains), effort) for model, trains in asked)
     share = float(rows.lengths.mean()) / inputs["input_ids"].numel()
     few, many = (int(effort.amount / (teacher_time + passes * step_time) / share) for passes in (PASSES, ALTERED_PASSES))
-    return max(min(len(rows), max(LEAST, few)), min(POOL, many) if copies else 0)
+    if effort.passes is not None:
+        many = min(many, int(effort.passes * len(rows) / ALTERED_PASSES))
+    return max(min(len(rows), max(LEAST, few)), 0 if alone else min(POOL, many))
 
 
 def _measured(seconds: Callable[[], float], effort: Effort) -> float:

@@ -17,7 +17,7 @@ from prunekit.pipeline.recovery import clear_checkpoints
 from prunekit.training import pool
 from prunekit.training.checkpoints import claim, write_outcome
 from prunekit.training.distill import recover
-from prunekit.training.loop import Distiller, Pace, Patience, make_arguments
+from prunekit.training.loop import Distiller, Pace
 from prunekit.training.pool import affordable, fewer, judgeable
 from prunekit.validation.scratch import locked
 from tests.training.rows import dense, encoded, slim
@@ -59,7 +59,11 @@ def test_where_time_is_no_limit_all_rows_are_taken(monkeypatch: pytest.MonkeyPat
     assert count(Effort("epochs", 0.1)) == rows
     assert count(Effort("seconds", 1e-9), teacher=False) == rows
     assert count(Effort("seconds", 1e-9)) == 4
-    assert count(Effort("seconds", 1e9)) == rows
+    # Altered copies join them.
+    assert count(Effort("seconds", 1e9)) == pool.POOL
+    passes = 2.5 * pool.ALTERED_PASSES
+    assert count(Effort("seconds", 1e9, passes)) == int(2.5 * rows)
+    assert count(Effort("seconds", 1e9, 1.0)) == rows
 
 
 def test_a_run_goes_on_with_the_rows_that_it_began_with(tmp_path: Path) -> None:
@@ -74,7 +78,7 @@ def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path: Path) -> None:
 
 
 def test_training_sees_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunekit.training.distill.affordable", lambda *_, **__: 16)
+    monkeypatch.setattr("prunekit.training.distill.affordable", lambda *_: 16)
     found = recover(slim().model, dense(), encoded("train"), plan=slim().plan, effort="5epochs", validation=encoded("validation"))
     # Sixteen rows are a batch.
     assert (found.steps, found.epochs) == (5, 5.0)
@@ -134,16 +138,6 @@ def test_a_slow_evaluation_is_not_followed_by_another_at_once(monkeypatch: pytes
     pace.on_evaluate(None, state, TrainerControl())
     assert not stops_at(42.0)
     assert stops_at(51.0)
-
-
-def test_patience_goes_on_where_it_was() -> None:
-    arguments = make_arguments(Path("unused"), Effort("epochs", 1.0), 1e-3, 0)
-    told = {"Patience": {"args": {}, "attributes": {"early_stopping_patience_counter": 3}}}
-    for step, count in ((40, 3), (0, 0)):
-        patience = Patience(4)
-        patience.on_train_begin(arguments, TrainerState(global_step=step, stateful_callbacks=told), TrainerControl())  # type: ignore[arg-type]
-        assert patience.early_stopping_patience_counter == count
-    assert "early_stopping_patience_counter" in patience.state()["attributes"]
 
 
 def test_a_run_without_a_checkpoint_gives_way(tmp_path: Path) -> None:
