@@ -42,7 +42,7 @@ from prunekit.training.freeze import freeze_blocks
 from prunekit.training.learner import Learner
 from prunekit.training.loop import Distiller, Pace, make_arguments
 from prunekit.training.objective import Objective
-from prunekit.training.pool import affordable, altered, fewer, judgeable, pool, whole_lists
+from prunekit.training.pool import affordable, as_many, fewer, judgeable, pool, whole_lists
 from prunekit.training.precision import chosen_dtype
 from prunekit.training.teacher import Teacher, answer, outputs_of
 from prunekit.training.tokens import occurring
@@ -200,10 +200,8 @@ def recover(
         options = [asdict(effort), seed, rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
         count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
-        if count > (before := len(rows)):
-            rows = altered(rows, count, seed)
-            pace.count_rows(before, len(rows))
-        rows, held = fewer(rows, count, seed), fewer(held, judged, seed)
+        given, rows, held = len(rows), as_many(rows, count, seed), fewer(held, judged, seed)
+        pace.count_rows(given, len(rows))
         if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:

@@ -47,7 +47,7 @@ class Pace(TrainerCallback, ExportableState):
         return self._before + time.perf_counter() - self._start
 
     def count_rows(self, given: int, read: int) -> None:
-        """Let a maximum of passes be over the `given` rows where more are read."""
+        """Let a maximum of passes be over the `given` rows where others are read."""
         if self.effort.passes is not None:
             self.effort = replace(self.effort, passes=self.effort.passes * given / read)
 

@@ -58,6 +58,11 @@ def whole_lists(rows: Encoded, most: int, seed: int) -> IntArray:
     return ranges(starts[chosen], starts[chosen + 1])
 
 
+def as_many(rows: Encoded, count: int, seed: int) -> Encoded:
+    """Return `count` rows: `fewer` of them, or all and `altered` copies."""
+    return altered(rows, count, seed) if count > len(rows) else fewer(rows, count, seed)
+
+
 def altered(rows: Encoded, count: int, seed: int) -> Encoded:
     """Return the rows and altered copies of them, `count` in all.
 
