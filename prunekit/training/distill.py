@@ -141,7 +141,7 @@ def recover(
         The dense model, with the same outputs. None: the slim model is fine-tuned on the labels alone, which needs `task`.
     data : Encoded or sequence of str
         Rows to train on. Their labels count only where `task` is given; texts have none. Of more than 32,768 rows as many are drawn,
-        each in proportion to its tokens, and within a limit of time no more than three passes can read (`training.pool`).
+        each in proportion to its tokens; a limit of time takes fewer of many, or adds altered copies to few (`training.pool`).
     effort : str or Effort
         ``"10min"``, ``"90s"``, ``"3epochs"``: the maximum. The learning rate falls to 0 over it.
     plan : Plan, optional
@@ -199,9 +199,8 @@ def recover(
     with place(checkpoints) as folder, _isolated():
         options = [asdict(effort), seed, rate, freeze, plan and plan.digest, task and asdict(task), *["own space"] * own_space]
         key = fingerprint([each for each in (model, teacher) if each is not None], [rows, held], options)
-        count, judged = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
-        given, rows, held = len(rows), as_many(rows, count, seed), fewer(held, judged, seed)
-        pace.count_rows(given, len(rows))
+        amounts = claim(folder, key, lambda: _amounts(view, dense, (rows, held), effort, device, precision))
+        rows, held = _chosen((rows, held), amounts, seed, pace)
         if (outcome := read_outcome(folder, model, _OUTCOME)) is not None:
             trained = Recovered(model=model, **outcome)
         else:
@@ -225,6 +224,13 @@ def _amounts(
 ) -> tuple[int, int]:
     """Return how many rows to train on, altered ones among them, and how many to validate on, the time allows."""
     return affordable(view, dense, rows[0], effort, device, precision), judgeable(view, dense, rows[1], effort, device)
+
+
+def _chosen(rows: tuple[Encoded, Encoded], amounts: tuple[int, int], seed: int, pace: Pace) -> tuple[Encoded, Encoded]:
+    """Return as many rows to train on, and to validate on; let `pace` know of the first."""
+    found = as_many(rows[0], amounts[0], seed)
+    pace.count_rows(len(rows[0]), len(found))
+    return found, fewer(rows[1], amounts[1], seed)
 
 
 def _prepared(slim: nn.Module, teacher: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
