@@ -1,4 +1,4 @@
-"""Files in lower precision beside the float32 one, and the search for weights that stay float32."""
+"""Files in lower precision beside the float32 one, and the search for weights that have more bits than others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunekit.exporters.fidelity import Feeds, Replies, fidelity, replies
 from prunekit.exporters.half import halve
 from prunekit.exporters.int8_gate import INT8_GATE, Int8Gate
 from prunekit.exporters.onnx import OnnxFile, move_model, onnx_bytes, save_model
-from prunekit.exporters.quantize import Weight, balanced, quantizable, quantize
+from prunekit.exporters.quantize import PACKED_LIMIT, TABLE_LIMIT, Weight, balanced, quantizable, quantize
 from prunekit.runtime.records import Fidelity, WeightError
 from prunekit.runtime.session import OnnxSession
 from prunekit.validation.dtypes import LowDtype
@@ -68,7 +68,8 @@ def lower(
     """Write a file in lower precision.
 
     Where an int8 file does not pass the gate, or is not accepted, the channels of the products' inputs are balanced. Where that is not
-    enough, weights stay float32, one after the other, those of the highest cost per byte first. Fixed ranges are not balanced.
+    enough, weights are stored in 16 bits, one after the other, those of the highest cost per byte first, a large table in eight before
+    that. Fixed ranges are not balanced.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def lower(
     accept : callable, optional
         Returns whether an int8 file is acceptable, in addition to the gate on the rows of `search`.
     most : int, optional
-        Bytes that an int8 file may take: only as much is balanced and stays float32 as leaves it within them.
+        Bytes that an int8 file may take: only as much is balanced and has more bits as leaves it within them.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def lower(
             trial.ranges = ranges_of(proto, Path(scratch), calibration) if dtype == "int8-static" else None
             treatment, weights = _choose(trial) if search else (_Treatment(), ())
             balanced_names = tuple(name for name in treatment.balance if name not in treatment.keep)
-            lowered = quantize(proto, keep=treatment.keep, ranges=trial.ranges, balance=treatment.balance)
+            lowered = quantize(proto, keep=treatment.keep, widen=treatment.widen, ranges=trial.ranges, balance=treatment.balance)
         measured = trial.fidelity(lowered) if search else None
         done = Path(scratch) / path.name
         save_model(lowered, done)
@@ -128,9 +129,10 @@ def bytes_in(source: OnnxFile, dtype: LowDtype) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Treatment:
-    """Treatment of costly weights: names of those that stay float32, and factors for the inputs of others."""
+    """Treatment of costly weights: names of those in 16 bits, of large tables in eight, and factors for the inputs of others."""
 
     keep: tuple[str, ...] = ()
+    widen: tuple[str, ...] = ()
     balance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -157,9 +159,14 @@ class _Trial:
             self._reference = self._replies(self.proto)
         return fidelity(self._replies(proto), self._reference)
 
-    def int8_fidelity(self, keep: Collection[str] = (), balance: Mapping[str, NDArray[np.float32]] | None = None) -> Fidelity:
+    def int8_fidelity(
+        self,
+        keep: Collection[str] = (),
+        balance: Mapping[str, NDArray[np.float32]] | None = None,
+        widen: Collection[str] = (),
+    ) -> Fidelity:
         """Return the fidelity of the model with all weights in int8 but those kept."""
-        return self.fidelity(quantize(self.proto, keep=keep, ranges=self.ranges, balance=balance))
+        return self.fidelity(quantize(self.proto, keep=keep, widen=widen, ranges=self.ranges, balance=balance))
 
     def subset(self) -> _Trial:
         """Return a trial on every fourth batch."""
@@ -220,19 +227,18 @@ def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
     subset = trial.subset()
     costs = {weight.name: subset.int8_fidelity([name for name in names if name != weight.name], balance).error for weight in weights}
     total, elements = sum(costs.values()), sum(weight.elements for weight in weights)
-
-    def relative_cost(weight: Weight) -> float:
-        return costs[weight.name] / total * elements / weight.elements if total else 0.0
-
-    ordered = sorted(weights, key=relative_cost, reverse=True)
     keep: list[str] = []
-    # At least one weight becomes int8.
-    for weight in ordered[:-1]:
-        measured = trial.int8_fidelity([*keep, weight.name], balance)
-        if not trial.fits:
+    widen: list[str] = []
+    for name, to in _by_cost(weights, costs):
+        # At least one weight stays int8.
+        if len(keep) == len(weights) - 1 and to == 16:
             continue
-        keep.append(weight.name)
-        if trial.passes(measured):
+        chosen = keep if to == 16 else widen
+        chosen.append(name)
+        measured = trial.int8_fidelity(keep, balance, widen)
+        if not trial.fits:
+            chosen.pop()
+        elif trial.passes(measured):
             break
     errors = [
         WeightError(
@@ -242,10 +248,25 @@ def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
             bytes_share=weight.elements / elements,
             kept=weight.name in keep,
             balanced=weight.name in balance and weight.name not in keep,
+            widened=weight.name in widen and weight.name not in keep,
         )
         for weight in sorted(weights, key=lambda weight: costs[weight.name], reverse=True)
     ]
-    return _Treatment(tuple(keep), balance), tuple(errors)
+    return _Treatment(tuple(keep), tuple(widen), balance), tuple(errors)
+
+
+def _by_cost(weights: Sequence[Weight], costs: Mapping[str, float]) -> list[tuple[str, int]]:
+    """Return (weight, bits) of what is to have more bits, the highest cost by byte first: eight for a table in six, 16 for any."""
+    steps = []
+    for weight in weights:
+        left = costs[weight.name]
+        if weight.bits < 8:
+            # An error is squared, and that of rounding a fraction of a step.
+            gone = left * (1 - (PACKED_LIMIT / TABLE_LIMIT) ** 2)
+            left -= gone
+            steps.append((gone / ((8 - weight.bits) * weight.elements), weight.name, 8))
+        steps.append((left / (8 * weight.elements), weight.name, 16))
+    return [(name, bits) for _, name, bits in sorted(steps, key=lambda step: step[0], reverse=True)]
 
 
 def ranges_of(proto: onnx.ModelProto, scratch: Path, batches: Sequence[Feeds]) -> dict[str, tuple[float, float]]:

@@ -3,11 +3,12 @@
 Matrix products become the integer products of the ONNX standard (`DynamicQuantizeLinear` or `QuantizeLinear`, then
 `MatMulInteger` and a scale), the pattern that onnxruntime recognises and runs as one kernel. Embeddings are gathered as int8
 and scaled after the gather; large ones in six bits, four numbers in three bytes. No operator is outside the standard, so the
-file runs where the float32 file runs.
+file runs where the float32 file runs. What is not to be int8 is stored in float16 and cast to float32 before it is used.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +34,8 @@ LARGE = 1 << 20
 PACKED_LIMIT = 31
 #: Share of the difference between channels that moves from a product's input to its weight.
 BALANCE = 0.75
+#: Largest error of a number in float16, as a share of the largest one of its column: half a step at full precision.
+_HALF_STEP = 2.0**-11
 #: First operator set that has BitwiseAnd and BitwiseOr.
 _BITWISE_OPSET = 18
 
@@ -52,6 +55,8 @@ class Weight:
     elements : int
     inputs : tuple of str
         Values that it is multiplied with, or that index its rows.
+    bits : int
+        Of each number in the file: 8, or 6 in a large table.
     """
 
     name: str
@@ -59,11 +64,13 @@ class Weight:
     kind: Literal["product", "table"]
     elements: int
     inputs: tuple[str, ...]
+    bits: int = 8
 
 
 def quantizable(proto: onnx.ModelProto) -> tuple[Weight, ...]:
     """Return the weights of a float32 model that `quantize` turns into int8, in the order in which the graph reads them."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    bitwise = _has_bitwise(proto)
     weights: dict[str, Weight] = {}
     mixed: set[str] = set()
     for node in _nodes_without_aliases(proto.graph):
@@ -79,8 +86,17 @@ def quantizable(proto: onnx.ModelProto) -> tuple[Weight, ...]:
             continue
         inputs = (value,) if known is None else tuple(dict.fromkeys((*known.inputs, value)))
         name = known.name if known else _name(node, weight)
-        weights[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs)
+        bits = 6 if kind == "table" and bitwise and _is_large(tensors[weight]) else 8
+        weights[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs, bits)
     return tuple(weights.values())
+
+
+def _has_bitwise(proto: onnx.ModelProto) -> bool:
+    return max((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), default=0) >= _BITWISE_OPSET
+
+
+def _is_large(table: onnx.TensorProto) -> bool:
+    return bool(math.prod(table.dims) >= LARGE and table.dims[1] % 4 == 0)
 
 
 def _nodes_without_aliases(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -130,6 +146,7 @@ def quantize(
     proto: onnx.ModelProto,
     *,
     keep: Collection[str] = (),
+    widen: Collection[str] = (),
     ranges: Mapping[str, tuple[float, float]] | None = None,
     balance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
@@ -140,7 +157,10 @@ def quantize(
     proto : onnx.ModelProto
         In float32, not fused: operators of onnxruntime stay as they are.
     keep : collection of str
-        Names of weights, as `quantizable` returns them, that stay float32.
+        Names of weights, as `quantizable` returns them, that are not quantised: stored in float16, or in float32 where a column loses by
+        that, and computed with in float32.
+    widen : collection of str
+        Names of large tables that have eight bits instead of six.
     ranges : mapping, optional
         {value: (smallest, largest)} of the inputs of the matrix products, from calibration rows; each is then quantised in that fixed
         range. By default each batch has a range of its own.
@@ -158,16 +178,20 @@ def quantize(
     ExportError
         If nothing in the model can be quantised, or a weight is not finite.
     """
-    weights = {weight.initializer: weight for weight in quantizable(proto) if weight.name not in keep}
+    found = quantizable(proto)
+    weights = {weight.initializer: weight for weight in found if weight.name not in keep}
     if not weights:
         raise ExportError("The model has no weight that int8 can hold. Export it with --dtype fp32.")
     quantised = _without_weights(proto)
-    bitwise = max((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), default=0) >= _BITWISE_OPSET
+    packed_tables = {weight.initializer for weight in found if weight.bits < 8 and weight.name not in widen}
     factors = {initializer: (balance or {})[weight.name] for initializer, weight in weights.items() if weight.name in (balance or {})}
-    writer = _Writer(quantised.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, bitwise, factors)
+    writer = _Writer(quantised.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, packed_tables, factors)
+    kept = {weight.initializer for weight in found if weight.name in keep}
     for node in _nodes_without_aliases(proto.graph):
         role = _role(node, writer.tensors)
-        if role is None or role[1] not in weights:
+        if role is not None and role[1] in kept:
+            writer.halve(node, table=role[0] == "table")
+        elif role is None or role[1] not in weights:
             quantised.graph.node.append(node)
         elif role[0] == "table":
             writer.table(node)
@@ -200,18 +224,45 @@ class _Writer:
         graph: onnx.GraphProto,
         tensors: Mapping[str, onnx.TensorProto],
         ranges: Mapping[str, tuple[float, float]] | None,
-        bitwise: bool,
+        packed_tables: Collection[str],
         factors: Mapping[str, NDArray[np.float32]],
     ) -> None:
-        self.graph, self.tensors, self.ranges, self.bitwise, self.factors = graph, tensors, ranges, bitwise, factors
+        self.graph, self.tensors, self.ranges, self.factors = graph, tensors, ranges, factors
+        self._packed = packed_tables
+        self._halves: dict[str, str] = {}
         self._weights: dict[tuple[str, bool], tuple[str, str]] = {}
         self._values: dict[str, tuple[str, str, str]] = {}
         self._balanced: dict[tuple[str, bytes], str] = {}
 
+    def halve(self, node: onnx.NodeProto, *, table: bool) -> None:
+        """Add a node whose weight is stored in float16: of a table the gathered rows are cast, of a product the matrix."""
+        name, out = node.input[0 if table else 1], node.output[0]
+        if name not in self._halves:
+            self._halves[name] = self._half(name)
+            if not table and self._halves[name] != name:
+                self._node("Cast", [self._halves[name]], f"{name}_float", to=onnx.TensorProto.FLOAT)
+        half = self._halves[name]
+        self.graph.node.append(node)
+        if half == name:
+            return
+        read = self.graph.node[-1]
+        if table:
+            read.input[0], read.output[0] = half, f"{out}_half"
+            self._node("Cast", [f"{out}_half"], out, to=onnx.TensorProto.FLOAT)
+        else:
+            read.input[1] = f"{name}_float"
+
+    def _half(self, name: str) -> str:
+        """Return the name of a weight in float16, or of itself where float16 loses more than a rounding."""
+        values = numpy_helper.to_array(self.tensors[name])
+        with np.errstate(over="ignore", invalid="ignore"):
+            half = values.astype(np.float16)
+            lost = np.abs(half.astype(np.float32) - values).max(axis=0)
+        return self._add(f"{name}_half", half) if (lost <= _HALF_STEP * np.abs(values).max(axis=0)).all() else name
+
     def table(self, node: onnx.NodeProto) -> None:
         (table, ids), out = node.input, node.output[0]
-        dims = self.tensors[table].dims
-        if self.bitwise and dims[0] * dims[1] >= LARGE and dims[1] % 4 == 0:
+        if table in self._packed:
             scales = self._gather_six_bits(table, ids, f"{out}_float")
         else:
             rows, scales = self._weight(table, TABLE_LIMIT)

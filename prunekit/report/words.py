@@ -303,7 +303,7 @@ def precision(report: Report) -> tuple[str, ...]:
         sentences.append(
             f"{file.path}: each of {len(file.weights)} weights was tried alone on validation rows; "
             + (f"the inputs of {balanced} were balanced; " if balanced else "")
-            + (f"in fp32 stayed {names}." if kept else f"none stayed in fp32; {first.name} costs most, {share(first.share)} of the error.")
+            + (f"in 16 bits are {names}." if kept else f"none is in 16 bits; {first.name} costs most, {share(first.share)} of the error.")
         )
     if any(file.error is not None for file in report.files[1:]):
         sentences.append("Error of a file: mean squared difference of its outputs to those in fp32, as a share of their variance.")

@@ -195,9 +195,11 @@ class WeightError:
     bytes_share : float
         Of the bytes of all weights.
     kept : bool
-        Whether it stayed float32.
+        Whether it is stored in 16 bits, and not quantised.
     balanced : bool
         Whether the ranges of the channels of its input are balanced before quantisation.
+    widened : bool
+        Whether it is a large table in eight bits instead of six.
     """
 
     name: str
@@ -206,6 +208,7 @@ class WeightError:
     bytes_share: float
     kept: bool
     balanced: bool = False
+    widened: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from prunekit.errors import StatisticsError
+from prunekit.exporters import quantize as quantizing
 from prunekit.exporters.fidelity import Replies, fidelity, fidelity_of, replies
 from prunekit.exporters.int8_gate import Int8Gate
 from prunekit.exporters.onnx import InputSpace, OnnxFile, export_onnx, onnx_bytes, sample_space
@@ -46,7 +47,7 @@ def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: P
     names = {weight.name: weight for weight in quantizable(onnx.load(str(file.path)))}
     assert kept < {weight.name for weight in found.weights} == names.keys()
     stored = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in onnx.load(str(tmp_path / "low.onnx")).graph.initializer}
-    assert {name for name in names if names[name].initializer in stored} == kept
+    assert {name for name in names if f"{names[name].initializer}_half" in stored} == kept
     errors = [weight.error for weight in found.weights]
     assert errors == sorted(errors, reverse=True)
     assert sum(weight.share for weight in found.weights) == pytest.approx(1)
@@ -54,7 +55,9 @@ def test_the_weight_that_costs_above_its_share_stays(file: OnnxFile, tmp_path: P
     assert all(weight.share > weight.bytes_share for weight in found.weights if weight.kept)
 
 
-def test_no_more_stays_than_there_is_room_for(file: OnnxFile, tmp_path: Path) -> None:
+def test_no_more_stays_than_there_is_room_for(tmp_path: Path) -> None:
+    model: Any = build("bert", "ForSequenceClassification", intermediate_size=400)
+    file = export_onnx(model, tmp_path / "model.onnx", inputs=NAMES, space=sample_space(model.config))
     plain = lower(file, tmp_path / "plain.onnx", "int8")
     gate = Int8Gate(0.0, 1)
     tight = lower(file, tmp_path / "tight.onnx", "int8", search=batches(), gate=gate, most=plain.file.bytes)
@@ -81,6 +84,23 @@ def test_weights_stay_by_their_cost_per_byte(tmp_path: Path) -> None:
     per_byte = {kept: [weight.share / weight.bytes_share for weight in found.weights if weight.kept == kept] for kept in (True, False)}
     assert per_byte[True]
     assert min(per_byte[True]) >= max(per_byte[False])
+
+
+def test_a_large_table_has_eight_bits_before_it_has_sixteen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model: Any = build("bert", "ForSequenceClassification", vocab_size=400)
+    file = export_onnx(model, tmp_path / "model.onnx", inputs=NAMES, space=sample_space(model.config))
+    names = {weight.name: weight for weight in quantizable(onnx.load(str(file.path)))}
+    (table,) = (name for name in names if name.endswith("word_embeddings"))
+    monkeypatch.setattr(quantizing, "LARGE", names[table].elements)
+
+    def wide(trial: Path) -> bool:
+        stored = {tensor.name for tensor in onnx.load(str(trial)).graph.initializer}
+        return not any(name.endswith(quantizing.SIX_BITS) for name in stored)
+
+    found = lower(file, tmp_path / "low.onnx", "int8", search=batches(), gate=Int8Gate(np.inf, 0), accept=wide)
+    (widened,) = (weight for weight in found.weights if weight.widened)
+    assert (widened.name, widened.kept) == (table, False)
+    assert f"{names[table].initializer}_int8" in {tensor.name for tensor in onnx.load(str(found.file.path)).graph.initializer}
 
 
 def test_nothing_stays_where_the_tolerance_allows_it(file: OnnxFile, tmp_path: Path) -> None:

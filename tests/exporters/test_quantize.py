@@ -117,17 +117,47 @@ def test_a_weight_is_stored_once_and_nothing_is_left_over() -> None:
     assert small_model() == small_model()
 
 
-def test_what_is_kept_is_as_it_was() -> None:
+def half(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def test_what_is_kept_is_stored_in_half_precision() -> None:
     model = small_model()
     names = [weight.name for weight in quantizable(model)]
     before = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
     table = quantize(model, keep=names[1:])
-    assert {tensor.name for tensor in table.graph.initializer} >= {"square", "head", "table_int8"}
+    onnx.checker.check_model(table)
+    # The square one is read twice.
+    stored = {tensor.name: tensor.data_type for tensor in table.graph.initializer}
+    assert {name for name, kind in stored.items() if kind == TensorProto.FLOAT16} == {"square_half", "head_half"}
+    assert {"square", "head", "table"}.isdisjoint(stored)
+    assert "table_int8" in stored
     after = ReferenceEvaluator(table).run(None, {"ids": IDS})[0]
     whole = ReferenceEvaluator(quantize(model)).run(None, {"ids": IDS})[0]
     assert 0 < np.abs(after - before).max() < np.abs(whole - before).max()
     with pytest.raises(ExportError, match="no weight that int8 can hold"):
         quantize(model, keep=names)
+    products = quantize(model, keep=["body.words", "head"])
+    as_stored = small_model(table=half(TABLE), square=by_columns(SQUARE, PRODUCT_LIMIT).astype(np.float32), head=half(HEAD))
+    got, want = (ReferenceEvaluator(each).run(None, {"ids": IDS})[0] for each in (products, as_stored))
+    # Values are rounded before the product that stays.
+    assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+    got, want = (
+        ReferenceEvaluator(quantize(small_model(**given), keep=names[:2])).run(None, {"ids": IDS})[0]
+        for given in ({}, {"table": half(TABLE), "square": half(SQUARE)})
+    )
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-7, 1.0])
+def test_a_weight_that_half_precision_cannot_hold_stays_in_single(scale: float) -> None:
+    square = SQUARE.copy()
+    square[:, 3] *= scale
+    made = quantize(small_model(square=square), keep=["body.one"])
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    assert ("square" in stored, "square_half" in stored) == (scale != 1, scale == 1)
+    if scale != 1:
+        np.testing.assert_array_equal(numpy_helper.to_array(stored["square"]), square)
 
 
 def test_fixed_ranges_leave_a_row_alone_with_itself() -> None:
@@ -214,7 +244,14 @@ def test_a_large_table_is_stored_in_six_bits_where_the_operator_set_can_read_the
     assert params_of(made) == TABLE.size + sum(int(np.prod(shape)) for shape in stored.values())
     got = ReferenceEvaluator(made).run(None, {"ids": IDS})[0]
     table = by_columns(TABLE, PACKED_LIMIT if six else TABLE_LIMIT)
-    want = ReferenceEvaluator(small_model(table=table.astype(np.float32))).run(None, {"ids": IDS})[0]
+    as_stored = small_model(table=table.astype(np.float32), square=half(SQUARE), head=half(HEAD))
+    want = ReferenceEvaluator(as_stored).run(None, {"ids": IDS})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert [weight.bits for weight in quantizable(model)] == [6 if six else 8, 8, 8]
+    wide = quantize(model, keep=["body.one", "head"], widen=["body.words"])
+    assert "table_int8" in {tensor.name for tensor in wide.graph.initializer}
+    as_stored = small_model(table=by_columns(TABLE, TABLE_LIMIT).astype(np.float32), square=half(SQUARE), head=half(HEAD))
+    got, want = (ReferenceEvaluator(each).run(None, {"ids": IDS})[0] for each in (wide, as_stored))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
