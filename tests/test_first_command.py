@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -58,6 +59,30 @@ def test_a_readout_takes_the_place_of_a_head_that_is_worse(tmp_path: Path) -> No
     assert any(note.endswith("the readout takes the head's place") for note in found.report.notes)
     scores = {row.name: row.value for row in found.report.rows}
     assert scores["slim"] > scores["dense"]
+
+
+def test_a_head_keeps_its_place_where_a_readout_does_not_survive_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(lines.dense("sequence"))
+    with torch.no_grad():
+        # It says the same of everything, but for a little.
+        model.classifier.weight.mul_(0.01)
+        model.classifier.bias.copy_(torch.tensor([1.0, -1.0]))
+    against, seen = neurons._against_head, []
+
+    def lost(run: Any, validation: Any, ids: Any, probe: Any) -> Any:
+        found = against(run, validation, ids, probe)
+        seen.append(found)
+        return found if len(seen) == 1 else replace(found, slim=found.dense - 0.01)
+
+    monkeypatch.setattr(neurons, "_against_head", lost)
+    found = made(save(model, tmp_path / "model"), "text", tmp_path, keep="40%", recover="none", dtype="fp32")
+    assert len(seen) == 2
+    assert found.plan.readout is None
+    assert found.report.slim.params_layers <= 0.4 * found.report.dense.params_layers
+    first, second = [note for note in found.report.notes if "head" in note and note.startswith("on ")]
+    assert first.endswith("the readout takes the head's place")
+    assert second.endswith("less than the head: the model keeps its head")
+    assert not {"oracle"} & {row.name for row in found.report.rows}
 
 
 def test_train_is_read_once_where_the_slim_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

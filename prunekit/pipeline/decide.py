@@ -16,7 +16,7 @@ from prunekit.pipeline.drop import Drop
 from prunekit.pipeline.early import blocks_asked
 from prunekit.pipeline.inputs import calibration
 from prunekit.pipeline.max_drop import Evaluator, NoneHoldsError, smallest
-from prunekit.pipeline.neurons import given_neurons, read_neurons, reads_neurons, stored_neurons
+from prunekit.pipeline.neurons import given_neurons, keeps_head, read_neurons, reads_neurons, stored_neurons
 from prunekit.pipeline.pruned import standing
 from prunekit.pipeline.records import Cut, Decided, Inputs, Neurons, Run
 from prunekit.pipeline.targets import goals_of, structure_budgets, verify
@@ -67,6 +67,11 @@ def decide(run: Run, statistics: Statistics | None = None) -> Decided:
     goals = goals_of(run, reading.before, reading.neurons)
     if goals:
         structure = _prune(run, reading, goals)
+        chosen = statistics is None and reading.neurons is not None
+        if chosen and (note := keeps_head(run, structure.model, structure.plan)) is not None:
+            reading = _reading(run, _cut(run, reads=False), None)._replace(notes=(*reading.notes, note))
+            goals = goals_of(run, reading.before, None)
+            structure = _prune(run, reading, goals)
     elif run.recipe.searches:
         structure = _search(run, reading)
     else:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from prunekit.arch.view import ModelView, Reader
 from prunekit.budget import Budget, Unit
 from prunekit.data.batches import Encoded
 from prunekit.errors import ParameterError, StatisticsError
-from prunekit.pipeline.drop import relative_drop
+from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.predict import outputs_of_model
 from prunekit.pipeline.records import Cut, Inputs, Neurons, Outputs, Probe, Run
-from prunekit.plan import Plan, ReadoutPlan, slim_layer
+from prunekit.plan import Plan, ReadoutPlan, slim_layer, slim_source
 from prunekit.readout.baselines import baseline_neurons
 from prunekit.readout.select import ReadoutChoice, fit_readout, select_readout
 from prunekit.recipe import Recipe
@@ -58,14 +59,36 @@ def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
     train, validation = _read(run, run.inputs.view, run.inputs.encoded["train"].sample(CHOICE_ROWS, run.recipe.seed))
     with train.rows, validation.rows, run.stage("head or readout"):
         choice = _select(run, run.inputs.view, budget, train, validation)
-        held, task = run.inputs.encoded["validation"], run.inputs.data.task
-        head = outputs_of_model(run.inputs.view, held, task.outputs)
-        readout = _answers(validation, choice.ids, (choice.coef, choice.intercept))
-        starts = held.kept_starts
-        drop = relative_drop(task, task.tuned(head, held.labels), task.tuned(readout, held.labels), held.labels, starts)
+        drop = _against_head(run, validation, choice.ids, (choice.coef, choice.intercept))
     better = drop.upper < 0
     outcome = "the readout takes the head's place" if better else "the model keeps its head"
     return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {outcome}",)
+
+
+def keeps_head(run: Run, model: nn.Module, plan: Plan) -> str | None:
+    """Return a note if a readout has taken a head's place, and on what is left of the model is worse than the head was; else None.
+
+    A readout may lean on small differences between neurons, which a cut does not spare and a training does not bring back.
+    """
+    if not run.inputs.own_head or any(budget.unit is Unit.NEURONS for budget in run.recipe.budgets):
+        return None
+    view = ModelView.of(model)
+    view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
+    train, validation = _read(run, view, run.inputs.encoded["train"].sample(CHOICE_ROWS, 0))
+    ids = _slim_ids(plan, view.hidden_size)
+    with train.rows, validation.rows, run.stage("head or readout"):
+        coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
+        drop = _against_head(run, validation, ids, (coef, intercept))
+    if drop.slim >= drop.dense:
+        return None
+    return f"on what a cut leaves, the readout scores {drop.slim:.4f} on validation, less than the head: the model keeps its head"
+
+
+def _against_head(run: Run, validation: Collected, ids: Ids, probe: Probe) -> Drop:
+    """Return what a readout loses on validation against the dense model's own head."""
+    held, task = run.inputs.encoded["validation"], run.inputs.data.task
+    head, readout = outputs_of_model(run.inputs.view, held, task.outputs), _answers(validation, ids, probe)
+    return relative_drop(task, task.tuned(head, held.labels), task.tuned(readout, held.labels), held.labels, held.kept_starts)
 
 
 def _read(run: Run, view: ModelView, rows: Encoded | None = None) -> tuple[Collected, Collected]:
