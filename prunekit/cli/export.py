@@ -132,7 +132,7 @@ def export(
     kept = [weight.name for weight in report.weights if weight.kept]
     balanced = sum(weight.balanced for weight in report.weights)
     if kept or balanced:
-        say(f"in 16 bits: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
+        say(f"not in int8: {', '.join(kept) or 'no weight'}; with balanced inputs: {balanced} weights")
     for name, score in report.scores.items():
         say(f"{name}: {report.metric} {score.value:.4f} ({score.low:.4f} to {score.high:.4f}) on test")
     say(f"\nwritten to {result.path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ FILES: dict[LowDtype, str] = {
 }
 #: The cost of each weight alone is measured on every fourth batch, as it takes one file for each weight.
 _STEP = 4
+#: Steps of float16 up to a number.
+_HALF_LIMIT = 2**11
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +70,8 @@ def lower(
     """Write a file in lower precision.
 
     Where an int8 file does not pass the gate, or is not accepted, the channels of the products' inputs are balanced. Where that is not
-    enough, weights are stored in 16 bits, one after the other, those of the highest cost per byte first, a large table in eight before
-    that. Fixed ranges are not balanced.
+    enough, weights are given more bits, one after the other, those of the highest cost per byte first: a large table eight, any weight
+    16, and 32. Fixed ranges are not balanced.
 
     Parameters
     ----------
@@ -106,8 +108,8 @@ def lower(
         else:
             trial.ranges = ranges_of(proto, Path(scratch), calibration) if dtype == "int8-static" else None
             treatment, weights = _choose(trial) if search else (_Treatment(), ())
-            balanced_names = tuple(name for name in treatment.balance if name not in treatment.keep)
-            lowered = quantize(proto, keep=treatment.keep, widen=treatment.widen, ranges=trial.ranges, balance=treatment.balance)
+            balanced_names = tuple(name for name in treatment.balance if treatment.bits.get(name, 8) == 8)
+            lowered = quantize(proto, bits=treatment.bits, ranges=trial.ranges, balance=treatment.balance)
         measured = trial.fidelity(lowered) if search else None
         done = Path(scratch) / path.name
         save_model(lowered, done)
@@ -129,10 +131,9 @@ def bytes_in(source: OnnxFile, dtype: LowDtype) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Treatment:
-    """Treatment of costly weights: names of those in 16 bits, of large tables in eight, and factors for the inputs of others."""
+    """Treatment of costly weights: the bits of those that have more than others, and factors for the inputs of others."""
 
-    keep: tuple[str, ...] = ()
-    widen: tuple[str, ...] = ()
+    bits: Mapping[str, int] = field(default_factory=dict)
     balance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -159,14 +160,9 @@ class _Trial:
             self._reference = self._replies(self.proto)
         return fidelity(self._replies(proto), self._reference)
 
-    def int8_fidelity(
-        self,
-        keep: Collection[str] = (),
-        balance: Mapping[str, NDArray[np.float32]] | None = None,
-        widen: Collection[str] = (),
-    ) -> Fidelity:
-        """Return the fidelity of the model with all weights in int8 but those kept."""
-        return self.fidelity(quantize(self.proto, keep=keep, widen=widen, ranges=self.ranges, balance=balance))
+    def int8_fidelity(self, bits: Mapping[str, int] | None = None, balance: Mapping[str, NDArray[np.float32]] | None = None) -> Fidelity:
+        """Return the fidelity of the model with all weights in int8 but those that have more bits."""
+        return self.fidelity(quantize(self.proto, bits=bits, ranges=self.ranges, balance=balance))
 
     def subset(self) -> _Trial:
         """Return a trial on every fourth batch."""
@@ -218,54 +214,51 @@ def _choose(trial: _Trial) -> tuple[_Treatment, tuple[WeightError, ...]]:
     weights = quantizable(trial.proto)
     balance: dict[str, NDArray[np.float32]] = {}
     if trial.ranges is None:
-        with_balance = trial.int8_fidelity((), factors := trial.factors(weights))
+        with_balance = trial.int8_fidelity(None, factors := trial.factors(weights))
         if with_balance.error < measured.error and trial.fits:
             measured, balance = with_balance, factors
             if trial.passes(with_balance):
                 return _Treatment(balance=balance), ()
     names = [weight.name for weight in weights]
     subset = trial.subset()
-    costs = {weight.name: subset.int8_fidelity([name for name in names if name != weight.name], balance).error for weight in weights}
+    costs = {name: subset.int8_fidelity({other: 32 for other in names if other != name}, balance).error for name in names}
     total, elements = sum(costs.values()), sum(weight.elements for weight in weights)
-    keep: list[str] = []
-    widen: list[str] = []
+    bits: dict[str, int] = {}
     for name, to in _by_cost(weights, costs):
+        more = {**bits, name: to}
         # At least one weight stays int8.
-        if len(keep) == len(weights) - 1 and to == 16:
+        if sum(each > 8 for each in more.values()) == len(weights):
             continue
-        chosen = keep if to == 16 else widen
-        chosen.append(name)
-        measured = trial.int8_fidelity(keep, balance, widen)
-        if not trial.fits:
-            chosen.pop()
-        elif trial.passes(measured):
-            break
+        measured = trial.int8_fidelity(more, balance)
+        if trial.fits:
+            bits = more
+            if trial.passes(measured):
+                break
     errors = [
         WeightError(
             name=weight.name,
             error=costs[weight.name],
             share=costs[weight.name] / total if total else 0.0,
             bytes_share=weight.elements / elements,
-            kept=weight.name in keep,
-            balanced=weight.name in balance and weight.name not in keep,
-            widened=weight.name in widen and weight.name not in keep,
+            kept=bits.get(weight.name, 8) > 8,
+            balanced=weight.name in balance and bits.get(weight.name, 8) == 8,
+            bits=bits.get(weight.name, weight.bits),
         )
         for weight in sorted(weights, key=lambda weight: costs[weight.name], reverse=True)
     ]
-    return _Treatment(tuple(keep), tuple(widen), balance), tuple(errors)
+    return _Treatment(bits, balance), tuple(errors)
 
 
 def _by_cost(weights: Sequence[Weight], costs: Mapping[str, float]) -> list[tuple[str, int]]:
-    """Return (weight, bits) of what is to have more bits, the highest cost by byte first: eight for a table in six, 16 for any."""
+    """Return (weight, bits) of what is to have more bits, the highest cost by byte first."""
     steps = []
     for weight in weights:
-        left = costs[weight.name]
-        if weight.bits < 8:
-            # An error is squared, and that of rounding a fraction of a step.
-            gone = left * (1 - (PACKED_LIMIT / TABLE_LIMIT) ** 2)
-            left -= gone
-            steps.append((gone / ((8 - weight.bits) * weight.elements), weight.name, 8))
-        steps.append((left / (8 * weight.elements), weight.name, 16))
+        left, before = costs[weight.name], weight.bits
+        for to in (8, 16, 32) if before < 8 else (16, 32):
+            # An error is squared, and that of rounding a fraction of a step; float16 has a step of its own for each number.
+            after = left * (PACKED_LIMIT / TABLE_LIMIT if to == 8 else TABLE_LIMIT / _HALF_LIMIT if to == 16 else 0.0) ** 2
+            steps.append(((left - after) / ((to - before) * weight.elements), weight.name, to))
+            left, before = after, to
     return [(name, bits) for _, name, bits in sorted(steps, key=lambda step: step[0], reverse=True)]
 
 

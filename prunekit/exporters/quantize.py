@@ -3,7 +3,7 @@
 Matrix products become the integer products of the ONNX standard (`DynamicQuantizeLinear` or `QuantizeLinear`, then
 `MatMulInteger` and a scale), the pattern that onnxruntime recognises and runs as one kernel. Embeddings are gathered as int8
 and scaled after the gather; large ones in six bits, four numbers in three bytes. No operator is outside the standard, so the
-file runs where the float32 file runs. What is not to be int8 is stored in float16 and cast to float32 before it is used.
+file runs where the float32 file runs. A weight that is to have 16 bits is stored in float16 and cast to float32 before it is used.
 """
 
 from __future__ import annotations
@@ -145,8 +145,7 @@ def _name(node: onnx.NodeProto, weight: str) -> str:
 def quantize(
     proto: onnx.ModelProto,
     *,
-    keep: Collection[str] = (),
-    widen: Collection[str] = (),
+    bits: Mapping[str, int] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     balance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
@@ -156,11 +155,9 @@ def quantize(
     ----------
     proto : onnx.ModelProto
         In float32, not fused: operators of onnxruntime stay as they are.
-    keep : collection of str
-        Names of weights, as `quantizable` returns them, that are not quantised: stored in float16, or in float32 where a column loses by
-        that, and computed with in float32.
-    widen : collection of str
-        Names of large tables that have eight bits instead of six.
+    bits : mapping, optional
+        {name, as `quantizable` returns it: 8, 16 or 32} of weights that have more than `Weight.bits`. In 16 bits a weight is stored in
+        float16, but in float32 where that loses more than a rounding, and computed with in float32.
     ranges : mapping, optional
         {value: (smallest, largest)} of the inputs of the matrix products, from calibration rows; each is then quantised in that fixed
         range. By default each batch has a range of its own.
@@ -179,17 +176,18 @@ def quantize(
         If nothing in the model can be quantised, or a weight is not finite.
     """
     found = quantizable(proto)
-    weights = {weight.initializer: weight for weight in found if weight.name not in keep}
+    bits = bits or {}
+    weights = {weight.initializer: weight for weight in found if bits.get(weight.name, 8) == 8}
     if not weights:
         raise ExportError("The model has no weight that int8 can hold. Export it with --dtype fp32.")
     quantised = _without_weights(proto)
-    packed_tables = {weight.initializer for weight in found if weight.bits < 8 and weight.name not in widen}
+    packed_tables = {weight.initializer for weight in found if weight.bits < 8 and weight.name not in bits}
     factors = {initializer: (balance or {})[weight.name] for initializer, weight in weights.items() if weight.name in (balance or {})}
     writer = _Writer(quantised.graph, {tensor.name: tensor for tensor in proto.graph.initializer}, ranges, packed_tables, factors)
-    kept = {weight.initializer for weight in found if weight.name in keep}
+    halved = {weight.initializer for weight in found if bits.get(weight.name) == 16}
     for node in _nodes_without_aliases(proto.graph):
         role = _role(node, writer.tensors)
-        if role is not None and role[1] in kept:
+        if role is not None and role[1] in halved:
             writer.halve(node, table=role[0] == "table")
         elif role is None or role[1] not in weights:
             quantised.graph.node.append(node)

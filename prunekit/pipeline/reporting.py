@@ -255,10 +255,9 @@ def _precision(low: LowFile | None) -> tuple[str, ...]:
         limits += f" and at least {INT8_GATE.agreement:.0%} of the predictions as in fp32"
         reached += f" and {low.fidelity.agreement:.1%}"
     kept = sum(weight.kept for weight in low.weights)
-    unchanged = f"{kept} of {len(low.weights)} weights are in 16 bits" if kept else "every weight that int8 can hold is in int8"
+    unchanged = f"{kept} of {len(low.weights)} weights have 16 bits or more" if kept else "every weight that int8 can hold is in int8"
     balanced = f", the inputs of {len(low.balanced)} are balanced" if low.balanced else ""
-    widened = ", the embedding is in 8 bits instead of 6" if any(weight.widened for weight in low.weights) else ""
-    return (f"{low.dtype}: asked for {limits} on rows of validation, reached {reached}; {unchanged}{balanced}{widened}",)
+    return (f"{low.dtype}: asked for {limits} on rows of validation, reached {reached}; {unchanged}{balanced}",)
 
 
 def _notes(recipe: Recipe, neurons: Neurons | None, measured: Measured, budgets: Sequence[BudgetResult]) -> list[str]:

@@ -294,16 +294,14 @@ def precision(report: Report) -> tuple[str, ...]:
     for file in report.files:
         if not file.weights:
             continue
-        kept = [weight for weight in file.weights if weight.kept]
-        names = ", ".join(
-            f"{weight.name} ({share(weight.share)} of the error, {share(weight.bytes_share)} of the bytes)" for weight in kept
-        )
+        kept = [(each.name, share(each.share), share(each.bytes_share), each.bits or 32) for each in file.weights if each.kept]
+        names = ", ".join(f"{name} ({error} of the error, {size} of the bytes, {bits} bits)" for name, error, size, bits in kept)
         balanced = sum(weight.balanced for weight in file.weights)
         first = file.weights[0]
         sentences.append(
             f"{file.path}: each of {len(file.weights)} weights was tried alone on validation rows; "
             + (f"the inputs of {balanced} were balanced; " if balanced else "")
-            + (f"in 16 bits are {names}." if kept else f"none is in 16 bits; {first.name} costs most, {share(first.share)} of the error.")
+            + (f"not in int8 are {names}." if kept else f"all are in int8; {first.name} costs most, {share(first.share)} of the error.")
         )
     if any(file.error is not None for file in report.files[1:]):
         sentences.append("Error of a file: mean squared difference of its outputs to those in fp32, as a share of their variance.")

@@ -195,11 +195,11 @@ class WeightError:
     bytes_share : float
         Of the bytes of all weights.
     kept : bool
-        Whether it is stored in 16 bits, and not quantised.
+        Whether it is not quantised: 16 or 32 bits.
     balanced : bool
         Whether the ranges of the channels of its input are balanced before quantisation.
-    widened : bool
-        Whether it is a large table in eight bits instead of six.
+    bits : int or None
+        Of each number in the file: 6, 8, 16 or 32; None in earlier reports.
     """
 
     name: str
@@ -208,7 +208,7 @@ class WeightError:
     bytes_share: float
     kept: bool
     balanced: bool = False
-    widened: bool = False
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

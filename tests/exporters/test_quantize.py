@@ -125,7 +125,7 @@ def test_what_is_kept_is_stored_in_half_precision() -> None:
     model = small_model()
     names = [weight.name for weight in quantizable(model)]
     before = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
-    table = quantize(model, keep=names[1:])
+    table = quantize(model, bits=dict.fromkeys(names[1:], 16))
     onnx.checker.check_model(table)
     # The square one is read twice.
     stored = {tensor.name: tensor.data_type for tensor in table.graph.initializer}
@@ -136,14 +136,14 @@ def test_what_is_kept_is_stored_in_half_precision() -> None:
     whole = ReferenceEvaluator(quantize(model)).run(None, {"ids": IDS})[0]
     assert 0 < np.abs(after - before).max() < np.abs(whole - before).max()
     with pytest.raises(ExportError, match="no weight that int8 can hold"):
-        quantize(model, keep=names)
-    products = quantize(model, keep=["body.words", "head"])
+        quantize(model, bits=dict.fromkeys(names, 16))
+    products = quantize(model, bits={"body.words": 16, "head": 16})
     as_stored = small_model(table=half(TABLE), square=by_columns(SQUARE, PRODUCT_LIMIT).astype(np.float32), head=half(HEAD))
     got, want = (ReferenceEvaluator(each).run(None, {"ids": IDS})[0] for each in (products, as_stored))
     # Values are rounded before the product that stays.
     assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
     got, want = (
-        ReferenceEvaluator(quantize(small_model(**given), keep=names[:2])).run(None, {"ids": IDS})[0]
+        ReferenceEvaluator(quantize(small_model(**given), bits=dict.fromkeys(names[:2], 16))).run(None, {"ids": IDS})[0]
         for given in ({}, {"table": half(TABLE), "square": half(SQUARE)})
     )
     np.testing.assert_array_equal(got, want)
@@ -153,7 +153,7 @@ def test_what_is_kept_is_stored_in_half_precision() -> None:
 def test_a_weight_that_half_precision_cannot_hold_stays_in_single(scale: float) -> None:
     square = SQUARE.copy()
     square[:, 3] *= scale
-    made = quantize(small_model(square=square), keep=["body.one"])
+    made = quantize(small_model(square=square), bits={"body.one": 16})
     stored = {tensor.name: tensor for tensor in made.graph.initializer}
     assert ("square" in stored, "square_half" in stored) == (scale != 1, scale == 1)
     if scale != 1:
@@ -194,27 +194,27 @@ def test_a_channel_that_is_far_larger_than_the_others_is_balanced() -> None:
     square[3] /= 300
     model = small_model(table=table, square=square)
     model.graph.node[2].input[0] = "rows"
-    keep = [weight.name for weight in quantizable(model) if weight.name != "body.one"]
+    keep = {weight.name: 32 for weight in quantizable(model) if weight.name != "body.one"}
     factors = balanced(np.abs(table).max(axis=0), square)
     assert np.log(factors).mean() == pytest.approx(0, abs=1e-5)
     want = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
     plain, helped = (
-        ReferenceEvaluator(quantize(model, keep=keep, balance=given)).run(None, {"ids": IDS})[0] for given in (None, {"body.one": factors})
+        ReferenceEvaluator(quantize(model, bits=keep, balance=given)).run(None, {"ids": IDS})[0] for given in (None, {"body.one": factors})
     )
     assert np.abs(helped - want).max() < 0.2 * np.abs(plain - want).max()
     head = {"head": np.linspace(1, 4, WIDTH, dtype=np.float32)}
-    keep = [weight.name for weight in quantizable(model) if weight.name != "head"]
-    turned = ReferenceEvaluator(quantize(model, keep=keep, balance=head)).run(None, {"ids": IDS})[0]
+    keep = {weight.name: 32 for weight in quantizable(model) if weight.name != "head"}
+    turned = ReferenceEvaluator(quantize(model, bits=keep, balance=head)).run(None, {"ids": IDS})[0]
     assert np.abs(turned - want).max() < 0.05 * np.abs(want).max()
 
 
 def test_products_of_one_value_may_be_balanced_by_different_factors() -> None:
     model = small_model(other=SQUARE[::-1].copy())
     model.graph.node[2].input[:] = ["rows", "other"]
-    keep = [weight.name for weight in quantizable(model) if weight.name not in ("body.one", "body.two")]
+    keep = {weight.name: 32 for weight in quantizable(model) if weight.name not in ("body.one", "body.two")}
     balance = {"body.one": np.geomspace(0.5, 2, WIDTH, dtype=np.float32), "body.two": np.geomspace(2, 0.5, WIDTH, dtype=np.float32)}
     want = ReferenceEvaluator(model).run(None, {"ids": IDS})[0]
-    found = ReferenceEvaluator(quantize(model, keep=keep, balance=balance)).run(None, {"ids": IDS})[0]
+    found = ReferenceEvaluator(quantize(model, bits=keep, balance=balance)).run(None, {"ids": IDS})[0]
     assert np.abs(found - want).max() < 0.05 * np.abs(want).max()
 
 
@@ -236,7 +236,7 @@ def test_a_large_table_is_stored_in_six_bits_where_the_operator_set_can_read_the
     monkeypatch.setattr(quantizing, "LARGE", TABLE.size)
     model = small_model()
     model.opset_import[0].version = opset
-    made = quantize(model, keep=["body.one", "head"])
+    made = quantize(model, bits={"body.one": 16, "head": 16})
     onnx.checker.check_model(made)
     six = opset == 18
     stored = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer if tensor.data_type != TensorProto.INT64}
@@ -248,7 +248,7 @@ def test_a_large_table_is_stored_in_six_bits_where_the_operator_set_can_read_the
     want = ReferenceEvaluator(as_stored).run(None, {"ids": IDS})[0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     assert [weight.bits for weight in quantizable(model)] == [6 if six else 8, 8, 8]
-    wide = quantize(model, keep=["body.one", "head"], widen=["body.words"])
+    wide = quantize(model, bits={"body.one": 16, "head": 16, "body.words": 8})
     assert "table_int8" in {tensor.name for tensor in wide.graph.initializer}
     as_stored = small_model(table=by_columns(TABLE, TABLE_LIMIT).astype(np.float32), square=half(SQUARE), head=half(HEAD))
     got, want = (ReferenceEvaluator(each).run(None, {"ids": IDS})[0] for each in (wide, as_stored))
