@@ -81,7 +81,7 @@ def test_a_head_keeps_its_place_where_a_readout_does_not_survive_the_cut(tmp_pat
     assert found.report.slim.params_layers <= 0.4 * found.report.dense.params_layers
     first, second = [note for note in found.report.notes if "head" in note and note.startswith("on ")]
     assert first.endswith("the readout takes the head's place")
-    assert second.endswith("less than the head: the model keeps its head")
+    assert second.endswith("is not better: the model keeps its head")
     assert not {"oracle"} & {row.name for row in found.report.rows}
 
 

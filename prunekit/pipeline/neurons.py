@@ -66,9 +66,10 @@ def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
 
 
 def keeps_head(run: Run, model: nn.Module, plan: Plan) -> str | None:
-    """Return a note if a readout has taken a head's place, and on what is left of the model is worse than the head was; else None.
+    """Return a note if a readout has taken a head's place, and on what is left of the model is no better than the head was; else None.
 
-    A readout may lean on small differences between neurons, which a cut does not spare and a training does not bring back.
+    A readout may lean on small differences between neurons, which a cut does not spare and a training does not bring back, as it brings a
+    head back. So it must be better with confidence where the model is trained, and not worse where it is not.
     """
     if not run.inputs.own_head or any(budget.unit is Unit.NEURONS for budget in run.recipe.budgets):
         return None
@@ -79,9 +80,9 @@ def keeps_head(run: Run, model: nn.Module, plan: Plan) -> str | None:
     with train.rows, validation.rows, run.stage("head or readout"):
         coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
         drop = _against_head(run, validation, ids, (coef, intercept))
-    if drop.slim >= drop.dense:
+    if drop.upper < 0 or (run.recipe.effort is None and drop.slim >= drop.dense):
         return None
-    return f"on what a cut leaves, the readout scores {drop.slim:.4f} on validation, less than the head: the model keeps its head"
+    return f"on what the cut leaves, the readout scores {drop.slim:.4f} on validation and is not better: the model keeps its head"
 
 
 def _against_head(run: Run, validation: Collected, ids: Ids, probe: Probe) -> Drop:
