@@ -29,8 +29,8 @@ FILES: dict[LowDtype, str] = {
 }
 #: The cost of each weight alone is measured on every fourth batch, as it takes one file for each weight.
 _STEP = 4
-#: Steps of float16 up to a number.
-_HALF_LIMIT = 2**11
+#: Steps up to the largest number, by bits; float16 has as many up to each number, float32 a rounding that is none here.
+_LEVELS = {6: PACKED_LIMIT, 8: TABLE_LIMIT, 16: 2**11, 32: np.inf}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,9 +254,9 @@ def _by_cost(weights: Sequence[Weight], costs: Mapping[str, float]) -> list[tupl
     steps = []
     for weight in weights:
         left, before = costs[weight.name], weight.bits
-        for to in (8, 16, 32) if before < 8 else (16, 32):
-            # An error is squared, and that of rounding a fraction of a step; float16 has a step of its own for each number.
-            after = left * (PACKED_LIMIT / TABLE_LIMIT if to == 8 else TABLE_LIMIT / _HALF_LIMIT if to == 16 else 0.0) ** 2
+        for to in [bits for bits in _LEVELS if bits > before]:
+            # An error is squared, and that of rounding a fraction of a step.
+            after = left * (_LEVELS[before] / _LEVELS[to]) ** 2
             steps.append(((left - after) / ((to - before) * weight.elements), weight.name, to))
             left, before = after, to
     return [(name, bits) for _, name, bits in sorted(steps, key=lambda step: step[0], reverse=True)]

@@ -8,7 +8,6 @@ file runs where the float32 file runs. A weight that is to have 16 bits is store
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -86,7 +85,7 @@ def quantizable(proto: onnx.ModelProto) -> tuple[Weight, ...]:
             continue
         inputs = (value,) if known is None else tuple(dict.fromkeys((*known.inputs, value)))
         name = known.name if known else _name(node, weight)
-        bits = 6 if kind == "table" and bitwise and _is_large(tensors[weight]) else 8
+        bits = 6 if kind == "table" and bitwise and is_large(*tensors[weight].dims) else 8
         weights[weight] = Weight(name, weight, kind, int(np.prod(tensors[weight].dims)), inputs, bits)
     return tuple(weights.values())
 
@@ -95,8 +94,9 @@ def _has_bitwise(proto: onnx.ModelProto) -> bool:
     return max((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), default=0) >= _BITWISE_OPSET
 
 
-def _is_large(table: onnx.TensorProto) -> bool:
-    return bool(math.prod(table.dims) >= LARGE and table.dims[1] % 4 == 0)
+def is_large(rows: int, columns: int) -> bool:
+    """Return whether a table of this shape is stored in six bits, four numbers in three bytes."""
+    return rows * columns >= LARGE and columns % 4 == 0
 
 
 def _nodes_without_aliases(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

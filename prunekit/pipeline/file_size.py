@@ -9,7 +9,7 @@ from prunekit.budget import Budget, Unit
 from prunekit.errors import BudgetError
 from prunekit.exporters.onnx import OnnxFile
 from prunekit.exporters.precision import bytes_in
-from prunekit.exporters.quantize import LARGE
+from prunekit.exporters.quantize import is_large
 from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.records import Inputs, Neurons, Run
 from prunekit.pipeline.vocabulary import seen_tokens
@@ -89,4 +89,4 @@ def table_bytes(inputs: Inputs, dtype: Dtype, rows: int) -> float:
     width = next(int(each.shape[1]) for each in inputs.view.body.parameters() if each.ndim == 2 and each.shape[0] == table)
     if dtype in ("fp32", "fp16"):
         return rows * width * _PARAMETER[dtype]
-    return rows * width * (0.75 if rows * width >= LARGE and width % 4 == 0 else 1.0)
+    return rows * width * (0.75 if is_large(rows, width) else 1.0)

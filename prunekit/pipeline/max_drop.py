@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prunekit.arch.view import ModelView
 from prunekit.data.batches import Encoded
 from prunekit.errors import BudgetError, StatisticsError
 from prunekit.exporters.onnx import export_onnx
@@ -18,7 +17,7 @@ from prunekit.pipeline.dense import dense_file
 from prunekit.pipeline.drop import Drop, relative_drop
 from prunekit.pipeline.neurons import fit_slim
 from prunekit.pipeline.records import Neurons, Outputs, Run, space_of
-from prunekit.plan import Plan, slim_source
+from prunekit.plan import Plan
 from prunekit.pruning.costs import Goal
 from prunekit.pruning.iterative import IterativePruner
 from prunekit.runtime.scores import outputs_of_file
@@ -71,9 +70,7 @@ class Evaluator:
     def read(self, model: nn.Module, plan: Plan) -> nn.Module:
         """Refit the classifier of a candidate to its neurons, and return the candidate."""
         if self.neurons is not None:
-            view = ModelView.of(model)
-            view.source = slim_source(plan)
-            set_readout(model, *fit_slim(self.run, view, plan))
+            set_readout(model, *fit_slim(self.run, model, plan))
         return model
 
     def drop(self, path: Path) -> Drop:

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from prunekit.arch.count import count
-from prunekit.arch.view import ModelView
 from prunekit.pipeline.decide import baseline, other_readout
 from prunekit.pipeline.dense import deployed_dense
 from prunekit.pipeline.neurons import CHOICE_ROWS, DRAWS, fit_slim
@@ -17,7 +16,7 @@ from prunekit.pipeline.random_baseline import drawn_plan, solved_at_random
 from prunekit.pipeline.records import Decided, Models, Run
 from prunekit.pipeline.recovery import Training, bounded, effort_of
 from prunekit.pipeline.vocabulary import slim_text
-from prunekit.plan import Plan, slim_source
+from prunekit.plan import Plan
 from prunekit.readout.baselines import numbered
 from prunekit.refit.records import summary
 from prunekit.report.base import BASELINES, Baseline
@@ -38,10 +37,7 @@ def build_models(run: Run, decided: Decided, out: Path) -> Models:
 
     def read(model: nn.Module) -> nn.Module:
         if decided.stale and neurons is not None:
-            view = ModelView.of(model)
-            # A config need not state the width of the residual stream; the plan does.
-            view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
-            set_readout(model, *fit_slim(run, view, plan, most=most))
+            set_readout(model, *fit_slim(run, model, plan, most=most))
         return model
 
     training = None if effort is None else Training(run.recipe, bounded(effort, run.inputs), run.inputs, dense, run.stage)

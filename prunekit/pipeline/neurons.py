@@ -45,10 +45,9 @@ def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
     A model without a head needs one, and a budget of neurons asks for one. Under a budget of the model, a fine-tuned model keeps
     its head unless a readout within the budget is better on validation with 95% confidence: what else goes is the same for both.
     """
-    units = {budget.unit for budget in run.recipe.budgets}
     if not run.inputs.data.task.kind.traits.readout or isinstance(run.inputs.view.model, Reader):
         return False, ()
-    if not run.inputs.own_head or Unit.NEURONS in units:
+    if _needs_readout(run):
         return True, ()
     budget = neuron_budget(run.recipe)
     if budget is None:
@@ -65,18 +64,20 @@ def reads_neurons(run: Run) -> tuple[bool, tuple[str, ...]]:
     return better, (f"on validation the head scores {drop.dense:.4f}, a readout of {choice.size} neurons {drop.slim:.4f}: {outcome}",)
 
 
+def _needs_readout(run: Run) -> bool:
+    """Return whether nothing else is possible: there is no head, or a budget of neurons."""
+    return not run.inputs.own_head or any(budget.unit is Unit.NEURONS for budget in run.recipe.budgets)
+
+
 def keeps_head(run: Run, model: nn.Module, plan: Plan) -> str | None:
     """Return a note if a readout has taken a head's place, and on what is left of the model is no better than the head was; else None.
 
     A readout may lean on small differences between neurons, which a cut does not spare and a training does not bring back, as it brings a
     head back. So it must be better with confidence where the model is trained, and not worse where it is not.
     """
-    if not run.inputs.own_head or any(budget.unit is Unit.NEURONS for budget in run.recipe.budgets):
+    if _needs_readout(run):
         return None
-    view = ModelView.of(model)
-    view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
-    train, validation = _read(run, view, run.inputs.encoded["train"].sample(CHOICE_ROWS, 0))
-    ids = _slim_ids(plan, view.hidden_size)
+    ids, train, validation = _read_slim(run, model, plan, CHOICE_ROWS)
     with train.rows, validation.rows, run.stage("head or readout"):
         coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
         drop = _against_head(run, validation, ids, (coef, intercept))
@@ -233,12 +234,21 @@ def _on_every_word(inputs: Inputs, validation: Collected, oracle: Probe, value: 
     return judged(task, held, _answers(validation, np.arange(validation.rows.width), oracle)) if task.per_token else value
 
 
-def fit_slim(run: Run, model: ModelView, plan: Plan, *, most: int | None = None) -> Probe:
+def fit_slim(run: Run, model: nn.Module, plan: Plan, *, most: int | None = None) -> Probe:
     """Refit the classifier to the slim model's neurons, on `most` rows of train where that is given."""
-    train, validation = _read(run, model, None if most is None else run.inputs.encoded["train"].sample(most, 0))
+    ids, train, validation = _read_slim(run, model, plan, most)
     with train.rows, validation.rows, run.stage("fit"):
-        coef, intercept, _ = fit_readout(train, validation, _slim_ids(plan, model.hidden_size), task=run.inputs.data.task.by_word)
+        coef, intercept, _ = fit_readout(train, validation, ids, task=run.inputs.data.task.by_word)
     return coef, intercept
+
+
+def _read_slim(run: Run, model: nn.Module, plan: Plan, most: int | None) -> tuple[Ids, Collected, Collected]:
+    """Return the neurons that a slim model reads, and all of `most` rows of train (of every one: None) and of validation."""
+    view = ModelView.of(model)
+    # A config need not state the width of the residual stream; the plan does.
+    view.source = slim_source(plan.model_copy(update={"vocabulary": None}))
+    rows = None if most is None else run.inputs.encoded["train"].sample(most, 0)
+    return _slim_ids(plan, view.hidden_size), *_read(run, view, rows)
 
 
 def _slim_ids(plan: Plan, hidden: int) -> Ids:

@@ -224,7 +224,7 @@ class Options(BaseModel):
         str,
         BeforeValidator(read_effort),
         Option(
-            "Train what is left: '10min', '3epochs' or 'none' [default: auto, until validation stops improving, 5 minutes at most].",
+            "Train what is left: '10min', '3epochs' or 'none' [default: auto, 5 minutes at most].",
             "Training",
             "EFFORT",
             WRITING,

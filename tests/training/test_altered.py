@@ -84,7 +84,7 @@ def test_a_model_is_trained_on_them(vectors: bool, monkeypatch: pytest.MonkeyPat
     found = recover(other(teacher), teacher, rows, effort="2epochs", **known)
     # Steps of a pass.
     assert round(found.steps / found.epochs) == len(Buckets(altered(rows, 2 * len(rows), 0), 0)) > len(Buckets(rows, 0))
-    assert found.after >= found.before
+    assert found.after > found.before if vectors else found.after >= found.before
 
 
 def test_a_maximum_of_passes_is_one_over_the_rows_given() -> None:
